@@ -1,0 +1,1 @@
+"""Evaluating, comparing and looking into language models, whatever their family."""

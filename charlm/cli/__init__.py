@@ -1,0 +1,1 @@
+"""The command line: printing, progress bars and options live here and nowhere else."""

@@ -1,0 +1,36 @@
+"""Errors that a user can mend. Each says what was expected, what came, and the way out."""
+
+__all__ = ["CharlmError", "CheckpointError", "OptionError", "TextError", "UnknownCharacterError"]
+
+
+class CharlmError(Exception):
+    """Wrong use or bad input, in one clear sentence. The command line prints it and exits with 2."""
+
+
+class OptionError(CharlmError, ValueError):
+    """An option or argument that cannot be taken as given."""
+
+
+class TextError(CharlmError, ValueError):
+    """A text that cannot be read, or is too short for what was asked of it."""
+
+
+class UnknownCharacterError(TextError):
+    """A character that a vocabulary does not hold.
+
+    >>> error = UnknownCharacterError("é", 3, 65)
+    >>> print(error)
+    character 'é' (U+00E9) at position 3 is not among the 65 characters of this vocabulary: leave it out,
+    or use a model made from a text that has it
+    """
+
+    def __init__(self, character: str, position: int, size: int) -> None:
+        self.character, self.position = character, position
+        super().__init__(
+            f"character {character!r} (U+{ord(character):04X}) at position {position} is not among the {size} "
+            "characters of this vocabulary: leave it out, or use a model made from a text that has it"
+        )
+
+
+class CheckpointError(CharlmError):
+    """A model directory that is missing, broken, of another kind or of a future version."""

@@ -1,0 +1,162 @@
+"""Files written whole or not at all, hashes, free names, and the lock of a directory in use."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from charlm.errors import CharlmError
+
+__all__ = ["atomic_writer", "free_name", "lock", "read_json", "sha256_of", "write_bytes", "write_json", "write_with"]
+
+
+@contextlib.contextmanager
+def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
+    """Opens a temporary file beside `path` that takes its name only once it is whole and on the disk.
+
+    The file is flushed and synchronised before the rename and the directory after it, so that after a power
+    loss there is either the old file or the new one. An exception inside the block leaves the old file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
+    _sync_directory(path.parent)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_directory(directory: Path) -> None:
+    if os.name != "posix":
+        return  # a directory cannot be opened elsewhere; the rename itself is still atomic
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes `content` to `path`, whole or not at all."""
+    with atomic_writer(path) as file:
+        file.write(content)
+
+
+def write_with(path: Path, save: Callable[[IO[bytes]], object]) -> None:
+    """Lets `save` write into a file object; `path` is replaced only when it came to its end."""
+    with atomic_writer(path) as file:
+        save(file)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes strict JSON (no NaN, no Infinity) with sorted layout, whole or not at all."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    write_bytes(path, (text + "\n").encode("utf-8"))
+
+
+def read_json(path: Path, limit: int = 1 << 28) -> Any:
+    """Reads a JSON file of at most `limit` bytes; what is wrong with it becomes one sentence."""
+    try:
+        size = path.stat().st_size
+        if size > limit:
+            raise CharlmError(f"{path} has {size:,} bytes, more than the {limit:,} such a file may have")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CharlmError(f"{path} is missing") from None
+    except (ValueError, RecursionError) as error:
+        raise CharlmError(f"{path} is not valid JSON ({error})") from None
+    except OSError as error:
+        raise CharlmError(f"{path} cannot be read ({error.strerror})") from None
+
+
+def sha256_of(path: Path, block: int = 1 << 22) -> str:
+    """The SHA-256 of a file's bytes as hexadecimal digits, read in blocks."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(block):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def free_name(path: Path) -> Path:
+    """`path` if nothing has that name yet, else `path-2`, `path-3`, ... so that nothing is overwritten."""
+    candidate, number = path, 1
+    while candidate.exists():
+        number += 1
+        candidate = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return candidate
+
+
+@contextlib.contextmanager
+def lock(directory: Path) -> Iterator[None]:
+    """Holds `directory/LOCK` with this process's id; a second writer is refused, a dead one's lock is taken over."""
+    path = directory / "LOCK"
+    directory.mkdir(parents=True, exist_ok=True)
+    _claim(path)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _claim(path: Path) -> None:
+    owner = json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode()
+    for _ in range(2):
+        try:
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        except FileExistsError:
+            _refuse_if_alive(path)
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+            continue
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(owner)
+        return
+    raise CharlmError(f"{path} was taken by another process at this very moment: wait for it, or choose another --out")
+
+
+def _refuse_if_alive(path: Path) -> None:
+    try:
+        owner = json.loads(path.read_text())
+        pid, host = int(owner["pid"]), str(owner["host"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # half written by a process that died at once
+    if host == socket.gethostname() and not _alive(pid):
+        return
+    raise CharlmError(
+        f"{path.parent} is being written by process {pid} on {host}: wait for it to end, choose another "
+        f"directory, or delete {path} if that process is gone"
+    )
+
+
+def _alive(pid: int) -> bool:
+    if pid == os.getpid():
+        return False  # an earlier process that had our number
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,1 @@
+"""Language models behind one interface, and the sequence models built from the same cells."""

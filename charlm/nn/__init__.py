@@ -1,0 +1,1 @@
+"""Recurrent networks: cells, kernels, stacks, heads and schedules. Knows torch and no characters."""

@@ -1,0 +1,31 @@
+"""One recurrent layer over a whole sequence, in several ways that give the same numbers.
+
+`reference` is the formulas, step by step; `torch` hands the same parameters to torch's own layers; `fused` is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from charlm.errors import OptionError
+from charlm.nn.cells import Cell
+from charlm.nn.kernels import reference, torch_layers
+
+__all__ = ["BACKENDS", "LayerKernel", "backend"]
+
+LayerKernel = Callable[
+    [Cell, Tensor, tuple[Tensor, ...], Tensor | None, Tensor | None, Tensor | None],
+    tuple[Tensor, tuple[Tensor, ...]],
+]
+"""(cell, x, state, table, resets_TB, lengths_B) -> (y_TBP, state); see `reference.run`."""
+
+BACKENDS: dict[str, LayerKernel] = {"reference": reference.run, "torch": torch_layers.run}
+
+
+def backend(name: str) -> LayerKernel:
+    """A way to run a layer, by its name."""
+    if name not in BACKENDS:
+        raise OptionError(f"unknown backend {name!r}: choose auto or one of {', '.join(BACKENDS)}")
+    return BACKENDS[name]

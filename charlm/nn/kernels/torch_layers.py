@@ -1,0 +1,63 @@
+"""A layer through torch's own recurrent kernels (oneDNN on a CPU, cuDNN on a GPU), on the same parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from charlm.nn.cells import Cell, GRUCell, LSTMCell, RNNCell
+from charlm.nn.kernels import reference
+
+__all__ = ["run"]
+
+_LAYERS: dict[type[Cell], Any] = {RNNCell: torch.rnn_tanh, GRUCell: torch.gru, LSTMCell: torch.lstm}
+
+
+def run(
+    cell: Cell,
+    x: Tensor,
+    state: tuple[Tensor, ...],
+    table: Tensor | None = None,
+    resets_TB: Tensor | None = None,
+    lengths_B: Tensor | None = None,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Like `reference.run`; a window in which a lane is reset goes through the formulas, as torch cannot."""
+    if resets_TB is not None and bool(resets_TB.any()):
+        return reference.run(cell, x, state, table, resets_TB, lengths_B)
+    if not x.is_floating_point():
+        x = _dense(cell, x, table)
+    if lengths_B is None:
+        y_TBP, after = _call(cell, (x,), state)
+        return y_TBP, after
+    packed = pack_padded_sequence(x, lengths_B.cpu(), enforce_sorted=False)
+    order, back = packed.sorted_indices, packed.unsorted_indices
+    assert order is not None and back is not None
+    data, after = _call(cell, (packed.data, packed.batch_sizes), tuple(s[order] for s in state))
+    y_TBP, _ = pad_packed_sequence(packed._replace(data=data), total_length=len(x))
+    return y_TBP, tuple(s[back] for s in after)
+
+
+def _dense(cell: Cell, ids: Tensor, table: Tensor | None) -> Tensor:
+    """The rows that ids stand for: of the embedding, or one-hot; zeros for -1."""
+    rows = torch.eye(cell.inputs, dtype=cell.weight_ih.dtype, device=ids.device) if table is None else table
+    nothing = rows.new_zeros(1, cell.inputs)
+    return F.embedding(torch.where(ids < 0, len(rows), ids), torch.cat([rows, nothing]))
+
+
+def _call(cell: Cell, data: tuple[Tensor, ...], state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """One layer, one direction; `data` is a dense input, or a packed one with its batch sizes."""
+    parameters = [cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh, cell.weight_hr]
+    flat = [parameter for parameter in parameters if parameter is not None]
+    initial = tuple(tensor.unsqueeze(0).contiguous() for tensor in state)
+    options: tuple[Any, ...] = (flat, cell.bias_ih is not None, 1, 0.0, torch.is_grad_enabled(), False)
+    layer = _LAYERS[type(cell)]
+    hidden = initial if isinstance(cell, LSTMCell) else initial[0]
+    if len(data) == 1:
+        y, *after = layer(data[0], hidden, *options, False)
+    else:
+        y, *after = layer(*data, hidden, *options)
+    return y, tuple(tensor.squeeze(0) for tensor in after)

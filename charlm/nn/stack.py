@@ -1,0 +1,197 @@
+"""Layers of recurrent cells one above the other: dropout between them, both directions, lengths, any backend.
+
+Axes: T steps, B lanes, I inputs, D outputs of the top layer (both directions side by side), V symbols.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from charlm.errors import OptionError
+from charlm.nn.cells import Cell, GRUCell, LSTMCell, RNNCell, make_cell
+from charlm.nn.dropout import dropout
+from charlm.nn.kernels import backend
+
+__all__ = ["Stack", "copy_from_torch", "to_torch"]
+
+StackState = dict[str, Tensor]
+
+_TORCH: dict[type[Cell], type[nn.RNNBase]] = {RNNCell: nn.RNN, GRUCell: nn.GRU, LSTMCell: nn.LSTM}
+_PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
+
+
+class Stack(nn.Module):
+    """L layers of one kind of cell.
+
+    Args:
+        cell: `rnn`, `gru` or `lstm`.
+        inputs: I, the width of the input; V for one-hot ids.
+        hidden: H, units in each layer and direction.
+        layers: L.
+        dropout: probability of zeroing an output between two layers while training.
+        bidirectional: whether a second cell a layer reads from the end.
+        bias: as of the cells.
+        projection: as of the LSTM cell; 0 for none.
+
+    `backend` chooses how layers are run and may be set at any time; it changes no number beyond rounding.
+
+    >>> stack = Stack("lstm", inputs=5, hidden=8, layers=2)
+    >>> y, state = stack(torch.tensor([[0, 1], [2, 3], [4, 0]]))  # ids: T = 3, B = 2
+    >>> y.shape, sorted(state)
+    (torch.Size([3, 2, 8]), ['c0', 'c1', 'h0', 'h1'])
+    """
+
+    def __init__(
+        self,
+        cell: str,
+        *,
+        inputs: int,
+        hidden: int,
+        layers: int = 1,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        bias: bool = True,
+        projection: int = 0,
+    ) -> None:
+        super().__init__()
+        if layers < 1:
+            raise OptionError(f"a network needs at least 1 layer, not {layers}")
+        if not 0 <= dropout < 1:
+            raise OptionError(f"dropout is a probability from 0 to below 1, not {dropout}")
+        self.directions = ("", "_reverse") if bidirectional else ("",)
+        self.layers, self.dropout, self.backend = layers, dropout, "reference"
+        self.cells = nn.ModuleList()
+        for layer in range(layers):
+            width = inputs if layer == 0 else self.width(projection or hidden)
+            for _ in self.directions:
+                self.cells.append(make_cell(cell, width, hidden, bias=bias, projection=projection))
+        self.outputs = self.width(projection or hidden)
+
+    def width(self, outputs: int) -> int:
+        """The width of a layer's output with all its directions."""
+        return outputs * len(self.directions)
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Initial weights again, from this generator."""
+        for cell in self.cells:
+            cast(Cell, cell).reset_parameters(generator)
+
+    def cell(self, layer: int, direction: int = 0) -> Cell:
+        """The cell of a layer and direction."""
+        return cast(Cell, self.cells[layer * len(self.directions) + direction])
+
+    def initial_state(self, lanes: int) -> StackState:
+        """Zeros: the state before anything was read."""
+        state = {}
+        for layer in range(self.layers):
+            for number, suffix in enumerate(self.directions):
+                cell = self.cell(layer, number)
+                for name, tensor in zip(cell.states, cell.zero_state(lanes), strict=True):
+                    state[f"{name}{layer}{suffix}"] = tensor
+        return state
+
+    def forward(
+        self,
+        x: Tensor,
+        state: StackState | None = None,
+        *,
+        table: Tensor | None = None,
+        resets_TB: Tensor | None = None,
+        lengths_B: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, StackState]:
+        """Runs all layers over a sequence.
+
+        Args:
+            x: dense input [T, B, I], or int64 ids [T, B] (one-hot, or looked up in `table`).
+            state: as from `initial_state` or an earlier call; zeros by default.
+            table: an embedding [V, I] for ids.
+            resets_TB: bool; a lane's state is set to zero before the step where it is true (one direction only).
+            lengths_B: lengths of padded lanes; outputs behind them are zero.
+            generator: source of the dropout masks; torch's own by default.
+
+        Returns:
+            The outputs of the top layer [T, B, D], and the state after the last step.
+        """
+        if resets_TB is not None and len(self.directions) == 2:
+            raise OptionError("a layer that reads from both ends cannot be reset on the way")
+        state = self.initial_state(x.shape[1]) if state is None else state
+        after: StackState = {}
+        for layer in range(self.layers):
+            outputs = []
+            for number, suffix in enumerate(self.directions):
+                cell = self.cell(layer, number)
+                before = tuple(state[f"{name}{layer}{suffix}"] for name in cell.states)
+                source = reverse(x, lengths_B) if number else x
+                y, final = backend(self.backend)(cell, source, before, table, resets_TB, lengths_B)
+                outputs.append(reverse(y, lengths_B) if number else y)
+                after |= {f"{name}{layer}{suffix}": tensor for name, tensor in zip(cell.states, final, strict=True)}
+            x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
+            table = None
+            if layer < self.layers - 1:
+                x = dropout(x, self.dropout, self.training, generator)
+        return x, after
+
+
+def reverse(x: Tensor, lengths_B: Tensor | None) -> Tensor:
+    """A sequence from its end to its start; padding stays behind.
+
+    >>> reverse(torch.tensor([[1, 1], [2, 2], [3, 0]]), torch.tensor([3, 2])).tolist()
+    [[3, 2], [2, 1], [1, 0]]
+    """
+    if lengths_B is None:
+        return x.flip(0)
+    t = torch.arange(len(x), device=x.device).unsqueeze(-1)
+    order = torch.where(t < lengths_B, lengths_B - 1 - t, t)
+    return x.gather(0, order.view(*order.shape, *[1] * (x.dim() - 2)).expand_as(x))
+
+
+def _pairs(stack: Stack, module: nn.RNNBase) -> list[tuple[Tensor, Tensor]]:
+    """Our parameters and the ones of a torch layer that belong together; what does not match is refused."""
+    first = stack.cell(0)
+    ours = (type(module), module.input_size, module.hidden_size, module.num_layers, module.bidirectional)
+    theirs = (_TORCH[type(first)], first.inputs, first.hidden, stack.layers, len(stack.directions) == 2)
+    if ours != theirs or module.proj_size != first.projection or module.bias != (first.bias_ih is not None):
+        raise OptionError(f"{module} and this stack of {type(first).__name__}s have different shapes")
+    if getattr(module, "nonlinearity", "tanh") != "tanh":
+        raise OptionError("the simple recurrent cell uses tanh; this torch layer uses another function")
+    pairs = []
+    for layer in range(stack.layers):
+        for number, suffix in enumerate(stack.directions):
+            for name in _PARAMETERS:
+                parameter = getattr(stack.cell(layer, number), name)
+                if parameter is not None:
+                    pairs.append((parameter, getattr(module, f"{name}_l{layer}{suffix}")))
+    return pairs
+
+
+def copy_from_torch(stack: Stack, module: nn.RNNBase) -> None:
+    """Copies the weights of an `nn.RNN`, `nn.GRU` or `nn.LSTM` of the same shape into a stack."""
+    with torch.no_grad():
+        for ours, theirs in _pairs(stack, module):
+            ours.copy_(theirs)
+
+
+def to_torch(stack: Stack) -> nn.RNNBase:
+    """A torch layer of the same kind and shape with a copy of the stack's weights.
+
+    >>> type(to_torch(Stack("gru", inputs=3, hidden=4, layers=2))).__name__
+    'GRU'
+    """
+    cell = stack.cell(0)
+    module = _TORCH[type(cell)](
+        input_size=cell.inputs,
+        hidden_size=cell.hidden,
+        num_layers=stack.layers,
+        bias=cell.bias_ih is not None,
+        dropout=stack.dropout,
+        bidirectional=len(stack.directions) == 2,
+        **({"proj_size": cell.projection} if cell.projection else {}),
+    ).to(cell.weight_hh)
+    with torch.no_grad():
+        for ours, theirs in _pairs(stack, module):
+            theirs.copy_(ours)
+    return module

@@ -1,0 +1,1 @@
+"""Texts: vocabularies, reading, splits, lanes and windows, known corpora, the suffix index."""

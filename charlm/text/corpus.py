@@ -1,0 +1,163 @@
+"""A corpus: the ids of one or more texts, where its documents begin and end, and what it was read from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from charlm.errors import TextError
+from charlm.text.reading import Reading, decode, files_of, read_content
+from charlm.text.splits import PARTS, Spans, Split, count_targets
+from charlm.text.vocab import Ids, Vocab, code_points
+
+__all__ = ["Corpus", "corpus_of_text", "read_corpus"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """Texts as ids.
+
+    Args:
+        ids: all documents one after the other; uint8, uint16 or uint32, whichever fits the vocabulary, or int32
+            where a foreign vocabulary left characters `UNKNOWN`. May be a memory map.
+        vocab: the vocabulary of the ids.
+        documents: the span of each document, int64[n, 2].
+        sha256: of the file's bytes; of several files, of their hashes in order.
+        names: what was read, as named by the user.
+        reading: how it was read.
+    """
+
+    ids: Ids
+    vocab: Vocab
+    documents: Spans
+    sha256: str
+    names: tuple[str, ...]
+    reading: Reading
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def newline(self) -> int | None:
+        """The id of the line feed, None where the texts have none."""
+        if "\n" in self.vocab.characters:
+            return self.vocab.characters.index("\n")
+        return len(self.vocab.characters) + 10 if self.vocab.byte_fallback else None
+
+    def parts(self, split: Split) -> dict[str, Spans]:
+        """The spans of train, valid and test; see `Split.parts`."""
+        return split.parts(self.ids, self.documents, self.newline)
+
+    def part(self, split: Split, name: str) -> Spans:
+        """The spans of one part, or of every document for `all`; a part without a target is refused."""
+        if name not in (*PARTS, "all"):
+            raise TextError(f"a text has the parts train, valid, test and all, not {name!r}")
+        spans = self.documents if name == "all" else self.parts(split)[name]
+        if count_targets(spans) == 0:
+            raise TextError(
+                f"the {name} part of {self.title} under the split {split} has no character to predict "
+                f"({len(self):,} characters in all): use a longer text or another --split"
+            )
+        return spans
+
+    @property
+    def title(self) -> str:
+        """The name of the text, or of the first of several, for messages."""
+        more = f" and {len(self.names) - 1} more" if len(self.names) > 1 else ""
+        return f"{self.names[0]}{more}"
+
+    def unknown(self) -> int:
+        """How many characters the vocabulary does not hold."""
+        return int((self.ids < 0).sum()) if self.ids.dtype.kind == "i" else 0
+
+
+def corpus_of_text(text: str, *, vocab: Vocab | None = None, name: str = "text") -> Corpus:
+    """A corpus of one document from a string.
+
+    >>> corpus = corpus_of_text("abracadabra")
+    >>> len(corpus), len(corpus.vocab), corpus.ids.dtype.name
+    (11, 5, 'uint8')
+    """
+    if not text:
+        raise TextError("an empty string is no text")
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return _assemble([text], [digest], (name,), Reading(), vocab)
+
+
+def read_corpus(
+    paths: Sequence[str | Path], reading: Reading | None = None, *, vocab: Vocab | None = None
+) -> Corpus:
+    """Reads files, directories of files, or standard input (`-`) as one corpus, a document each.
+
+    Args:
+        paths: what to read, in this order.
+        reading: encoding, line ends, bytes, size of the vocabulary.
+        vocab: encode by this vocabulary (of a model) instead of the texts' own; unknown characters become
+            `UNKNOWN`.
+
+    Raises:
+        TextError: a file that is missing, empty, packed, or not of the encoding; the message names the way out.
+    """
+    reading = reading or Reading()
+    files = files_of([str(path) for path in paths])
+    if not files:
+        raise TextError("name at least one text")
+    contents = [read_content(path) for path in files]
+    digests = [hashlib.sha256(content).hexdigest() for content in contents]
+    names = tuple(str(path) for path in files)
+    if reading.bytes or (vocab is not None and not vocab.characters):
+        return _assemble_bytes(contents, digests, names, reading)
+    texts = [decode(content, reading, path) for content, path in zip(contents, files, strict=True)]
+    return _assemble(texts, digests, names, reading, vocab)
+
+
+def _assemble_bytes(contents: list[bytes], digests: list[str], names: tuple[str, ...], reading: Reading) -> Corpus:
+    vocab = Vocab.of_bytes()
+    pieces = [vocab.encode_bytes(content) for content in contents]
+    return _joined(pieces, vocab, digests, names, reading)
+
+
+def _assemble(
+    texts: list[str], digests: list[str], names: tuple[str, ...], reading: Reading, vocab: Vocab | None
+) -> Corpus:
+    foreign = vocab is not None
+    if vocab is None:
+        vocab = _vocabulary(texts, reading.vocab_size)
+    pieces = [vocab.encode(text, unknown=foreign) for text in texts]
+    return _joined(pieces, vocab, digests, names, reading)
+
+
+def _vocabulary(texts: list[str], size: int | None) -> Vocab:
+    """All characters of the texts, or the `size` most frequent ones with a byte fallback for the others."""
+    counts = np.zeros(0x110000, dtype=np.int64)
+    for text in texts:
+        codes, seen = np.unique(code_points(text), return_counts=True)
+        counts[codes] += seen
+    return vocabulary_of_counts(counts, size)
+
+
+def vocabulary_of_counts(counts: np.ndarray, size: int | None) -> Vocab:  # type: ignore[type-arg]
+    """The vocabulary of a table of counts by code point; ties at the cap go to the lower code point."""
+    codes = np.flatnonzero(counts)
+    if size is None or len(codes) <= size:
+        return Vocab.of_code_points(codes.astype(np.uint32))
+    kept = codes[np.argsort(-counts[codes], kind="stable")[:size]]
+    return Vocab.of_code_points(kept.astype(np.uint32)).with_fallback()
+
+
+def _joined(pieces: list[Ids], vocab: Vocab, digests: list[str], names: tuple[str, ...], reading: Reading) -> Corpus:
+    edges = np.cumsum([0, *(len(piece) for piece in pieces)])
+    signed = any(piece.dtype.kind == "i" for piece in pieces)
+    ids = pieces[0] if len(pieces) == 1 else np.concatenate(pieces).astype(np.int32 if signed else vocab.dtype)
+    return Corpus(
+        ids=ids,
+        vocab=vocab,
+        documents=np.stack([edges[:-1], edges[1:]], axis=1).astype(np.int64),
+        sha256=digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest(),
+        names=names,
+        reading=reading,
+    )

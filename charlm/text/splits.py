@@ -1,0 +1,195 @@
+"""Splits: which characters of a text train, validate and test. A split has a name, so numbers can be compared.
+
+Parts are lists of spans, `int64[n, 2]` rows of (start, end); counts and states never cross a span, and the
+first character of a span is context, not a target.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.errors import OptionError, TextError
+
+if TYPE_CHECKING:
+    from charlm.text.vocab import Ids
+
+__all__ = ["PARTS", "Spans", "Split", "count_targets", "overlap"]
+
+Spans = NDArray[np.int64]
+"""Rows of (start, end), end excluded, in the order of the text."""
+
+PARTS = ("train", "valid", "test")
+_KINDS = ("tail", "interleaved", "lines", "paragraphs", "files")
+_GRAMMAR = (
+    "a split is written TRAIN/VALID/TEST in per cent, as 90/5/5, with tail:, interleaved:LANES:, lines[:SEED]: "
+    "or paragraphs[:SEED]: before it"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """How a text is divided into train, valid and test.
+
+    Args:
+        kind: `tail` cuts the text twice, in order. `interleaved` cuts it into `number` equal pieces and each of
+            those twice (the protocol of the original char-rnn: held-out pieces lie scattered through the text).
+            `lines` and `paragraphs` deal whole lines, or blocks between blank lines, out by a shuffle with seed
+            `number`; neighbours in one part stay one span. `files` gives each part its own documents.
+        shares: per cent of train, valid and test, summing to 100; for `files` numbers of documents.
+        number: lanes of `interleaved`, seed of `lines` and `paragraphs`, else 0.
+
+    >>> split = Split.parse("interleaved:50:90/5/5")
+    >>> split.kind, split.number, str(split)
+    ('interleaved', 50, 'interleaved:50:90/5/5')
+    """
+
+    kind: str = "tail"
+    shares: tuple[Fraction, Fraction, Fraction] = (Fraction(90), Fraction(5), Fraction(5))
+    number: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in _KINDS:
+            raise OptionError(f"unknown kind of split {self.kind!r}: {_GRAMMAR}")
+        if any(share < 0 for share in self.shares) or self.shares[0] == 0:
+            raise OptionError("a split needs a training part and no negative share: write it as 90/5/5")
+        if self.kind != "files" and sum(self.shares) != 100:
+            total = float(sum(self.shares))
+            raise OptionError(f"the shares of a split sum to 100, not to {total:g}: write it as 90/5/5")
+        if self.kind == "interleaved" and self.number < 1:
+            raise OptionError("an interleaved split names its lanes: write it as interleaved:50:90/5/5")
+
+    @classmethod
+    def parse(cls, text: str) -> Split:
+        """Reads the way a split is written on the command line and in checkpoints."""
+        *head, shares = text.strip().split(":")
+        kind = head[0] if head else "tail"
+        if len(head) > 2 or (len(head) == 2 and kind in ("tail", "files")):
+            raise OptionError(f"cannot read the split {text!r}: {_GRAMMAR}")
+        if len(head) == 2 and not head[1].isdecimal():
+            raise OptionError(f"{head[1]!r} in the split {text!r} is not a whole number: {_GRAMMAR}")
+        return cls(kind=kind, shares=_shares(shares, text), number=int(head[1]) if len(head) == 2 else 0)
+
+    @classmethod
+    def default(cls, characters: int) -> Split:
+        """`tail:90/5/5`, or 80/10/10 under a million characters, where 5 % would be too little to measure on."""
+        return cls.parse("tail:90/5/5" if characters >= 1_000_000 else "tail:80/10/10")
+
+    def __str__(self) -> str:
+        shares = "/".join(str(Decimal(s.numerator) / Decimal(s.denominator)) for s in self.shares)
+        numbered = self.kind == "interleaved" or self.number
+        return f"{self.kind}:{self.number}:{shares}" if numbered else f"{self.kind}:{shares}"
+
+    def parts(self, ids: Ids, documents: Spans, newline: int | None = None) -> dict[str, Spans]:
+        """The spans of each part; together they cover every character of the documents exactly once.
+
+        Args:
+            ids: the ids of the whole text; looked at by `lines` and `paragraphs` alone.
+            documents: the spans of the documents, which no span of a part crosses.
+            newline: the id of the line feed, needed by `lines` and `paragraphs`.
+        """
+        if self.kind == "files":
+            return self._by_files(documents)
+        if self.kind == "tail":
+            pieces = _cut(int(documents[0, 0]), int(documents[-1, 1]), self._bounds())
+        elif self.kind == "interleaved":
+            edges = np.linspace(documents[0, 0], documents[-1, 1], self.number + 1).astype(np.int64)
+            lanes = [_cut(int(a), int(b), self._bounds()) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+            pieces = [np.concatenate(rows) for rows in zip(*lanes, strict=True)]
+        else:
+            pieces = self._by_units(ids, documents, newline)
+        return {part: _within(rows, documents) for part, rows in zip(PARTS, pieces, strict=True)}
+
+    def _bounds(self) -> tuple[Fraction, Fraction]:
+        return self.shares[0] / 100, (self.shares[0] + self.shares[1]) / 100
+
+    def _by_files(self, documents: Spans) -> dict[str, Spans]:
+        counts = [int(share) for share in self.shares]
+        if sum(counts) != len(documents):
+            raise TextError(f"the split {self} is for {sum(counts)} documents, this corpus has {len(documents)}")
+        edges = np.cumsum([0, *counts])
+        return {part: documents[edges[i] : edges[i + 1]] for i, part in enumerate(PARTS)}
+
+    def _by_units(self, ids: Ids, documents: Spans, newline: int | None) -> list[Spans]:
+        """Deals lines or paragraphs out to the parts; runs of neighbours become one span."""
+        starts = _unit_starts(ids, documents, newline, blank=self.kind == "paragraphs")
+        train, valid = (int(len(starts) * bound) for bound in self._bounds())
+        owner = np.full(len(starts), 2, dtype=np.int8)
+        order = np.random.default_rng(self.number).permutation(len(starts))
+        owner[order[:train]], owner[order[train:valid]] = 0, 1
+        change = np.flatnonzero(np.diff(owner, prepend=-1))
+        runs = np.stack([starts[change], np.append(starts[change[1:]], documents[-1, 1])], axis=1)
+        return [runs[owner[change] == part] for part in range(3)]
+
+
+def _shares(shares: str, text: str) -> tuple[Fraction, Fraction, Fraction]:
+    try:
+        values = [Fraction(Decimal(share)) for share in shares.split("/")]
+    except (InvalidOperation, ValueError, OverflowError):
+        raise OptionError(f"cannot read the split {text!r}: {_GRAMMAR}") from None
+    if len(values) != 3:
+        raise OptionError(f"the split {text!r} names {len(values)} parts, not three: {_GRAMMAR}")
+    return values[0], values[1], values[2]
+
+
+def _cut(start: int, end: int, bounds: tuple[Fraction, Fraction]) -> list[Spans]:
+    """Three consecutive spans of start..end, as arrays of one row."""
+    edges = [start, *(start + int((end - start) * bound) for bound in bounds), end]
+    return [np.array([pair], dtype=np.int64) for pair in zip(edges[:-1], edges[1:], strict=True)]
+
+
+def _unit_starts(ids: Ids, documents: Spans, newline: int | None, *, blank: bool) -> NDArray[np.int64]:
+    """Where lines (or paragraphs, after one or more blank lines) begin, document starts included."""
+    starts = documents[:, 0]
+    if newline is not None:
+        is_newline = ids == newline
+        if blank:
+            ends = np.flatnonzero(is_newline[:-1] & is_newline[1:]) + 2
+            ends = ends[ends < len(ids)]
+            ends = ends[~is_newline[ends]]
+        else:
+            ends = np.flatnonzero(is_newline) + 1
+        starts = np.union1d(starts, ends[ends < documents[-1, 1]])
+    return starts.astype(np.int64)
+
+
+def _within(rows: Spans, documents: Spans) -> Spans:
+    """The rows cut at document boundaries, empty pieces left out."""
+    if len(documents) > 1:
+        edges = np.unique(np.concatenate([documents.ravel(), rows.ravel()]))
+        pieces = np.stack([edges[:-1], edges[1:]], axis=1)
+        row = np.searchsorted(rows[:, 0], pieces[:, 0], side="right") - 1
+        inside = (row >= 0) & (pieces[:, 1] <= rows[np.maximum(row, 0), 1]) if len(rows) else np.zeros(0, np.bool_)
+        rows = pieces[inside] if len(rows) else rows
+    return rows[rows[:, 1] > rows[:, 0]].reshape(-1, 2).astype(np.int64)
+
+
+def count_targets(spans: Spans) -> int:
+    """How many characters of these spans are targets: all but the first of each.
+
+    >>> count_targets(np.array([[0, 10], [20, 21]]))
+    9
+    """
+    return int((spans[:, 1] - spans[:, 0] - 1).clip(min=0).sum())
+
+
+def overlap(first: Spans, second: Spans) -> int:
+    """How many characters two lists of spans share.
+
+    >>> overlap(np.array([[0, 10]]), np.array([[5, 7], [9, 30]]))
+    3
+    """
+    total = 0
+    i = j = 0
+    while i < len(first) and j < len(second):
+        total += max(0, int(min(first[i, 1], second[j, 1]) - max(first[i, 0], second[j, 0])))
+        if first[i, 1] < second[j, 1]:
+            i += 1
+        else:
+            j += 1
+    return total

@@ -1,0 +1,231 @@
+"""Vocabularies: which symbols there are, and the way from text to ids and back.
+
+A symbol is a character, or one byte of a character's UTF-8 spelling. Three kinds of vocabulary follow:
+characters only (the default), characters with a byte fallback (every rare character is spelled in bytes,
+so that none is ever unknown), and bytes only (any file at all).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.errors import CharlmError, TextError, UnknownCharacterError
+
+__all__ = ["UNKNOWN", "Ids", "Vocab", "code_points", "smallest_dtype"]
+
+Ids = NDArray[Any]
+"""A one-dimensional array of ids: uint8, uint16 or uint32, or a signed type where `UNKNOWN` occurs."""
+
+UNKNOWN = -1
+"""The id of a character that a vocabulary does not hold, where `encode` was asked to let it pass."""
+
+_BYTES = tuple(range(256))
+
+
+def smallest_dtype(size: int) -> np.dtype[Any]:
+    """The smallest unsigned type that holds the ids 0..size-1.
+
+    >>> smallest_dtype(256), smallest_dtype(257)
+    (dtype('uint8'), dtype('uint16'))
+    """
+    return np.min_scalar_type(max(size - 1, 0))
+
+
+def code_points(text: str) -> NDArray[np.uint32]:
+    """The Unicode code points of `text`, uint32; a lone surrogate is refused by name and position.
+
+    >>> code_points("aé").tolist()
+    [97, 233]
+    """
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+    lone = (codes >= 0xD800) & (codes <= 0xDFFF)
+    if lone.any():
+        position = int(lone.argmax())
+        raise TextError(
+            f"the text holds a lone surrogate (U+{int(codes[position]):04X}) at position {position}: it is not a "
+            "character, and no file can hold it; read the text again with the right encoding"
+        )
+    return codes
+
+
+@dataclass(frozen=True)
+class Vocab:
+    """The symbols of a model, in the order of their ids: first characters (sorted), then single bytes.
+
+    Args:
+        characters: the characters that are one symbol each, sorted by code point, no repetition.
+        byte_fallback: whether 256 byte symbols follow, in which every other character is spelled as UTF-8.
+
+    >>> vocab = Vocab.of("abracadabra")
+    >>> vocab.encode("cab").tolist(), vocab.decode([2, 0, 1])
+    ([2, 0, 1], 'cab')
+    >>> len(Vocab.of("a").with_fallback().encode("é"))
+    2
+    """
+
+    characters: tuple[str, ...]
+    byte_fallback: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.characters and not self.byte_fallback:
+            raise TextError("a vocabulary needs at least one character")
+        for character in self.characters:
+            if not isinstance(character, str) or len(character) != 1:
+                raise TextError(f"a vocabulary holds single characters, not {character!r}")
+        if list(self.characters) != sorted(set(self.characters)):
+            raise TextError("the characters of a vocabulary are sorted and each stands once")
+        code_points("".join(self.characters))
+
+    @classmethod
+    def of(cls, text: str) -> Vocab:
+        """The vocabulary of all characters in `text`."""
+        return cls.of_code_points(np.unique(code_points(text)))
+
+    @classmethod
+    def of_code_points(cls, codes: NDArray[np.uint32]) -> Vocab:
+        """The vocabulary of these code points, in any order."""
+        return cls(tuple(chr(code) for code in sorted(set(codes.tolist()))))
+
+    @classmethod
+    def of_bytes(cls) -> Vocab:
+        """The vocabulary of the 256 bytes, for any file whatever is in it."""
+        return cls((), byte_fallback=True)
+
+    def with_fallback(self) -> Vocab:
+        """The same characters, with every other character spelled in bytes."""
+        return Vocab(self.characters, byte_fallback=True)
+
+    def __len__(self) -> int:
+        return len(self.characters) + (len(_BYTES) if self.byte_fallback else 0)
+
+    @property
+    def unit(self) -> str:
+        """What a figure "per character" counts: 'byte' where the symbols are bytes alone, else 'character'."""
+        return "character" if self.characters else "byte"
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The unsigned type in which the ids of a text are kept."""
+        return smallest_dtype(len(self))
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {character: number for number, character in enumerate(self.characters)}
+
+    @cached_property
+    def _table(self) -> NDArray[np.int32]:
+        """From code point to id, up to the highest known code point, -1 elsewhere."""
+        codes = [ord(character) for character in self.characters]
+        table = np.full(max(codes, default=-1) + 2, UNKNOWN, dtype=np.int32)
+        table[codes] = np.arange(len(codes), dtype=np.int32)
+        return table
+
+    def __contains__(self, character: object) -> bool:
+        return self.byte_fallback or character in self._ids
+
+    def lookup(self, codes: NDArray[np.uint32]) -> NDArray[np.int32]:
+        """Ids of code points, `UNKNOWN` where a code point is no symbol of its own (bytes are not tried)."""
+        found: NDArray[np.int32] = self._table[np.minimum(codes, len(self._table) - 1)]
+        return found
+
+    def encode(self, text: str, *, unknown: bool = False) -> Ids:
+        """The ids of `text`.
+
+        Args:
+            text: any string; lone surrogates are refused.
+            unknown: whether a character outside the vocabulary becomes `UNKNOWN` (-1) instead of an error;
+                the array is int32 then.
+
+        Raises:
+            UnknownCharacterError: names the first unknown character and its position.
+        """
+        codes = code_points(text)
+        ids = self.lookup(codes)
+        missing = ids == UNKNOWN
+        if missing.any():
+            if self.byte_fallback:
+                ids = self._spell(codes, ids, missing)
+            elif not unknown:
+                position = int(missing.argmax())
+                raise UnknownCharacterError(text[position], position, len(self))
+        return ids if unknown and not self.byte_fallback else ids.astype(self.dtype)
+
+    def _spell(
+        self, codes: NDArray[np.uint32], ids: NDArray[np.int32], missing: NDArray[np.bool_]
+    ) -> NDArray[np.int32]:
+        """Replaces each unknown code point by the ids of its UTF-8 bytes."""
+        rare = codes[missing]
+        lengths = np.ones(len(codes), dtype=np.int64)
+        lengths[missing] = 1 + (rare > 0x7F) + (rare > 0x7FF) + (rare > 0xFFFF)
+        spelled = np.repeat(ids, lengths)
+        raw = rare.astype("<u4").tobytes().decode("utf-32-le").encode("utf-8")
+        spelled[np.repeat(missing, lengths)] = np.frombuffer(raw, dtype=np.uint8).astype(np.int32) + len(self.characters)
+        return spelled
+
+    def encode_bytes(self, content: bytes) -> Ids:
+        """The ids of raw bytes; only where the symbols are bytes alone."""
+        if self.characters:
+            raise CharlmError("raw bytes can be encoded by a vocabulary of bytes only: decode them to text first")
+        return np.frombuffer(content, dtype=np.uint8)
+
+    def decode(self, ids: Any) -> str:
+        """The text of `ids`; bytes that spell no character (a generated text may hold such) become U+FFFD."""
+        array = np.asarray(ids, dtype=np.int64).reshape(-1)
+        if array.size and (array.min() < 0 or array.max() >= len(self)):
+            bad = int(array[(array < 0) | (array >= len(self))][0])
+            raise TextError(f"id {bad} is outside this vocabulary of {len(self)} symbols")
+        if not self.byte_fallback:
+            return "".join([self.characters[i] for i in array.tolist()])
+        return self._utf8(array).decode("utf-8", "replace")
+
+    def decode_bytes(self, ids: Any) -> bytes:
+        """The UTF-8 bytes of `ids`, exact also where they spell no character."""
+        return self._utf8(np.asarray(ids, dtype=np.int64).reshape(-1))
+
+    def _utf8(self, array: NDArray[np.int64]) -> bytes:
+        return b"".join([self._spellings[i] for i in array.tolist()])
+
+    @cached_property
+    def _spellings(self) -> list[bytes]:
+        spellings = [character.encode("utf-8") for character in self.characters]
+        return spellings + [bytes([value]) for value in _BYTES] if self.byte_fallback else spellings
+
+    def symbol(self, id: int) -> str:
+        """How one symbol is shown: the character, or `<C3>` for a byte.
+
+        >>> Vocab.of_bytes().symbol(0xC3)
+        '<C3>'
+        """
+        if id < len(self.characters):
+            return self.characters[id]
+        return f"<{id - len(self.characters):02X}>"
+
+    @cached_property
+    def begins_character(self) -> NDArray[np.bool_]:
+        """Per id, whether it begins a character: figures per character divide by the number of those.
+
+        All but the continuation bytes of UTF-8; in a vocabulary of bytes alone every byte counts.
+        """
+        begins = np.ones(len(self), dtype=np.bool_)
+        if self.characters and self.byte_fallback:
+            begins[len(self.characters) + 0x80 : len(self.characters) + 0xC0] = False
+        return begins
+
+    def to_json(self) -> dict[str, Any]:
+        """A value for `vocab.json`; `from_json` reads it back."""
+        return {"characters": list(self.characters), "byte_fallback": self.byte_fallback}
+
+    @classmethod
+    def from_json(cls, value: Any) -> Vocab:
+        """Reads what `to_json` made; anything else is refused."""
+        if not isinstance(value, dict) or set(value) != {"characters", "byte_fallback"}:
+            raise TextError("a stored vocabulary has the keys 'characters' and 'byte_fallback' and no others")
+        characters, fallback = value["characters"], value["byte_fallback"]
+        if not isinstance(characters, list) or not isinstance(fallback, bool):
+            raise TextError("a stored vocabulary is a list of characters and a flag")
+        return cls(tuple(characters), byte_fallback=fallback)

@@ -1,0 +1,1 @@
+"""The optimisation loop, what it trains, and the defaults it starts from."""
