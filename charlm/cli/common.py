@@ -1,0 +1,87 @@
+"""What several commands share: options, progress bars on a terminal, strict JSON, human numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from charlm.text.reading import Reading
+from charlm.text.splits import Split
+
+__all__ = ["echo_json", "finite", "json_option", "note", "progress", "reading_of", "reading_options", "seed_option", "split_option"]
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON value for programs.")
+seed_option = click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of all chance.")
+
+
+class _SplitType(click.ParamType):
+    name = "split"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Split:
+        return value if isinstance(value, Split) else Split.parse(value)
+
+
+split_option = click.option(
+    "--split",
+    type=_SplitType(),
+    metavar="[KIND:]TRAIN/VALID/TEST",
+    help="Per cent, as 90/5/5; before it tail:, interleaved:LANES:, lines[:SEED]: or paragraphs[:SEED]:. "
+    "Default: tail:90/5/5, and tail:80/10/10 under a million characters.",
+)
+
+
+def reading_options(command: _Command) -> _Command:
+    """Adds --encoding, --newlines, --bytes and --vocab-size; `reading_of` makes a `Reading` of them."""
+    options = [
+        click.option("--encoding", default="utf-8", show_default=True, help="How the text's bytes spell characters."),
+        click.option(
+            "--newlines",
+            type=click.Choice(["keep", "normalise"]),
+            default="keep",
+            show_default=True,
+            help="Keep Windows line ends as they are, or make them line feeds.",
+        ),
+        click.option("--bytes", "as_bytes", is_flag=True, help="Take the file as raw bytes, whatever is in it."),
+        click.option(
+            "--vocab-size", type=int, metavar="N", help="Keep the N most frequent characters, spell the others in bytes."
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def reading_of(encoding: str, newlines: Any, as_bytes: bool, vocab_size: int | None) -> Reading:
+    """The reading options as given on the command line."""
+    return Reading(encoding=encoding, newlines=newlines, bytes=as_bytes, vocab_size=vocab_size)
+
+
+def note(message: str) -> None:
+    """One line for a person, on stderr, so that stdout holds data alone."""
+    click.echo(message, err=True)
+
+
+def finite(value: float | None) -> float | None:
+    """The value, or None where JSON has no word for it (infinite or undefined)."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def echo_json(value: Any) -> None:
+    """Strict JSON on stdout: no NaN, no Infinity."""
+    click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def progress(total: int | None, what: str, unit: str = "it", **options: Any) -> Any:
+    """A progress bar on stderr, seen on a terminal only and only if the work takes over two seconds."""
+    from tqdm import tqdm
+
+    return tqdm(
+        total=total, desc=what, unit=unit, file=sys.stderr, disable=not sys.stderr.isatty(), delay=2, leave=False, **options
+    )
