@@ -111,9 +111,13 @@ class CharRNN(nn.Module, LanguageModel):
             projection=config.projection,
         )
         self.head = DistributionHead(self.stack.outputs, len(vocab))
-        if config.tied and self.embedding is not None:
-            self.head.linear.weight = self.embedding.weight
+        self.tie()
         self.eval()
+
+    def tie(self) -> None:
+        """Makes the output's weights the embedding's, where the configuration says so."""
+        if self.config.tied and self.embedding is not None:
+            self.head.linear.weight = self.embedding.weight
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Fresh initial weights from this generator: embeddings normal with deviation 1/√E, the rest as documented

@@ -58,6 +58,8 @@ class Cell(nn.Module, abc.ABC):
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Uniform in ±1/√H; then each gate's recurrent square orthogonal (Saxe et al. 2014), which keeps the
         length of what is carried from step to step."""
+        if self.weight_hh.is_meta:
+            return  # only the shapes are wanted
         bound = 1 / math.sqrt(self.hidden)
         with torch.no_grad():
             for parameter in self.parameters():

@@ -1,0 +1,330 @@
+"""Model directories: weights without pickle, what they were made from, and every file checked when it is read.
+
+A directory holds `config.json` (what the model is and was made from), `vocab.json`, and the model's own files: for a
+network `best.safetensors` and `last.safetensors`, for an n-gram model its index. Reading trusts nothing: sizes
+are compared with the file before memory is taken for them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from charlm.errors import CharlmError, CheckpointError
+from charlm.files import read_json, write_bytes, write_json
+from charlm.models.lm import LanguageModel
+from charlm.models.ngram import NGramLM
+from charlm.models.rnn import CharRNN, RNNConfig
+from charlm.text.corpus import Corpus
+from charlm.text.reading import Reading
+from charlm.text.splits import Split
+from charlm.text.vocab import Vocab
+from charlm.version import __version__
+
+__all__ = [
+    "FORMAT",
+    "Checkpoint",
+    "TextFacts",
+    "load",
+    "newest",
+    "read_tensors",
+    "read_weights",
+    "save_ngram",
+    "save_rnn",
+    "write_config",
+    "write_tensors",
+]
+
+FORMAT = 1
+"""The version of the layout that this charlm writes; later ones are refused, earlier ones are read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextFacts:
+    """What a model was made from: enough to find its text and its parts again.
+
+    Args:
+        names: files, as the user named them.
+        sha256: of the text's bytes.
+        characters: how many symbols it has.
+        split: which of them train, validate and test.
+        reading: how the files became text.
+        first: the id of the text's first symbol, where generation starts when there is no line feed.
+    """
+
+    names: tuple[str, ...]
+    sha256: str
+    characters: int
+    split: Split
+    reading: Reading
+    first: int = 0
+
+    @classmethod
+    def of(cls, corpus: Corpus, split: Split) -> TextFacts:
+        """The facts about a corpus under a split."""
+        return cls(
+            names=corpus.names,
+            sha256=corpus.sha256,
+            characters=len(corpus),
+            split=split,
+            reading=corpus.reading,
+            first=int(corpus.ids[0]),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """A value for `config.json`."""
+        return {
+            "names": list(self.names),
+            "sha256": self.sha256,
+            "characters": self.characters,
+            "split": str(self.split),
+            "reading": self.reading.to_json(),
+            "first": self.first,
+        }
+
+    @classmethod
+    def from_json(cls, value: Any) -> TextFacts:
+        """Reads what `to_json` made."""
+        try:
+            return cls(
+                names=tuple(str(name) for name in value["names"]),
+                sha256=str(value["sha256"]),
+                characters=int(value["characters"]),
+                split=Split.parse(str(value["split"])),
+                reading=Reading.from_json(value["reading"]),
+                first=int(value["first"]),
+            )
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise CheckpointError(f"the stored facts about the text are not whole ({error!r})") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A model read from a directory.
+
+    Args:
+        directory: where it is.
+        kind: `rnn` or `ngram`.
+        model: the language model.
+        text: what it was made from.
+        config: the whole of `config.json`.
+    """
+
+    directory: Path
+    kind: str
+    model: LanguageModel
+    text: TextFacts
+    config: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The directory's own name, for tables."""
+        return self.directory.resolve().name
+
+    @property
+    def start(self) -> int:
+        """The symbol after which generation starts without a prompt: a line feed, else the text's first."""
+        characters = self.model.vocab.characters
+        return characters.index("\n") if "\n" in characters else self.text.first
+
+
+def write_config(directory: Path, kind: str, model: Mapping[str, Any], text: TextFacts, **more: Any) -> None:
+    """Writes `config.json`; `more` are further JSON values under names of their own."""
+    config = {
+        "format": FORMAT,
+        "charlm": __version__,
+        "kind": kind,
+        "updated": datetime.now(UTC).isoformat(timespec="microseconds"),
+        "model": dict(model),
+        "text": text.to_json(),
+        **more,
+    }
+    write_json(directory / "config.json", config)
+
+
+def save_rnn(directory: Path, model: CharRNN, text: TextFacts, **more: Any) -> None:
+    """Writes a network as a model directory with its weights as `best` and `last`."""
+    write_json(directory / "vocab.json", model.vocab.to_json())
+    for name in ("best", "last"):
+        write_tensors(directory / f"{name}.safetensors", dict(model.named_parameters()))
+    write_config(directory, "rnn", model.config.to_json(), text, **more)
+
+
+def save_ngram(directory: Path, model: NGramLM, text: TextFacts, **more: Any) -> None:
+    """Writes an n-gram model as a model directory."""
+    write_json(directory / "vocab.json", model.vocab.to_json())
+    model.write(directory)
+    write_config(directory, "ngram", model.config(), text, **more)
+
+
+def load(directory: str | Path, *, device: str | torch.device = "cpu", weights: str = "best") -> Checkpoint:
+    """Reads a language model from its directory.
+
+    Args:
+        directory: a run directory, `checkpoints/NAME`.
+        device: where a network's weights go.
+        weights: `best` or `last`.
+
+    Raises:
+        CheckpointError: nothing there, broken, of another kind, or of a future version; says which.
+    """
+    directory = Path(directory)
+    config = read_config(directory)
+    text = TextFacts.from_json(config["text"])
+    vocab = read_vocab(directory)
+    try:
+        model = _READERS[config["kind"]](directory, config["model"], vocab, weights)
+    except CheckpointError:
+        raise
+    except CharlmError as error:
+        raise CheckpointError(f"{directory} holds a broken model: {error}") from None
+    if isinstance(model, CharRNN):
+        model.to(device)
+    return Checkpoint(directory=directory, kind=config["kind"], model=model, text=text, config=config)
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """`config.json` of a model directory, its frame checked."""
+    if not directory.is_dir():
+        raise CheckpointError(f"there is no model directory {directory}: name one such as checkpoints/NAME")
+    if not (directory / "config.json").exists():
+        raise CheckpointError(f"{directory} is not a model directory (it has no config.json): name one that `charlm train` made")
+    config = read_json(directory / "config.json", limit=1 << 24)
+    if not isinstance(config, dict) or not {"format", "kind", "model", "text"} <= set(config):
+        raise CheckpointError(f"{directory}/config.json is not the description of a charlm model")
+    if type(config["format"]) is not int or not 1 <= config["format"] <= FORMAT:
+        raise CheckpointError(
+            f"{directory} has format {config['format']!r}, this charlm ({__version__}) reads up to {FORMAT}: "
+            "install a newer charlm"
+        )
+    if config["kind"] not in _READERS:
+        raise CheckpointError(f"{directory} holds a {config['kind']!r}, not a language model ({' or '.join(_READERS)})")
+    return config
+
+
+def read_vocab(directory: Path) -> Vocab:
+    """`vocab.json` of a model directory."""
+    try:
+        return Vocab.from_json(read_json(directory / "vocab.json", limit=1 << 26))
+    except CharlmError as error:
+        raise CheckpointError(f"the vocabulary of {directory} cannot be read: {error}") from None
+
+
+def _read_rnn(directory: Path, shape: Any, vocab: Vocab, weights: str) -> LanguageModel:
+    config = RNNConfig.from_json(shape)
+    with torch.device("meta"):
+        model = CharRNN(vocab, config)
+    read_weights(directory / f"{weights}.safetensors", model)
+    return model
+
+
+def _read_ngram(directory: Path, shape: Any, vocab: Vocab, weights: str) -> LanguageModel:
+    return NGramLM.read(directory, shape, vocab)
+
+
+_READERS = {"rnn": _read_rnn, "ngram": _read_ngram}
+
+
+def read_weights(path: Path, model: CharRNN) -> None:
+    """Puts the weights of a file into a model, which may be on the meta device; names and shapes must be its own."""
+    expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    tensors, _ = read_tensors(path, expected)
+    kinds = {tensor.dtype for tensor in tensors.values()}
+    if len(kinds) != 1 or not next(iter(kinds)).is_floating_point:
+        raise CheckpointError(f"{path} mixes the types {sorted(map(str, kinds))}: weights have one floating type")
+    if model.config.tied:
+        tensors["head.linear.weight"] = tensors["embedding.weight"]
+    model.load_state_dict(tensors, assign=True)
+    model.tie()
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Writes tensors as one safetensors file, whole or not at all, with a SHA-256 of their content in its header."""
+    kept = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+    facts = {**(metadata or {}), "charlm": __version__, "sha256": _digest(kept, metadata or {})}
+    write_bytes(path, save(kept, facts))
+
+
+def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    digest = hashlib.sha256()
+    for name, text in sorted(metadata.items()):
+        digest.update(f"{name}={len(text)}:{text};".encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy() if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def read_tensors(
+    path: Path, expected: Mapping[str, tuple[int, ...]] | None = None
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Reads a file that `write_tensors` wrote, and its metadata.
+
+    Args:
+        path: the file.
+        expected: names and shapes that it must have, neither more nor fewer; compared before anything is loaded.
+
+    Raises:
+        CheckpointError: missing, truncated, altered, or not of the expected names and shapes.
+    """
+    _check_header(path)
+    try:
+        with safe_open(str(path), framework="pt", device="cpu") as file:
+            if expected is not None:
+                _compare({name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}, expected, path)  # noqa: SIM118
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            metadata = dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path} is not a whole weights file ({error})") from None
+    metadata.pop("charlm", None)
+    if metadata.pop("sha256", None) != _digest(tensors, metadata):
+        raise CheckpointError(f"{path} is damaged: its content does not match its checksum")
+    return tensors, metadata
+
+
+def _check_header(path: Path) -> None:
+    """A header longer than its file is recognised before a reader believes it."""
+    try:
+        size = path.stat().st_size
+        with open(path, "rb") as file:
+            head = file.read(8)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing: the directory is not a whole model") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
+    if len(head) < 8 or struct.unpack("<Q", head)[0] > size - 8:
+        raise CheckpointError(f"{path} is not a whole weights file (its header is cut off)")
+
+
+def _compare(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], path: Path) -> None:
+    missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+    if missing or extra:
+        raise CheckpointError(f"{path} does not fit its model: missing tensors {missing[:3]}, unknown tensors {extra[:3]}")
+    for name, shape in expected.items():
+        if found[name] != shape:
+            raise CheckpointError(f"{path} does not fit its model: {name} has shape {found[name]}, not {shape}")
+
+
+def newest(root: Path) -> Path:
+    """The language model under a directory that was written last."""
+    found: list[tuple[str, Path]] = []
+    for config in root.glob("*/config.json") if root.is_dir() else ():
+        try:
+            found.append((str(read_config(config.parent).get("updated", "")), config.parent))
+        except CharlmError:
+            continue  # not a language model of ours
+    if not found:
+        raise CheckpointError(f"there is no language model under {root}{os.sep}: train one with `charlm train TEXT`")
+    return max(found)[1]
+
