@@ -1,0 +1,47 @@
+"""`charlm eval`: how well a model foresees a text."""
+
+from __future__ import annotations
+
+import click
+
+from charlm.cli.common import echo_json, json_option, note, progress
+
+
+@click.command("eval")
+@click.argument("model")
+@click.argument("texts", nargs=-1, required=True, metavar="TEXT...")
+@click.option(
+    "--split-part",
+    type=click.Choice(["test", "valid", "train", "all"]),
+    help="Which part of the model's own text.  [default: test, else valid; all of a foreign text]",
+)
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
+@json_option
+def eval_command(model: str, texts: tuple[str, ...], split_part: str | None, device: str, as_json: bool) -> None:
+    """Measure MODEL (a directory under checkpoints/) on TEXT: nats, bits per character, perplexity, accuracy."""
+    from charlm.analysis.evaluate import evaluate
+    from charlm.cli.models import held_out, open_model
+    from charlm.text.splits import count_targets
+
+    checkpoint = open_model(model, device)
+    held = held_out(checkpoint, list(texts), split_part)
+    with progress(count_targets(held.spans), "reading", "char") as bar:
+        figures = evaluate(checkpoint.model, held.corpus.ids, held.spans, progress=bar.update)
+    if as_json:
+        echo_json({**figures.to_json(), **held.to_json()})
+        return
+    split = "a text the model was not made from" if held.split is None else f"split {held.split}"
+    click.echo(f"{checkpoint.name} on the {held.part} part of {held.corpus.title} ({split}):")
+    error = "" if figures.standard_error is None else f" ± {figures.standard_error:.4f}"
+    click.echo(
+        f"{figures.nats:.6f}{error} nats a character, {figures.bits_per_char:.4f} bits, "
+        f"perplexity {figures.perplexity:.4f}, {100 * figures.accuracy:.2f} % right of {figures.targets:,}"
+    )
+    if figures.zero_probability_targets:
+        note(f"{figures.zero_probability_targets:,} targets got probability zero, so nats and perplexity are infinite")
+    if figures.unknown_targets:
+        note(f"{figures.unknown_targets:,} targets are characters that the model does not know; they are in no figure")
+    if held.split is not None and held.part == "valid":
+        note("early stopping watched this part: a test part would be stricter")
+    if held.part in ("train", "all") and held.split is not None:
+        note("the model was made from this: the figure says how much it remembers, not how well it foresees")

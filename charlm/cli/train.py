@@ -1,0 +1,279 @@
+"""`charlm train`: trains a recurrent model and shows how it goes."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from charlm.cli.common import note, progress, reading_of, reading_options, seed_option, split_option
+from charlm.errors import OptionError
+from charlm.files import free_name, lock
+
+if TYPE_CHECKING:
+    import torch
+
+    from charlm.text.corpus import Corpus
+    from charlm.text.reading import Reading
+    from charlm.text.splits import Split
+    from charlm.training.loop import Observer
+    from charlm.training.run import Run
+
+_BUDGET = ("epochs", "max_steps", "minutes")
+_NETWORK = ("model", "layers", "hidden", "embedding", "dropout", "lanes", "window", "lr", "seed")
+
+
+@click.command("train")
+@click.argument("texts", nargs=-1, metavar="TEXT...")
+@click.option("--model", type=click.Choice(["lstm", "gru", "rnn"]), help="Kind of recurrent cell.")
+@click.option("--layers", type=int, metavar="N", help="Recurrent layers.")
+@click.option("--hidden", type=int, metavar="N", help="Units in each layer.")
+@click.option("--embedding", type=int, metavar="N", help="Width of a character embedding; 0 is one-hot input.")
+@click.option("--dropout", type=float, metavar="P", help="Between the layers and before the output.")
+@click.option("--seq-length", "window", type=int, metavar="T", help="Steps between two truncations.")
+@click.option("--batch-size", "lanes", type=int, metavar="B", help="Pieces of the text that are read side by side.")
+@click.option("--lr", type=float, metavar="R", help="Peak learning rate.")
+@click.option("--epochs", type=float, metavar="E", help="Stop after so many passes over the training part.")
+@click.option("--max-steps", type=int, metavar="N", help="Stop after so many steps.")
+@click.option("--minutes", type=float, metavar="M", help="Take so long for training and its validations.")
+@click.option(
+    "--save-every", type=float, default=300, show_default=True, metavar="SECONDS", help="Time between saved states."
+)
+@split_option
+@click.option("--valid", metavar="FILE", help="Validate on this file instead of a part of TEXT.")
+@click.option("--test", metavar="FILE", help="Test on this file instead of a part of TEXT.")
+@reading_options
+@click.option("--init-from", metavar="DIR", help="Start from the weights of this model.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Seed of all chance.  [default: 0]")
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps", help="Where to train.")
+@click.option(
+    "--backend",
+    type=click.Choice(["auto", "reference", "fused", "torch"]),
+    help="How layers are run; auto times them and keeps the fastest.  [default: auto]",
+)
+@click.option("--out", metavar="DIR", help="Where the run is kept.  [default: checkpoints/NAME]")
+@click.option("--resume", metavar="DIR", help="Go on with this run; a new --epochs, --max-steps or --minutes is taken.")
+def train_command(texts: tuple[str, ...], resume: str | None, out: str | None, **options: Any) -> int:
+    """Train a recurrent language model on TEXT (files, a directory of files, or - for standard input).
+
+    What is not given is chosen from the text's size, the device and the time, and printed.
+    """
+    from charlm.training.recipe import pick_device
+
+    device = pick_device(options["device"])
+    if resume is not None:
+        return _resume(Path(resume), texts, out, device, options)
+    if not texts:
+        raise OptionError("name a text to train on, such as data/shakespeare.txt, or a run to go on with: --resume DIR")
+    corpus, split = _read(texts, options)
+    plan, weights = _plan(corpus, split, device, options)
+    directory = _directory(out, texts[0], plan.network.model)
+    from charlm.training.run import start
+
+    with lock(directory):
+        run = start(directory, corpus, split, plan, device)
+        if weights is not None:
+            run.model.load_state_dict(weights)
+        note(f"{corpus.title}: {len(corpus):,} characters, {len(corpus.vocab)} symbols, split {split}")
+        note(f"{run.plan.line()} on {device}, backend {run.plan.backend}, {run.model.parameter_count:,} weights")
+        return _train(run, options["save_every"])
+
+
+def _read(texts: tuple[str, ...], options: dict[str, Any]) -> tuple[Corpus, Split]:
+    """The corpus and its split; files for validation and test become documents behind the texts."""
+    from charlm.text.corpus import read_corpus
+    from charlm.text.reading import files_of
+    from charlm.text.splits import Split
+
+    reading = reading_of(*(options[name] for name in ("encoding", "newlines", "as_bytes", "vocab_size")))
+    init = options["init_from"]
+    vocab = None if init is None else _model_to_start_from(init, reading).vocab
+    held_out = [name for name in (options["valid"], options["test"]) if name is not None]
+    corpus = read_corpus([*texts, *held_out], reading, vocab=vocab)
+    _refuse_unknown(corpus, init)
+    if not held_out:
+        return corpus, options["split"] or Split.default(len(corpus))
+    if options["split"] is not None:
+        raise OptionError("--split divides TEXT itself: it does not go with --valid and --test")
+    counts = [len(files_of(list(texts))), *(0 if options[part] is None else 1 for part in ("valid", "test"))]
+    if len(corpus.documents) != sum(counts):
+        raise OptionError("--valid and --test name one file each, not a directory")
+    return corpus, Split.parse("files:" + "/".join(map(str, counts)))
+
+
+def _model_to_start_from(directory: str, reading: Reading) -> Any:
+    from charlm.checkpoint import load
+    from charlm.models.rnn import CharRNN
+
+    model = load(directory).model
+    if not isinstance(model, CharRNN):
+        raise OptionError(f"{directory} is not a recurrent model: --init-from needs the weights of one")
+    return model
+
+
+def _refuse_unknown(corpus: Corpus, init: str | None) -> None:
+    if corpus.unknown():
+        raise OptionError(
+            f"{corpus.title} has {corpus.unknown():,} characters that the vocabulary of {init} does not hold: "
+            "take them out of the text, or train from the start"
+        )
+
+
+def _plan(corpus: Corpus, split: Split, device: torch.device, options: dict[str, Any]) -> tuple[Any, Any]:
+    """The plan, and the weights to start from, if any."""
+    from dataclasses import replace
+
+    from charlm.text.splits import count_targets
+    from charlm.training.recipe import choose
+
+    given = {name: options[name] for name in (*_NETWORK, *_BUDGET, "backend")}
+    if options["init_from"] is None:
+        return choose(count_targets(corpus.parts(split)["train"]), device, given), None
+    model = _model_to_start_from(options["init_from"], corpus.reading)
+    for name in ("model", "layers", "hidden", "embedding"):
+        if given[name] not in (None, getattr(model.config, name)):
+            raise OptionError(f"--{name} {given[name]} does not fit the weights of --init-from, which have {getattr(model.config, name)}")
+        given[name] = getattr(model.config, name)
+    plan = choose(count_targets(corpus.parts(split)["train"]), device, given)
+    network = replace(model.config, dropout=plan.network.dropout)
+    return replace(plan, network=network), model.state_dict()
+
+
+def _directory(out: str | None, text: str, model: str) -> Path:
+    """A directory that no run has yet."""
+    stem = "stdin" if text == "-" else Path(text).stem or "text"
+    directory = free_name(Path(out) if out is not None else Path("checkpoints") / f"{stem}-{model}")
+    if out is not None and directory != Path(out):
+        note(f"{out} is taken: this run goes to {directory}")
+    return directory
+
+
+def _resume(directory: Path, texts: tuple[str, ...], out: str | None, device: torch.device, options: dict[str, Any]) -> int:
+    from charlm.checkpoint import TextFacts, read_config
+    from charlm.text.corpus import read_corpus
+    from charlm.training.run import resume
+
+    fixed = [name for name in (*_NETWORK, "split", "valid", "test", "init_from", "backend") if options[name] is not None]
+    if fixed or out is not None:
+        names = {"lanes": "batch-size", "window": "seq-length", "init_from": "init-from"}
+        name = names.get(fixed[0], fixed[0]) if fixed else "out"
+        raise OptionError(f"--{name} cannot be changed in a run that goes on: start a new run, with --init-from if wanted")
+    facts = TextFacts.from_json(read_config(directory)["text"])
+    corpus = read_corpus(list(texts or facts.names), facts.reading)
+    budget = {name: options[name] for name in _BUDGET if options[name] is not None}
+    with lock(directory):
+        run = resume(directory, corpus, device, budget=budget)
+        note(f"{directory} goes on: {run.plan.line()} on {device}, backend {run.plan.backend}")
+        return _train(run, options["save_every"])
+
+
+def _train(run: Run, save_every: float) -> int:
+    """Trains, draws the curve, and prints the figure that is kept."""
+    from charlm.report.curve import draw_curve
+
+    watch = _watcher(run)
+    with _interruptible() as stopped:
+        result = run.train(observer=watch, save_every=save_every, should_stop=stopped, progress=watch.measuring)
+    watch.close()
+    if (run.directory / "metrics.jsonl").exists():
+        draw_curve(run.directory / "metrics.jsonl", run.directory / "curve.png", title=run.directory.name)
+    if result.outcome == "interrupted":
+        note(f"interrupted; everything is saved: go on with charlm train --resume {run.directory}")
+        return 130
+    if result.outcome == "no improvement":
+        note("stopped early: no improvement for several validations")
+    if result.evaluation is not None:
+        figures = result.evaluation
+        selected = ", the part that early stopping watched" if result.part == "valid" else ""
+        click.echo(
+            f"{result.part} part{selected}: {figures.nats:.6f} nats a character ± {figures.standard_error or 0:.4f}, "
+            f"{figures.bits_per_char:.4f} bits, perplexity {figures.perplexity:.4f}, "
+            f"{100 * figures.accuracy:.2f} % right of {figures.targets:,} (split {run.split})"
+        )
+    click.echo(f"{run.directory}")
+    return 0 if result.outcome != "diverged" else 1
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM ask the run to save and stop; a second Ctrl-C does not wait."""
+    flag = threading.Event()
+
+    def ask(number: int, frame: object) -> None:
+        if flag.is_set():
+            raise KeyboardInterrupt
+        flag.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield flag.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _watcher(run: Run) -> Any:
+    """An observer that shows a progress bar, the validations, and a short sample at each."""
+    from charlm.models.rule import SamplingRule
+    from charlm.sampling import generate_streams
+    from charlm.training.loop import Observer, StepReport, ValidationReport
+
+    class Watch(Observer):
+        def __init__(self) -> None:
+            self.bar: Any = None
+            self.reading: Any = None
+
+        def on_step(self, report: StepReport) -> None:
+            done = report.progress
+            if self.bar is None:
+                self.bar = progress(done.total, "training", "step", initial=done.step - 1)
+                self._first(report.loss)
+            if done.total != self.bar.total:
+                self.bar.total = done.total
+            speed = report.targets_per_second
+            shown = f"{report.loss:.3f} nats, {report.loss / math.log(2):.3f} bits/char, {speed:,.0f} char/s"
+            self.bar.set_postfix_str(shown, refresh=False)
+            self.bar.update()
+
+        def _first(self, loss: float) -> None:
+            expected = math.log(len(run.corpus.vocab))
+            if abs(loss - expected) > 1 and run.model.training and not math.isnan(loss):
+                self.on_note(f"the first loss is {loss:.3f}; untrained weights would give ln V = {expected:.3f}")
+
+        def on_validation(self, report: ValidationReport) -> None:
+            done = report.progress
+            train = "" if report.train is None else f"train {report.train:.4f}, "
+            mark = " (best so far)" if report.improved else ""
+            self.on_note(f"step {done.step:,}/{done.total:,}: {train}valid {report.valid:.4f} nats{mark}")
+            self.on_note("    " + " ".join(self._sample().split()))
+
+        def _sample(self) -> str:
+            start = run.corpus.newline if run.corpus.newline is not None else run.facts.first
+            rule = SamplingRule(temperature=0.8)
+            *_, last = generate_streams(run.model, [start], length=100, rule=rule, seed=0, chunk=100)
+            return last[0].text
+
+        def on_note(self, message: str) -> None:
+            if self.bar is not None:
+                self.bar.write(message, file=self.bar.fp)
+            else:
+                note(message)
+
+        def measuring(self, count: int) -> None:
+            if self.reading is None:
+                self.close()
+                self.reading = progress(None, "measuring the best weights as one stream", "char")
+            self.reading.update(count)
+
+        def close(self) -> None:
+            for bar in (self.bar, self.reading):
+                if bar is not None:
+                    bar.close()
+
+    return Watch()

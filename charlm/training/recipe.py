@@ -1,0 +1,152 @@
+"""Defaults derived from what is known: the size of the text, the vocabulary, the device and the time allowed.
+
+Every option given by hand is kept; the rest is chosen here, printed in one line and stored with the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from charlm.errors import OptionError
+from charlm.models.rnn import RNNConfig
+from charlm.training.loop import Optimisation
+
+__all__ = ["DEFAULT_MINUTES", "Plan", "choose", "pick_device"]
+
+DEFAULT_MINUTES = 4.0
+"""The time that training takes where no budget is given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All that a run is made of, but for its text.
+
+    Args:
+        network: the model's shape.
+        optimisation: how it is trained.
+        lanes: pieces of the text read side by side (the batch size).
+        window: steps between two truncations (the sequence length).
+        backend: how layers are run: `auto` until it has been chosen.
+    """
+
+    network: RNNConfig
+    optimisation: Optimisation
+    lanes: int
+    window: int
+    backend: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.lanes < 1 or self.window < 1:
+            raise OptionError("--batch-size and --seq-length are at least 1")
+
+    def to_json(self) -> dict[str, Any]:
+        """A value for `config.json`; `from_json` reads it back."""
+        return {
+            "network": self.network.to_json(),
+            "optimisation": self.optimisation.to_json(),
+            "lanes": self.lanes,
+            "window": self.window,
+            "backend": self.backend,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Plan:
+        """Reads what `to_json` made."""
+        try:
+            return cls(
+                network=RNNConfig.from_json(value["network"]),
+                optimisation=Optimisation.from_json(value["optimisation"]),
+                lanes=int(value["lanes"]),
+                window=int(value["window"]),
+                backend=str(value["backend"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise OptionError(f"the stored plan of training is not whole ({error})") from None
+
+    def line(self) -> str:
+        """The choice in one line."""
+        net, opt = self.network, self.optimisation
+        budget = [f"{opt.minutes:g} minutes" if opt.minutes else "", f"{opt.epochs:g} epochs" if opt.epochs else ""]
+        budget.append(f"{opt.max_steps:,} steps" if opt.max_steps else "")
+        parts = [
+            f"{net.model} {net.layers}x{net.hidden}",
+            f"embedding {net.embedding}" if net.embedding else "one-hot",
+            f"dropout {net.dropout:g}",
+            f"{self.lanes} lanes of {self.window} steps",
+            f"lr {opt.lr:g}",
+            f"weight decay {opt.weight_decay:g}",
+            " or ".join(part for part in budget if part),
+            f"seed {opt.seed}",
+        ]
+        return ", ".join(parts)
+
+
+def pick_device(name: str) -> torch.device:
+    """The device for `auto`, `cpu`, `cuda` (or `cuda:1`) or `mps`; what is not there is refused.
+
+    `auto` takes CUDA where there is some, else the CPU; MPS only when asked for.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise OptionError(f"unknown device {name!r}: choose auto, cpu, cuda or mps") from None
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not there.get(device.type, False):
+        raise OptionError(f"there is no device {name!r} on this machine: choose auto or cpu")
+    return device
+
+
+def choose(characters: int, device: torch.device, given: Mapping[str, Any]) -> Plan:
+    """A plan for a training part of so many characters; values of `given` that are not None are kept.
+
+    Args:
+        characters: targets of the training part.
+        device: where training runs.
+        given: options by the names of `RNNConfig` and `Optimisation`, and `lanes`, `window`, `backend`.
+
+    >>> plan = choose(1_000_000, torch.device("cpu"), {"layers": 3, "minutes": 2.0, "hidden": None})
+    >>> plan.network.layers, plan.optimisation.minutes
+    (3, 2.0)
+    """
+    asked = {name: value for name, value in given.items() if value is not None}
+    if not {"epochs", "max_steps", "minutes"} & set(asked):
+        asked["minutes"] = DEFAULT_MINUTES
+    chosen = _by_budget(characters, device, asked) | asked
+    return Plan(
+        network=RNNConfig(**_for(RNNConfig, chosen)),
+        optimisation=Optimisation(**_for(Optimisation, chosen)),
+        lanes=chosen["lanes"],
+        window=chosen["window"],
+        backend=chosen.get("backend", "auto"),
+    )
+
+
+def _for(owner: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name in owner.__dataclass_fields__}  # type: ignore[attr-defined]
+
+
+def _by_budget(characters: int, device: torch.device, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What suits the time and the size of the text."""
+    minutes = asked.get("minutes")
+    small = characters < 500_000
+    values: dict[str, Any] = {"model": "gru", "layers": 1, "lanes": 32, "window": 64, "lr": 4e-3, "warmup": 50}
+    values |= {"hidden": 256, "dropout": 0.1}
+    if device.type == "cuda":
+        values |= {"model": "lstm", "layers": 2, "hidden": 512, "dropout": 0.3 if not small else 0.5, "lanes": 64}
+    elif minutes is not None and minutes <= 1:
+        values |= {"lanes": 16, "window": 32, "dropout": 0.0, "lr": 5e-3}
+    if small:
+        values |= {"dropout": 0.3, "lanes": 16}
+    if asked.get("layers", 1) > 1:
+        values |= {"hidden": values["hidden"] * 3 // 4, "lr": values["lr"] / 2}
+    return values
