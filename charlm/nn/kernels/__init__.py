@@ -11,7 +11,7 @@ from torch import Tensor
 
 from charlm.errors import OptionError
 from charlm.nn.cells import Cell
-from charlm.nn.kernels import reference, torch_layers
+from charlm.nn.kernels import fused, reference, torch_layers
 
 __all__ = ["BACKENDS", "LayerKernel", "backend"]
 
@@ -21,7 +21,11 @@ LayerKernel = Callable[
 ]
 """(cell, x, state, table, resets_TB, lengths_B) -> (y_TBP, state); see `reference.run`."""
 
-BACKENDS: dict[str, LayerKernel] = {"reference": reference.run, "torch": torch_layers.run}
+BACKENDS: dict[str, LayerKernel] = {
+    "reference": reference.run,
+    "fused": fused.run,
+    "torch": torch_layers.run,
+}
 
 
 def backend(name: str) -> LayerKernel:

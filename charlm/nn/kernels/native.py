@@ -1,0 +1,199 @@
+"""Calls of the compiled kernels, where they were built; `library()` is None where not.
+
+Axes: T steps, B lanes, G gates, H units, V symbols, D numbers of a lane's gate gradients (H, 4H, 4H).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import threading
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from charlm.nn.cells import Cell, GRUCell, LSTMCell, RNNCell
+
+__all__ = ["backward", "fits", "forward", "library", "sum_rows"]
+
+_NAMES: dict[type[Cell], str] = {RNNCell: "rnn", GRUCell: "gru", LSTMCell: "lstm"}
+_SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
+_scratch = threading.local()
+
+
+class _Layer(ctypes.Structure):
+    """`struct layer` of native.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_long) for name in ("steps", "lanes", "hidden", "threads", "by_units")),
+        ("ids", ctypes.c_void_p),
+        ("rows", ctypes.c_long),
+        *((name, ctypes.c_void_p) for name in ("input", "weight", "bias_n", "h0", "c0", "resets", "packed")),
+        *((name, ctypes.c_void_p) for name in ("y", "gates", "extra", "y_grad", "carry", "gates_grad")),
+        *((name, ctypes.c_void_p) for name in ("h0_grad", "c0_grad")),
+    ]
+
+
+class _Scatter(ctypes.Structure):
+    """`struct scatter` of native.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_long) for name in ("count", "width", "stride", "threads")),
+        ("ids", ctypes.c_void_p),
+        ("groups", ctypes.c_long),
+        ("rows", ctypes.c_void_p),
+        ("sums", ctypes.c_void_p),
+    ]
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The compiled kernels beside this file, or None where there are none that run on this machine."""
+    for path in sorted(Path(__file__).parent.glob("_native*")):
+        try:
+            loaded = ctypes.CDLL(str(path))
+            if loaded.charlm_runs_here():
+                return loaded
+        except (OSError, AttributeError):
+            continue
+    return None
+
+
+def fits(tensor: Tensor) -> bool:
+    """Whether the kernels are there and know this tensor's device and precision."""
+    return tensor.device.type == "cpu" and tensor.dtype in _SUFFIX and library() is not None
+
+
+def _call(name: str, dtype: torch.dtype, job: ctypes.Structure) -> None:
+    loaded = library()
+    assert loaded is not None
+    getattr(loaded, name.replace("*", _SUFFIX[dtype]))(ctypes.byref(job))
+
+
+def _at(tensor: Tensor | None) -> int | None:
+    if tensor is None:
+        return None
+    assert tensor.is_contiguous()
+    return tensor.data_ptr()
+
+
+def _packed(weight_hh: Tensor) -> Tensor:
+    """Room for the packed weights, kept from call to call."""
+    hidden = weight_hh.shape[1]
+    size = (len(weight_hh) + 1) * (hidden + 32)
+    kept = getattr(_scratch, "kept", None)
+    if kept is None or kept.numel() < size or kept.dtype != weight_hh.dtype:
+        kept = _scratch.kept = weight_hh.new_empty(size)
+    return kept
+
+
+def _layer(cell: Cell, weight_hh: Tensor, steps: int, lanes: int) -> _Layer:
+    threads = torch.get_num_threads()
+    return _Layer(
+        steps=steps,
+        lanes=lanes,
+        hidden=cell.hidden,
+        threads=threads,
+        by_units=int(lanes < 4 * threads),
+        weight=_at(weight_hh),
+        packed=_at(_packed(weight_hh)),
+    )
+
+
+def forward(
+    cell: Cell,
+    gates: Tensor,
+    ids_TB: Tensor | None,
+    weight_hh: Tensor,
+    bias_n: Tensor | None,
+    state: tuple[Tensor, ...],
+    resets_TB: Tensor | None,
+    keep: bool,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """One layer over a sequence. All tensors without gaps.
+
+    Args:
+        cell: which formula.
+        gates: W_ih x + b_ih (+ b_hh): [T, B, GH], or with ids a table [V + 1, GH]. Without ids
+            and with `keep` the gates' values replace it.
+        ids_TB: int64; -1 for the table's last row.
+        weight_hh: [GH, H].
+        bias_n: the GRU's [H] of b_hn.
+        state: the state before, each [B, H].
+        resets_TB: uint8.
+        keep: whether there will be a way back.
+
+    Returns:
+        y [T, B, H]; the gates' values [T, B, GH] if kept; c of the LSTM [T or 1, B, H], W_hn h + b_hn of the
+        GRU if kept.
+    """
+    steps, lanes = gates.shape[:2] if ids_TB is None else ids_TB.shape
+    hidden = cell.hidden
+    y = gates.new_empty(steps, lanes, hidden)
+    values = extra = None
+    if keep and not isinstance(cell, RNNCell):
+        values = gates if ids_TB is None else gates.new_empty(steps, lanes, gates.shape[-1])
+        extra = torch.empty_like(y)
+    elif isinstance(cell, LSTMCell):
+        extra = gates.new_empty(1, lanes, hidden)
+    job = _layer(cell, weight_hh, steps, lanes)
+    job.ids, job.rows, job.input, job.bias_n = _at(ids_TB), len(gates), _at(gates), _at(bias_n)
+    job.h0, job.c0, job.resets = _at(state[0]), _at(state[-1]), _at(resets_TB)
+    job.y, job.gates, job.extra = _at(y), _at(values), _at(extra)
+    _call(f"forward_*_{_NAMES[type(cell)]}", gates.dtype, job)
+    return y, values, extra
+
+
+def backward(
+    cell: Cell,
+    weight_hh: Tensor,
+    kept: tuple[Tensor, Tensor | None, Tensor | None],
+    state: tuple[Tensor, ...],
+    resets_TB: Tensor | None,
+    y_grad: Tensor,
+    c_grad: Tensor | None,
+    state_wanted: bool,
+) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+    """The way back through what `forward` returned.
+
+    Returns:
+        Gradients of the gates before their functions, [T, B, D]: the GRU's in the order n_h, r, z, n_x, where
+        n_h is that of W_hn h + b_hn; and those of the state before, if wanted.
+    """
+    y, values, extra = kept
+    steps, lanes, hidden = y.shape
+    grad = y.new_empty(steps, lanes, (1 if isinstance(cell, RNNCell) else 4) * hidden)
+    carry = (
+        y.new_zeros(lanes, hidden) if c_grad is None else c_grad.clone(memory_format=torch.contiguous_format)
+    )
+    before = tuple(torch.empty_like(tensor) for tensor in state) if state_wanted else None
+    job = _layer(cell, weight_hh, steps, lanes)
+    job.h0, job.c0, job.resets = _at(state[0]), _at(state[-1]), _at(resets_TB)
+    job.y, job.gates, job.extra = _at(y), _at(values), _at(extra)
+    job.y_grad, job.carry, job.gates_grad = _at(y_grad), _at(carry), _at(grad)
+    if before is not None:
+        job.h0_grad, job.c0_grad = _at(before[0]), _at(before[-1])
+    _call(f"backward_*_{_NAMES[type(cell)]}", y.dtype, job)
+    return grad, before
+
+
+def sum_rows(rows_RW: Tensor, ids_R: Tensor | None, groups: int) -> Tensor:
+    """Sums rows that have one id: [groups, W]; ids below 0 belong to the last group; None puts all into one.
+
+    The rows may be a slice of wider ones.
+    """
+    sums = rows_RW.new_empty(groups, rows_RW.shape[1])
+    assert rows_RW.stride(1) == 1
+    job = _Scatter(
+        count=len(rows_RW),
+        width=rows_RW.shape[1],
+        stride=rows_RW.stride(0),
+        threads=torch.get_num_threads(),
+        ids=_at(ids_R),
+        groups=groups,
+        rows=rows_RW.data_ptr(),
+        sums=_at(sums),
+    )
+    _call("scatter_*", rows_RW.dtype, job)
+    return sums

@@ -1,0 +1,252 @@
+/* One cell in one precision, forwards and backwards over a whole sequence.
+
+   Weights are packed into panels: all gates of a few units, k by k, so that one pass over the lanes' states gives
+   the complete gates of those units in registers, where the cell's formula is applied at once. The threads share
+   either the lanes, and need not wait for each other, or the units, and meet after every step. */
+
+#define UNITS (CELL == RNN ? 2 : 1)         /* vectors of units in a forward panel */
+#define WIDE (UNITS * CELL)                 /* vectors in it */
+#define TALL (12 / WIDE)                    /* lanes that fit the registers beside it */
+#define BACK_WIDE 2                         /* vectors of units in a backward panel */
+#define BACK_TALL 6
+#define STRIDE ((CELL == GRU ? 4 : CELL))   /* gates_grad is [T, B, STRIDE H] */
+
+INLINE const REAL *C(h_before)(const struct layer *j, long t, long b)
+{
+    if (j->resets && j->resets[t * j->lanes + b])
+        return j->packed;
+    return t ? (const REAL *)j->y + ((t - 1) * j->lanes + b) * j->hidden : (const REAL *)j->h0 + b * j->hidden;
+}
+
+INLINE long C(extra_row)(const struct layer *j, long t, long b) { return ((j->gates ? t * j->lanes : 0) + b) * j->hidden; }
+
+#if CELL == LSTM
+INLINE const REAL *C(c_before)(const struct layer *j, long t, long b)
+{
+    if (j->resets && j->resets[t * j->lanes + b])
+        return j->packed;
+    return t ? (const REAL *)j->extra + C(extra_row)(j, t - 1, b) : (const REAL *)j->c0 + b * j->hidden;
+}
+#endif
+
+/* The formula of the cell at units u..u+n of one lane, from the sums in `acc`. */
+INLINE void C(formula)(const struct layer *j, long t, long b, long u, long n, const REAL *input, const VEC *acc)
+{
+    const long H = j->hidden, row = t * j->lanes + b;
+    REAL *y = (REAL *)j->y + row * H + u;
+#if CELL == RNN
+    (void)input;
+    N(store)(y, N(tanh)(acc[0]), n);
+#else
+    REAL *gates = j->gates ? (REAL *)j->gates + row * CELL * H + u : NULL;
+    REAL *extra = j->extra ? (REAL *)j->extra + C(extra_row)(j, t, b) + u : NULL;
+#if CELL == GRU
+    VEC r = N(sigmoid)(acc[0]), z = N(sigmoid)(acc[1]);
+    VEC n_x = N(load)(input + 2 * H + u, n);
+    VEC fresh = N(tanh)(n_x + r * acc[2]);
+    VEC h = N(load)(C(h_before)(j, t, b) + u, n);
+    N(store)(y, fresh + z * (h - fresh), n);
+    if (gates) {
+        N(store)(gates, r, n);
+        N(store)(gates + H, z, n);
+        N(store)(gates + 2 * H, fresh, n);
+        N(store)(extra, acc[2], n);
+    }
+#else
+    (void)input;
+    VEC i = N(sigmoid)(acc[0]), f = N(sigmoid)(acc[1]), g = N(tanh)(acc[2]), o = N(sigmoid)(acc[3]);
+    VEC c = f * N(load)(C(c_before)(j, t, b) + u, n) + i * g;
+    N(store)(extra, c, n);
+    N(store)(y, o * N(tanh)(c), n);
+    if (gates) {
+        N(store)(gates, i, n);
+        N(store)(gates + H, f, n);
+        N(store)(gates + 2 * H, g, n);
+        N(store)(gates + 3 * H, o, n);
+    }
+#endif
+#endif
+}
+
+static void C(forward_tile)(int rows, const struct layer *j, long t, long b, long u, const REAL *panel)
+{
+    const long H = j->hidden;
+    const REAL *h[TALL], *input[TALL];
+    VEC acc[TALL * WIDE];
+    for (int m = 0; m < rows; m++) {
+        long row = t * j->lanes + b + m;
+        if (j->ids)
+            row = j->ids[row] < 0 ? j->rows - 1 : j->ids[row];
+        h[m] = C(h_before)(j, t, b + m);
+        input[m] = (const REAL *)j->input + row * CELL * H;
+#pragma GCC unroll 4
+        for (int g = 0; g < CELL; g++)
+#pragma GCC unroll 2
+            for (int v = 0; v < UNITS; v++) {
+                long at = u + v * LONG_;
+                if (CELL == GRU && g == 2)
+                    acc[m * WIDE + g * UNITS + v] = j->bias_n ? N(load)((const REAL *)j->bias_n + at, H - at) : (VEC){0};
+                else
+                    acc[m * WIDE + g * UNITS + v] = N(load)(input[m] + g * H + at, H - at);
+            }
+    }
+    N(products)[WIDE][rows](H, panel, h, acc);
+    for (int m = 0; m < rows; m++)
+#pragma GCC unroll 2
+        for (int v = 0; v < UNITS; v++)
+            C(formula)(j, t, b + m, u + v * LONG_, H - u - v * LONG_, input[m], acc + m * WIDE + v);
+}
+
+/* What the gradient of h_t, `dh`, does at step t to units u..u+n of one lane. */
+INLINE void C(formula_back)(const struct layer *j, long t, long b, long u, long n, VEC dh)
+{
+    const long H = j->hidden, row = t * j->lanes + b;
+    REAL *grad = (REAL *)j->gates_grad + row * STRIDE * H + u;
+#if CELL == RNN
+    VEC y = N(load)((const REAL *)j->y + row * H + u, n);
+    N(store)(grad, dh - dh * y * y, n);
+#else
+    const REAL *gates = (const REAL *)j->gates + row * CELL * H + u;
+    const REAL *extra = (const REAL *)j->extra + row * H + u;
+    REAL *carry = (REAL *)j->carry + b * H + u;
+#if CELL == GRU
+    VEC r = N(load)(gates, n), z = N(load)(gates + H, n), fresh = N(load)(gates + 2 * H, n);
+    VEC n_h = N(load)(extra, n), h = N(load)(C(h_before)(j, t, b) + u, n);
+    VEC dn = (dh - dh * z) * ((REAL)1 - fresh * fresh);
+    N(store)(grad, dn * r, n);
+    N(store)(grad + H, dn * n_h * r * ((REAL)1 - r), n);
+    N(store)(grad + 2 * H, dh * (h - fresh) * z * ((REAL)1 - z), n);
+    N(store)(grad + 3 * H, dn, n);
+    N(store)(carry, dh * z, n);
+#else
+    VEC i = N(load)(gates, n), f = N(load)(gates + H, n), g = N(load)(gates + 2 * H, n), o = N(load)(gates + 3 * H, n);
+    VEC c = N(tanh)(N(load)(extra, n)), c_before = N(load)(C(c_before)(j, t, b) + u, n);
+    VEC dc = N(load)(carry, n) + dh * o * ((REAL)1 - c * c);
+    N(store)(grad, dc * g * i * ((REAL)1 - i), n);
+    N(store)(grad + H, dc * c_before * f * ((REAL)1 - f), n);
+    N(store)(grad + 2 * H, dc * i * ((REAL)1 - g * g), n);
+    N(store)(grad + 3 * H, dh * c * o * ((REAL)1 - o), n);
+    N(store)(carry, dc * f, n);
+#endif
+#endif
+}
+
+/* Step t of the way back at a few lanes and units; t = -1 leaves the gradient of the state before the first. */
+static void C(backward_tile)(int rows, const struct layer *j, long t, long b, long u, const REAL *panel)
+{
+    const long H = j->hidden, next = (t + 1) * j->lanes + b;
+    const REAL *grad[BACK_TALL];
+    VEC acc[BACK_TALL * BACK_WIDE];
+    for (int m = 0; m < rows; m++) {
+        grad[m] = (const REAL *)j->gates_grad + (next + m) * STRIDE * H;
+#pragma GCC unroll 4
+        for (int v = 0; v < BACK_WIDE; v++)
+            acc[m * BACK_WIDE + v] = (VEC){0};
+    }
+    if (t + 1 < j->steps)
+        N(products)[BACK_WIDE][rows](CELL * H, panel, grad, acc);
+    for (int m = 0; m < rows; m++)
+#pragma GCC unroll 4
+        for (int v = 0; v < BACK_WIDE; v++) {
+            long at = u + v * LONG_, n = H - at;
+            VEC dh = acc[m * BACK_WIDE + v];
+            REAL *carry = (REAL *)j->carry + (b + m) * H + at;
+            if (t + 1 < j->steps && j->resets && j->resets[next + m]) {
+                dh = (VEC){0};
+                if (CELL != RNN)
+                    N(store)(carry, dh, n);
+            }
+            if (CELL == GRU)
+                dh += N(load)(carry, n);
+            if (t < 0) {
+                N(store)((REAL *)j->h0_grad + (b + m) * H + at, dh, n);
+                if (CELL == LSTM)
+                    N(store)((REAL *)j->c0_grad + (b + m) * H + at, N(load)(carry, n), n);
+            } else {
+                dh += N(load)((const REAL *)j->y_grad + ((next + m) - j->lanes) * H + at, n);
+                C(formula_back)(j, t, b + m, at, n, dh);
+            }
+        }
+}
+
+/* Panel p of W_hh for the way forward: [k][gate][unit]; for the way back: [gate unit][unit]. */
+static void C(pack)(const struct layer *j, long p, REAL *to, int back)
+{
+    const long H = j->hidden;
+    const REAL *weight = j->weight;
+    if (back) {
+        const long wide = BACK_WIDE * LONG_, u = p * wide;
+        for (long k = 0; k < CELL * H; k++, to += wide) {
+            const REAL *row = weight + (CELL == GRU ? (k < H ? 2 * H + k : k - H) : k) * H + u;
+            for (long i = 0; i < wide; i++)
+                to[i] = u + i < H ? row[i] : 0;
+        }
+        return;
+    }
+    const long wide = UNITS * LONG_, u = p * wide;
+    for (long g = 0; g < CELL; g++)
+        for (long i = 0; i < wide; i++) {
+            const REAL *row = weight + (g * H + u + i) * H;
+            for (long k = 0; k < H; k++)
+                to[k * WIDE * LONG_ + g * wide + i] = u + i < H ? row[k] : 0;
+        }
+}
+
+/* The lanes [from, to) of one panel, in tiles as even as they can be. */
+INLINE void C(lanes)(const struct layer *j, long t, long from, long to, long u, const REAL *panel, const int back)
+{
+    const long most = back ? BACK_TALL : TALL, tiles = (to - from + most - 1) / most;
+    for (long i = 0; i < tiles; i++) {
+        long b = from + (to - from) * i / tiles;
+        int rows = (int)(from + (to - from) * (i + 1) / tiles - b);
+        if (back)
+            C(backward_tile)(rows, j, t, b, u, panel);
+        else
+            C(forward_tile)(rows, j, t, b, u, panel);
+    }
+}
+
+INLINE void C(run)(const struct layer *j, int me, struct team *team, const int back)
+{
+    const long H = j->hidden, wide = (back ? BACK_WIDE : UNITS) * LONG_, panels = (H + wide - 1) / wide;
+    const long size = back ? CELL * H * wide : H * WIDE * LONG_;
+    REAL *packed = (REAL *)j->packed + (H + LONG_ - 1) / LONG_ * LONG_;
+    long p_from, p_to, b_from = 0, b_to = j->lanes;
+    share(panels, me, team->size, &p_from, &p_to);
+    for (long p = p_from; p < p_to; p++)
+        C(pack)(j, p, packed + p * size, back);
+    if (!j->by_units) {
+        meet(team);
+        p_from = 0, p_to = panels;
+        share(j->lanes, me, team->size, &b_from, &b_to);
+    }
+    const long first = back ? j->steps - 1 : 0, last = back ? (j->h0_grad ? -1 : 0) : j->steps - 1;
+    for (long t = first; back ? t >= last : t <= last; t += back ? -1 : 1) {
+        for (long p = p_from; p < p_to; p++)
+            C(lanes)(j, t, b_from, b_to, p * wide, packed + p * size, back);
+        if (j->by_units)
+            meet(team);
+    }
+}
+
+static void C(forward_part)(void *data, int me, struct team *team) { C(run)(data, me, team, 0); }
+static void C(backward_part)(void *data, int me, struct team *team) { C(run)(data, me, team, 1); }
+
+void C(forward)(struct layer *j)
+{
+    memset(j->packed, 0, (size_t)j->hidden * sizeof(REAL));
+    together(C(forward_part), j, j->threads);
+}
+
+void C(backward)(struct layer *j)
+{
+    memset(j->packed, 0, (size_t)j->hidden * sizeof(REAL));
+    together(C(backward_part), j, j->threads);
+}
+
+#undef UNITS
+#undef WIDE
+#undef TALL
+#undef BACK_WIDE
+#undef BACK_TALL
+#undef STRIDE

@@ -1,0 +1,145 @@
+/* Short vectors of one precision, the functions of the gates on them, and the matrix product they are made for.
+
+   Included once with REAL = float and once with REAL = double, after these macros:
+   REAL, WHOLE (a signed integer as wide), SUFFIX, MANTISSA (bits), and the constants of `exp`. */
+
+#define JOIN_(a, b) a##_##b
+#define JOIN(a, b) JOIN_(a, b)
+#define N(name) JOIN(name, SUFFIX)
+#define LONG_ ((long)(32 / sizeof(REAL))) /* numbers in a vector */
+
+typedef REAL N(vec) __attribute__((vector_size(32)));
+typedef REAL N(loose) __attribute__((vector_size(32), aligned(sizeof(REAL)), may_alias));
+typedef WHOLE N(whole) __attribute__((vector_size(32)));
+#define VEC N(vec)
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE VEC N(all)(REAL x) { return x - (VEC){0}; }
+
+/* The first n of a vector's numbers; zeros behind them, and nothing is read there. */
+INLINE VEC N(load)(const REAL *from, long n)
+{
+    if (__builtin_expect(n >= LONG_, 1))
+        return *(const N(loose) *)from;
+    VEC x = {0};
+    if (n > 0)
+        __builtin_memcpy(&x, from, (size_t)n * sizeof(REAL));
+    return x;
+}
+
+INLINE void N(store)(REAL *to, VEC x, long n)
+{
+    if (__builtin_expect(n >= LONG_, 1))
+        *(N(loose) *)to = x;
+    else if (n > 0)
+        __builtin_memcpy(to, &x, (size_t)n * sizeof(REAL));
+}
+
+INLINE VEC N(choose)(N(whole) where, VEC yes, VEC no)
+{
+    return (VEC)(((N(whole))yes & where) | ((N(whole))no & ~where));
+}
+
+/* e^x to about one unit in the last place, for x clamped to where the result is a normal number; NaN stays NaN.
+   x = k ln 2 + r; adding 1.5 * 2^MANTISSA leaves the whole number k in the low bits. */
+INLINE VEC N(exp)(VEC x)
+{
+    const REAL big = (REAL)(3LL << (MANTISSA - 1));
+    const VEC most = N(all)((REAL)EXP_MOST);
+    x = N(choose)(x > most, most, x);
+    x = N(choose)(x < -most, -most, x);
+    VEC shifted = x * (REAL)1.44269504088896340736 + big;
+    VEC k = shifted - big;
+    VEC r = x - k * (REAL)LN2_HIGH - k * (REAL)LN2_LOW;
+    const REAL terms[] = {EXP_TERMS};
+    VEC sum = N(all)(terms[0]);
+#pragma GCC unroll 16
+    for (unsigned i = 1; i < sizeof terms / sizeof *terms; i++)
+        sum = sum * r + terms[i];
+    const WHOLE one = (WHOLE)((1 << (sizeof(REAL) * 8 - MANTISSA - 2)) - 1) << MANTISSA;
+    N(whole) power = ((N(whole))shifted << MANTISSA) + one;
+    return sum * (VEC)power;
+}
+
+INLINE VEC N(sigmoid)(VEC x) { return (REAL)1 / ((REAL)1 + N(exp)(-x)); }
+
+INLINE VEC N(tanh)(VEC x) { return (REAL)1 - (REAL)2 / ((REAL)1 + N(exp)(x + x)); }
+
+/* Keeps a value in a register: the compiler would else read it from memory again at every use. */
+#ifdef __AVX__
+#define HOLD(x) __asm__("" : "+x"(x))
+#else
+#define HOLD(x) ((void)0)
+#endif
+
+/* acc[m][v] += sum over k of a[m][k] * panel[k][v]. The counts are constants where this is expanded, so that all
+   sums stay in registers; the fewer of the two factors are held there too, the others pass one by one. */
+INLINE void N(expanded)(const int rows, const int vectors, long depth, const REAL *panel, const REAL *const *rows_of_a,
+                        VEC *sums)
+{
+    VEC acc[12], held[4];
+    const REAL *a[6];
+#pragma GCC unroll 12
+    for (int i = 0; i < rows * vectors; i++)
+        acc[i] = sums[i];
+#pragma GCC unroll 6
+    for (int m = 0; m < rows; m++)
+        a[m] = rows_of_a[m];
+    for (long k = 0; k < depth; k++, panel += vectors * LONG_)
+        if (rows < vectors) {
+#pragma GCC unroll 4
+            for (int m = 0; m < rows; m++)
+                held[m] = N(all)(a[m][k]);
+#pragma GCC unroll 4
+            for (int v = 0; v < vectors; v++) {
+                VEC w = *(const VEC *)(panel + v * LONG_);
+                HOLD(w);
+#pragma GCC unroll 4
+                for (int m = 0; m < rows; m++)
+                    acc[m * vectors + v] += held[m] * w;
+            }
+        } else {
+#pragma GCC unroll 4
+            for (int v = 0; v < vectors; v++) {
+                held[v] = *(const VEC *)(panel + v * LONG_);
+                HOLD(held[v]);
+            }
+#pragma GCC unroll 6
+            for (int m = 0; m < rows; m++) {
+                VEC x = N(all)(a[m][k]);
+#pragma GCC unroll 4
+                for (int v = 0; v < vectors; v++)
+                    acc[m * vectors + v] += x * held[v];
+            }
+        }
+#pragma GCC unroll 12
+    for (int i = 0; i < rows * vectors; i++)
+        sums[i] = acc[i];
+}
+
+#define PRODUCT(rows, vectors)                                                                               \
+    static void N(product_##rows##_##vectors)(long depth, const REAL *panel, const REAL *const *a, VEC *sums) \
+    {                                                                                                        \
+        N(expanded)(rows, vectors, depth, panel, a, sums);                                                   \
+    }
+PRODUCT(1, 2)
+PRODUCT(2, 2)
+PRODUCT(3, 2)
+PRODUCT(4, 2)
+PRODUCT(5, 2)
+PRODUCT(6, 2)
+PRODUCT(1, 3)
+PRODUCT(2, 3)
+PRODUCT(3, 3)
+PRODUCT(4, 3)
+PRODUCT(1, 4)
+PRODUCT(2, 4)
+PRODUCT(3, 4)
+#undef PRODUCT
+
+/* products[vectors][rows], where they exist: at most 12 sums fit the registers. */
+static void (*const N(products)[5][7])(long, const REAL *, const REAL *const *, VEC *) = {
+    [2] = {0, N(product_1_2), N(product_2_2), N(product_3_2), N(product_4_2), N(product_5_2), N(product_6_2)},
+    [3] = {0, N(product_1_3), N(product_2_3), N(product_3_3), N(product_4_3)},
+    [4] = {0, N(product_1_4), N(product_2_4), N(product_3_4)},
+};
