@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from charlm.errors import TextError
+from charlm.text.cache import Progress, corpus_hash, encode_files, is_big
 from charlm.text.reading import Reading, decode, files_of, read_content
 from charlm.text.splits import PARTS, Spans, Split, count_targets
-from charlm.text.vocab import Ids, Vocab, code_points
+from charlm.text.vocab import Ids, Vocab, code_points, vocabulary_of_counts
 
 __all__ = ["Corpus", "corpus_of_text", "read_corpus"]
 
@@ -22,8 +23,8 @@ class Corpus:
     """Texts as ids.
 
     Args:
-        ids: all documents one after the other; uint8, uint16 or uint32, whichever fits the vocabulary, or int32
-            where a foreign vocabulary left characters `UNKNOWN`. May be a memory map.
+        ids: all documents one after the other; uint8, uint16 or uint32, whichever fits the vocabulary, or
+            int32 where a foreign vocabulary left characters `UNKNOWN`. May be a memory map.
         vocab: the vocabulary of the ids.
         documents: the span of each document, int64[n, 2].
         sha256: of the file's bytes; of several files, of their hashes in order.
@@ -89,33 +90,53 @@ def corpus_of_text(text: str, *, vocab: Vocab | None = None, name: str = "text")
 
 
 def read_corpus(
-    paths: Sequence[str | Path], reading: Reading | None = None, *, vocab: Vocab | None = None
+    paths: Sequence[str | Path],
+    reading: Reading | None = None,
+    *,
+    vocab: Vocab | None = None,
+    progress: Progress | None = None,
 ) -> Corpus:
     """Reads files, directories of files, or standard input (`-`) as one corpus, a document each.
+
+    Texts of more than 64 MB in all are encoded in one streaming pass into a memory-mapped file, which the
+    next start finds again; see `charlm.text.cache`. The corpus is the same either way.
 
     Args:
         paths: what to read, in this order.
         reading: encoding, line ends, bytes, size of the vocabulary.
         vocab: encode by this vocabulary (of a model) instead of the texts' own; unknown characters become
             `UNKNOWN`.
+        progress: told the bytes read and the bytes in all, for texts that are big enough to stream.
 
     Raises:
-        TextError: a file that is missing, empty, packed, or not of the encoding; the message names the way out.
+        TextError: a file that is missing, empty, packed, or not of the encoding, with the way out.
     """
     reading = reading or Reading()
     files = files_of([str(path) for path in paths])
     if not files:
         raise TextError("name at least one text")
+    names = tuple(str(path) for path in files)
+    if is_big(files):
+        found = encode_files(files, reading, vocab, progress)
+        return Corpus(
+            ids=found.ids,
+            vocab=found.vocab,
+            documents=found.documents,
+            sha256=found.sha256,
+            names=names,
+            reading=reading,
+        )
     contents = [read_content(path) for path in files]
     digests = [hashlib.sha256(content).hexdigest() for content in contents]
-    names = tuple(str(path) for path in files)
     if reading.bytes or (vocab is not None and not vocab.characters):
         return _assemble_bytes(contents, digests, names, reading)
     texts = [decode(content, reading, path) for content, path in zip(contents, files, strict=True)]
     return _assemble(texts, digests, names, reading, vocab)
 
 
-def _assemble_bytes(contents: list[bytes], digests: list[str], names: tuple[str, ...], reading: Reading) -> Corpus:
+def _assemble_bytes(
+    contents: list[bytes], digests: list[str], names: tuple[str, ...], reading: Reading
+) -> Corpus:
     vocab = Vocab.of_bytes()
     pieces = [vocab.encode_bytes(content) for content in contents]
     return _joined(pieces, vocab, digests, names, reading)
@@ -140,24 +161,19 @@ def _vocabulary(texts: list[str], size: int | None) -> Vocab:
     return vocabulary_of_counts(counts, size)
 
 
-def vocabulary_of_counts(counts: np.ndarray, size: int | None) -> Vocab:  # type: ignore[type-arg]
-    """The vocabulary of a table of counts by code point; ties at the cap go to the lower code point."""
-    codes = np.flatnonzero(counts)
-    if size is None or len(codes) <= size:
-        return Vocab.of_code_points(codes.astype(np.uint32))
-    kept = codes[np.argsort(-counts[codes], kind="stable")[:size]]
-    return Vocab.of_code_points(kept.astype(np.uint32)).with_fallback()
-
-
-def _joined(pieces: list[Ids], vocab: Vocab, digests: list[str], names: tuple[str, ...], reading: Reading) -> Corpus:
+def _joined(
+    pieces: list[Ids], vocab: Vocab, digests: list[str], names: tuple[str, ...], reading: Reading
+) -> Corpus:
     edges = np.cumsum([0, *(len(piece) for piece in pieces)])
     signed = any(piece.dtype.kind == "i" for piece in pieces)
-    ids = pieces[0] if len(pieces) == 1 else np.concatenate(pieces).astype(np.int32 if signed else vocab.dtype)
+    ids = (
+        pieces[0] if len(pieces) == 1 else np.concatenate(pieces).astype(np.int32 if signed else vocab.dtype)
+    )
     return Corpus(
         ids=ids,
         vocab=vocab,
         documents=np.stack([edges[:-1], edges[1:]], axis=1).astype(np.int64),
-        sha256=digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest(),
+        sha256=corpus_hash(digests),
         names=names,
         reading=reading,
     )

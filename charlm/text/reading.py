@@ -1,4 +1,4 @@
-"""Reading files as text: encodings, byte order marks, line ends, and what is wrong with a file in one sentence."""
+"""Reading files as text: encodings, byte order marks, line ends, and what is wrong with a file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,17 @@ from typing import Any, Literal
 
 from charlm.errors import OptionError, TextError
 
-__all__ = ["Reading", "check_magic", "decode", "files_of", "read_content"]
+__all__ = [
+    "Reading",
+    "check_magic",
+    "decode",
+    "empty",
+    "files_of",
+    "nothing_but_a_mark",
+    "read_content",
+    "undecodable",
+    "unreadable",
+]
 
 _MAGIC = {
     b"\x1f\x8b": ("a gzip file", "gunzip"),
@@ -46,13 +56,17 @@ class Reading:
             codecs.lookup(self.encoding)
             "".encode(self.encoding)
         except (LookupError, ValueError):
-            raise OptionError(f"unknown encoding {self.encoding!r}: try utf-8, latin-1, cp1252 or utf-16") from None
+            raise OptionError(
+                f"unknown encoding {self.encoding!r}: try utf-8, latin-1, cp1252 or utf-16"
+            ) from None
         if self.newlines not in ("keep", "normalise"):
             raise OptionError(f"newlines are 'keep' or 'normalise', not {self.newlines!r}")
         if self.vocab_size is not None and self.vocab_size < 1:
             raise OptionError(f"a vocabulary keeps at least one character, not {self.vocab_size}")
         if self.bytes and (self.vocab_size is not None or self.newlines != "keep"):
-            raise OptionError("bytes are taken as they are: --bytes goes with neither --vocab-size nor --newlines")
+            raise OptionError(
+                "bytes are taken as they are: --bytes goes with neither --vocab-size nor --newlines"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """A value for `config.json`; `from_json` reads it back."""
@@ -71,7 +85,7 @@ class Reading:
 
 
 def files_of(paths: list[str]) -> list[Path]:
-    """The files that these arguments name: a directory stands for every file in it, sorted, hidden ones left out."""
+    """The files that these arguments name: a directory stands for its files, sorted, without hidden ones."""
     found: list[Path] = []
     for name in paths:
         path = Path(name)
@@ -80,7 +94,9 @@ def files_of(paths: list[str]) -> list[Path]:
         elif path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path)))
             if not inside:
-                raise TextError(f"the directory {path} holds no files: name a text, or a directory with texts in it")
+                raise TextError(
+                    f"the directory {path} holds no files: name a text, or a directory with texts in it"
+                )
             found += inside
         else:
             found.append(path)
@@ -95,13 +111,30 @@ def read_content(path: Path) -> bytes:
     """The bytes of a file, or of standard input for `-`."""
     try:
         content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
-    except FileNotFoundError:
-        raise TextError(f"there is no file {path}: check the name, or see `charlm corpus list` for texts to get") from None
     except OSError as error:
-        raise TextError(f"{path} cannot be read: {error.strerror}") from None
+        raise unreadable(path, error) from None
     if not content:
-        raise TextError(f"{_shown(path)} is empty: name a text with at least a few characters in it")
+        raise empty(path)
     return content
+
+
+def unreadable(path: Path, error: OSError) -> TextError:
+    """What to say where a file cannot be opened or read."""
+    if isinstance(error, FileNotFoundError):
+        return TextError(
+            f"there is no file {path}: check the name, or see `charlm corpus list` for texts to get"
+        )
+    return TextError(f"{path} cannot be read: {error.strerror}")
+
+
+def empty(path: Path) -> TextError:
+    """What to say of a file without a byte in it."""
+    return TextError(f"{_shown(path)} is empty: name a text with at least a few characters in it")
+
+
+def nothing_but_a_mark(path: Path) -> TextError:
+    """What to say of a file that is a byte order mark and no more."""
+    return TextError(f"{_shown(path)} holds nothing but a byte order mark: name a text with characters in it")
 
 
 def _shown(path: Path) -> str:
@@ -112,7 +145,9 @@ def check_magic(content: bytes, path: Path) -> None:
     """Refuses packed files and the like, which are given by mistake."""
     for magic, (what, tool) in _MAGIC.items():
         if content.startswith(magic):
-            raise TextError(f"{_shown(path)} is {what}, not a text: unpack it first ({tool}), or read it with --bytes")
+            raise TextError(
+                f"{_shown(path)} is {what}, not a text: unpack it first ({tool}), or read it with --bytes"
+            )
 
 
 def decode(content: bytes, reading: Reading, path: Path) -> str:
@@ -122,19 +157,25 @@ def decode(content: bytes, reading: Reading, path: Path) -> str:
     try:
         text = content.decode("utf-8-sig" if utf8 else reading.encoding)
     except UnicodeDecodeError as error:
-        raise _undecodable(content, error.start, reading, path) from None
+        position = len(content) - len(error.object) + error.start  # the object is without a byte order mark
+        raise undecodable(path, reading, error, position, content.count(b"\n", 0, position) + 1) from None
     except UnicodeError as error:
-        raise TextError(f"{_shown(path)} is not {reading.encoding} text ({error}): name another --encoding") from None
+        raise undecodable(path, reading, error) from None
     if not text:
-        raise TextError(f"{_shown(path)} holds nothing but a byte order mark: name a text with characters in it")
+        raise nothing_but_a_mark(path)
     if reading.newlines == "normalise":
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     return text
 
 
-def _undecodable(content: bytes, position: int, reading: Reading, path: Path) -> TextError:
-    line = content.count(b"\n", 0, position) + 1
+def undecodable(
+    path: Path, reading: Reading, error: UnicodeError, position: int = 0, line: int = 0
+) -> TextError:
+    """What to say of a byte that is not of the encoding, with its position in the file and its line."""
+    if not isinstance(error, UnicodeDecodeError):
+        return TextError(f"{_shown(path)} is not {reading.encoding} text ({error}): name another --encoding")
     return TextError(
-        f"{_shown(path)} is not {reading.encoding}: byte 0x{content[position]:02x} at position {position} (line {line}) "
-        "cannot be decoded; name its encoding, for example --encoding latin-1 or --encoding utf-16, or use --bytes"
+        f"{_shown(path)} is not {reading.encoding}: byte 0x{error.object[error.start]:02x} at position "
+        f"{position} (line {line}) cannot be decoded; name its encoding, for example --encoding latin-1 or "
+        "--encoding utf-16, or use --bytes"
     )

@@ -1,4 +1,4 @@
-"""Splits: which characters of a text train, validate and test. A split has a name, so numbers can be compared.
+"""Splits: which characters of a text train, validate and test. A split has a name, so numbers compare.
 
 Parts are lists of spans, `int64[n, 2]` rows of (start, end); counts and states never cross a span, and the
 first character of a span is context, not a target.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,8 +28,8 @@ Spans = NDArray[np.int64]
 PARTS = ("train", "valid", "test")
 _KINDS = ("tail", "interleaved", "lines", "paragraphs", "files")
 _GRAMMAR = (
-    "a split is written TRAIN/VALID/TEST in per cent, as 90/5/5, with tail:, interleaved:LANES:, lines[:SEED]: "
-    "or paragraphs[:SEED]: before it"
+    "a split is written TRAIN/VALID/TEST in per cent, as 90/5/5, with tail:, interleaved:LANES:, "
+    "lines[:SEED]: or paragraphs[:SEED]: before it"
 )
 
 
@@ -37,10 +38,11 @@ class Split:
     """How a text is divided into train, valid and test.
 
     Args:
-        kind: `tail` cuts the text twice, in order. `interleaved` cuts it into `number` equal pieces and each of
-            those twice (the protocol of the original char-rnn: held-out pieces lie scattered through the text).
-            `lines` and `paragraphs` deal whole lines, or blocks between blank lines, out by a shuffle with seed
-            `number`; neighbours in one part stay one span. `files` gives each part its own documents.
+        kind: `tail` cuts the text twice, in order. `interleaved` cuts it into `number` equal pieces and each
+            of those twice (the protocol of the original char-rnn: held-out pieces lie scattered through the
+            text). `lines` and `paragraphs` deal whole lines, or blocks between blank lines, out by a shuffle
+            with seed `number`; neighbours in one part stay one span. `files` gives each part its own
+            documents.
         shares: per cent of train, valid and test, summing to 100; for `files` numbers of documents.
         number: lanes of `interleaved`, seed of `lines` and `paragraphs`, else 0.
 
@@ -77,7 +79,7 @@ class Split:
 
     @classmethod
     def default(cls, characters: int) -> Split:
-        """`tail:90/5/5`, or 80/10/10 under a million characters, where 5 % would be too little to measure on."""
+        """`tail:90/5/5`, or 80/10/10 under a million characters, where 5 % is too little to measure on."""
         return cls.parse("tail:90/5/5" if characters >= 1_000_000 else "tail:80/10/10")
 
     def __str__(self) -> str:
@@ -99,7 +101,7 @@ class Split:
             pieces = _cut(int(documents[0, 0]), int(documents[-1, 1]), self._bounds())
         elif self.kind == "interleaved":
             edges = np.linspace(documents[0, 0], documents[-1, 1], self.number + 1).astype(np.int64)
-            lanes = [_cut(int(a), int(b), self._bounds()) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+            lanes = [_cut(int(a), int(b), self._bounds()) for a, b in pairwise(edges)]
             pieces = [np.concatenate(rows) for rows in zip(*lanes, strict=True)]
         else:
             pieces = self._by_units(ids, documents, newline)
@@ -111,7 +113,9 @@ class Split:
     def _by_files(self, documents: Spans) -> dict[str, Spans]:
         counts = [int(share) for share in self.shares]
         if sum(counts) != len(documents):
-            raise TextError(f"the split {self} is for {sum(counts)} documents, this corpus has {len(documents)}")
+            raise TextError(
+                f"the split {self} is for {sum(counts)} documents, this corpus has {len(documents)}"
+            )
         edges = np.cumsum([0, *counts])
         return {part: documents[edges[i] : edges[i + 1]] for i, part in enumerate(PARTS)}
 
@@ -140,22 +144,26 @@ def _shares(shares: str, text: str) -> tuple[Fraction, Fraction, Fraction]:
 def _cut(start: int, end: int, bounds: tuple[Fraction, Fraction]) -> list[Spans]:
     """Three consecutive spans of start..end, as arrays of one row."""
     edges = [start, *(start + int((end - start) * bound) for bound in bounds), end]
-    return [np.array([pair], dtype=np.int64) for pair in zip(edges[:-1], edges[1:], strict=True)]
+    return [np.array([pair], dtype=np.int64) for pair in pairwise(edges)]
 
 
 def _unit_starts(ids: Ids, documents: Spans, newline: int | None, *, blank: bool) -> NDArray[np.int64]:
     """Where lines (or paragraphs, after one or more blank lines) begin, document starts included."""
     starts = documents[:, 0]
     if newline is not None:
-        is_newline = ids == newline
+        ends = _places_of(ids, newline) + 1
         if blank:
-            ends = np.flatnonzero(is_newline[:-1] & is_newline[1:]) + 2
-            ends = ends[ends < len(ids)]
-            ends = ends[~is_newline[ends]]
-        else:
-            ends = np.flatnonzero(is_newline) + 1
+            follows = np.diff(ends, prepend=-1) == 1  # this newline comes right after another one
+            goes_on = np.diff(ends, append=-1) == 1  # and another one comes right after it
+            ends = ends[follows & ~goes_on]
         starts = np.union1d(starts, ends[ends < documents[-1, 1]])
     return starts.astype(np.int64)
+
+
+def _places_of(ids: Ids, id: int, block: int = 1 << 24) -> NDArray[np.int64]:
+    """Where `id` stands, looked for block by block: a text may be mapped and larger than memory."""
+    found = [np.flatnonzero(ids[start : start + block] == id) + start for start in range(0, len(ids), block)]
+    return np.concatenate(found or [np.zeros(0, dtype=np.int64)])
 
 
 def _within(rows: Spans, documents: Spans) -> Spans:
@@ -164,7 +172,9 @@ def _within(rows: Spans, documents: Spans) -> Spans:
         edges = np.unique(np.concatenate([documents.ravel(), rows.ravel()]))
         pieces = np.stack([edges[:-1], edges[1:]], axis=1)
         row = np.searchsorted(rows[:, 0], pieces[:, 0], side="right") - 1
-        inside = (row >= 0) & (pieces[:, 1] <= rows[np.maximum(row, 0), 1]) if len(rows) else np.zeros(0, np.bool_)
+        inside = (
+            (row >= 0) & (pieces[:, 1] <= rows[np.maximum(row, 0), 1]) if len(rows) else np.zeros(0, np.bool_)
+        )
         rows = pieces[inside] if len(rows) else rows
     return rows[rows[:, 1] > rows[:, 0]].reshape(-1, 2).astype(np.int64)
 

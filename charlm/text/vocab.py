@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from charlm.errors import CharlmError, TextError, UnknownCharacterError
 
-__all__ = ["UNKNOWN", "Ids", "Vocab", "code_points", "smallest_dtype"]
+__all__ = ["UNKNOWN", "Ids", "Vocab", "code_points", "smallest_dtype", "vocabulary_of_counts"]
 
 Ids = NDArray[Any]
 """A one-dimensional array of ids: uint8, uint16 or uint32, or a signed type where `UNKNOWN` occurs."""
@@ -47,8 +47,8 @@ def code_points(text: str) -> NDArray[np.uint32]:
     if lone.any():
         position = int(lone.argmax())
         raise TextError(
-            f"the text holds a lone surrogate (U+{int(codes[position]):04X}) at position {position}: it is not a "
-            "character, and no file can hold it; read the text again with the right encoding"
+            f"the text holds a lone surrogate (U+{int(codes[position]):04X}) at position {position}: it is "
+            "not a character, and no file can hold it; read the text again with the right encoding"
         )
     return codes
 
@@ -105,7 +105,7 @@ class Vocab:
 
     @property
     def unit(self) -> str:
-        """What a figure "per character" counts: 'byte' where the symbols are bytes alone, else 'character'."""
+        """What a figure "per character" counts: 'byte' where all symbols are bytes, else 'character'."""
         return "character" if self.characters else "byte"
 
     @property
@@ -144,7 +144,10 @@ class Vocab:
         Raises:
             UnknownCharacterError: names the first unknown character and its position.
         """
-        codes = code_points(text)
+        return self.encode_codes(code_points(text), unknown=unknown)
+
+    def encode_codes(self, codes: NDArray[np.uint32], *, unknown: bool = False) -> Ids:
+        """The ids of code points, as `encode` gives them for a string."""
         ids = self.lookup(codes)
         missing = ids == UNKNOWN
         if missing.any():
@@ -152,7 +155,7 @@ class Vocab:
                 ids = self._spell(codes, ids, missing)
             elif not unknown:
                 position = int(missing.argmax())
-                raise UnknownCharacterError(text[position], position, len(self))
+                raise UnknownCharacterError(chr(codes[position]), position, len(self))
         return ids if unknown and not self.byte_fallback else ids.astype(self.dtype)
 
     def _spell(
@@ -164,13 +167,17 @@ class Vocab:
         lengths[missing] = 1 + (rare > 0x7F) + (rare > 0x7FF) + (rare > 0xFFFF)
         spelled = np.repeat(ids, lengths)
         raw = rare.astype("<u4").tobytes().decode("utf-32-le").encode("utf-8")
-        spelled[np.repeat(missing, lengths)] = np.frombuffer(raw, dtype=np.uint8).astype(np.int32) + len(self.characters)
+        spelled[np.repeat(missing, lengths)] = np.frombuffer(raw, dtype=np.uint8).astype(np.int32) + len(
+            self.characters
+        )
         return spelled
 
     def encode_bytes(self, content: bytes) -> Ids:
         """The ids of raw bytes; only where the symbols are bytes alone."""
         if self.characters:
-            raise CharlmError("raw bytes can be encoded by a vocabulary of bytes only: decode them to text first")
+            raise CharlmError(
+                "raw bytes can be encoded by a vocabulary of bytes only: decode them to text first"
+            )
         return np.frombuffer(content, dtype=np.uint8)
 
     def decode(self, ids: Any) -> str:
@@ -229,3 +236,12 @@ class Vocab:
         if not isinstance(characters, list) or not isinstance(fallback, bool):
             raise TextError("a stored vocabulary is a list of characters and a flag")
         return cls(tuple(characters), byte_fallback=fallback)
+
+
+def vocabulary_of_counts(counts: NDArray[np.int64], size: int | None) -> Vocab:
+    """The vocabulary of a table of counts by code point; ties at the cap go to the lower code point."""
+    codes = np.flatnonzero(counts)
+    if size is None or len(codes) <= size:
+        return Vocab.of_code_points(codes.astype(np.uint32))
+    kept = codes[np.argsort(-counts[codes], kind="stable")[:size]]
+    return Vocab.of_code_points(kept.astype(np.uint32)).with_fallback()
