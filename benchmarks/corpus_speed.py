@@ -29,7 +29,7 @@ print(seconds, len(corpus), len(corpus.vocab), corpus.ids.dtype)
 
 
 def generate(path: Path, size: int, kind: str) -> None:
-    """Writes `size` bytes of lines of random words; `mixed` has words of two- to four-byte characters in it."""
+    """Writes `size` bytes of lines of random words; `mixed` has characters of one to four bytes."""
     rng = np.random.default_rng(0)
     letters = "abcdefghijklmnopqrstuvwxyz"
     if kind == "mixed":
@@ -44,7 +44,7 @@ def generate(path: Path, size: int, kind: str) -> None:
     with open(path, "wb") as file:
         while left > 0:
             block = b"".join(encoded[i] for i in rng.integers(len(encoded), size=100_000))
-            file.write(block if len(block) <= left else encoded[0][:1] * left)
+            file.write(block if len(block) <= left else b"\n" * left)
             left -= len(block)
 
 

@@ -33,8 +33,8 @@ __all__ = ["BIG", "Encoded", "Progress", "cache_directory", "corpus_hash", "enco
 BIG = 64 << 20
 """From how many bytes on texts go through the cache."""
 
-BLOCK = 8 << 20
-"""Bytes read at a time."""
+BLOCK = 1 << 19
+"""Bytes read at a time; so few that the work on a block stays in the processor's cache."""
 
 Progress = Callable[[int, int], None]
 """Called with the bytes read and the bytes in all."""
@@ -218,7 +218,7 @@ def _write_ids(spool: Spool, vocab: Vocab, path: Path, *, unknown: bool) -> list
                 if spool.keeps_bytes:
                     ids: Ids = codes
                 elif codes.dtype == np.uint8 and narrow is not None:
-                    ids = narrow[codes]
+                    ids = _translate(codes, narrow)
                 else:
                     ids = vocab.encode_codes(codes.astype(np.uint32), unknown=unknown)
                 out.write(ids.data)
@@ -235,6 +235,13 @@ def _narrow_table(vocab: Vocab, dtype: np.dtype[Any]) -> Ids | None:
     """From code points below 256 to ids, None where one of them would have to be spelled in bytes."""
     ids = vocab.lookup(np.arange(256, dtype=np.uint32))
     return None if vocab.byte_fallback and (ids < 0).any() else ids.astype(dtype)
+
+
+def _translate(codes: NDArray[np.uint8], table: Ids) -> Ids:
+    """`table[codes]`, three times as fast where the ids are bytes too."""
+    if table.dtype != np.uint8:
+        return table[codes]
+    return np.frombuffer(codes.tobytes().translate(table.tobytes()), dtype=np.uint8)
 
 
 def _load(directory: Path, key: str) -> Encoded | None:
