@@ -1,0 +1,178 @@
+"""Sorting the suffixes of a text: with numpy alone, or with pydivsufsort where it is installed.
+
+A text here is an array of codes: 0 is the separator that ends every span, symbols are 1..D. The separator
+sorts before every symbol, so a suffix that ends early comes before its continuations.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["DEPTH", "fast_available", "lcp_array", "room_array", "sort_fast", "sort_numpy"]
+
+Codes = NDArray[Any]
+"""uint8, uint16 or uint32; 0 separates, the last code is 0."""
+
+DEPTH = 33
+"""How many symbols deep suffixes are told apart: 32 of history and the one after them."""
+
+_BLOCK = 1 << 20
+_WORD = 8  # bytes compared at once
+
+
+def fast_available() -> bool:
+    """Whether pydivsufsort (the extra `fast`) is installed."""
+    try:
+        import pydivsufsort  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def sort_numpy(codes: Codes) -> NDArray[np.int32]:
+    """The positions of all symbols, sorted by the `DEPTH` symbols from there on, ties by position.
+
+    Prefix doubling (Karp, Miller and Rosenberg 1972; Manber and Myers 1993): first by as many symbols as fit
+    in 63 bits, then only what is still tied, by the pair (own rank, rank of the suffix further on).
+
+    >>> sort_numpy(np.array([1, 2, 1, 0], dtype=np.uint8)).tolist()  # aba: a < aba < ba
+    [2, 0, 1]
+    """
+    bits = int(codes.max()).bit_length()
+    depth = min(63 // bits, DEPTH)
+    suffixes, tied, rank = _sort_by_words(codes, bits, depth)
+    while depth < DEPTH and len(tied):
+        step = min(depth, DEPTH - depth)
+        tied = _refine(suffixes, tied, rank, step)
+        depth += step
+    if len(tied):
+        _order_ties(suffixes, tied, rank)
+    return suffixes
+
+
+def _sort_by_words(
+    codes: Codes, bits: int, depth: int
+) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]:
+    """Sorts by the first `depth` symbols; returns suffixes, places still tied, and each position's rank."""
+    size = len(codes)
+    keys = np.zeros(size, dtype=np.int64)
+    for offset in range(depth):
+        keys <<= bits
+        keys[: max(size - offset, 0)] |= codes[offset:]
+    positions = np.flatnonzero(codes).astype(np.int32)
+    keys = keys[positions]
+    order = np.argsort(keys)
+    suffixes = positions[order]
+    keys = keys[order]
+    del order, positions
+    new = np.ones(len(keys), dtype=np.bool_)
+    np.not_equal(keys[1:], keys[:-1], out=new[1:])
+    rank = np.zeros(size + DEPTH, dtype=np.int32)
+    first = np.flatnonzero(new)
+    sizes = np.diff(first, append=len(keys))
+    rank[suffixes] = np.repeat((first + 1).astype(np.int32), sizes)
+    return suffixes, np.flatnonzero(np.repeat(sizes > 1, sizes)), rank
+
+
+def _refine(
+    suffixes: NDArray[np.int32], tied: NDArray[np.int64], rank: NDArray[np.int32], step: int
+) -> NDArray[np.int64]:
+    """Sorts the tied places by the rank of what comes `step` symbols on; returns the places tied still."""
+    positions = suffixes[tied]
+    keys = rank[positions].astype(np.int64) << 32
+    keys |= rank[positions + np.int32(step)]
+    order = np.argsort(keys)
+    positions, keys = positions[order], keys[order]
+    suffixes[tied] = positions
+    new = np.ones(len(keys), dtype=np.bool_)
+    np.not_equal(keys[1:], keys[:-1], out=new[1:])
+    first = np.flatnonzero(new)
+    sizes = np.diff(first, append=len(keys))
+    rank[positions] = np.repeat((tied[first] + 1).astype(np.int32), sizes)
+    return tied[np.repeat(sizes > 1, sizes)]
+
+
+def _order_ties(suffixes: NDArray[np.int32], tied: NDArray[np.int64], rank: NDArray[np.int32]) -> None:
+    """Puts suffixes that agree over the whole depth in the order of the text."""
+    keys = rank[suffixes[tied]].astype(np.int64) << 32
+    keys |= suffixes[tied]
+    keys.sort()
+    suffixes[tied] = (keys & 0x7FFFFFFF).astype(np.int32)
+
+
+def sort_fast(codes: Codes) -> NDArray[np.int32]:
+    """The same with pydivsufsort (Mori's divsufsort), ordered to the end of the text instead of to `DEPTH`.
+
+    Codes of more than one byte are sorted as big-endian bytes, of which every first one is kept.
+    """
+    from pydivsufsort import divsufsort
+
+    width = codes.dtype.itemsize
+    raw = (
+        codes.astype(codes.dtype.newbyteorder(">")).view(np.uint8)
+        if width > 1
+        else np.ascontiguousarray(codes)
+    )
+    order = divsufsort(raw)
+    if width > 1:
+        order = order[order % width == 0] // width
+    separators = len(codes) - int(np.count_nonzero(codes))
+    suffixes: NDArray[np.int32] = order[separators:].astype(np.int32, copy=False)
+    return suffixes
+
+
+def room_array(codes: Codes) -> NDArray[np.uint8]:
+    """For each position how many symbols follow before the span ends, itself included, at most `DEPTH`.
+
+    >>> room_array(np.array([1, 1, 0, 1, 0], dtype=np.uint8)).tolist()
+    [2, 1, 0, 1, 0]
+    """
+    room = np.full(len(codes), DEPTH, dtype=np.uint8)
+    ends = np.flatnonzero(codes == 0)
+    for distance in range(DEPTH - 1, -1, -1):
+        places = ends - distance
+        room[places[places >= 0]] = distance
+    return room
+
+
+def lcp_array(codes: Codes, suffixes: NDArray[np.int32]) -> NDArray[np.uint8]:
+    """How many symbols each suffix shares with the one sorted before it, at most `DEPTH`, never across a
+    span's end.
+
+    >>> lcp_array(np.array([1, 2, 1, 0], dtype=np.uint8), np.array([2, 0, 1], dtype=np.int32)).tolist()
+    [0, 1, 0]
+    """
+    width = codes.dtype.itemsize
+    raw = np.zeros(len(codes) * width + DEPTH * width + _WORD, dtype=np.uint8)
+    raw[: len(codes) * width] = np.ascontiguousarray(codes).view(np.uint8)
+    words = np.ndarray((len(raw) - _WORD + 1,), dtype="<u8", buffer=raw.data, strides=(1,))
+    room = room_array(codes)
+    lcp = np.zeros(len(suffixes), dtype=np.uint8)
+    for begin in range(1, len(suffixes), _BLOCK):
+        end = min(begin + _BLOCK, len(suffixes))
+        second = suffixes[begin:end].astype(np.int64)
+        first = suffixes[begin - 1 : end - 1].astype(np.int64)
+        equal = _equal_bytes(words, first * width, second * width, DEPTH * width) // width
+        lcp[begin:end] = np.minimum(equal, room[second])
+    return lcp
+
+
+def _equal_bytes(
+    words: NDArray[np.uint64], first: NDArray[np.int64], second: NDArray[np.int64], limit: int
+) -> NDArray[np.int64]:
+    """How many bytes from two places on are equal, counted a word at a time, at most `limit`."""
+    equal = np.zeros(len(first), dtype=np.int64)
+    active = np.arange(len(first))
+    for offset in range(0, limit, _WORD):
+        difference = words[first[active] + offset] ^ words[second[active] + offset]
+        lowest = difference & (~difference + np.uint64(1))
+        bytes_equal = (np.frexp(lowest.astype(np.float64))[1] - 1) >> 3  # exact: `lowest` is a power of two
+        same = difference == 0
+        equal[active] += np.where(same, _WORD, bytes_equal)
+        active = active[same]
+        if not len(active):
+            break
+    return np.minimum(equal, limit)
