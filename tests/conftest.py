@@ -1,0 +1,32 @@
+"""What several tests need: the real corpora where they are, and a small text that was written for this project."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+CORPORA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def tiny_shakespeare() -> Path:
+    """The 1.1 MB sample that most published character-level results use; not part of this repository."""
+    path = CORPORA / "tinyshakespeare.txt"
+    if not path.exists():
+        pytest.skip("the real corpora are not beside this checkout")
+    return path
+
+
+@pytest.fixture
+def verse(tmp_path: Path) -> Path:
+    """The first 6,000 characters of the bundled drama."""
+    path = tmp_path / "verse.txt"
+    path.write_text((ROOT / "data" / "shakespeare.txt").read_text()[:6000])
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_and_a_seed() -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
