@@ -62,7 +62,7 @@ class SamplingRule:
         return self._nucleus(p_BV) if self.top_p < 1 else p_BV
 
     def _nucleus(self, p_BV: Tensor) -> Tensor:
-        ordered, order = p_BV.sort(-1, descending=True, stable=True)
+        ordered, order = p_BV.sort(stable=True, dim=-1, descending=True)
         before = ordered.cumsum(-1) - ordered
         kept = torch.where(before < self.top_p, ordered, torch.zeros_like(ordered))
         kept = kept / kept.sum(-1, keepdim=True)
