@@ -17,6 +17,7 @@ from charlm.cli.common import (
     reading_options,
     split_option,
 )
+from charlm.errors import OptionError
 from charlm.text.catalog import CATALOG, KnownText, bundled_names, known
 from charlm.text.splits import Split
 
@@ -82,7 +83,7 @@ def _entry(text: KnownText) -> dict[str, Any]:
 )
 @json_option
 def get_command(name: str, directory: Path, as_json: bool) -> None:
-    """Download the known text NAME, resume a broken download, check it, and put it in place when it is whole."""
+    """Download the known text NAME; a broken download is resumed, and only a whole one is put in place."""
     from charlm.text.download import get
 
     text = known(name)
@@ -109,14 +110,15 @@ def get_command(name: str, directory: Path, as_json: bool) -> None:
 @reading_options
 @json_option
 def info_command(texts: tuple[str, ...], split: Split | None, as_json: bool, **reading: Any) -> None:
-    """Show what is in TEXT (files, a directory of files, or - for standard input) and whether its split leaks."""
+    """Show what is in TEXT (files, a directory of files, or - for standard input).
+
+    That is its size, its vocabulary, how predictable it is, what repeats, and whether the split leaks.
+    """
     from charlm.text.corpus import read_corpus
     from charlm.text.portrait import portrait
 
     if not texts:
-        raise click.UsageError(
-            f"name a text, for example one of those that come with charlm: {bundled_names()}"
-        )
+        raise OptionError(f"name a text, for example one that comes with charlm: {bundled_names()}")
     with progress(None, "reading", "B", unit_scale=True) as bar:
 
         def tell(done: int, total: int) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from charlm.errors import CharlmError
 from charlm.files import atomic_writer, read_json, write_json

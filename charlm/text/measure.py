@@ -23,6 +23,7 @@ __all__ = [
 ]
 
 _MASK = (1 << 64) - 1
+_Places = tuple[NDArray[np.int64], ...]
 
 
 def whole(ids: Ids) -> Spans:
@@ -92,14 +93,19 @@ def longest_repeat(ids: Ids, spans: Spans) -> tuple[int, int]:
     (3, 0)
     """
     prints = _Prints(ids)
+    ends = _ends(spans)
 
-    def repeated(length: int) -> int | None:
-        found = prints.of(spans, length)
+    def repeated(length: int, starts: _Places) -> _Places | None:
+        at = starts[0][starts[0] + length <= ends[starts[0]]]
+        found = prints.at(at, length)
         order = np.argsort(found, kind="stable")
-        twice = np.flatnonzero(found[order[1:]] == found[order[:-1]])
-        return int(_starts(spans, length)[order[twice].min()]) if len(twice) else None
+        same = found[order[1:]] == found[order[:-1]]
+        twice = np.zeros(len(at), dtype=np.bool_)
+        twice[order[1:][same]] = twice[order[:-1][same]] = True
+        return (at[twice],) if twice.any() else None
 
-    return _longest(repeated, int((spans[:, 1] - spans[:, 0]).max(initial=0)))
+    length, (places,) = _longest(repeated, (_starts(spans, 1),))
+    return length, int(places[0]) if length else 0
 
 
 def longest_shared(ids: Ids, first: Spans, second: Spans) -> tuple[int, int]:
@@ -110,13 +116,16 @@ def longest_shared(ids: Ids, first: Spans, second: Spans) -> tuple[int, int]:
     (3, 5)
     """
     prints = _Prints(ids)
+    ends = [_ends(spans) for spans in (first, second)]
 
-    def shared(length: int) -> int | None:
-        hits = np.flatnonzero(np.isin(prints.of(second, length), prints.of(first, length)))
-        return int(_starts(second, length)[hits[0]]) if len(hits) else None
+    def shared(length: int, starts: _Places) -> _Places | None:
+        places = [at[at + length <= end[at]] for at, end in zip(starts, ends, strict=True)]
+        mine, theirs = (prints.at(at, length) for at in places)
+        hit = np.isin(theirs, mine)
+        return (places[0][np.isin(mine, theirs[hit])], places[1][hit]) if hit.any() else None
 
-    longest = min((int((spans[:, 1] - spans[:, 0]).max(initial=0)) for spans in (first, second)), default=0)
-    return _longest(shared, longest)
+    length, (_, places) = _longest(shared, (_starts(first, 1), _starts(second, 1)))
+    return length, int(places[0]) if length else 0
 
 
 def shared_share(ids: Ids, first: Spans, second: Spans, length: int = 40) -> float:
@@ -126,20 +135,29 @@ def shared_share(ids: Ids, first: Spans, second: Spans, length: int = 40) -> flo
     return float(np.isin(held_out, prints.of(first, length)).mean()) if len(held_out) else 0.0
 
 
-def _longest(found_at: Callable[[int], int | None], limit: int) -> tuple[int, int]:
-    """The greatest length for which `found_at` gives a place, and that place: doubling, then bisection."""
-    low, place, high = 0, 0, 1
-    while high <= limit and (hit := found_at(high)) is not None:
-        low, place, high = high, hit, high * 2
-    high = min(high, limit + 1)
+def _longest(attempt: Callable[[int, _Places], _Places | None], places: _Places) -> tuple[int, _Places]:
+    """The greatest length that `attempt` finds, and its places: by doubling, then by bisection.
+
+    A longer passage can only begin where a shorter one was found: every success leaves fewer places.
+    """
+    low, high = 0, 16
+    while (found := attempt(high, places)) is not None:
+        low, high, places = high, high * 2, found
     while high - low > 1:
         middle = (low + high) // 2
-        hit = found_at(middle)
-        if hit is None:
+        found = attempt(middle, places)
+        if found is None:
             high = middle
         else:
-            low, place = middle, hit
-    return low, place
+            low, places = middle, found
+    return low, places
+
+
+def _ends(spans: Spans) -> NDArray[np.int64]:
+    """For each position of the text the end of the span it lies in, 0 outside all of them."""
+    ends = np.zeros(int(spans[:, 1].max(initial=0)), dtype=np.int64)
+    ends[_starts(spans, 1)] = np.repeat(spans[:, 1], spans[:, 1] - spans[:, 0])
+    return ends
 
 
 def _starts(spans: Spans, length: int) -> NDArray[np.int64]:
@@ -180,6 +198,9 @@ class _Prints:
 
     def of(self, spans: Spans, length: int) -> NDArray[np.uint64]:
         """The fingerprints of the passages that begin at `_starts(spans, length)`."""
-        starts = _starts(spans, length)
+        return self.at(_starts(spans, length), length)
+
+    def at(self, starts: NDArray[np.int64], length: int) -> NDArray[np.uint64]:
+        """The fingerprints of the passages that begin there."""
         found: NDArray[np.uint64] = (self._sums[starts + length] - self._sums[starts]) * self._inverse[starts]
         return found

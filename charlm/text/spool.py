@@ -97,6 +97,6 @@ def _count_bytes(codes: NDArray[np.uint8]) -> NDArray[np.int64]:
     """How often each of the 256 values occurs; counted in pairs, which is faster."""
     even = len(codes) // 2 * 2
     pairs = np.bincount(codes[:even].view(np.uint16), minlength=1 << 16).reshape(256, 256)
-    counts = pairs.sum(axis=0) + pairs.sum(axis=1)
+    counts: NDArray[np.int64] = pairs.sum(axis=0) + pairs.sum(axis=1)
     counts[codes[even:]] += 1
     return counts
