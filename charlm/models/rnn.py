@@ -18,6 +18,8 @@ from charlm.models.rule import SamplingRule
 from charlm.nn.cells import CELLS
 from charlm.nn.dropout import dropout
 from charlm.nn.heads import DistributionHead
+from charlm.nn.kernels import native
+from charlm.nn.kernels.generate import Draw, generate, pack
 from charlm.nn.stack import Stack
 from charlm.text.vocab import Vocab
 
@@ -175,6 +177,21 @@ class CharRNN(nn.Module, LanguageModel):
     def generate(
         self, ids_B: Tensor, state: State, steps: int, rule: SamplingRule, noise_TB: Tensor
     ) -> tuple[Tensor, Tensor, State]:
-        """See `LanguageModel.generate`."""
+        """See `LanguageModel.generate`; in one call where the compiled kernels serve the model."""
         with torch.inference_mode():
-            return generate_by_steps(self, ids_B, state, steps, rule, noise_TB)
+            if not steps or not self._compiled():
+                return generate_by_steps(self, ids_B, state, steps, rule, noise_TB)
+            stack, table = self.stack, None if self.embedding is None else self.embedding.weight
+            cells = [stack.cell(layer) for layer in range(stack.layers)]
+            layers = [tuple(state[f"{name}{n}"] for name in cell.states) for n, cell in enumerate(cells)]
+            packed = pack(self, cells, table, self.head.linear)
+            draw = Draw(temperature=rule.temperature, top_k=rule.top_k, top_p=rule.top_p)
+            drawn, logp, layers = generate(packed, ids_B, layers, draw, noise_TB[:steps])
+        names = cells[0].states
+        return drawn, logp, {f"{name}{n}": t for n, ts in enumerate(layers) for name, t in zip(names, ts, strict=True)}
+
+    def _compiled(self) -> bool:
+        """Whether the compiled kernels can generate from this model as it is."""
+        weight = self.head.linear.weight
+        drops = self.training and self.config.dropout > 0
+        return weight.dtype == torch.float32 and native.fits(weight) and not (drops or self.config.projection)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from charlm.nn.cells import Cell, GRUCell, LSTMCell
 from charlm.nn.kernels import loops, native, reference
 
-__all__ = ["run"]
+__all__ = ["input_rows", "run", "split_biases"]
 
 
 def run(
@@ -34,8 +34,8 @@ def run(
     if lengths_B is not None or cell.projection:
         return reference.run(cell, x, state, table, resets_TB, lengths_B)
     dense = x.is_floating_point()
-    bias_G, bias_n = _biases(cell)
-    gates = F.linear(x, cell.weight_ih, bias_G) if dense else _rows(cell, table, bias_G)
+    bias_G, bias_n = split_biases(cell)
+    gates = F.linear(x, cell.weight_ih, bias_G) if dense else input_rows(cell, table, bias_G)
     ids_TB = None if dense else x.contiguous()
     resets_TB = (
         None if resets_TB is None or not bool(resets_TB.any()) else resets_TB.to(torch.uint8).contiguous()
@@ -45,7 +45,7 @@ def run(
     return y, (y[-1].clone(), *c)
 
 
-def _biases(cell: Cell) -> tuple[Tensor | None, Tensor | None]:
+def split_biases(cell: Cell) -> tuple[Tensor | None, Tensor | None]:
     """What is added before the loop, and the part of b_hh that the GRU resets."""
     if cell.bias_ih is None or cell.bias_hh is None:
         return None, None
@@ -55,7 +55,7 @@ def _biases(cell: Cell) -> tuple[Tensor | None, Tensor | None]:
     return cell.bias_ih + F.pad(r_z, (0, cell.hidden)), n
 
 
-def _rows(cell: Cell, table: Tensor | None, bias_G: Tensor | None) -> Tensor:
+def input_rows(cell: Cell, table: Tensor | None, bias_G: Tensor | None) -> Tensor:
     """The input's part of the gates for each symbol, and last for one never seen: [V + 1, GH]."""
     rows = F.pad(cell.weight_ih.t() if table is None else table @ cell.weight_ih.t(), (0, 0, 0, 1))
     return rows if bias_G is None else rows + bias_G

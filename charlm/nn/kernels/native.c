@@ -2,6 +2,7 @@
    clang, called through ctypes; see native.py for the calls, sequence.h for the arithmetic. */
 
 #include "team.h"
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -87,3 +88,5 @@ struct scatter {
 #define EXP_TERMS 1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, \
     1.0 / 5040, 1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5, 1.0, 1.0
 #include "precision.h"
+
+#include "generate.h"

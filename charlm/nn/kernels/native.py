@@ -15,7 +15,7 @@ from torch import Tensor
 
 from charlm.nn.cells import Cell, GRUCell, LSTMCell, RNNCell
 
-__all__ = ["backward", "fits", "forward", "library", "sum_rows"]
+__all__ = ["backward", "call", "fits", "forward", "library", "sum_rows"]
 
 _NAMES: dict[type[Cell], str] = {RNNCell: "rnn", GRUCell: "gru", LSTMCell: "lstm"}
 _SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
@@ -65,10 +65,11 @@ def fits(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and tensor.dtype in _SUFFIX and library() is not None
 
 
-def _call(name: str, dtype: torch.dtype, job: ctypes.Structure) -> None:
+def call(name: str, job: ctypes.Structure) -> None:
+    """Calls a function of the library with the address of a structure."""
     loaded = library()
     assert loaded is not None
-    getattr(loaded, name.replace("*", _SUFFIX[dtype]))(ctypes.byref(job))
+    getattr(loaded, name)(ctypes.byref(job))
 
 
 def _at(tensor: Tensor | None) -> int | None:
@@ -141,7 +142,7 @@ def forward(
     job.ids, job.rows, job.input, job.bias_n = _at(ids_TB), len(gates), _at(gates), _at(bias_n)
     job.h0, job.c0, job.resets = _at(state[0]), _at(state[-1]), _at(resets_TB)
     job.y, job.gates, job.extra = _at(y), _at(values), _at(extra)
-    _call(f"forward_*_{_NAMES[type(cell)]}", gates.dtype, job)
+    call(f"forward_{_SUFFIX[gates.dtype]}_{_NAMES[type(cell)]}", job)
     return y, values, extra
 
 
@@ -174,7 +175,7 @@ def backward(
     job.y_grad, job.carry, job.gates_grad = _at(y_grad), _at(carry), _at(grad)
     if before is not None:
         job.h0_grad, job.c0_grad = _at(before[0]), _at(before[-1])
-    _call(f"backward_*_{_NAMES[type(cell)]}", y.dtype, job)
+    call(f"backward_{_SUFFIX[y.dtype]}_{_NAMES[type(cell)]}", job)
     return grad, before
 
 
@@ -195,5 +196,5 @@ def sum_rows(rows_RW: Tensor, ids_R: Tensor | None, groups: int) -> Tensor:
         rows=rows_RW.data_ptr(),
         sums=_at(sums),
     )
-    _call("scatter_*", rows_RW.dtype, job)
+    call(f"scatter_{_SUFFIX[rows_RW.dtype]}", job)
     return sums

@@ -206,6 +206,34 @@ INLINE void C(lanes)(const struct layer *j, long t, long from, long to, long u, 
     }
 }
 
+/* One step of a layer for generation, at some panels and lanes; `x` is the layer below, whose product with the
+   packed `weights` goes to `gates`, or NULL where the gates' input part is a table's row. */
+static inline void C(one_step)(const struct layer *j, const REAL *x, const REAL *weights, const REAL *bias, REAL *gates,
+                        const long *panels, const long *lanes)
+{
+    const long H = j->hidden, wide = UNITS * LONG_, size = H * WIDE * LONG_;
+    const REAL *packed = (const REAL *)j->packed + (H + LONG_ - 1) / LONG_ * LONG_;
+    for (long p = panels[0]; p < panels[1]; p++) {
+        for (long b = lanes[0]; x && b < lanes[1]; b += TALL) {
+            const long rows = b + TALL < lanes[1] ? TALL : lanes[1] - b;
+            const REAL *from[TALL];
+            VEC acc[TALL * WIDE];
+            for (long i = 0; i < rows * WIDE; i++) {
+                long g = i % WIDE / UNITS, at = p * wide + i % UNITS * LONG_;
+                acc[i] = bias ? N(load)(bias + g * H + at, H - at) : (VEC){0};
+            }
+            for (long m = 0; m < rows; m++)
+                from[m] = x + (b + m) * H;
+            N(products)[WIDE][rows](H, weights + p * size, from, acc);
+            for (long i = 0; i < rows * WIDE; i++) {
+                long g = i % WIDE / UNITS, at = p * wide + i % UNITS * LONG_;
+                N(store)(gates + ((b + i / WIDE) * CELL + g) * H + at, acc[i], H - at);
+            }
+        }
+        C(lanes)(j, 0, lanes[0], lanes[1], p * wide, packed + p * size, 0);
+    }
+}
+
 INLINE void C(run)(const struct layer *j, int me, struct team *team, const int back)
 {
     const long H = j->hidden, wide = (back ? BACK_WIDE : UNITS) * LONG_, panels = (H + wide - 1) / wide;

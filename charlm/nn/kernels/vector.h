@@ -85,7 +85,12 @@ INLINE void N(expanded)(const int rows, const int vectors, long depth, const REA
 #pragma GCC unroll 6
     for (int m = 0; m < rows; m++)
         a[m] = rows_of_a[m];
-    for (long k = 0; k < depth; k++, panel += vectors * LONG_)
+    for (long k = 0; k < depth; k++, panel += vectors * LONG_) {
+        if (rows <= 2) { /* bound by how fast the panel comes: ask for it early */
+#pragma GCC unroll 2
+            for (int v = 0; v < vectors; v += 2)
+                __builtin_prefetch(panel + (AHEAD / (long)sizeof(REAL)) + v * LONG_);
+        }
         if (rows < vectors) {
 #pragma GCC unroll 4
             for (int m = 0; m < rows; m++)
@@ -112,6 +117,7 @@ INLINE void N(expanded)(const int rows, const int vectors, long depth, const REA
                     acc[m * vectors + v] += x * held[v];
             }
         }
+    }
 #pragma GCC unroll 12
     for (int i = 0; i < rows * vectors; i++)
         sums[i] = acc[i];

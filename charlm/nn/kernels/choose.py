@@ -1,0 +1,73 @@
+"""Which way of running a stack is the fastest here: timed on the real shape, not guessed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["fastest"]
+
+CANDIDATES = ("fused", "torch")
+
+
+def fastest(
+    stack: nn.Module,
+    steps: int,
+    lanes: int,
+    *,
+    training: bool = True,
+    table: Tensor | None = None,
+    seconds: float = 0.5,
+) -> str:
+    """The backend that runs a stack fastest: the least of a few interleaved times each.
+
+    Args:
+        stack: a `charlm.nn.stack.Stack`; it is left as it was, and no random number is drawn.
+        steps: T of the windows that will be read.
+        lanes: B.
+        training: whether gradients will be wanted.
+        table: the embedding that ids are looked up in; None for one-hot.
+        seconds: how long to measure, at least; every candidate runs three times whatever it takes.
+
+    >>> from charlm.nn.stack import Stack
+    >>> fastest(Stack("gru", inputs=5, hidden=8), steps=4, lanes=2, seconds=0) in CANDIDATES
+    True
+    """
+    parameters = [p for p in stack.parameters() if p.requires_grad]
+    if next(stack.parameters()).device.type != "cpu":
+        return "torch"  # cuDNN's kernels; ours are loops over small operations there
+    symbols = stack.cell(0).inputs if table is None else len(table)  # type: ignore[operator]
+    ids_TB = (torch.arange(steps * lanes) % symbols).view(steps, lanes)
+
+    def run() -> None:
+        with torch.set_grad_enabled(training and bool(parameters)):
+            y, _ = stack(ids_TB, table=table)
+            if y.requires_grad:
+                torch.autograd.grad(y, parameters, torch.ones_like(y), allow_unused=True)
+
+    before = stack.backend, stack.training
+    stack.eval()  # dropout costs all of them the same
+    try:
+        times = _times(lambda name: setattr(stack, "backend", name), run, seconds)
+    finally:
+        stack.backend = before[0]
+        stack.train(before[1])
+    return min(times, key=lambda name: times[name])
+
+
+def _times(choose: Callable[[str], None], run: Callable[[], None], seconds: float) -> dict[str, float]:
+    """The least time of each candidate, after a first run that only warms up."""
+    best = dict.fromkeys(CANDIDATES, float("inf"))
+    started, rounds = time.perf_counter(), 0
+    while rounds < 3 or time.perf_counter() - started < seconds:
+        for name in CANDIDATES:
+            choose(name)
+            begun = time.perf_counter()
+            run()
+            if rounds:
+                best[name] = min(best[name], time.perf_counter() - begun)
+        rounds += 1
+    return best

@@ -1,0 +1,190 @@
+/* Generation on a CPU: a whole chunk of characters in one call, from the ids to the draws. float32 weights; the
+   distribution that is drawn from is computed in double. */
+
+struct generation {
+    long cell, layers, hidden, symbols, lanes, steps;
+    long threads, by_units;
+    long top_k;                 /* 0 keeps all; 1 takes the most probable */
+    double temperature, top_p;  /* temperature 0 takes the most probable */
+    const float *rows;          /* [V + 1, G H]: layer 0's part of the gates for each symbol, last for an unknown */
+    const float **recurrent;    /* of each layer: H zeros (rounded up to 8) and W_hh in panels */
+    const float **input;        /* of each layer but the first: W_ih in panels */
+    const float **bias;         /* of each layer but the first: [G H] or NULL */
+    const float **bias_n;       /* of each layer of a GRU: [H] or NULL */
+    const float *head;          /* [panels of 16 symbols][H][16] */
+    const float *head_bias;     /* [V rounded up to 16] */
+    float **h, **h_next, **c;   /* of each layer: [B, H]; h and h_next change places every step */
+    const double *noise;        /* [T, B] */
+    int64_t *ids;               /* [B] last read; changes */
+    int64_t *drawn;             /* [T, B] out */
+    float *logp;                /* [T, B] out */
+    float *gates;               /* [B, G H] room */
+    float *logits;              /* [B, V rounded up to 16] room */
+    double *weights;            /* [threads, 2 V + 8] room */
+    int64_t *heap;              /* [threads, V] room */
+};
+
+static void one_layer(const struct generation *s, int l, float **h, float **h_next, const long *panels,
+                      const long *lanes)
+{
+    struct layer j = {.steps = 1, .lanes = s->lanes, .hidden = s->hidden, .rows = s->symbols + 1};
+    j.ids = l ? NULL : s->ids;
+    j.input = l ? s->gates : s->rows;
+    j.packed = (void *)s->recurrent[l];
+    j.bias_n = s->bias_n[l];
+    j.h0 = h[l], j.y = h_next[l];
+    j.c0 = j.extra = s->cell == 4 ? s->c[l] : NULL;
+    const float *x = l ? h_next[l - 1] : NULL;
+    if (s->cell == 1)
+        one_step_f32_rnn(&j, x, s->input[l], s->bias[l], s->gates, panels, lanes);
+    else if (s->cell == 3)
+        one_step_f32_gru(&j, x, s->input[l], s->bias[l], s->gates, panels, lanes);
+    else
+        one_step_f32_lstm(&j, x, s->input[l], s->bias[l], s->gates, panels, lanes);
+}
+
+/* Logits of some panels of 16 symbols and some lanes from the top layer's outputs. */
+static void head(const struct generation *s, const float *h, const long *panels, const long *lanes)
+{
+    const long padded = (s->symbols + 15) / 16 * 16;
+    for (long p = panels[0]; p < panels[1]; p++)
+        for (long b = lanes[0]; b < lanes[1]; b += 6) {
+            const long rows = b + 6 < lanes[1] ? 6 : lanes[1] - b;
+            const float *from[6];
+            vec_f32 acc[12];
+            for (long m = 0; m < rows; m++) {
+                from[m] = h + (b + m) * s->hidden;
+                acc[2 * m] = load_f32(s->head_bias + 16 * p, 8);
+                acc[2 * m + 1] = load_f32(s->head_bias + 16 * p + 8, 8);
+            }
+            products_f32[2][rows](s->hidden, s->head + p * 16 * s->hidden, from, acc);
+            for (long i = 0; i < 2 * rows; i++)
+                store_f32(s->logits + (b + i / 2) * padded + 16 * p + i % 2 * 8, acc[i], 8);
+        }
+}
+
+/* e^(x[i] - most) / temperature for all symbols into `to`, which has room for 3 more; returns the sum. */
+static double exponentials(const float *x, long count, double most, double temperature, double *to)
+{
+    double sum = 0;
+    for (long i = 0; i < count; i += 4) {
+        vec_f64 four;
+        for (int k = 0; k < 4; k++)
+            four[k] = i + k < count ? (double)x[i + k] : -1e300;
+        store_f64(to + i, exp_f64((four - most) / temperature), 4);
+    }
+    for (long i = 0; i < count; i++)
+        sum += to[i];
+    return sum;
+}
+
+/* Whether symbol a comes before b when the most probable come first and equals in their order. */
+static int before(const double *p, int64_t a, int64_t b) { return p[a] > p[b] || (p[a] == p[b] && a < b); }
+
+static void sink(const double *p, int64_t *heap, long count, long at)
+{
+    for (long child; (child = 2 * at + 1) < count; at = child) {
+        child += child + 1 < count && before(p, heap[child + 1], heap[child]);
+        if (!before(p, heap[child], heap[at]))
+            return;
+        int64_t moved = heap[at];
+        heap[at] = heap[child], heap[child] = moved;
+    }
+}
+
+/* Sets to zero what top-k and top-p leave out of the weights p, which sum to `sum`.
+   The most probable are taken from a heap one by one, so that few kept symbols cost little. */
+static void leave_out(const struct generation *s, double *p, double sum, int64_t *heap, double *kept)
+{
+    const long V = s->symbols, most = s->top_k && s->top_k < V ? s->top_k : V;
+    for (long i = 0; i < V; i++)
+        heap[i] = i, kept[i] = 0;
+    for (long i = V / 2; i-- > 0;)
+        sink(p, heap, V, i);
+    long taken = 0;
+    double so_far = 0;
+    for (long count = V; taken < most && (most < V || so_far < s->top_p * sum); taken++) {
+        int64_t best = heap[0]; /* the taken gather behind the heap, last first */
+        heap[0] = heap[--count], heap[count] = best;
+        sink(p, heap, count, 0);
+        so_far += p[best];
+    }
+    sum = most < V ? so_far : sum;
+    so_far = 0;
+    for (long i = 0; i < taken && so_far < s->top_p * sum; i++) {
+        int64_t best = heap[V - 1 - i];
+        kept[best] = p[best];
+        so_far += p[best];
+    }
+    for (long i = 0; i < V; i++)
+        p[i] = kept[i];
+}
+
+/* The first symbol at which the cumulative weight exceeds the noise's share of the sum. */
+static int64_t invert(const double *p, long count, double noise)
+{
+    double total = 0, cumulative = 0;
+    int64_t last = 0;
+    for (long i = 0; i < count; i++) {
+        total += p[i];
+        last = p[i] > 0 ? i : last;
+    }
+    for (int64_t i = 0; i < last; i++)
+        if ((cumulative += p[i]) > noise * total)
+            return i;
+    return last;
+}
+
+static void draw(struct generation *s, long step, long b, int me)
+{
+    const long V = s->symbols;
+    const float *x = s->logits + b * ((V + 15) / 16 * 16);
+    double *p = s->weights + me * (2 * V + 8), most;
+    int64_t best = 0;
+    for (long i = 1; i < V; i++)
+        best = x[i] > x[best] ? i : best;
+    most = x[best];
+    double sum = exponentials(x, V, most, 1, p);
+    const double all = most + log(sum);
+    if (s->temperature > 0 && s->top_k != 1) {
+        if (s->temperature != 1)
+            sum = exponentials(x, V, most, s->temperature, p);
+        if (s->top_p < 1 || (s->top_k && s->top_k < V))
+            leave_out(s, p, sum, s->heap + me * V, p + V + 4);
+        best = invert(p, V, s->noise[step * s->lanes + b]);
+    }
+    s->ids[b] = s->drawn[step * s->lanes + b] = best;
+    s->logp[step * s->lanes + b] = (float)(x[best] - all);
+}
+
+static void generate_part(void *data, int me, struct team *team)
+{
+    struct generation *s = data;
+    const long wide = s->cell == 1 ? 16 : 8;
+    long panels[2] = {0, (s->hidden + wide - 1) / wide}, head_panels[2] = {0, (s->symbols + 15) / 16};
+    long lanes[2] = {0, s->lanes}, own_lanes[2];
+    share(s->lanes, me, team->size, own_lanes, own_lanes + 1);
+    if (s->by_units) {
+        share(panels[1], me, team->size, panels, panels + 1);
+        share(head_panels[1], me, team->size, head_panels, head_panels + 1);
+    } else {
+        lanes[0] = own_lanes[0], lanes[1] = own_lanes[1];
+    }
+    for (long step = 0; step < s->steps; step++) {
+        float **h = step % 2 ? s->h_next : s->h, **h_next = step % 2 ? s->h : s->h_next;
+        for (int l = 0; l < s->layers; l++) {
+            one_layer(s, l, h, h_next, panels, lanes);
+            if (s->by_units)
+                meet(team);
+        }
+        head(s, h_next[s->layers - 1], head_panels, lanes);
+        if (s->by_units)
+            meet(team);
+        for (long b = own_lanes[0]; b < own_lanes[1]; b++)
+            draw(s, step, b, me);
+        if (s->by_units)
+            meet(team);
+    }
+}
+
+void generate(struct generation *s) { together(generate_part, s, s->threads); }

@@ -1,0 +1,204 @@
+"""Generation on a CPU as one call a chunk: layers, head, draw, and the drawn symbol read again, all in C.
+
+Axes: T steps, B lanes, G gates, H units, V symbols.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from charlm.nn.cells import Cell, GRUCell, LSTMCell, RNNCell
+from charlm.nn.kernels import native
+from charlm.nn.kernels.fused import input_rows, split_biases
+
+__all__ = ["Draw", "Packed", "generate", "pack"]
+
+_CODE: dict[type[Cell], int] = {RNNCell: 1, GRUCell: 3, LSTMCell: 4}
+_FLOATS = 8  # in a vector of the kernels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """How a symbol is drawn from the logits: temperature (0: the most probable), then top-k, then top-p."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packed:
+    """A model's weights as `generate` wants them; made by `pack`.
+
+    Args:
+        code: which cell, as in generate.h.
+        hidden: H.
+        symbols: V.
+        rows: [V + 1, GH] the input's part of the first layer's gates.
+        recurrent: a layer each, zeros and then the panels of W_hh.
+        below: a layer each but the first, the panels of W_ih.
+        bias: a layer each but the first, [GH].
+        bias_n: a layer each, the GRU's [H].
+        head: the panels of the output's weights.
+        head_bias: [V rounded up to 16].
+    """
+
+    code: int
+    hidden: int
+    symbols: int
+    rows: Tensor
+    recurrent: list[Tensor]
+    below: list[Tensor | None]
+    bias: list[Tensor | None]
+    bias_n: list[Tensor | None]
+    head: Tensor
+    head_bias: Tensor
+
+    @property
+    def bytes(self) -> int:
+        """What is read for every character."""
+        tensors = [self.head, *self.recurrent, *(tensor for tensor in self.below if tensor is not None)]
+        return sum(tensor.nbytes for tensor in tensors)
+
+
+class _Generation(ctypes.Structure):
+    """`struct generation` of generate.h."""
+
+    _fields_ = [
+        *((name, ctypes.c_long) for name in ("cell", "layers", "hidden", "symbols", "lanes", "steps")),
+        *((name, ctypes.c_long) for name in ("threads", "by_units", "top_k")),
+        *((name, ctypes.c_double) for name in ("temperature", "top_p")),
+        *((name, ctypes.c_void_p) for name in ("rows", "recurrent", "input", "bias", "bias_n", "head", "head_bias")),
+        *((name, ctypes.c_void_p) for name in ("h", "h_next", "c", "noise", "ids", "drawn", "logp")),
+        *((name, ctypes.c_void_p) for name in ("gates", "logits", "weights", "heap")),
+    ]
+
+
+def _panels(weight_RK: Tensor, gates: int, units: int) -> Tensor:
+    """[panel][k][gate][unit] of a matrix whose rows are [gate][unit], filled up with zeros to whole panels."""
+    weight_GUK = weight_RK.unflatten(0, (gates, -1))
+    short = -weight_GUK.shape[1] % units
+    padded = nn.functional.pad(weight_GUK, (0, 0, 0, short)).unflatten(1, (-1, units))
+    return padded.permute(1, 3, 0, 2).contiguous().flatten()
+
+
+_kept: weakref.WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], Packed]] = weakref.WeakKeyDictionary()
+
+
+def pack(model: nn.Module, cells: list[Cell], table: Tensor | None, head: nn.Linear) -> Packed:
+    """The packed weights of a model; made again only when a weight has changed since the last call.
+
+    Args:
+        model: whose weights these are; what is kept is kept for it.
+        cells: the layers, from the ids upwards; one direction, no projection, float32 on the CPU.
+        table: the embedding; None for one-hot.
+        head: the map to V logits.
+    """
+    parameters = list(model.parameters())
+    if any(parameter.is_inference() for parameter in parameters):
+        return _pack(cells, table, head)
+    key = tuple(number for p in parameters for number in (p.data_ptr(), p._version))
+    if model not in _kept or _kept[model][0] != key:
+        _kept[model] = key, _pack(cells, table, head)
+    return _kept[model][1]
+
+
+def _pack(cells: list[Cell], table: Tensor | None, head: nn.Linear) -> Packed:
+    first = cells[0]
+    units = _FLOATS * (2 if isinstance(first, RNNCell) else 1)
+    biases = [split_biases(cell) for cell in cells]
+    zeros = first.weight_hh.new_zeros(-(-first.hidden // _FLOATS) * _FLOATS)
+    symbols = head.out_features
+    bias_V = torch.zeros(symbols) if head.bias is None else head.bias
+    return Packed(
+        code=_CODE[type(first)],
+        hidden=first.hidden,
+        symbols=symbols,
+        rows=input_rows(first, table, biases[0][0]).contiguous(),
+        recurrent=[torch.cat([zeros, _panels(cell.weight_hh, cell.gates, units)]) for cell in cells],
+        below=[None, *(_panels(cell.weight_ih, cell.gates, units) for cell in cells[1:])],
+        bias=[bias_G for bias_G, _ in biases],
+        bias_n=[None if bias_n is None else bias_n.contiguous() for _, bias_n in biases],
+        head=_panels(head.weight, 1, 2 * _FLOATS),
+        head_bias=nn.functional.pad(bias_V, (0, -symbols % 16)).contiguous(),
+    )
+
+
+def _pointers(tensors: list[Tensor | None] | list[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+    """Where they lie, as a C array; the caller keeps it as long as it is used."""
+    return (ctypes.c_void_p * len(tensors))(*(None if t is None else t.data_ptr() for t in tensors))
+
+
+def generate(
+    packed: Packed, ids_B: Tensor, state: list[tuple[Tensor, ...]], draw: Draw, noise_TB: Tensor
+) -> tuple[Tensor, Tensor, list[tuple[Tensor, ...]]]:
+    """Draws a symbol a lane and step, by inversion of the noise.
+
+    Args:
+        packed: from `pack`.
+        ids_B: int64, the symbols last seen and not yet read; -1 for an unknown one.
+        state: the state of each layer, each [B, H].
+        draw: temperature, top-k, top-p.
+        noise_TB: float64 in [0, 1).
+
+    Returns:
+        The drawn ids [T, B], the log-probability of each in the model's own distribution, and the state in which
+        the last has not been read.
+    """
+    (steps, lanes), hidden, symbols = noise_TB.shape, packed.hidden, packed.symbols
+    threads = _threads(packed, lanes)
+    h = [layer[0].clone(memory_format=torch.contiguous_format) for layer in state]
+    c = [layer[-1].clone(memory_format=torch.contiguous_format) for layer in state]
+    h_next = [torch.empty_like(tensor) for tensor in h]
+    ids_B, noise_TB = ids_B.clone(memory_format=torch.contiguous_format), noise_TB.contiguous()
+    drawn, logp = ids_B.new_empty(steps, lanes), h[0].new_empty(steps, lanes)
+    floats = h[0].new_empty(lanes * (packed.rows.shape[1] + symbols + 16))
+    weights = noise_TB.new_empty(threads * (2 * symbols + 8))
+    heap = ids_B.new_empty(threads * symbols)
+    lists = {
+        "recurrent": _pointers(packed.recurrent),
+        "input": _pointers(packed.below),
+        "bias": _pointers(packed.bias),
+        "bias_n": _pointers(packed.bias_n),
+        "h": _pointers(h),
+        "h_next": _pointers(h_next),
+        "c": _pointers(c),
+    }
+    job = _Generation(
+        cell=packed.code,
+        layers=len(state),
+        hidden=hidden,
+        symbols=symbols,
+        lanes=lanes,
+        steps=steps,
+        threads=threads,
+        by_units=int(lanes < 4 * threads),
+        top_k=draw.top_k,
+        temperature=draw.temperature,
+        top_p=draw.top_p,
+        rows=packed.rows.data_ptr(),
+        head=packed.head.data_ptr(),
+        head_bias=packed.head_bias.data_ptr(),
+        noise=noise_TB.data_ptr(),
+        ids=ids_B.data_ptr(),
+        drawn=drawn.data_ptr(),
+        logp=logp.data_ptr(),
+        gates=floats.data_ptr(),
+        logits=floats[lanes * packed.rows.shape[1] :].data_ptr(),
+        weights=weights.data_ptr(),
+        heap=heap.data_ptr(),
+        **{name: ctypes.cast(array, ctypes.c_void_p) for name, array in lists.items()},
+    )
+    native.call("generate", job)
+    last = h if steps % 2 == 0 else h_next
+    return drawn, logp, [(a, b)[: len(layer)] for a, b, layer in zip(last, c, state, strict=True)]
+
+
+def _threads(packed: Packed, lanes: int) -> int:
+    """As many as torch uses; one where a single core reads all weights before two could meet."""
+    return 1 if packed.bytes * lanes < 100_000 else torch.get_num_threads()
