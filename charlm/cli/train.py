@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -261,7 +262,7 @@ def _watcher(run: Run) -> Any:
 
         def on_note(self, message: str) -> None:
             if self.bar is not None:
-                self.bar.write(message, file=self.bar.fp)
+                self.bar.write(message, file=sys.stderr)
             else:
                 note(message)
 

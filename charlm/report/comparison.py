@@ -26,8 +26,8 @@ def draw_comparison(lines: Sequence[Compared], picture: Path, *, title: str = ""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
     smoothings = sorted({line.row.smoothing for line in lines if line.row.smoothing is not None})
-    for smoothing in smoothings:
-        _draw_orders(axes, [line for line in lines if line.row.smoothing == smoothing], smoothing)
+    for number, smoothing in enumerate(smoothings):
+        _draw_orders(axes, [line for line in lines if line.row.smoothing == smoothing], smoothing, f"C{number + 1}")
     styles = ("-", "--", "-.", ":")
     for number, line in enumerate(line for line in lines if line.row.smoothing is None):
         label = f"{line.row.name}, {line.evaluation.nats:.3f}"
@@ -41,7 +41,7 @@ def draw_comparison(lines: Sequence[Compared], picture: Path, *, title: str = ""
     save_figure(figure, picture)
 
 
-def _draw_orders(axes: Any, lines: Sequence[Compared], smoothing: str) -> None:
+def _draw_orders(axes: Any, lines: Sequence[Compared], smoothing: str, color: str) -> None:
     orders = [line.row.order for line in lines]
     if smoothing == "none":
         covered = [math.nan if line.covered_nats is None else line.covered_nats for line in lines]
@@ -51,9 +51,9 @@ def _draw_orders(axes: Any, lines: Sequence[Compared], smoothing: str) -> None:
         same = [[value for value in line.network_covered_nats.values() if value is not None] for line in lines]
         if any(same):
             best = [min(values, default=math.nan) for values in same]
-            axes.plot(orders, best, "s--", color="C3", label="best network, on those same targets")
+            axes.plot(orders, best, "s--", color="black", label="best network, on those same targets")
     else:
-        axes.plot(orders, [line.evaluation.nats for line in lines], "o-", label=f"{smoothing}, held out")
+        axes.plot(orders, [line.evaluation.nats for line in lines], "o-", color=color, label=f"{smoothing}, on all targets")
 
 
 def _draw_coverage(axes: Any, lines: Sequence[Compared]) -> None:

@@ -66,6 +66,10 @@ class LanguageObjective(Objective):
         """The hidden state of every lane, and the generator of the dropout masks."""
         return {**{f"state/{name}": tensor for name, tensor in self.state.items()}, "dropout": self.generator.get_state()}
 
+    def forget(self) -> None:
+        """Sets every lane's state to zero."""
+        self.state = self.model.initial_state(self.lanes.lanes)
+
     def restore(self, carried: Mapping[str, Tensor]) -> None:
         """Takes back what `carried` gave; a generator of another device starts anew."""
         state = {key.removeprefix("state/"): t for key, t in carried.items() if key.startswith("state/")}

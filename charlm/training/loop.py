@@ -98,6 +98,10 @@ class Objective(abc.ABC):
         """What is carried from step to step beside the weights: hidden states, generators."""
 
     @abc.abstractmethod
+    def forget(self) -> None:
+        """Begins anew with the hidden states, which may not be finite after a step that was not."""
+
+    @abc.abstractmethod
     def restore(self, carried: Mapping[str, Tensor]) -> None:
         """Takes back what `carried` gave."""
 
@@ -290,6 +294,7 @@ class Loop:
         else:
             progress.skipped += 1
             progress.skipped_in_a_row += 1
+            self.objective.forget()
         self._look_at_first_loss(value)
         progress.step += 1
         progress.targets += count

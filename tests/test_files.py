@@ -1,0 +1,68 @@
+"""Files whole or not at all, free names, locks."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from charlm.errors import CharlmError
+from charlm.files import atomic_writer, free_name, lock, read_json, sha256_of, write_bytes, write_json
+
+
+def test_an_error_while_writing_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_bytes(path, b"old")
+    with pytest.raises(RuntimeError), atomic_writer(path) as file:
+        file.write(b"half of the new")
+        raise RuntimeError
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_json_is_strict_and_what_is_wrong_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    write_json(path, {"a": [1, None]})
+    assert read_json(path) == {"a": [1, None]}
+    with pytest.raises(ValueError, match="Out of range|not JSON compliant"):
+        write_json(path, {"a": float("nan")})
+    assert read_json(path) == {"a": [1, None]}
+    for content, message in ((b"{", "not valid JSON"), (b"\xff\xfe", "not valid JSON"), (b"[" * 100_000, "not valid JSON")):
+        write_bytes(path, content)
+        with pytest.raises(CharlmError, match=message):
+            read_json(path)
+    with pytest.raises(CharlmError, match="missing"):
+        read_json(tmp_path / "none.json")
+    with pytest.raises(CharlmError, match="more than"):
+        read_json(path, limit=10)
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    names = []
+    for _ in range(3):
+        path = free_name(tmp_path / "run.d")
+        names.append(path.name)
+        path.mkdir()
+    assert names == ["run.d", "run-2.d", "run-3.d"]
+
+
+def test_sha256_of_a_known_string(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "abc", b"abc")
+    assert sha256_of(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_directory_in_use_is_refused_and_a_dead_owner_forgotten(tmp_path: Path) -> None:
+    with lock(tmp_path):
+        owner = json.loads((tmp_path / "LOCK").read_text())
+        assert owner["pid"] == os.getpid()
+    assert not (tmp_path / "LOCK").exists()
+    (tmp_path / "LOCK").write_text(json.dumps({**owner, "pid": os.getppid()}))
+    with pytest.raises(CharlmError, match=f"process {os.getppid()}"), lock(tmp_path):
+        pass
+    for stale in (json.dumps({**owner, "pid": 2**22 + 12345}), "", "{"):
+        (tmp_path / "LOCK").write_text(stale)
+        with lock(tmp_path):
+            pass
+    (tmp_path / "LOCK").write_text(json.dumps({**owner, "host": "elsewhere"}))
+    with pytest.raises(CharlmError, match="on elsewhere"), lock(tmp_path):
+        pass

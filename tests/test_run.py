@@ -1,0 +1,188 @@
+"""Runs: they learn, they end when told, and a resumed run is the same run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from charlm.checkpoint import load, read_tensors
+from charlm.errors import CharlmError, CheckpointError, OptionError
+from charlm.text.corpus import corpus_of_text
+from charlm.text.splits import Split
+from charlm.training.loop import Loop, Optimisation, Unobserved, ValidationReport
+from charlm.training.recipe import Plan, choose, pick_device
+from charlm.training.run import Result, resume, start
+
+TEXT = "the quick brown fox jumps over the lazy dog. the lazy dog sleeps; the quick fox jumps.\n" * 30
+CORPUS = corpus_of_text(TEXT)
+SPLIT = Split.parse("80/10/10")
+CPU = torch.device("cpu")
+
+
+def plan(cell: str = "gru", **options: Any) -> Plan:
+    given = {"model": cell, "hidden": 16, "layers": 2, "dropout": 0.3, "lanes": 4, "window": 12, "lr": 0.02}
+    return choose(len(CORPUS), CPU, {**given, "max_steps": 60, "backend": "reference", **options})
+
+
+class Stop:
+    """Asks a run to stop after so many questions."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+def run(directory: Path, stops: list[int], cell: str = "gru") -> Result:
+    directory.mkdir()
+    result = start(directory, CORPUS, SPLIT, plan(cell), CPU).train(should_stop=Stop(stops[0]) if stops else lambda: False)
+    for after in [*stops[1:], 10**9] if stops else []:
+        assert result.outcome == "interrupted"
+        assert result.evaluation is None
+        result = resume(directory, CORPUS, CPU).train(should_stop=Stop(after))
+    return result
+
+
+def metrics(directory: Path) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_a_resumed_run_is_the_same_run(tmp_path: Path, cell: str) -> None:
+    whole = run(tmp_path / "whole", [], cell)
+    pieces = run(tmp_path / "pieces", [0, 17, 5], cell)
+    assert whole.outcome == pieces.outcome == "finished"
+    for name in ("best", "last"):
+        a, _ = read_tensors(tmp_path / "whole" / f"{name}.safetensors")
+        b, _ = read_tensors(tmp_path / "pieces" / f"{name}.safetensors")
+        assert all(torch.equal(a[key], b[key]) for key in a)
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "pieces")
+    assert whole.evaluation == pieces.evaluation
+
+
+def test_it_learns_and_keeps_what_it_says(tmp_path: Path) -> None:
+    result = run(tmp_path / "run", [])
+    rows = metrics(tmp_path / "run")
+    assert rows[-1]["step"] == 60
+    assert rows[-1]["valid_nats"] < rows[0]["valid_nats"] < 4
+    assert result.part == "test"
+    assert result.evaluation is not None
+    kept = load(tmp_path / "run").config["result"]
+    assert kept["nats"] == result.evaluation.nats
+    assert kept["split"] == "tail:80/10/10"
+    assert not list((tmp_path / "run").glob("*.tmp"))
+    assert len(list((tmp_path / "run").glob("state-*.safetensors"))) == 2
+
+
+def test_a_damaged_state_is_passed_over_for_the_one_before(tmp_path: Path) -> None:
+    run(tmp_path / "whole", [])
+    directory = tmp_path / "run"
+    directory.mkdir()
+    start(directory, CORPUS, SPLIT, plan(), CPU).train(should_stop=Stop(31))
+    newest, _ = sorted(directory.glob("state-*"), key=lambda p: -int(p.stem.split("-")[1]))
+    newest.write_bytes(newest.read_bytes()[:-100])
+    resume(directory, CORPUS, CPU).train()
+    a, _ = read_tensors(tmp_path / "whole" / "last.safetensors")
+    b, _ = read_tensors(directory / "last.safetensors")
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert metrics(tmp_path / "whole") == metrics(directory)
+    for state in directory.glob("state-*"):
+        state.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="no whole saved state"):
+        resume(directory, CORPUS, CPU)
+
+
+def test_another_text_is_refused_and_a_new_budget_recorded(tmp_path: Path) -> None:
+    run(tmp_path / "run", [])
+    with pytest.raises(CheckpointError, match="text has changed"):
+        resume(tmp_path / "run", corpus_of_text(TEXT + "x"), CPU)
+    longer = resume(tmp_path / "run", CORPUS, CPU, budget={"max_steps": 80})
+    assert longer.train().outcome == "finished"
+    assert metrics(tmp_path / "run")[-1]["step"] == 80
+    assert load(tmp_path / "run").config["training"]["optimisation"]["max_steps"] == 80
+
+
+def test_minutes_become_steps_and_the_run_ends_in_time(tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    directory.mkdir()
+    made = start(directory, CORPUS, SPLIT, plan(max_steps=None, minutes=0.05), CPU)
+    made.train()
+    last = json.loads((directory / "metrics.jsonl").read_text().splitlines()[-1])
+    assert 0.5 < last["seconds"] < 6
+
+
+def test_early_stopping(tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    directory.mkdir()
+    options = plan(lr=1e-9, max_steps=400)
+    made = start(directory, CORPUS, SPLIT, Plan(**{**vars(options), "optimisation": _patient(options)}), CPU)
+    assert made.train().outcome == "no improvement"
+
+
+def _patient(options: Plan) -> Optimisation:
+    return Optimisation(**{**vars(options.optimisation), "patience": 2, "lr": 0.5, "validations": 100, "warmup": 0})
+
+
+class Nonsense(Unobserved):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def on_note(self, message: str) -> None:
+        self.notes.append(message)
+
+
+def test_steps_without_a_finite_gradient_are_skipped_then_rolled_back(tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    directory.mkdir()
+    made = start(directory, CORPUS, SPLIT, plan(max_steps=200), CPU)
+
+    class Poison(Nonsense):
+        def on_validation(self, report: ValidationReport) -> None:
+            if report.progress.step == 50:
+                next(made.model.parameters()).data.fill_(float("nan"))
+
+    watch = Poison()
+    result = made.train(observer=watch)
+    assert result.outcome == "finished"
+    assert any("half the learning rate" in note for note in watch.notes)
+    last = metrics(directory)[-1]
+    assert last["skipped"] == 20
+    assert last["valid_nats"] is not None
+
+
+def test_plans_keep_what_is_given_and_come_back(tmp_path: Path) -> None:
+    chosen = plan("lstm", embedding=4)
+    assert chosen.network.model == "lstm"
+    assert chosen.network.embedding == 4
+    assert chosen.optimisation.max_steps == 60
+    assert chosen.optimisation.minutes is None
+    assert Plan.from_json(json.loads(json.dumps(chosen.to_json()))) == chosen
+    assert choose(10**6, CPU, {}).optimisation.minutes is not None
+    for wrong in ({"hidden": 0}, {"layers": -1}, {"dropout": 1.0}, {"lanes": 0}, {"lr": 0.0}, {"max_steps": 0}):
+        with pytest.raises(OptionError):
+            plan(**wrong)
+    with pytest.raises(CharlmError, match="not whole"):
+        Plan.from_json({"network": {}})
+
+
+def test_devices() -> None:
+    assert pick_device("cpu").type == "cpu"
+    assert pick_device("auto").type in ("cpu", "cuda")
+    with pytest.raises(OptionError, match="unknown device"):
+        pick_device("abacus")
+    if not torch.cuda.is_available():
+        with pytest.raises(OptionError, match="no device"):
+            pick_device("cuda")
+
+
+def test_options_are_checked() -> None:
+    with pytest.raises(OptionError, match="needs an end"):
+        Optimisation()
+    with pytest.raises(OptionError, match="max-steps"):
+        Optimisation(max_steps=0)
+    assert Loop.__doc__
