@@ -56,7 +56,12 @@ class RNNConfig:
     def __post_init__(self) -> None:
         if self.model not in CELLS:
             raise OptionError(f"unknown model {self.model!r}: choose one of {', '.join(CELLS)}")
-        limits = {"layers": (1, 64), "hidden": (1, 65_536), "embedding": (0, 65_536), "projection": (0, 65_536)}
+        limits = {
+            "layers": (1, 64),
+            "hidden": (1, 65_536),
+            "embedding": (0, 65_536),
+            "projection": (0, 65_536),
+        }
         for name, (least, most) in limits.items():
             if not least <= getattr(self, name) <= most:
                 raise OptionError(f"{name} is a number from {least} to {most:,}, not {getattr(self, name)}")
@@ -80,7 +85,9 @@ class RNNConfig:
             raise CheckpointError(f"a stored network's shape has the keys {', '.join(kinds)} and no others")
         for name, item in value.items():
             if type(item) is not kinds[name] and not (kinds[name] is float and type(item) is int):
-                raise CheckpointError(f"{name} in a stored network's shape is {item!r}, not a {kinds[name].__name__}")
+                raise CheckpointError(
+                    f"{name} in a stored network's shape is {item!r}, not a {kinds[name].__name__}"
+                )
         return cls(**value)
 
 
@@ -181,14 +188,17 @@ class CharRNN(nn.Module, LanguageModel):
         with torch.inference_mode():
             if not steps or not self._compiled():
                 return generate_by_steps(self, ids_B, state, steps, rule, noise_TB)
-            stack, table = self.stack, None if self.embedding is None else self.embedding.weight
-            cells = [stack.cell(layer) for layer in range(stack.layers)]
-            layers = [tuple(state[f"{name}{n}"] for name in cell.states) for n, cell in enumerate(cells)]
+            cells = [self.stack.cell(layer) for layer in range(self.stack.layers)]
+            table = None if self.embedding is None else self.embedding.weight
             packed = pack(self, cells, table, self.head.linear)
             draw = Draw(temperature=rule.temperature, top_k=rule.top_k, top_p=rule.top_p)
+            names = cells[0].states
+            layers = [tuple(state[f"{name}{n}"] for name in names) for n in range(len(cells))]
             drawn, logp, layers = generate(packed, ids_B, layers, draw, noise_TB[:steps])
-        names = cells[0].states
-        return drawn, logp, {f"{name}{n}": t for n, ts in enumerate(layers) for name, t in zip(names, ts, strict=True)}
+        after = {
+            f"{name}{n}": t for n, layer in enumerate(layers) for name, t in zip(names, layer, strict=True)
+        }
+        return drawn, logp, after
 
     def _compiled(self) -> bool:
         """Whether the compiled kernels can generate from this model as it is."""

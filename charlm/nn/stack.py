@@ -5,7 +5,7 @@ Axes: T steps, B lanes, I inputs, D outputs of the top layer (both directions si
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -128,7 +128,9 @@ class Stack(nn.Module):
                 source = reverse(x, lengths_B) if number else x
                 y, final = backend(self.backend)(cell, source, before, table, resets_TB, lengths_B)
                 outputs.append(reverse(y, lengths_B) if number else y)
-                after |= {f"{name}{layer}{suffix}": tensor for name, tensor in zip(cell.states, final, strict=True)}
+                after |= {
+                    f"{name}{layer}{suffix}": tensor for name, tensor in zip(cell.states, final, strict=True)
+                }
             x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
             table = None
             if layer < self.layers - 1:
@@ -182,6 +184,7 @@ def to_torch(stack: Stack) -> nn.RNNBase:
     'GRU'
     """
     cell = stack.cell(0)
+    narrower: dict[str, Any] = {"proj_size": cell.projection} if cell.projection else {}
     module = _TORCH[type(cell)](
         input_size=cell.inputs,
         hidden_size=cell.hidden,
@@ -189,7 +192,7 @@ def to_torch(stack: Stack) -> nn.RNNBase:
         bias=cell.bias_ih is not None,
         dropout=stack.dropout,
         bidirectional=len(stack.directions) == 2,
-        **({"proj_size": cell.projection} if cell.projection else {}),
+        **narrower,
     ).to(cell.weight_hh)
     with torch.no_grad():
         for ours, theirs in _pairs(stack, module):

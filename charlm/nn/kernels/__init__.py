@@ -1,6 +1,7 @@
 """One recurrent layer over a whole sequence, in several ways that give the same numbers.
 
-`reference` is the formulas, step by step; `torch` hands the same parameters to torch's own layers; `fused` is ours.
+`reference` is the formulas, step by step; `torch` hands the same parameters to torch's own layers; `fused` is
+ours, compiled where a compiler was at hand.
 """
 
 from __future__ import annotations

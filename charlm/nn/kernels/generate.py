@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -73,18 +74,18 @@ class _Generation(ctypes.Structure):
         *((name, ctypes.c_long) for name in ("cell", "layers", "hidden", "symbols", "lanes", "steps")),
         *((name, ctypes.c_long) for name in ("threads", "by_units", "top_k")),
         *((name, ctypes.c_double) for name in ("temperature", "top_p")),
-        *((name, ctypes.c_void_p) for name in ("rows", "recurrent", "input", "bias", "bias_n", "head", "head_bias")),
-        *((name, ctypes.c_void_p) for name in ("h", "h_next", "c", "noise", "ids", "drawn", "logp")),
-        *((name, ctypes.c_void_p) for name in ("gates", "logits", "weights", "heap")),
+        *((name, ctypes.c_void_p) for name in ("rows", "recurrent", "input", "bias", "bias_n")),
+        *((name, ctypes.c_void_p) for name in ("head", "head_bias", "h", "h_next", "c", "noise")),
+        *((name, ctypes.c_void_p) for name in ("ids", "drawn", "logp", "gates", "logits", "weights", "heap")),
     ]
 
 
 def _panels(weight_RK: Tensor, gates: int, units: int) -> Tensor:
-    """[panel][k][gate][unit] of a matrix whose rows are [gate][unit], filled up with zeros to whole panels."""
-    weight_GUK = weight_RK.unflatten(0, (gates, -1))
-    short = -weight_GUK.shape[1] % units
-    padded = nn.functional.pad(weight_GUK, (0, 0, 0, short)).unflatten(1, (-1, units))
-    return padded.permute(1, 3, 0, 2).contiguous().flatten()
+    """[panel][k][gate][unit] of a matrix whose rows are [gate][unit], filled up with zeros."""
+    width = weight_RK.shape[1]
+    weight_GUK = weight_RK.view(gates, -1, width)
+    padded = nn.functional.pad(weight_GUK, (0, 0, 0, -weight_GUK.shape[1] % units))
+    return padded.view(gates, -1, units, width).permute(1, 3, 0, 2).contiguous().flatten()
 
 
 _kept: weakref.WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], Packed]] = weakref.WeakKeyDictionary()
@@ -129,7 +130,7 @@ def _pack(cells: list[Cell], table: Tensor | None, head: nn.Linear) -> Packed:
     )
 
 
-def _pointers(tensors: list[Tensor | None] | list[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+def _pointers(tensors: Sequence[Tensor | None]) -> ctypes.Array[ctypes.c_void_p]:
     """Where they lie, as a C array; the caller keeps it as long as it is used."""
     return (ctypes.c_void_p * len(tensors))(*(None if t is None else t.data_ptr() for t in tensors))
 
@@ -147,33 +148,35 @@ def generate(
         noise_TB: float64 in [0, 1).
 
     Returns:
-        The drawn ids [T, B], the log-probability of each in the model's own distribution, and the state in which
-        the last has not been read.
+        The drawn ids [T, B], the log-probability of each in the model's own distribution, and the state in
+        which the last has not been read.
     """
-    (steps, lanes), hidden, symbols = noise_TB.shape, packed.hidden, packed.symbols
-    threads = _threads(packed, lanes)
-    h = [layer[0].clone(memory_format=torch.contiguous_format) for layer in state]
-    c = [layer[-1].clone(memory_format=torch.contiguous_format) for layer in state]
+    (steps, lanes), threads = noise_TB.shape, _threads(packed, noise_TB.shape[1])
+    h, c = ([_copy(layer[i]) for layer in state] for i in (0, -1))
     h_next = [torch.empty_like(tensor) for tensor in h]
-    ids_B, noise_TB = ids_B.clone(memory_format=torch.contiguous_format), noise_TB.contiguous()
     drawn, logp = ids_B.new_empty(steps, lanes), h[0].new_empty(steps, lanes)
-    floats = h[0].new_empty(lanes * (packed.rows.shape[1] + symbols + 16))
-    weights = noise_TB.new_empty(threads * (2 * symbols + 8))
-    heap = ids_B.new_empty(threads * symbols)
-    lists = {
-        "recurrent": _pointers(packed.recurrent),
-        "input": _pointers(packed.below),
-        "bias": _pointers(packed.bias),
-        "bias_n": _pointers(packed.bias_n),
-        "h": _pointers(h),
-        "h_next": _pointers(h_next),
-        "c": _pointers(c),
+    tensors = {
+        "rows": packed.rows,
+        "head": packed.head,
+        "head_bias": packed.head_bias,
+        "noise": noise_TB.contiguous(),
+        "ids": _copy(ids_B),
+        "drawn": drawn,
+        "logp": logp,
+        **_room(packed, lanes, threads),
     }
+    lists: dict[str, Sequence[Tensor | None]] = {
+        "recurrent": packed.recurrent,
+        "input": packed.below,
+        "bias": packed.bias,
+        "bias_n": packed.bias_n,
+    }
+    arrays = {name: _pointers(many) for name, many in {**lists, "h": h, "h_next": h_next, "c": c}.items()}
     job = _Generation(
         cell=packed.code,
         layers=len(state),
-        hidden=hidden,
-        symbols=symbols,
+        hidden=packed.hidden,
+        symbols=packed.symbols,
         lanes=lanes,
         steps=steps,
         threads=threads,
@@ -181,22 +184,27 @@ def generate(
         top_k=draw.top_k,
         temperature=draw.temperature,
         top_p=draw.top_p,
-        rows=packed.rows.data_ptr(),
-        head=packed.head.data_ptr(),
-        head_bias=packed.head_bias.data_ptr(),
-        noise=noise_TB.data_ptr(),
-        ids=ids_B.data_ptr(),
-        drawn=drawn.data_ptr(),
-        logp=logp.data_ptr(),
-        gates=floats.data_ptr(),
-        logits=floats[lanes * packed.rows.shape[1] :].data_ptr(),
-        weights=weights.data_ptr(),
-        heap=heap.data_ptr(),
-        **{name: ctypes.cast(array, ctypes.c_void_p) for name, array in lists.items()},
+        **{name: tensor.data_ptr() for name, tensor in tensors.items()},
+        **{name: ctypes.addressof(array) for name, array in arrays.items()},
     )
     native.call("generate", job)
     last = h if steps % 2 == 0 else h_next
     return drawn, logp, [(a, b)[: len(layer)] for a, b, layer in zip(last, c, state, strict=True)]
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.clone(memory_format=torch.contiguous_format)
+
+
+def _room(packed: Packed, lanes: int, threads: int) -> dict[str, Tensor]:
+    """Memory that the call works in."""
+    symbols = packed.symbols
+    return {
+        "gates": torch.empty(lanes, packed.rows.shape[1]),
+        "logits": torch.empty(lanes, symbols + 16),
+        "weights": torch.empty(threads, 2 * symbols + 8, dtype=torch.float64),
+        "heap": torch.empty(threads, symbols, dtype=torch.int64),
+    }
 
 
 def _threads(packed: Packed, lanes: int) -> int:

@@ -48,6 +48,7 @@ void N(scatter)(struct scatter *s) { together(N(scatter_part), s, s->threads); }
 #undef JOIN_
 #undef N
 #undef LONG_
+#undef AHEAD
 #undef VEC
 #undef INLINE
 #undef RNN

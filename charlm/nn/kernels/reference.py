@@ -29,7 +29,7 @@ def run(
         state: the cell's state before the first step, one tensor [B, width] each.
         table: an embedding [V, I] that the ids are looked up in; None for one-hot.
         resets_TB: bool; where true, the lane's state is set to zero before that step.
-        lengths_B: the length of each lane; outputs behind it are zero and the final state is that at the length.
+        lengths_B: the length of each lane; outputs behind it are zero, the final state is that at the length.
 
     Returns:
         The outputs [T, B, P] and the final state.

@@ -48,7 +48,9 @@ def _dense(cell: Cell, ids: Tensor, table: Tensor | None) -> Tensor:
     return F.embedding(torch.where(ids < 0, len(rows), ids), torch.cat([rows, nothing]))
 
 
-def _call(cell: Cell, data: tuple[Tensor, ...], state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _call(
+    cell: Cell, data: tuple[Tensor, ...], state: tuple[Tensor, ...]
+) -> tuple[Tensor, tuple[Tensor, ...]]:
     """One layer, one direction; `data` is a dense input, or a packed one with its batch sizes."""
     parameters = [cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh, cell.weight_hr]
     flat = [parameter for parameter in parameters if parameter is not None]

@@ -6,7 +6,8 @@
 #define JOIN_(a, b) a##_##b
 #define JOIN(a, b) JOIN_(a, b)
 #define N(name) JOIN(name, SUFFIX)
-#define LONG_ ((long)(32 / sizeof(REAL))) /* numbers in a vector */
+#define LONG_ ((long)(32 / sizeof(REAL)))   /* numbers in a vector */
+#define AHEAD ((long)(4096 / sizeof(REAL))) /* how far before its use memory is asked for */
 
 typedef REAL N(vec) __attribute__((vector_size(32)));
 typedef REAL N(loose) __attribute__((vector_size(32), aligned(sizeof(REAL)), may_alias));
@@ -89,7 +90,7 @@ INLINE void N(expanded)(const int rows, const int vectors, long depth, const REA
         if (rows <= 2) { /* bound by how fast the panel comes: ask for it early */
 #pragma GCC unroll 2
             for (int v = 0; v < vectors; v += 2)
-                __builtin_prefetch(panel + (AHEAD / (long)sizeof(REAL)) + v * LONG_);
+                __builtin_prefetch(panel + AHEAD + v * LONG_);
         }
         if (rows < vectors) {
 #pragma GCC unroll 4
