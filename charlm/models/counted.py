@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from charlm.errors import OptionError
 from charlm.text.index import MAX_ORDER, SuffixIndex
-from charlm.text.levels import Level, Nodes, slices
+from charlm.text.levels import Level, Nodes, pick, slices
 
 __all__ = [
     "AddK",
@@ -98,12 +98,13 @@ class Estimator(abc.ABC):
         """P(one symbol | context), float64 [N]: what `rows` has there; -1 gets an arbitrary value."""
 
     @abc.abstractmethod
-    def event_probabilities(self, order: int, *, top: bool) -> Floats:
-        """P(its id | its history) of each event of a level, float64 [E].
+    def event_probabilities(self, order: int, *, top: bool, events: Any = slice(None)) -> Floats:
+        """P(its id | its history) of the events of a level, float64.
 
         Args:
-            order: of the level.
+            order: of the level, up to this estimator's.
             top: whether the level is the highest of its model, or serves a shorter history.
+            events: which ones; all by default.
         """
 
 
@@ -157,8 +158,7 @@ class Counted(Estimator):
 
     def of_events(self, level: Level, node_N: Nodes, event_N: Nodes) -> Floats:
         """The probability of given events (`UNSEEN` for symbols that never followed) of given histories."""
-        count_N = np.where(event_N >= 0, level.count_E[event_N], 0)
-        return self.of_counts(count_N, total_of(level, node_N))
+        return self.of_counts(pick(level.count_E, event_N), total_of(level, node_N))
 
     def used(self, contexts: Contexts, *, longest: bool) -> NDArray[np.int64]:
         """The order used at each context: what was read, at most `order`; or the longest ever followed."""
@@ -169,10 +169,10 @@ class Counted(Estimator):
             used_N[total_of(self.levels[order], contexts.nodes[order]) > 0] = order
         return used_N
 
-    def event_probabilities(self, order: int, *, top: bool) -> Floats:
+    def event_probabilities(self, order: int, *, top: bool, events: Any = slice(None)) -> Floats:
         """See `Estimator.event_probabilities`."""
         level = self.levels[order]
-        return self.of_counts(level.count_E, level.total_H[level.history_E])
+        return self.of_counts(level.count_E[events], level.total_H[level.history_E[events]])
 
 
 class MaximumLikelihood(Counted):
@@ -259,7 +259,7 @@ class UniformMix(Counted):
 
 def total_of(level: Level, node_N: Nodes) -> NDArray[np.int64]:
     """How often each history is followed by anything; 0 for the unseen."""
-    return np.where(node_N >= 0, level.total_H[node_N], 0)
+    return pick(level.total_H, node_N)
 
 
 def children(level: Level, node_N: Nodes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -13,6 +13,7 @@ from charlm.errors import OptionError
 from charlm.models.counted import AddK, Contexts, Counted, Estimator, MaximumLikelihood, UniformMix, total_of
 from charlm.models.kneser_ney import KneserNey, WittenBell
 from charlm.text.index import SuffixIndex
+from charlm.text.levels import pick
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids
 
@@ -120,8 +121,7 @@ def _counts(estimator: Counted, ids: Ids, spans: Spans) -> tuple[NDArray[np.int6
     for order in np.unique(used_N).tolist():
         which, level = np.flatnonzero(used_N == order), estimator.levels[order]
         node = nodes[order][targets[which] - 1]
-        event = level.child(node, ids_N[targets[which]])
-        count_N[which] = np.where(event >= 0, level.count_E[event], 0)
+        count_N[which] = pick(level.count_E, level.child(node, ids_N[targets[which]]))
         total_N[which] = total_of(level, node)
     return count_N, total_N
 

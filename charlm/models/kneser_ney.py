@@ -59,19 +59,18 @@ class Interpolated(Estimator):
 
     def __init__(self, index: SuffixIndex, order: int) -> None:
         super().__init__(index, order)
-        self._kept: dict[tuple[int, bool], Weights] = {}
+        self._weights: dict[tuple[int, bool], Weights] = {}
+        self._shorter: list[Floats] = []
 
     @abc.abstractmethod
     def make_weights(self, order: int, *, top: bool) -> Weights:
         """The weights of one level, as the highest of its model or below it."""
 
     def weights(self, order: int, *, top: bool) -> Weights:
-        """The same, kept where this model itself needs them."""
-        if top != (order == self.order):
-            return self.make_weights(order, top=top)
-        if (order, top) not in self._kept:
-            self._kept[order, top] = self.make_weights(order, top=top)
-        return self._kept[order, top]
+        """The same, made once and kept."""
+        if (order, top) not in self._weights:
+            self._weights[order, top] = self.make_weights(order, top=top)
+        return self._weights[order, top]
 
     def rows(self, contexts: Contexts, *, generating: bool = False) -> Floats:
         """See `Estimator.rows`; an interpolated estimator is defined everywhere."""
@@ -96,14 +95,18 @@ class Interpolated(Estimator):
             p_N += weights.share[self.levels[order].child(node, target_N)]
         return p_N
 
-    def event_probabilities(self, order: int, *, top: bool) -> Floats:
-        """See `Estimator.event_probabilities`."""
-        p_E = np.full(1, 1 / self.symbols)
-        for n in range(order + 1):
-            weights, level = self.weights(n, top=top and n == order), self.levels[n]
-            shorter = p_E[self.levels.suffix(n)] if n else p_E
-            p_E = weights.share[:-1] + weights.left[level.history_E] * shorter
-        return p_E
+    def event_probabilities(self, order: int, *, top: bool, events: Any = slice(None)) -> Floats:
+        """See `Estimator.event_probabilities`; those of shorter histories are made once and kept."""
+        while len(self._shorter) < order + (not top):
+            self._shorter.append(self._event_step(len(self._shorter), top=False))
+        p_E = self._event_step(order, top=True) if top else self._shorter[order]
+        return np.asarray(p_E[events])
+
+    def _event_step(self, order: int, *, top: bool) -> Floats:
+        """The probabilities of one level's events from those of the level below."""
+        weights, level = self.weights(order, top=top), self.levels[order]
+        shorter = self._shorter[order - 1][self.levels.suffix(order)] if order else 1 / self.symbols
+        return np.asarray(weights.share[:-1] + weights.left[level.history_E] * shorter)
 
 
 class WittenBell(Interpolated):

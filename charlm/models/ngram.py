@@ -16,8 +16,9 @@ from torch import Tensor
 
 from charlm.errors import CheckpointError, OptionError
 from charlm.models.estimators import Contexts, Estimator, make_estimator
-from charlm.models.lm import LanguageModel, State
+from charlm.models.lm import LanguageModel, State, pick_targets
 from charlm.models.ngram_rows import ngram_rows
+from charlm.models.occurrences import can_draw, draw_occurrences
 from charlm.models.rows import Row
 from charlm.models.rule import SamplingRule
 from charlm.text.index import SuffixIndex
@@ -113,23 +114,37 @@ class NGramLM(LanguageModel):
         in the drawn symbols and in their log-probabilities.
         """
         text_BL = np.concatenate([state["history"].numpy(), ids_B.numpy()[:, None]], axis=1)
+        plain = self.estimator.name == "none" and rule == SamplingRule()
+        done, contexts = 0, self._contexts(text_BL)
+        pieces: list[NDArray[np.float64]] = [np.zeros((0, len(ids_B)))]
+        while done < steps:
+            if plain and can_draw(self.estimator, contexts):
+                ids_TB, logp_TB = draw_occurrences(self.estimator, contexts, noise_TB[done:steps].numpy())
+                text_BL = np.concatenate([text_BL, ids_TB.T], axis=1)
+                contexts = self._contexts(text_BL[:, -self.order - 1 :])
+            else:
+                id_B, logp_B = self._draw(contexts, rule, noise_TB[done])
+                text_BL = np.concatenate([text_BL, id_B[:, None]], axis=1)
+                contexts, logp_TB = self._step(contexts, id_B), logp_B[None]
+            pieces.append(logp_TB)
+            done += len(logp_TB)
+        ids_TB = text_BL[:, self.order + 1 :].T
+        read_BL = text_BL[:, steps : steps + self.order]
+        logp = torch.from_numpy(np.concatenate(pieces))
+        return torch.from_numpy(ids_TB.copy()), logp, {"history": torch.from_numpy(read_BL.copy())}
+
+    def _contexts(self, text_BL: NDArray[np.int64]) -> Contexts:
+        """The contexts after the last symbol of each lane."""
         nodes, age_BL = self._nodes(text_BL)
-        contexts = Contexts(nodes=[node.reshape(age_BL.shape)[:, -1] for node in nodes], read_N=age_BL[:, -1])
-        drawn, logps = [], []
-        for step in range(steps):
-            logp_BV = torch.from_numpy(_log(self.estimator.rows(contexts, generating=True)))
-            id_B = rule.draw(logp_BV, noise_TB[step])
-            drawn.append(id_B)
-            logps.append(logp_BV.gather(1, id_B[:, None])[:, 0])
-            contexts = self._step(contexts, id_B.numpy())
-        ids_TB = torch.stack(drawn) if drawn else torch.zeros((0, len(ids_B)), dtype=torch.int64)
-        logp_TB = torch.stack(logps) if logps else torch.zeros((0, len(ids_B)), dtype=torch.float64)
-        read_BL = np.concatenate([text_BL, ids_TB.numpy().T], axis=1)[:, :-1]
-        return (
-            ids_TB,
-            logp_TB,
-            {"history": torch.from_numpy(read_BL[:, read_BL.shape[1] - self.order :].copy())},
-        )
+        return Contexts(nodes=[node.reshape(age_BL.shape)[:, -1] for node in nodes], read_N=age_BL[:, -1])
+
+    def _draw(
+        self, contexts: Contexts, rule: SamplingRule, noise_B: Tensor
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """One symbol a lane and its log-probability."""
+        logp_BV = torch.from_numpy(_log(self.estimator.rows(contexts, generating=True)))
+        id_B = rule.draw(logp_BV, noise_B)
+        return id_B.numpy(), pick_targets(logp_BV, id_B).numpy()
 
     def _step(self, contexts: Contexts, id_B: NDArray[np.int64]) -> Contexts:
         """The contexts after one more symbol."""
@@ -170,8 +185,7 @@ class NGramLM(LanguageModel):
                 read_N=np.zeros(1, dtype=np.int64),
             )
         else:
-            nodes, age = self._nodes(ids)
-            contexts = Contexts(nodes=[node[-1:] for node in nodes], read_N=age[0, -1:])
+            contexts = self._contexts(ids)
         row: NDArray[np.float64] = self.estimator.rows(contexts)[0]
         return row
 

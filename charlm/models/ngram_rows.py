@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,15 @@ from charlm.models.estimators import make_estimator, read_spans
 from charlm.models.kneser_ney import Interpolated, Weights
 from charlm.models.rows import Row
 from charlm.text.index import SuffixIndex
-from charlm.text.levels import UNSEEN, Levels, Nodes
+from charlm.text.levels import UNSEEN, Levels, Nodes, pick
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids, Vocab
 
 __all__ = ["ngram_rows", "train_nats"]
 
+_COUNTED = ("none", "add-k", "uniform-mix")
 _CELLS = 1 << 22  # numbers in one block of rows
+_Step = tuple[int, Estimator, Floats, NDArray[np.bool_]]
 
 
 def ngram_rows(
@@ -58,31 +61,35 @@ def ngram_rows(
     chosen = {order: dict((parameters or {}).get(order, {})) for order in wanted}
     if not wanted:
         return
-    if estimator_name in ("none", "add-k", "uniform-mix"):
+    if estimator_name in _COUNTED:
         steps = _counted_steps(estimator_name, index, chosen, ids, spans)
     else:
-        steps = _interpolated_steps(estimator_name, index, chosen, ids, spans, hits=hits)
+        steps = _interpolated_steps(_family(estimator_name, index, chosen), wanted, ids, spans, hits=hits)
     since = time.perf_counter()
-    for estimator, logp_T, hit_T in steps:
-        level = index.levels[estimator.order]
-        nats = train_nats(estimator) if training else None
-        now = time.perf_counter()
-        yield Row(
-            name=f"{estimator.title}, order {estimator.order}",
-            family="ngram",
-            logp_T=logp_T,
-            hit_T=hit_T,
-            order=estimator.order,
-            smoothing=estimator.name,
-            ngrams=level.events,
-            bytes=index.nbytes,
-            train_nats=nats,
-            seconds=now - since,
-        )
+    rows = (_row(step, index, training=training) for step in steps)
+    if estimator_name not in _COUNTED:  # most of their time goes into what all orders share
+        made = list(rows)
+        mean = (time.perf_counter() - since) / len(made)
+        yield from (replace(row, seconds=mean) for row in made)
+        return
+    for row in rows:
+        yield replace(row, seconds=time.perf_counter() - since)
         since = time.perf_counter()
 
 
-_Step = tuple[Estimator, Floats, NDArray[np.bool_]]
+def _row(step: _Step, index: SuffixIndex, *, training: bool) -> Row:
+    order, estimator, logp_T, hit_T = step
+    return Row(
+        name=f"{estimator.title}, order {order}",
+        family="ngram",
+        logp_T=logp_T,
+        hit_T=hit_T,
+        order=order,
+        smoothing=estimator.name,
+        ngrams=index.levels[order].events,
+        bytes=index.nbytes,
+        train_nats=train_nats(estimator, order) if training else None,
+    )
 
 
 def _walk(
@@ -117,9 +124,9 @@ def _counted_steps(
         level = index.levels[order]
         total = total_of(level, history_T)
         now = total > 0 if longest else read_T >= order
-        count_T = np.where(now, np.where(event_T >= 0, level.count_E[event_T], 0), count_T)
+        count_T = np.where(now, pick(level.count_E, event_T), count_T)
         total_T = np.where(now, total, total_T)
-        best_T = np.where(now, level.id_E[level.best_H[history_T]], best_T)
+        best_T = np.where(now, pick(level.id_E, pick(level.best_H, history_T)), best_T)
         if order in chosen:
             estimator = make_estimator(name, index, order, **{**chosen[order], "longest": longest})
             assert isinstance(estimator, Counted)
@@ -127,79 +134,85 @@ def _counted_steps(
                 -1 if name == "none" else 0
             )  # elsewhere all are equal, and the lowest id is the first of them
             hit_T = np.where(total_T > 0, best_T, unseen) == target_T
-            yield estimator, _log(estimator.of_counts(count_T, total_T), target_T), hit_T & (target_T >= 0)
+            yield (
+                order,
+                estimator,
+                _log(estimator.of_counts(count_T, total_T), target_T),
+                hit_T & (target_T >= 0),
+            )
+
+
+def _family(name: str, index: SuffixIndex, chosen: Mapping[int, Mapping[str, Any]]) -> Interpolated:
+    """One interpolated estimator of the highest order, which has the weights of all."""
+    made = [make_estimator(name, index, order, **parameters) for order, parameters in chosen.items()]
+    assert isinstance(made[-1], Interpolated)
+    return made[-1]
 
 
 def _interpolated_steps(
-    name: str,
-    index: SuffixIndex,
-    chosen: Mapping[int, Mapping[str, Any]],
-    ids: Ids,
-    spans: Spans,
-    *,
-    hits: bool,
+    family: Interpolated, orders: Sequence[int], ids: Ids, spans: Spans, *, hits: bool
 ) -> Iterator[_Step]:
     """Orders that are mixed with all below: one more level of weights each."""
     ids_N, age_N = read_spans(ids, spans)
     read_T, target_T = age_N[age_N > 1] - 1, ids_N[age_N > 1]
-    p_T = np.full(len(read_T), 1 / index.symbols)
-    histories: list[Nodes] = []
-    lower: list[Weights] = []
-    for order, (history_T, event_T) in enumerate(_walk(index.levels, max(chosen), ids_N, age_N)):
-        histories.append(history_T)
-        if order in chosen:
-            estimator = make_estimator(name, index, order, **chosen[order])
-            assert isinstance(estimator, Interpolated)
-            top = estimator.weights(order, top=True)
-            top_T = np.where(read_T >= order, _mixed(p_T, top, history_T, event_T), p_T)
-            hit_T = np.zeros(len(read_T), dtype=np.bool_)
-            if hits:
-                best_T = _best(estimator, [*lower, top], Contexts(nodes=histories, read_N=read_T))
-                hit_T = (best_T == target_T) & (target_T >= 0)
-            yield estimator, _log(top_T, target_T), hit_T
-        if order < max(chosen):
-            family = make_estimator(name, index, order + 1, **chosen.get(order, {}))
-            assert isinstance(family, Interpolated)
-            lower.append(family.make_weights(order, top=False))
-            p_T = _mixed(p_T, lower[-1], history_T, event_T)
+    nodes = list(_walk(family.levels, orders[-1], ids_N, age_N))
+    contexts = Contexts(nodes=[history_T for history_T, _ in nodes], read_N=read_T)
+    best = _best(family, orders, contexts) if hits else {}
+    p_T = np.full(len(read_T), 1 / family.symbols)
+    for order, (history_T, event_T) in enumerate(nodes):
+        if order in orders:
+            top_T = _mixed(p_T, family.weights(order, top=True), history_T, event_T)
+            logp_T = _log(np.where(read_T >= order, top_T, p_T), target_T)
+            hit_T = (best[order] == target_T) & (target_T >= 0) if hits else np.zeros_like(target_T, np.bool_)
+            yield order, family, logp_T, hit_T
+        if order < orders[-1]:
+            p_T = _mixed(p_T, family.weights(order, top=False), history_T, event_T)
 
 
 def _mixed(p_T: Floats, weights: Weights, history_T: Nodes, event_T: Nodes) -> Floats:
     return np.asarray(p_T * weights.left[history_T] + weights.share[event_T])
 
 
-def _best(estimator: Interpolated, weights: Sequence[Weights], contexts: Contexts) -> NDArray[np.int64]:
-    """The most probable symbol of each context, the lower id among equals, a block of rows at a time."""
+def _best(family: Interpolated, orders: Sequence[int], contexts: Contexts) -> dict[int, NDArray[np.int64]]:
+    """By order the most probable symbol of each context, the lower id among equals."""
     size = len(contexts.read_N)
-    best_T = np.empty(size, dtype=np.int64)
-    block = max(1, _CELLS // estimator.symbols)
+    best = {order: np.empty(size, dtype=np.int64) for order in orders}
+    block = max(1, _CELLS // family.symbols)
     for begin in range(0, size, block):
         some = contexts.some(slice(begin, begin + block))
-        p_NV = np.full((len(some.read_N), estimator.symbols), 1 / estimator.symbols)
-        for order, part in enumerate(weights):
-            estimator.add_level(p_NV, some, order, part)
-        best_T[begin : begin + block] = p_NV.argmax(1)
-    return best_T
+        p_NV = np.full((len(some.read_N), family.symbols), 1 / family.symbols)
+        for order in range(orders[-1] + 1):
+            if order in best:
+                top_NV = p_NV.copy()
+                family.add_level(top_NV, some, order, family.weights(order, top=True))
+                short = some.read_N < order
+                top_NV[short] = p_NV[short]
+                best[order][begin : begin + block] = top_NV.argmax(1)
+            if order < orders[-1]:
+                family.add_level(p_NV, some, order, family.weights(order, top=False))
+    return best
 
 
-def train_nats(estimator: Estimator) -> float:
+def train_nats(estimator: Estimator, order: int) -> float:
     """Nats a character on the training part itself, read off the index: how much of the text a model knows by
     heart.
 
     Every target with a full history is one occurrence of an event of the highest level; those near a span's
     beginning are read along it. NaN where the training part has no target.
+
+    Args:
+        estimator: of this order or a higher one.
+        order: of the model.
     """
-    levels, top = estimator.levels, estimator.order
-    total, targets = 0.0, 0
-    openings = levels.openings(top)
-    for order in range(1, top):
-        node = openings[order + 1]
-        if len(node):
-            total += float(np.log(estimator.event_probabilities(order, top=False)[node]).sum())
-            targets += len(node)
-    logp_E = np.log(estimator.event_probabilities(top, top=True))
-    count_E = levels[top].count_E.astype(np.float64)
-    if top == 0:
+    levels, total, targets = estimator.levels, 0.0, 0
+    openings = levels.openings(order)
+    for shorter in range(1, order):
+        p_start = estimator.event_probabilities(shorter, top=False, events=openings[shorter + 1])
+        total += float(np.log(p_start).sum())
+        targets += len(p_start)
+    logp_E = np.log(estimator.event_probabilities(order, top=True))
+    count_E = levels[order].count_E.astype(np.float64)
+    if order == 0:
         count_E -= np.bincount(openings[1], minlength=len(count_E))  # first characters are no targets
     total += float((count_E * logp_E).sum())
     targets += int(count_E.sum())

@@ -8,15 +8,15 @@ neighbours in the sorted order, so every count is the length of an interval.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.errors import CheckpointError, OptionError, TextError
-from charlm.files import write_with
+from charlm.errors import OptionError, TextError
+from charlm.text.index_files import ARRAYS, load_arrays, save_arrays
 from charlm.text.levels import Levels
 from charlm.text.sorting import DEPTH, fast_available, lcp_array, sort_fast, sort_numpy
 from charlm.text.splits import Spans
@@ -27,7 +27,7 @@ __all__ = ["DEPTH", "MAX_ORDER", "SuffixIndex"]
 MAX_ORDER = DEPTH - 1
 """The longest history that the index tells apart."""
 
-_FILES = ("codes", "suffixes", "lcp", "alphabet")
+_BLOCK = 1 << 13  # rows matched at once
 _METHODS = ("auto", "numpy", "fast")
 
 
@@ -82,7 +82,7 @@ class SuffixIndex:
     @property
     def nbytes(self) -> int:
         """Bytes of the four arrays."""
-        return sum(getattr(self, name).nbytes for name in _FILES)
+        return sum(getattr(self, name).nbytes for name in ARRAYS)
 
     @cached_property
     def id_dtype(self) -> np.dtype[Any]:
@@ -145,6 +145,56 @@ class SuffixIndex:
                 high = middle
         return low
 
+    def match(self, ids_N: NDArray[Any], depth: int = DEPTH) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """How far the text from each place of another text on can be read in this one.
+
+        Args:
+            ids_N: the other text, a single stretch; -1 for an unknown character.
+            depth: where to stop, at most `DEPTH`.
+
+        Returns:
+            The length of the longest match, 0..depth, and the place in `suffixes` of a suffix that has it.
+
+        >>> index = SuffixIndex.build(np.array([0, 1, 2, 0, 1]), np.array([[0, 5]]), symbols=3)  # abcab
+        >>> index.match(np.array([1, 0, 1, 2, 1]))[0].tolist()  # b, abc, bc, c, b
+        [1, 3, 2, 1, 1]
+        """
+        codes = np.concatenate([self.codes_of(ids_N), np.zeros(depth, dtype=np.int64)])
+        windows = np.lib.stride_tricks.sliding_window_view(codes.astype(self.codes.dtype), depth)
+        starts = range(0, len(ids_N), _BLOCK)
+        found = [self._match(windows[at : min(at + _BLOCK, len(ids_N))]) for at in starts]
+        if not found:
+            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+        return np.concatenate([block[0] for block in found]), np.concatenate([block[1] for block in found])
+
+    def _match(self, query_ND: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The same for a block of rows, each the codes from one place on."""
+        low = np.zeros(len(query_ND), dtype=np.int64)
+        high = np.full(len(query_ND), len(self), dtype=np.int64)
+        while (low < high).any():
+            middle = np.minimum((low + high) >> 1, len(self) - 1)
+            below = self._compare(query_ND, middle)[1]
+            low, high = np.where((low < high) & below, middle + 1, low), np.where(below, high, middle)
+            high = np.maximum(low, high)
+        before, after = np.maximum(low - 1, 0), np.minimum(low, len(self) - 1)
+        equal_before, equal_after = self._compare(query_ND, before)[0], self._compare(query_ND, after)[0]
+        known = np.where((query_ND == 0).any(1), (query_ND == 0).argmax(1), query_ND.shape[1])
+        best = np.maximum(equal_before, equal_after)
+        return np.minimum(best, known), np.where(equal_before > equal_after, before, after)
+
+    def _compare(
+        self, query_ND: NDArray[Any], place_N: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """How many codes agree with the suffix at each place, and whether it sorts before the row."""
+        depth = query_ND.shape[1]
+        text = self.suffixes[place_N].astype(np.int64)[:, None] + np.arange(depth)
+        text_ND = self.codes.take(text, mode="clip")
+        different = text_ND != query_ND
+        equal = np.where(different.any(1), different.argmax(1), depth)
+        at = np.minimum(equal, depth - 1)[:, None]
+        below = np.take_along_axis(text_ND, at, 1) < np.take_along_axis(query_ND, at, 1)
+        return equal.astype(np.int64), below[:, 0]
+
     def followers(self, history: Any) -> list[tuple[int, int]]:
         """What followed a history, as (id, count) by id; empty where nothing ever did. Needs no table.
 
@@ -165,9 +215,7 @@ class SuffixIndex:
 
     def save(self, directory: Path) -> None:
         """Writes the arrays as `index-NAME.npy`, each file whole or not at all."""
-        for name in _FILES:
-            array = getattr(self, name)
-            write_with(_path(directory, name), partial(np.save, arr=array, allow_pickle=False))
+        save_arrays(directory, {name: getattr(self, name) for name in ARRAYS})
 
     @classmethod
     def load(cls, directory: Path, *, symbols: int) -> SuffixIndex:
@@ -176,9 +224,7 @@ class SuffixIndex:
         Raises:
             CheckpointError: a file that is missing or broken, or arrays that do not fit each other.
         """
-        arrays = {name: _open(_path(directory, name)) for name in _FILES}
-        _check(arrays, directory, symbols)
-        return cls(**arrays, symbols=symbols)
+        return cls(**load_arrays(directory, symbols), symbols=symbols)
 
 
 def _use_fast(method: str) -> bool:
@@ -221,43 +267,3 @@ def _occurring(ids: Ids, spans: Spans) -> NDArray[np.int64]:
         else [np.unique(np.concatenate([ids[start:end] for start, end in spans.tolist()]))]
     )
     return np.unique(np.concatenate(found)).astype(np.int64)
-
-
-def _path(directory: Path, name: str) -> Path:
-    return directory / f"index-{name}.npy"
-
-
-def _open(path: Path) -> NDArray[Any]:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing: the directory is not a whole model") from None
-    except (OSError, ValueError, EOFError, SyntaxError, MemoryError) as error:
-        raise CheckpointError(f"{path} is not a whole index file ({error})") from None
-    if not isinstance(array, np.ndarray) or array.ndim != 1 or not len(array):
-        raise CheckpointError(f"{path} does not hold a list of numbers")
-    return np.asarray(array)
-
-
-def _check(arrays: dict[str, NDArray[Any]], directory: Path, symbols: int) -> None:
-    codes, suffixes, lcp, alphabet = (arrays[name] for name in _FILES)
-    kinds = [array.dtype for array in (suffixes, lcp, alphabet)]
-    sound = (
-        kinds == [np.int32, np.uint8, np.int32]
-        and codes.dtype == smallest_dtype(len(alphabet) + 1)
-        and codes[-1] == 0
-        and codes[0] != 0
-        and int(codes.max()) <= len(alphabet)
-        and len(suffixes) == len(lcp) == int(np.count_nonzero(codes))
-        and lcp[0] == 0
-        and int(lcp.max()) <= DEPTH
-        and int(suffixes.min()) >= 0
-        and int(suffixes.max()) < len(codes)
-        and int(alphabet[0]) >= 0
-        and int(alphabet[-1]) < symbols
-        and bool((np.diff(alphabet) > 0).all())
-    )
-    if not sound:
-        raise CheckpointError(
-            f"the index in {directory} is damaged: its parts do not fit each other; count the text again"
-        )

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from charlm.text.index import SuffixIndex
 
-__all__ = ["UNSEEN", "Level", "Levels", "Nodes", "slices"]
+__all__ = ["UNSEEN", "Level", "Levels", "Nodes", "pick", "slices"]
 
 UNSEEN = -1
 """In place of a node: the string never occurs, or is longer than what has been read."""
@@ -78,6 +78,8 @@ class Level:
         """The most frequent event of each history, the lower id among equals; -1 where it has none."""
         best = np.full(len(self.types_H), -1, dtype=np.int32)
         some = np.flatnonzero(self.types_H)
+        if not len(some):
+            return best
         most = np.maximum.reduceat(self.count_E, self.first_H[some])
         top = np.flatnonzero(self.count_E == np.repeat(most, self.types_H[some]))[::-1]
         best[self.history_E[top]] = top  # written from the back, so that the first one stays
@@ -85,6 +87,8 @@ class Level:
 
     def child(self, history_N: Nodes, id_N: NDArray[Any]) -> Nodes:
         """The event of each (history, id), `UNSEEN` where there is none or the history is unseen."""
+        if not self.events:
+            return np.full(len(history_N), UNSEEN, dtype=np.int32)
         low = self.first_H[:-1][history_N]  # history -1 picks some history; it is masked below
         high = self.first_H[1:][history_N]
         active = np.flatnonzero((high - low > 1) & (history_N >= 0))
@@ -94,7 +98,7 @@ class Level:
             low[active[below]] = middle[below]
             high[active[~below]] = middle[~below]
             active = active[high[active] - low[active] > 1]
-        found = np.minimum(low, self.events - 1)
+        found = np.minimum(low, np.int32(self.events - 1))
         right = (self.id_E[found] == id_N) & (low < high) & (history_N >= 0)
         return np.where(right, found, np.int32(UNSEEN))
 
@@ -120,7 +124,7 @@ class Levels:
         alive = np.ones(len(place), dtype=np.bool_)
         alive[np.searchsorted(place, self._ended)] = False
         place, count = place[alive], count[alive]
-        codes = index.codes[index.suffixes[place] + np.int32(order)]
+        codes = index.codes.take(index.suffixes[place] + np.int32(order), mode="clip")
         ends = codes == 0
         if ends.any():
             self._ended = np.union1d(self._ended, place[ends]).astype(np.int32)
@@ -145,7 +149,7 @@ class Levels:
         return self._suffixes[order]
 
     def openings(self, order: int) -> list[Nodes]:
-        """The strings that begin spans: item d, 0..order + 1, has the node of each span of d symbols or more."""
+        """The strings that begin spans: item d, 0..order + 1, has a node for every span long enough."""
         index = self._index
         at, node = index.starts, np.zeros(len(index.starts), dtype=np.int32)
         found = [node]
@@ -176,6 +180,18 @@ class Levels:
             node = self[n].child(before, ids_N)
             found.append(node)
         return found
+
+
+def pick(values: NDArray[Any], number_N: NDArray[Any]) -> NDArray[Any]:
+    """The values of numbered histories or events, 0 where the number is `UNSEEN`.
+
+    >>> pick(np.array([5, 6]), np.array([1, -1])).tolist()
+    [6, 0]
+    """
+    if not len(values):
+        return np.zeros(len(number_N), dtype=values.dtype)
+    found: NDArray[Any] = np.where(number_N >= 0, values[number_N], values.dtype.type(0))
+    return found
 
 
 def slices(first_N: NDArray[Any], sizes_N: NDArray[Any]) -> NDArray[np.int64]:

@@ -1,0 +1,89 @@
+"""The files of a suffix index: plain arrays, opened as memory maps, believed when they fit each other."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.errors import CheckpointError
+from charlm.files import write_with
+from charlm.text.sorting import DEPTH
+from charlm.text.vocab import smallest_dtype
+
+__all__ = ["ARRAYS", "load_arrays", "save_arrays"]
+
+ARRAYS = ("codes", "suffixes", "lcp", "alphabet")
+"""The arrays of an index; each is a file `index-NAME.npy`."""
+
+_CHECKED = 1 << 24  # characters of an index that are looked at when it is opened
+
+
+def save_arrays(directory: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    """Writes each array, whole or not at all."""
+    for name in ARRAYS:
+        write_with(_path(directory, name), partial(np.save, arr=arrays[name], allow_pickle=False))
+
+
+def load_arrays(directory: Path, symbols: int) -> dict[str, NDArray[Any]]:
+    """Opens the arrays as memory maps and looks at them; see `SuffixIndex.load`."""
+    arrays = {name: _open(_path(directory, name)) for name in ARRAYS}
+    _check(arrays, directory, symbols)
+    return arrays
+
+
+def _path(directory: Path, name: str) -> Path:
+    return directory / f"index-{name}.npy"
+
+
+def _open(path: Path) -> NDArray[Any]:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing: the directory is not a whole model") from None
+    except (OSError, ValueError, EOFError, SyntaxError, MemoryError) as error:
+        raise CheckpointError(f"{path} is not a whole index file ({error})") from None
+    if not isinstance(array, np.ndarray) or array.ndim != 1 or not len(array):
+        raise CheckpointError(f"{path} does not hold a list of numbers")
+    return np.asarray(array)
+
+
+def _check(arrays: dict[str, NDArray[Any]], directory: Path, symbols: int) -> None:
+    codes, suffixes, lcp, alphabet = (arrays[name] for name in ARRAYS)
+    kinds = [array.dtype for array in (suffixes, lcp, alphabet)]
+    sound = (
+        kinds == [np.int32, np.uint8, np.int32]
+        and codes.dtype == smallest_dtype(len(alphabet) + 1)
+        and len(suffixes) == len(lcp) < len(codes)
+        and codes[-1] == 0 != codes[0]
+        and int(alphabet[0]) >= 0
+        and int(alphabet[-1]) < symbols
+        and bool((np.diff(alphabet) > 0).all())
+        and all(_sorted(codes, suffixes, lcp, len(alphabet), part) for part in _parts(len(suffixes)))
+    )
+    if not sound:
+        raise CheckpointError(
+            f"the index in {directory} is damaged: its parts do not fit each other; count the text again"
+        )
+
+
+def _parts(size: int) -> list[slice]:
+    """The whole of a common text; of a big one, 64 pieces, so that opening it does not read it."""
+    if size <= _CHECKED:
+        return [slice(0, size)]
+    edges = np.linspace(0, size - _CHECKED // 64, 64).astype(np.int64)
+    return [slice(at, at + _CHECKED // 64) for at in edges.tolist()]
+
+
+def _sorted(codes: Any, suffixes: Any, lcp: Any, most: int, part: slice) -> bool:
+    """Whether suffixes are places of symbols in sorted order that share something where symbols agree."""
+    places, shared = suffixes[part], lcp[part]
+    if int(places.min()) < 0 or int(places.max()) >= len(codes) - 1 or int(shared.max()) > DEPTH:
+        return False
+    first = codes[places]
+    agree = first[1:] == first[:-1]
+    in_range = int(first[0]) > 0 and int(first[-1]) <= most and (part.start or int(shared[0]) == 0)
+    return bool(in_range and (first[1:] >= first[:-1]).all() and ((shared[1:] > 0) == agree).all())
