@@ -153,8 +153,9 @@ def _unit_starts(ids: Ids, documents: Spans, newline: int | None, *, blank: bool
     if newline is not None:
         ends = _places_of(ids, newline) + 1
         if blank:
-            follows = np.diff(ends, prepend=-1) == 1  # this newline comes right after another one
-            goes_on = np.diff(ends, append=-1) == 1  # and another one comes right after it
+            follows = np.diff(ends, prepend=-1) == 1  # this newline comes right after another one,
+            follows &= ~np.isin(ends - 1, documents[:, 0])  # of the same document,
+            goes_on = np.diff(ends, append=-1) == 1  # and another one comes after it
             ends = ends[follows & ~goes_on]
         starts = np.union1d(starts, ends[ends < documents[-1, 1]])
     return starts.astype(np.int64)

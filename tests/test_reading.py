@@ -1,0 +1,155 @@
+"""Files become text, or are refused in one sentence that names the way out."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from charlm.errors import OptionError, TextError
+from charlm.text.reading import Reading, decode, files_of, read_content
+
+texts = st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda t: not t.startswith("\ufeff"))
+PATH = Path("some/text.txt")
+
+
+def refusal(content: bytes, reading: Reading | None = None) -> str:
+    with pytest.raises(TextError) as caught:
+        decode(content, reading or Reading(), PATH)
+    assert "\n" not in str(caught.value)
+    assert str(PATH) in str(caught.value)
+    return str(caught.value)
+
+
+@given(texts.filter(lambda t: t.encode()[:2] not in (b"PK", b"BZ", b"%P")), st.booleans())
+def test_utf8_is_read_with_and_without_a_mark(text: str, mark: bool) -> None:
+    assert decode((b"\xef\xbb\xbf" if mark else b"") + text.encode(), Reading(), PATH) == text
+
+
+@given(texts)
+def test_utf16_is_read(text: str) -> None:
+    assert decode(text.encode("utf-16"), Reading(encoding="utf-16"), PATH) == text
+
+
+@given(st.text("a\r\n", min_size=1))
+def test_line_ends_are_kept_or_normalised(text: str) -> None:
+    assert decode(text.encode(), Reading(), PATH) == text
+    naive, i = "", 0
+    while i < len(text):
+        pair = text[i : i + 2] == "\r\n"
+        naive += "\n" if text[i] in "\r\n" else text[i]
+        i += 2 if pair else 1
+    assert decode(text.encode(), Reading(newlines="normalise"), PATH) == naive
+
+
+@given(texts, st.sampled_from([b"\xff", b"\xc0", b"\xe2\x82"]), st.booleans())
+def test_an_undecodable_byte_is_named_with_its_place(text: str, bad: bytes, mark: bool) -> None:
+    start = (b"\xef\xbb\xbf" if mark else b"") + b"x" + text.encode()
+    line = start.count(b"\n") + 1
+    said = refusal(start + bad)
+    assert f"byte 0x{bad[0]:02x} at position {len(start)} (line {line})" in said
+    assert "--encoding" in said
+    assert "--bytes" in said
+
+
+def test_a_text_of_another_encoding_is_read_once_it_is_named() -> None:
+    content = "naïve façade".encode("latin-1")
+    assert "--encoding latin-1" in refusal(content)
+    assert decode(content, Reading(encoding="latin-1"), PATH) == "naïve façade"
+
+
+def test_a_cut_utf16_text_is_refused() -> None:
+    assert "utf-16" in refusal("abc".encode("utf-16")[:-1], Reading(encoding="utf-16"))
+
+
+def zipped() -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("a", "text")
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (gzip.compress(b"text"), "gunzip"),
+        (bz2.compress(b"text"), "bunzip2"),
+        (lzma.compress(b"text"), "unxz"),
+        (zipped(), "unzip"),
+        (b"\x28\xb5\x2f\xfd\x00", "unzstd"),
+        (b"%PDF-1.7\n", "pdftotext"),
+    ],
+)
+def test_a_packed_file_is_named_with_the_tool_to_unpack_it(content: bytes, what: str) -> None:
+    assert what in refusal(content)
+
+
+def test_a_file_of_a_mark_alone_is_refused() -> None:
+    assert "byte order mark" in refusal(b"\xef\xbb\xbf")
+    assert "byte order mark" in refusal(b"\xff\xfe", Reading(encoding="utf-16"))
+
+
+def test_missing_and_empty_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_bytes(b"")
+    with pytest.raises(TextError, match=r"there is no file .*missing: .*charlm corpus list"):
+        read_content(tmp_path / "missing")
+    with pytest.raises(TextError, match=r"empty is empty: "):
+        read_content(tmp_path / "empty")
+    with pytest.raises(TextError, match="cannot be read"):
+        read_content(tmp_path)
+
+
+def test_standard_input_is_read_for_a_dash(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"abc")))
+    assert read_content(Path("-")) == b"abc"
+    with pytest.raises(TextError, match="standard input is empty"):
+        read_content(Path("-"))
+
+
+def test_a_directory_stands_for_its_files_in_order(tmp_path: Path) -> None:
+    for name in ("b.txt", "a/z.txt", "a/y.txt", ".hidden", ".git/x"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("text")
+    found = files_of([str(tmp_path), "-", "other"])
+    assert found == [tmp_path / "a/y.txt", tmp_path / "a/z.txt", tmp_path / "b.txt", Path("-"), Path("other")]
+
+
+def test_a_directory_without_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / ".hidden").write_text("x")
+    with pytest.raises(TextError, match="holds no files"):
+        files_of([str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"encoding": "utf-99"},
+        {"encoding": "rot13"},
+        {"encoding": "a\0b"},
+        {"newlines": "strip"},
+        {"vocab_size": 0},
+        {"bytes": True, "vocab_size": 5},
+        {"bytes": True, "newlines": "normalise"},
+    ],
+)
+def test_wrong_options_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(OptionError):
+        Reading(**wrong)  # type: ignore[arg-type]
+
+
+def test_reading_options_are_stored_and_read_back() -> None:
+    reading = Reading(encoding="utf-16", newlines="normalise", vocab_size=7)
+    assert Reading.from_json(json.loads(json.dumps(reading.to_json()))) == reading
+    for broken in (None, {"encodings": "utf-8"}, {"vocab_size": "x"}):
+        with pytest.raises(OptionError):
+            Reading.from_json(broken)
