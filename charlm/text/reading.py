@@ -25,7 +25,7 @@ __all__ = [
 _MAGIC = {
     b"\x1f\x8b": ("a gzip file", "gunzip"),
     b"PK\x03\x04": ("a zip file", "unzip"),
-    b"BZh": ("a bzip2 file", "bunzip2"),
+    **{f"BZh{level}1AY&SY".encode(): ("a bzip2 file", "bunzip2") for level in range(1, 10)},
     b"\xfd7zXZ": ("an xz file", "unxz"),
     b"\x28\xb5\x2f\xfd": ("a Zstandard file", "unzstd"),
     b"%PDF-": ("a PDF file", "pdftotext"),
