@@ -42,15 +42,13 @@ def code_points(text: str) -> NDArray[np.uint32]:
     >>> code_points("aé").tolist()
     [97, 233]
     """
-    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
-    lone = (codes >= 0xD800) & (codes <= 0xDFFF)
-    if lone.any():
-        position = int(lone.argmax())
+    try:
+        return np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
+    except UnicodeEncodeError as error:
         raise TextError(
-            f"the text holds a lone surrogate (U+{int(codes[position]):04X}) at position {position}: it is "
-            "not a character, and no file can hold it; read the text again with the right encoding"
-        )
-    return codes
+            f"the text holds a lone surrogate (U+{ord(text[error.start]):04X}) at position {error.start}: "
+            "it is not a character, and no file can hold it; read the text again with the right encoding"
+        ) from None
 
 
 @dataclass(frozen=True)
