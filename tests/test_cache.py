@@ -73,6 +73,17 @@ def test_any_block_boundary_gives_the_corpus_in_memory(
     same(*both(monkeypatch, [path], reading))
 
 
+@pytest.mark.parametrize("reading", [Reading(), Reading(vocab_size=300), Reading(vocab_size=5)], ids=str)
+@pytest.mark.parametrize("characters", [200, 400, 70_000])
+def test_many_different_characters(
+    small: Path, monkeypatch: pytest.MonkeyPatch, reading: Reading, characters: int
+) -> None:
+    monkeypatch.setattr(cache, "BLOCK", 1000)
+    codes = np.concatenate([np.arange(0xE000, 0xE000 + characters), np.full(500, 97), [0xE001, 0xE003, 0x62]])
+    (small / "text").write_text("".join(map(chr, codes)), encoding="utf-8")
+    same(*both(monkeypatch, [small / "text"], reading))
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     texts=st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=30), min_size=1, max_size=3),

@@ -58,11 +58,18 @@ class Decoder:
 
 
 class Spool:
-    """Code points (or bytes) on the disk, each block in the narrowest type, and how often each occurs."""
+    """Characters (or bytes) on the disk as provisional ids, each block in the narrowest type that holds it.
+
+    The first 128 provisional ids are the ASCII characters, so that plain text is spooled as it comes; every
+    other character gets the next one when it first appears, so that rare characters have the high numbers.
+    """
 
     def __init__(self, file: IO[bytes], *, keeps_bytes: bool) -> None:
         self._file, self.keeps_bytes = file, keeps_bytes
-        self.counts = np.zeros(0x110000, dtype=np.int64)
+        self._table = np.full(0x110000, -1, dtype=np.int32)
+        self._table[:128] = np.arange(128)
+        self.codes = np.arange(128, dtype=np.uint32)
+        self._counts = np.zeros(256, dtype=np.int64)
         self._blocks: list[list[tuple[np.dtype[Any], int]]] = []
 
     def begin_document(self) -> None:
@@ -74,20 +81,40 @@ class Spool:
         """How many characters the newest document has so far."""
         return sum(count for _, count in self._blocks[-1])
 
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """How often each code point occurs."""
+        counts = np.zeros(0x110000, dtype=np.int64)
+        counts[self.codes] = self._counts[: len(self.codes)]
+        return counts
+
     def add(self, codes: NDArray[Any]) -> None:
-        """Appends code points to the newest document."""
+        """Appends code points to the newest document: uint8 for ASCII (or any bytes), else uint32."""
         if not len(codes):
             return
-        if codes.dtype != np.uint8:
-            codes = codes.astype(np.min_scalar_type(int(codes.max())))
+        ids = codes if codes.dtype == np.uint8 else self._provisional(codes)
         if not self.keeps_bytes:
-            seen = _count_bytes(codes) if codes.dtype == np.uint8 else np.bincount(codes)
-            self.counts[: len(seen)] += seen
-        self._file.write(codes.data)
-        self._blocks[-1].append((codes.dtype, len(codes)))
+            self._count(ids)
+        self._file.write(ids.data)
+        self._blocks[-1].append((ids.dtype, len(ids)))
+
+    def _provisional(self, codes: NDArray[np.uint32]) -> NDArray[Any]:
+        ids = self._table[codes]
+        if (ids < 0).any():
+            new = np.unique(codes[ids < 0])
+            self._table[new] = np.arange(len(self.codes), len(self.codes) + len(new))
+            self.codes = np.concatenate([self.codes, new])
+            ids = self._table[codes]
+        return ids.astype(np.min_scalar_type(int(ids.max())))
+
+    def _count(self, ids: NDArray[Any]) -> None:
+        seen = _count_bytes(ids) if ids.dtype == np.uint8 else np.bincount(ids)
+        if len(seen) > len(self._counts):
+            self._counts = np.concatenate([self._counts, np.zeros(len(seen), dtype=np.int64)])
+        self._counts[: len(seen)] += seen
 
     def documents(self) -> Iterator[Iterator[NDArray[Any]]]:
-        """The blocks of each document, read back in order."""
+        """The blocks of each document as provisional ids, in order; `codes` says what they stand for."""
         self._file.seek(0)
         for blocks in self._blocks:
             yield (np.frombuffer(self._file.read(dtype.itemsize * count), dtype) for dtype, count in blocks)
