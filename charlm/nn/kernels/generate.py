@@ -67,19 +67,6 @@ class Packed:
         return sum(tensor.nbytes for tensor in tensors)
 
 
-class _Generation(ctypes.Structure):
-    """`struct generation` of generate.h."""
-
-    _fields_ = [
-        *((name, ctypes.c_long) for name in ("cell", "layers", "hidden", "symbols", "lanes", "steps")),
-        *((name, ctypes.c_long) for name in ("threads", "by_units", "top_k")),
-        *((name, ctypes.c_double) for name in ("temperature", "top_p")),
-        *((name, ctypes.c_void_p) for name in ("rows", "recurrent", "input", "bias", "bias_n")),
-        *((name, ctypes.c_void_p) for name in ("head", "head_bias", "h", "h_next", "c", "noise")),
-        *((name, ctypes.c_void_p) for name in ("ids", "drawn", "logp", "gates", "logits", "weights", "heap")),
-    ]
-
-
 def _panels(weight_RK: Tensor, gates: int, units: int) -> Tensor:
     """[panel][k][gate][unit] of a matrix whose rows are [gate][unit], filled up with zeros."""
     width = weight_RK.shape[1]
@@ -172,7 +159,7 @@ def generate(
         "bias_n": packed.bias_n,
     }
     arrays = {name: _pointers(many) for name, many in {**lists, "h": h, "h_next": h_next, "c": c}.items()}
-    job = _Generation(
+    job = native.Generation(
         cell=packed.code,
         layers=len(state),
         hidden=packed.hidden,

@@ -90,3 +90,9 @@ struct scatter {
 #include "precision.h"
 
 #include "generate.h"
+
+/* The sizes of the structures, by which the caller sees that it was written for this library. */
+long charlm_sizes(void)
+{
+    return (long)(sizeof(struct layer) + 1000 * (sizeof(struct scatter) + 1000 * sizeof(struct generation)));
+}

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from charlm.nn.cells import Cell, GRUCell, LSTMCell, RNNCell
 
-__all__ = ["backward", "call", "fits", "forward", "library", "sum_rows"]
+__all__ = ["Generation", "backward", "call", "fits", "forward", "library", "sum_rows"]
 
 _NAMES: dict[type[Cell], str] = {RNNCell: "rnn", GRUCell: "gru", LSTMCell: "lstm"}
 _SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 _scratch = threading.local()
 
 
-class _Layer(ctypes.Structure):
+class Layer(ctypes.Structure):
     """`struct layer` of native.c."""
 
     _fields_ = [
@@ -35,7 +35,7 @@ class _Layer(ctypes.Structure):
     ]
 
 
-class _Scatter(ctypes.Structure):
+class Scatter(ctypes.Structure):
     """`struct scatter` of native.c."""
 
     _fields_ = [
@@ -47,13 +47,33 @@ class _Scatter(ctypes.Structure):
     ]
 
 
+class Generation(ctypes.Structure):
+    """`struct generation` of generate.h."""
+
+    _fields_ = [
+        *((name, ctypes.c_long) for name in ("cell", "layers", "hidden", "symbols", "lanes", "steps")),
+        *((name, ctypes.c_long) for name in ("threads", "by_units", "top_k")),
+        *((name, ctypes.c_double) for name in ("temperature", "top_p")),
+        *((name, ctypes.c_void_p) for name in ("rows", "recurrent", "input", "bias", "bias_n")),
+        *((name, ctypes.c_void_p) for name in ("head", "head_bias", "h", "h_next", "c", "noise")),
+        *((name, ctypes.c_void_p) for name in ("ids", "drawn", "logp", "gates", "logits", "weights", "heap")),
+    ]
+
+
+def _sizes() -> int:
+    """What `charlm_sizes` of a library returns that was built from the sources beside this file."""
+    first, second, third = (ctypes.sizeof(structure) for structure in (Layer, Scatter, Generation))
+    return first + 1000 * (second + 1000 * third)
+
+
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The compiled kernels beside this file, or None where there are none that run on this machine."""
     for path in sorted(Path(__file__).parent.glob("_native*")):
         try:
             loaded = ctypes.CDLL(str(path))
-            if loaded.charlm_runs_here():
+            loaded.charlm_sizes.restype = ctypes.c_long
+            if loaded.charlm_runs_here() and loaded.charlm_sizes() == _sizes():
                 return loaded
         except (OSError, AttributeError):
             continue
@@ -89,9 +109,9 @@ def _packed(weight_hh: Tensor) -> Tensor:
     return kept
 
 
-def _layer(cell: Cell, weight_hh: Tensor, steps: int, lanes: int) -> _Layer:
+def _layer(cell: Cell, weight_hh: Tensor, steps: int, lanes: int) -> Layer:
     threads = torch.get_num_threads()
-    return _Layer(
+    return Layer(
         steps=steps,
         lanes=lanes,
         hidden=cell.hidden,
@@ -186,7 +206,7 @@ def sum_rows(rows_RW: Tensor, ids_R: Tensor | None, groups: int) -> Tensor:
     """
     sums = rows_RW.new_empty(groups, rows_RW.shape[1])
     assert rows_RW.stride(1) == 1
-    job = _Scatter(
+    job = Scatter(
         count=len(rows_RW),
         width=rows_RW.shape[1],
         stride=rows_RW.stride(0),

@@ -30,8 +30,9 @@ struct team {
     char apart_2[64];
 };
 
-/* Waits until every thread of the team is here. It spins, as the next step is a few microseconds away; when the
-   machine has other things to do it lets go of the core instead of burning the others' time. */
+/* Waits until every thread of the team is here. It spins, as the next step is a few microseconds away. On a machine
+   with other things to do it lets go of the core only after several milliseconds, for whoever yields loses a whole
+   time slice and then keeps the others waiting. */
 static inline void meet(struct team *team)
 {
     if (team->size == 1)
@@ -43,7 +44,7 @@ static inline void meet(struct team *team)
         return;
     }
     for (int spins = 0; __atomic_load_n(&team->round, __ATOMIC_ACQUIRE) == round; spins++)
-        if (spins < 20000)
+        if (spins < 400000)
             spin_pause();
         else
             sched_yield();
