@@ -199,7 +199,9 @@ def read_config(directory: Path) -> dict[str, Any]:
     if not directory.is_dir():
         raise CheckpointError(f"there is no model directory {directory}: name one such as checkpoints/NAME")
     if not (directory / "config.json").exists():
-        raise CheckpointError(f"{directory} is not a model directory (it has no config.json): name one that `charlm train` made")
+        raise CheckpointError(
+            f"{directory} is not a model directory (it has no config.json): name one that `charlm train` made"
+        )
     config = read_json(directory / "config.json", limit=1 << 24)
     if not isinstance(config, dict) or not {"format", "kind", "model", "text"} <= set(config):
         raise CheckpointError(f"{directory}/config.json is not the description of a charlm model")
@@ -209,7 +211,9 @@ def read_config(directory: Path) -> dict[str, Any]:
             "install a newer charlm"
         )
     if config["kind"] not in _READERS:
-        raise CheckpointError(f"{directory} holds a {config['kind']!r}, not a language model ({' or '.join(_READERS)})")
+        raise CheckpointError(
+            f"{directory} holds a {config['kind']!r}, not a language model ({' or '.join(_READERS)})"
+        )
     return config
 
 
@@ -242,14 +246,18 @@ def read_weights(path: Path, model: CharRNN) -> None:
     tensors, _ = read_tensors(path, expected)
     kinds = {tensor.dtype for tensor in tensors.values()}
     if len(kinds) != 1 or not next(iter(kinds)).is_floating_point:
-        raise CheckpointError(f"{path} mixes the types {sorted(map(str, kinds))}: weights have one floating type")
+        raise CheckpointError(
+            f"{path} mixes the types {sorted(map(str, kinds))}: weights have one floating type"
+        )
     if model.config.tied:
         tensors["head.linear.weight"] = tensors["embedding.weight"]
     model.load_state_dict(tensors, assign=True)
     model.tie()
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
     """Writes tensors as one safetensors file, whole or not at all, with a SHA-256 of their content in its header."""
     kept = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     facts = {**(metadata or {}), "charlm": __version__, "sha256": _digest(kept, metadata or {})}
@@ -282,7 +290,9 @@ def read_tensors(
     try:
         with safe_open(str(path), framework="pt", device="cpu") as file:
             if expected is not None:
-                _compare({name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}, expected, path)  # noqa: SIM118
+                _compare(
+                    {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}, expected, path
+                )  # noqa: SIM118
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
             metadata = dict(file.metadata() or {})
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
@@ -307,13 +317,19 @@ def _check_header(path: Path) -> None:
         raise CheckpointError(f"{path} is not a whole weights file (its header is cut off)")
 
 
-def _compare(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], path: Path) -> None:
+def _compare(
+    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], path: Path
+) -> None:
     missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     if missing or extra:
-        raise CheckpointError(f"{path} does not fit its model: missing tensors {missing[:3]}, unknown tensors {extra[:3]}")
+        raise CheckpointError(
+            f"{path} does not fit its model: missing tensors {missing[:3]}, unknown tensors {extra[:3]}"
+        )
     for name, shape in expected.items():
         if found[name] != shape:
-            raise CheckpointError(f"{path} does not fit its model: {name} has shape {found[name]}, not {shape}")
+            raise CheckpointError(
+                f"{path} does not fit its model: {name} has shape {found[name]}, not {shape}"
+            )
 
 
 def newest(root: Path) -> Path:
@@ -325,6 +341,7 @@ def newest(root: Path) -> Path:
         except CharlmError:
             continue  # not a language model of ours
     if not found:
-        raise CheckpointError(f"there is no language model under {root}{os.sep}: train one with `charlm train TEXT`")
+        raise CheckpointError(
+            f"there is no language model under {root}{os.sep}: train one with `charlm train TEXT`"
+        )
     return max(found)[1]
-

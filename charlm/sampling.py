@@ -144,7 +144,9 @@ def generate_streams(
     """
     rule = rule or SamplingRule()
     if length < 1 or streams < 1:
-        raise OptionError(f"generation needs a length and a number of streams of at least 1, not {length} and {streams}")
+        raise OptionError(
+            f"generation needs a length and a number of streams of at least 1, not {length} and {streams}"
+        )
     writers = [_Writer(model.vocab, length, stop) for _ in range(streams)]
     noise, alive = Noise(seed, streams), list(range(streams))
     ids_B, state = _read_prompt(model, prompt, streams)

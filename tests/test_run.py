@@ -39,7 +39,9 @@ class Stop:
 
 def run(directory: Path, stops: list[int], cell: str = "gru") -> Result:
     directory.mkdir()
-    result = start(directory, CORPUS, SPLIT, plan(cell), CPU).train(should_stop=Stop(stops[0]) if stops else lambda: False)
+    result = start(directory, CORPUS, SPLIT, plan(cell), CPU).train(
+        should_stop=Stop(stops[0]) if stops else lambda: False
+    )
     for after in [*stops[1:], 10**9] if stops else []:
         assert result.outcome == "interrupted"
         assert result.evaluation is None
@@ -125,7 +127,9 @@ def test_early_stopping(tmp_path: Path) -> None:
 
 
 def _patient(options: Plan) -> Optimisation:
-    return Optimisation(**{**vars(options.optimisation), "patience": 2, "lr": 0.5, "validations": 100, "warmup": 0})
+    return Optimisation(
+        **{**vars(options.optimisation), "patience": 2, "lr": 0.5, "validations": 100, "warmup": 0}
+    )
 
 
 class Nonsense(Unobserved):
@@ -163,7 +167,14 @@ def test_plans_keep_what_is_given_and_come_back(tmp_path: Path) -> None:
     assert chosen.optimisation.minutes is None
     assert Plan.from_json(json.loads(json.dumps(chosen.to_json()))) == chosen
     assert choose(10**6, CPU, {}).optimisation.minutes is not None
-    for wrong in ({"hidden": 0}, {"layers": -1}, {"dropout": 1.0}, {"lanes": 0}, {"lr": 0.0}, {"max_steps": 0}):
+    for wrong in (
+        {"hidden": 0},
+        {"layers": -1},
+        {"dropout": 1.0},
+        {"lanes": 0},
+        {"lr": 0.0},
+        {"max_steps": 0},
+    ):
         with pytest.raises(OptionError):
             plan(**wrong)
     with pytest.raises(CharlmError, match="not whole"):

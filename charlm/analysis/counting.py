@@ -44,7 +44,9 @@ def tuning_parts(parts: Mapping[str, Spans]) -> tuple[Spans, Spans]:
     return counted[counted[:, 1] > counted[:, 0]], tuned[tuned[:, 1] > tuned[:, 0]]
 
 
-def _parameters(corpus: Corpus, parts: Mapping[str, Spans], smoothing: str, orders: Iterable[int]) -> dict[int, dict[str, Any]]:
+def _parameters(
+    corpus: Corpus, parts: Mapping[str, Spans], smoothing: str, orders: Iterable[int]
+) -> dict[int, dict[str, Any]]:
     if smoothing not in TUNED:
         return {}
     counted, tuned = tuning_parts(parts)

@@ -21,7 +21,17 @@ from charlm.models.rows import Row
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids, Vocab
 
-__all__ = ["Evaluation", "Segments", "evaluate", "lane_segments", "measure", "read_segments", "row_of", "standard_error", "targets_of"]
+__all__ = [
+    "Evaluation",
+    "Segments",
+    "evaluate",
+    "lane_segments",
+    "measure",
+    "read_segments",
+    "row_of",
+    "standard_error",
+    "targets_of",
+]
 
 Segments = NDArray[np.int64]
 """Rows of (start, first target, end): read from start, score from the first target on, end excluded."""
@@ -97,7 +107,9 @@ def lane_segments(spans: Spans, lanes: int = 32, warmup: int = 512) -> Segments:
     for start, end in spans.tolist():
         pieces = max(1, -(-(end - start - 1) // longest))
         edges = np.linspace(start + 1, end, pieces + 1).astype(np.int64).tolist()
-        rows += [(max(start, a - 1 - warmup), a, b) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a]
+        rows += [
+            (max(start, a - 1 - warmup), a, b) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a
+        ]
     return np.array(rows, dtype=np.int64).reshape(-1, 3)
 
 
@@ -212,7 +224,9 @@ def measure(row: Row, targets_N: NDArray[np.int64], vocab: Vocab) -> Evaluation:
     logp_N = row.logp_T[known_N]
     characters = int(vocab.begins_character[targets_N[known_N]].sum())
     if characters == 0:
-        raise TextError("none of the characters to predict is in the model's vocabulary: the model knows another script")
+        raise TextError(
+            "none of the characters to predict is in the model's vocabulary: the model knows another script"
+        )
     impossible = int((~np.isfinite(logp_N)).sum())
     scale = len(logp_N) / characters
     error = standard_error(-logp_N)

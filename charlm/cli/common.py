@@ -13,12 +13,24 @@ import click
 from charlm.text.reading import Reading
 from charlm.text.splits import Split
 
-__all__ = ["echo_json", "finite", "json_option", "note", "progress", "reading_of", "reading_options", "seed_option", "split_option"]
+__all__ = [
+    "echo_json",
+    "finite",
+    "json_option",
+    "note",
+    "progress",
+    "reading_of",
+    "reading_options",
+    "seed_option",
+    "split_option",
+]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON value for programs.")
-seed_option = click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of all chance.")
+seed_option = click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of all chance."
+)
 
 
 class _SplitType(click.ParamType):
@@ -40,7 +52,9 @@ split_option = click.option(
 def reading_options(command: _Command) -> _Command:
     """Adds --encoding, --newlines, --bytes and --vocab-size; `reading_of` makes a `Reading` of them."""
     options = [
-        click.option("--encoding", default="utf-8", show_default=True, help="How the text's bytes spell characters."),
+        click.option(
+            "--encoding", default="utf-8", show_default=True, help="How the text's bytes spell characters."
+        ),
         click.option(
             "--newlines",
             type=click.Choice(["keep", "normalise"]),
@@ -48,9 +62,14 @@ def reading_options(command: _Command) -> _Command:
             show_default=True,
             help="Keep Windows line ends as they are, or make them line feeds.",
         ),
-        click.option("--bytes", "as_bytes", is_flag=True, help="Take the file as raw bytes, whatever is in it."),
         click.option(
-            "--vocab-size", type=int, metavar="N", help="Keep the N most frequent characters, spell the others in bytes."
+            "--bytes", "as_bytes", is_flag=True, help="Take the file as raw bytes, whatever is in it."
+        ),
+        click.option(
+            "--vocab-size",
+            type=int,
+            metavar="N",
+            help="Keep the N most frequent characters, spell the others in bytes.",
         ),
     ]
     for option in reversed(options):
@@ -83,5 +102,12 @@ def progress(total: int | None, what: str, unit: str = "it", **options: Any) -> 
     from tqdm import tqdm
 
     return tqdm(
-        total=total, desc=what, unit=unit, file=sys.stderr, disable=not sys.stderr.isatty(), delay=2, leave=False, **options
+        total=total,
+        desc=what,
+        unit=unit,
+        file=sys.stderr,
+        disable=not sys.stderr.isatty(),
+        delay=2,
+        leave=False,
+        **options,
     )

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from charlm.cli.common import echo_json, json_option, note, progress, reading_of, reading_options, split_option
+from charlm.cli.common import (
+    echo_json,
+    json_option,
+    note,
+    progress,
+    reading_of,
+    reading_options,
+    split_option,
+)
 from charlm.cli.ngram import SMOOTHINGS
 from charlm.errors import CharlmError, OptionError
 from charlm.files import free_name
@@ -59,40 +67,54 @@ class _Orders(click.ParamType):
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
 @json_option
 def compare_command(
-    text: str, models: tuple[str, ...], orders: list[int], smoothings: tuple[str, ...], split: Any, **options: Any
+    text: str,
+    models: tuple[str, ...],
+    orders: list[int],
+    smoothings: tuple[str, ...],
+    split: Any,
+    **options: Any,
 ) -> None:
     """Compare n-gram models with networks on the held-out part of TEXT.
 
     With no MODEL, every network under checkpoints/ that was trained on this text with this split is taken.
     """
     from charlm.analysis.compare import compare, summary
-    from charlm.analysis.counting import counted_rows
     from charlm.analysis.evaluate import targets_of
+    from charlm.report.picture import check_picture
     from charlm.text.corpus import read_corpus
     from charlm.text.splits import Split, count_targets
 
+    if options["plot"] is not None:
+        check_picture(Path(options["plot"]))
     reading = reading_of(*(options[name] for name in ("encoding", "newlines", "as_bytes", "vocab_size")))
     corpus = read_corpus([text], reading)
     networks = [_open(name, options["device"]) for name in models]
     split = split or next((n.text.split for n in networks if n.text.sha256 == corpus.sha256), None)
     split = split or Split.default(len(corpus))
-    parts = corpus.parts(split)
-    part = "test" if count_targets(parts["test"]) else "valid"
+    part = "test" if count_targets(corpus.parts(split)["test"]) else "valid"
     held = corpus.part(split, part)
     networks = networks or _known(corpus, split, options["device"])
     for network in networks:
         _refuse_overlap(network, corpus, split, part)
-    rows: list[Row] = []
-    total = len(set(smoothings)) * len(orders)
-    with progress(total, "counting", "model") as bar:
-        for row in counted_rows(corpus, parts, held, orders=orders, smoothings=dict.fromkeys(smoothings)):
-            rows.append(row)
-            bar.update()
+    rows = _counted(corpus, split, held, orders, list(dict.fromkeys(smoothings)))
     rows += [_network_row(network, text, held, corpus) for network in networks]
     lines = compare(rows, targets_of(corpus.ids, held), corpus.vocab)
     _show(lines, corpus, split, part, summary(lines), options["as_json"])
     if options["plot"] is not None:
         _plot(lines, Path(options["plot"]), f"{corpus.title}, {part} part, split {split}")
+
+
+def _counted(
+    corpus: Corpus, split: Split, held: Spans, orders: list[int], smoothings: list[str]
+) -> list[Row]:
+    from charlm.analysis.counting import counted_rows
+
+    rows = []
+    with progress(len(smoothings) * len(orders), "counting", "model") as bar:
+        for row in counted_rows(corpus, corpus.parts(split), held, orders=orders, smoothings=smoothings):
+            rows.append(row)
+            bar.update()
+    return rows
 
 
 def _open(directory: str, device: str) -> Checkpoint:
@@ -113,7 +135,9 @@ def _known(corpus: Corpus, split: Split, device: str) -> list[Checkpoint]:
             if config["kind"] == "ngram" or facts.sha256 != corpus.sha256:
                 continue
             if str(facts.split) != str(split) or facts.reading != corpus.reading:
-                note(f"{path.parent} is left out: it was trained with split {facts.split}, this table is for {split}")
+                note(
+                    f"{path.parent} is left out: it was trained with split {facts.split}, this table is for {split}"
+                )
                 continue
             found.append(_open(str(path.parent), device))
         except CharlmError as error:
@@ -129,7 +153,9 @@ def _refuse_overlap(network: Checkpoint, corpus: Corpus, split: Split, part: str
         note(f"{network.name} was made from another text ({', '.join(network.text.names)})")
         return
     if network.text.reading != corpus.reading:
-        raise OptionError(f"{network.name} read this text otherwise ({network.text.reading}): give the same reading options")
+        raise OptionError(
+            f"{network.name} read this text otherwise ({network.text.reading}): give the same reading options"
+        )
     seen = overlap(corpus.parts(network.text.split)["train"], corpus.parts(split)[part])
     if seen:
         raise OptionError(
@@ -148,7 +174,9 @@ def _network_row(network: Checkpoint, text: str, held: Spans, corpus: Corpus) ->
     model = network.model
     seen = corpus if model.vocab == corpus.vocab else read_corpus([text], corpus.reading, vocab=model.vocab)
     if len(seen) != len(corpus):
-        raise OptionError(f"{network.name} spells characters otherwise than this table: its figures cannot stand in it")
+        raise OptionError(
+            f"{network.name} spells characters otherwise than this table: its figures cannot stand in it"
+        )
     begun = time.perf_counter()
     with progress(count_targets(held), f"reading with {network.name}", "char") as bar:
         row = row_of(
@@ -167,7 +195,9 @@ def _network_row(network: Checkpoint, text: str, held: Spans, corpus: Corpus) ->
     return replace(row, seconds=time.perf_counter() - begun)
 
 
-def _show(lines: Sequence[Compared], corpus: Corpus, split: Split, part: str, sentence: str, as_json: bool) -> None:
+def _show(
+    lines: Sequence[Compared], corpus: Corpus, split: Split, part: str, sentence: str, as_json: bool
+) -> None:
     targets = lines[0].evaluation.targets
     if as_json:
         head = {"text": corpus.title, "split": str(split), "part": part, "targets": targets}
@@ -176,6 +206,7 @@ def _show(lines: Sequence[Compared], corpus: Corpus, split: Split, part: str, se
     click.echo(f"{corpus.title}, {part} part of split {split}: {targets:,} targets; nats a character\n")
     unsmoothed = [line for line in lines if line.row.smoothing == "none"]
     if unsmoothed:
+        click.echo(_LEGEND)
         _table(_UNSMOOTHED, [_unsmoothed(line) for line in unsmoothed])
         click.echo()
     _table(_FINITE, [_finite(line) for line in lines if line.row.smoothing != "none"])
@@ -185,10 +216,12 @@ def _show(lines: Sequence[Compared], corpus: Corpus, split: Split, part: str, se
 
 
 _UNSMOOTHED = (
-    "maximum likelihood", "n-grams", "perplexity", "covered %", "unseen history", "unseen next", "on covered",
-    "network there", "on training text", "right %", "MB", "s",
+    "order", "n-grams", "perplex.", "cover %", "no hist", "no next", "nats*", "net*", "train", "right %", "MB", "s",
 )  # fmt: skip
-_FINITE = ("model", "size", "nats", "±", "bits", "perplexity", "right %", "on training text", "MB", "s")
+_LEGEND = """maximum likelihood, unsmoothed. cover: share of targets with a probability above 0; no hist, no next: targets
+whose history was never counted, or that never followed it; nats*, net*: on the covered targets, by counting and
+by the best network; train: on the training text"""
+_FINITE = ("model", "size", "nats", "±", "bits", "perplex.", "train", "right %", "MB", "s")
 
 
 def _number(value: float | None, digits: int = 4) -> str:
@@ -199,7 +232,7 @@ def _unsmoothed(line: Compared) -> list[str]:
     row, figures = line.row, line.evaluation
     there = [value for value in line.network_covered_nats.values() if value is not None]
     return [
-        f"order {row.order}",
+        f"{row.order}",
         f"{row.ngrams or 0:,}",
         "infinite" if figures.zero_probability_targets else f"{figures.perplexity:.4f}",
         f"{100 * line.coverage:.2f}",
@@ -232,7 +265,10 @@ def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> None:
     """Columns as wide as they need, the first to the left and the others to the right."""
     widths = [max(len(row[i]) for row in (head, *body)) for i in range(len(head))]
     for row in (head, *body):
-        cells = [cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))]
+        cells = [
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
         click.echo("  ".join(cells).rstrip())
 
 

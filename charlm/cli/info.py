@@ -31,7 +31,10 @@ def info_command(model: str, as_json: bool) -> None:
 def _facts(config: dict[str, Any], symbols: int, size: int) -> list[tuple[str, str]]:
     text, result = config["text"], config.get("result")
     facts = [
-        ("kind", f"{config['kind']}, format {config['format']}, written by charlm {config.get('charlm', '?')}"),
+        (
+            "kind",
+            f"{config['kind']}, format {config['format']}, written by charlm {config.get('charlm', '?')}",
+        ),
         ("updated", str(config.get("updated", "?"))),
         ("model", ", ".join(f"{name} {value}" for name, value in config["model"].items())),
         ("text", f"{', '.join(text['names'])}: {text['characters']:,} symbols, {symbols} different"),
@@ -40,12 +43,20 @@ def _facts(config: dict[str, Any], symbols: int, size: int) -> list[tuple[str, s
     ]
     if "training" in config:
         training = config["training"]
-        facts.append(("training", f"{training['lanes']} lanes of {training['window']} steps, backend {training['backend']}"))
+        facts.append(
+            (
+                "training",
+                f"{training['lanes']} lanes of {training['window']} steps, backend {training['backend']}",
+            )
+        )
         chosen = {name: value for name, value in training["optimisation"].items() if value is not None}
         facts.append(("", ", ".join(f"{name} {value}" for name, value in chosen.items())))
     if result is not None and result.get("nats") is not None:
         facts.append(
-            ("result", f"{result['nats']:.6f} nats, perplexity {result['perplexity']:.4f} on the {result['part']} part")
+            (
+                "result",
+                f"{result['nats']:.6f} nats, perplexity {result['perplexity']:.4f} on the {result['part']} part",
+            )
         )
     facts.append(("on disk", f"{size:,} bytes"))
     return facts

@@ -44,7 +44,9 @@ class _LazyGroup(click.Group):
             formatter.write_dl(list(_COMMANDS.items()))
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name="charlm")
 def cli() -> None:
     """Character-level language models: count, train, generate, score and compare."""
@@ -81,6 +83,9 @@ def _run() -> int:
         click.echo(f"charlm: {error}", err=True)
         return 2
     except MemoryError:
-        click.echo("charlm: out of memory: take a shorter text, a smaller --hidden or a smaller --batch-size", err=True)
+        click.echo(
+            "charlm: out of memory: take a shorter text, a smaller --hidden or a smaller --batch-size",
+            err=True,
+        )
         return 1
     return result if isinstance(result, int) else 0

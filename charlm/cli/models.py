@@ -20,11 +20,12 @@ def open_model(directory: str | Path, device: str = "auto") -> Checkpoint:
     """A language model ready to read and generate, run the fastest way for one stream."""
     from charlm.checkpoint import load
     from charlm.models.rnn import CharRNN
+    from charlm.nn.kernels.choose import for_reading
     from charlm.training.recipe import pick_device
 
     checkpoint = load(directory, device=pick_device(device))
     if isinstance(checkpoint.model, CharRNN):
-        checkpoint.model.stack.backend = "torch"
+        checkpoint.model.stack.backend = for_reading(checkpoint.model.device)
     return checkpoint
 
 
@@ -73,7 +74,9 @@ def held_out(checkpoint: Checkpoint, texts: list[str], part: str | None) -> Held
     if part is None:
         part = "test" if count_targets(corpus.parts(split)["test"]) else "valid"
         if not count_targets(corpus.parts(split)[part]):
-            raise OptionError(f"{checkpoint.name} was made from all of {corpus.title}: name --split-part train, or another text")
+            raise OptionError(
+                f"{checkpoint.name} was made from all of {corpus.title}: name --split-part train, or another text"
+            )
     return HeldOut(corpus=corpus, split=split, part=part, spans=corpus.part(split, part))
 
 

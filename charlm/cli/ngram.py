@@ -16,7 +16,9 @@ SMOOTHINGS = ["none", "add-k", "uniform-mix", "witten-bell", "kneser-ney"]
 
 @click.command("ngram")
 @click.argument("texts", nargs=-1, required=True, metavar="TEXT...")
-@click.option("--order", type=int, default=4, show_default=True, metavar="N", help="Characters of history, 0 to 32.")
+@click.option(
+    "--order", type=int, default=4, show_default=True, metavar="N", help="Characters of history, 0 to 32."
+)
 @click.option(
     "--smoothing",
     type=click.Choice(SMOOTHINGS),
@@ -29,7 +31,13 @@ SMOOTHINGS = ["none", "add-k", "uniform-mix", "witten-bell", "kneser-ney"]
 @click.option("--arpa", metavar="FILE", help="Also write the model as an ARPA file that other tools read.")
 @click.option("--out", metavar="DIR", help="Where the model is kept.  [default: checkpoints/NAME]")
 def ngram_command(
-    texts: tuple[str, ...], order: int, smoothing: str, split: Any, arpa: str | None, out: str | None, **reading: Any
+    texts: tuple[str, ...],
+    order: int,
+    smoothing: str,
+    split: Any,
+    arpa: str | None,
+    out: str | None,
+    **reading: Any,
 ) -> None:
     """Count an n-gram model of TEXT (files, a directory of files, or - for standard input)."""
     from charlm.analysis.counting import count

@@ -35,16 +35,25 @@ _NETWORK = ("model", "layers", "hidden", "embedding", "dropout", "lanes", "windo
 @click.option("--model", type=click.Choice(["lstm", "gru", "rnn"]), help="Kind of recurrent cell.")
 @click.option("--layers", type=int, metavar="N", help="Recurrent layers.")
 @click.option("--hidden", type=int, metavar="N", help="Units in each layer.")
-@click.option("--embedding", type=int, metavar="N", help="Width of a character embedding; 0 is one-hot input.")
+@click.option(
+    "--embedding", type=int, metavar="N", help="Width of a character embedding; 0 is one-hot input."
+)
 @click.option("--dropout", type=float, metavar="P", help="Between the layers and before the output.")
 @click.option("--seq-length", "window", type=int, metavar="T", help="Steps between two truncations.")
-@click.option("--batch-size", "lanes", type=int, metavar="B", help="Pieces of the text that are read side by side.")
+@click.option(
+    "--batch-size", "lanes", type=int, metavar="B", help="Pieces of the text that are read side by side."
+)
 @click.option("--lr", type=float, metavar="R", help="Peak learning rate.")
 @click.option("--epochs", type=float, metavar="E", help="Stop after so many passes over the training part.")
 @click.option("--max-steps", type=int, metavar="N", help="Stop after so many steps.")
 @click.option("--minutes", type=float, metavar="M", help="Take so long for training and its validations.")
 @click.option(
-    "--save-every", type=float, default=300, show_default=True, metavar="SECONDS", help="Time between saved states."
+    "--save-every",
+    type=float,
+    default=300,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time between saved states.",
 )
 @split_option
 @click.option("--valid", metavar="FILE", help="Validate on this file instead of a part of TEXT.")
@@ -52,14 +61,18 @@ _NETWORK = ("model", "layers", "hidden", "embedding", "dropout", "lanes", "windo
 @reading_options
 @click.option("--init-from", metavar="DIR", help="Start from the weights of this model.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Seed of all chance.  [default: 0]")
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps", help="Where to train.")
+@click.option(
+    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps", help="Where to train."
+)
 @click.option(
     "--backend",
     type=click.Choice(["auto", "reference", "fused", "torch"]),
     help="How layers are run; auto times them and keeps the fastest.  [default: auto]",
 )
 @click.option("--out", metavar="DIR", help="Where the run is kept.  [default: checkpoints/NAME]")
-@click.option("--resume", metavar="DIR", help="Go on with this run; a new --epochs, --max-steps or --minutes is taken.")
+@click.option(
+    "--resume", metavar="DIR", help="Go on with this run; a new --epochs, --max-steps or --minutes is taken."
+)
 def train_command(texts: tuple[str, ...], resume: str | None, out: str | None, **options: Any) -> int:
     """Train a recurrent language model on TEXT (files, a directory of files, or - for standard input).
 
@@ -71,7 +84,9 @@ def train_command(texts: tuple[str, ...], resume: str | None, out: str | None, *
     if resume is not None:
         return _resume(Path(resume), texts, out, device, options)
     if not texts:
-        raise OptionError("name a text to train on, such as data/shakespeare.txt, or a run to go on with: --resume DIR")
+        raise OptionError(
+            "name a text to train on, such as data/shakespeare.txt, or a run to go on with: --resume DIR"
+        )
     corpus, split = _read(texts, options)
     plan, weights = _plan(corpus, split, device, options)
     directory = _directory(out, texts[0], plan.network.model)
@@ -82,7 +97,9 @@ def train_command(texts: tuple[str, ...], resume: str | None, out: str | None, *
         if weights is not None:
             run.model.load_state_dict(weights)
         note(f"{corpus.title}: {len(corpus):,} characters, {len(corpus.vocab)} symbols, split {split}")
-        note(f"{run.plan.line()} on {device}, backend {run.plan.backend}, {run.model.parameter_count:,} weights")
+        note(
+            f"{run.plan.line()} on {device}, backend {run.plan.backend}, {run.model.parameter_count:,} weights"
+        )
         return _train(run, options["save_every"])
 
 
@@ -139,7 +156,9 @@ def _plan(corpus: Corpus, split: Split, device: torch.device, options: dict[str,
     model = _model_to_start_from(options["init_from"], corpus.reading)
     for name in ("model", "layers", "hidden", "embedding"):
         if given[name] not in (None, getattr(model.config, name)):
-            raise OptionError(f"--{name} {given[name]} does not fit the weights of --init-from, which have {getattr(model.config, name)}")
+            raise OptionError(
+                f"--{name} {given[name]} does not fit the weights of --init-from, which have {getattr(model.config, name)}"
+            )
         given[name] = getattr(model.config, name)
     plan = choose(count_targets(corpus.parts(split)["train"]), device, given)
     network = replace(model.config, dropout=plan.network.dropout)
@@ -155,16 +174,24 @@ def _directory(out: str | None, text: str, model: str) -> Path:
     return directory
 
 
-def _resume(directory: Path, texts: tuple[str, ...], out: str | None, device: torch.device, options: dict[str, Any]) -> int:
+def _resume(
+    directory: Path, texts: tuple[str, ...], out: str | None, device: torch.device, options: dict[str, Any]
+) -> int:
     from charlm.checkpoint import TextFacts, read_config
     from charlm.text.corpus import read_corpus
     from charlm.training.run import resume
 
-    fixed = [name for name in (*_NETWORK, "split", "valid", "test", "init_from", "backend") if options[name] is not None]
+    fixed = [
+        name
+        for name in (*_NETWORK, "split", "valid", "test", "init_from", "backend")
+        if options[name] is not None
+    ]
     if fixed or out is not None:
         names = {"lanes": "batch-size", "window": "seq-length", "init_from": "init-from"}
         name = names.get(fixed[0], fixed[0]) if fixed else "out"
-        raise OptionError(f"--{name} cannot be changed in a run that goes on: start a new run, with --init-from if wanted")
+        raise OptionError(
+            f"--{name} cannot be changed in a run that goes on: start a new run, with --init-from if wanted"
+        )
     facts = TextFacts.from_json(read_config(directory)["text"])
     corpus = read_corpus(list(texts or facts.names), facts.reading)
     budget = {name: options[name] for name in _BUDGET if options[name] is not None}
@@ -180,7 +207,9 @@ def _train(run: Run, save_every: float) -> int:
 
     watch = _watcher(run)
     with _interruptible() as stopped:
-        result = run.train(observer=watch, save_every=save_every, should_stop=stopped, progress=watch.measuring)
+        result = run.train(
+            observer=watch, save_every=save_every, should_stop=stopped, progress=watch.measuring
+        )
     watch.close()
     if (run.directory / "metrics.jsonl").exists():
         draw_curve(run.directory / "metrics.jsonl", run.directory / "curve.png", title=run.directory.name)
@@ -245,7 +274,9 @@ def _watcher(run: Run) -> Any:
         def _first(self, loss: float) -> None:
             expected = math.log(len(run.corpus.vocab))
             if abs(loss - expected) > 1 and run.model.training and not math.isnan(loss):
-                self.on_note(f"the first loss is {loss:.3f}; untrained weights would give ln V = {expected:.3f}")
+                self.on_note(
+                    f"the first loss is {loss:.3f}; untrained weights would give ln V = {expected:.3f}"
+                )
 
         def on_validation(self, report: ValidationReport) -> None:
             done = report.progress

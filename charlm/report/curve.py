@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from charlm.errors import CharlmError
+from charlm.report.picture import save_figure
 
-__all__ = ["draw_curve", "read_metrics", "save_figure"]
-
-_FORMATS = ("png", "svg", "pdf")
+__all__ = ["draw_curve", "read_metrics"]
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -43,7 +42,11 @@ def draw_curve(metrics: Path, picture: Path, *, title: str = "") -> None:
         points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
         if points:
             axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
-    best = min((row for row in rows if row.get("valid_nats") is not None), key=lambda r: r["valid_nats"], default=None)
+    best = min(
+        (row for row in rows if row.get("valid_nats") is not None),
+        key=lambda r: r["valid_nats"],
+        default=None,
+    )
     if best is not None:
         axes.annotate(
             f"best {best['valid_nats']:.4f}",
@@ -56,13 +59,3 @@ def draw_curve(metrics: Path, picture: Path, *, title: str = "") -> None:
     axes.grid(alpha=0.3)
     axes.legend()
     save_figure(figure, picture)
-
-
-def save_figure(figure: Any, picture: Path) -> None:
-    """Writes a matplotlib figure, whole or not at all, in the format that the name ends with."""
-    from charlm.files import write_with
-
-    format = picture.suffix.lower().removeprefix(".")
-    if format not in _FORMATS:
-        raise CharlmError(f"a picture's name ends in .{', .'.join(_FORMATS)}, not in {picture.suffix or 'nothing'!r}")
-    write_with(picture, lambda file: figure.savefig(file, format=format, dpi=150))

@@ -50,8 +50,15 @@ class Corpus:
         return len(self.vocab.characters) + 10 if self.vocab.byte_fallback else None
 
     def parts(self, split: Split) -> dict[str, Spans]:
-        """The spans of train, valid and test; see `Split.parts`."""
-        return split.parts(self.ids, self.documents, self.newline)
+        """The spans of train, valid and test; see `Split.parts`. A text too short for its split is refused."""
+        parts = split.parts(self.ids, self.documents, self.newline)
+        for name, share in zip(PARTS, split.shares, strict=True):
+            if share and not count_targets(parts[name]):
+                raise TextError(
+                    f"{self.title} is too short for the split {split}: its {name} part has no character to predict "
+                    f"({len(self):,} characters in all); use a longer text or another --split"
+                )
+        return parts
 
     def part(self, split: Split, name: str) -> Spans:
         """The spans of one part, or of every document for `all`; a part without a target is refused."""
@@ -60,8 +67,7 @@ class Corpus:
         spans = self.documents if name == "all" else self.parts(split)[name]
         if count_targets(spans) == 0:
             raise TextError(
-                f"the {name} part of {self.title} under the split {split} has no character to predict "
-                f"({len(self):,} characters in all): use a longer text or another --split"
+                f"the split {split} gives {self.title} no {name} part: name another part or another --split"
             )
         return spans
 

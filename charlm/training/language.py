@@ -64,7 +64,10 @@ class LanguageObjective(Objective):
 
     def carried(self) -> dict[str, Tensor]:
         """The hidden state of every lane, and the generator of the dropout masks."""
-        return {**{f"state/{name}": tensor for name, tensor in self.state.items()}, "dropout": self.generator.get_state()}
+        return {
+            **{f"state/{name}": tensor for name, tensor in self.state.items()},
+            "dropout": self.generator.get_state(),
+        }
 
     def forget(self) -> None:
         """Sets every lane's state to zero."""

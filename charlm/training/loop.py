@@ -19,7 +19,17 @@ from torch import Tensor, nn
 from charlm.errors import CharlmError, OptionError
 from charlm.nn.schedule import Schedule
 
-__all__ = ["Keeper", "Loop", "Objective", "Observer", "Optimisation", "Progress", "StepReport", "Unobserved", "ValidationReport"]
+__all__ = [
+    "Keeper",
+    "Loop",
+    "Objective",
+    "Observer",
+    "Optimisation",
+    "Progress",
+    "StepReport",
+    "Unobserved",
+    "ValidationReport",
+]
 
 Outcome = Literal["finished", "no improvement", "interrupted", "diverged"]
 
@@ -63,8 +73,16 @@ class Optimisation:
                 raise OptionError(f"--{name.replace('_', '-')} is above 0 and finite, not {value}")
         if self.epochs is None and self.max_steps is None and self.minutes is None:
             raise OptionError("training needs an end: give epochs, max_steps or minutes")
-        if self.clip <= 0 or self.warmup < 0 or self.patience < 0 or self.validations < 1 or self.weight_decay < 0:
-            raise OptionError("clip and validations are above 0; warmup, patience and weight_decay are not negative")
+        if (
+            self.clip <= 0
+            or self.warmup < 0
+            or self.patience < 0
+            or self.validations < 1
+            or self.weight_decay < 0
+        ):
+            raise OptionError(
+                "clip and validations are above 0; warmup, patience and weight_decay are not negative"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """A value for `config.json`; `from_json` reads it back."""
@@ -316,7 +334,9 @@ class Loop:
 
     def _schedule(self) -> Schedule:
         options = self.options
-        return Schedule(peak=options.lr, warmup=options.warmup, total=self.progress.total, final=options.lr_final)
+        return Schedule(
+            peak=options.lr, warmup=options.warmup, total=self.progress.total, final=options.lr_final
+        )
 
     # -- the budget -------------------------------------------------------------------------------------------
 
@@ -400,7 +420,12 @@ class Loop:
         self._keep(train, valid, lr, improved)
         self.observer.on_validation(
             ValidationReport(
-                progress=progress, train=train, valid=valid, lr=lr, improved=improved, seconds=time.perf_counter() - begun
+                progress=progress,
+                train=train,
+                valid=valid,
+                lr=lr,
+                improved=improved,
+                seconds=time.perf_counter() - begun,
             )
         )
         return not (options.patience and progress.since_best >= options.patience)
@@ -410,7 +435,13 @@ class Loop:
             return
         progress = self.progress
         epoch = progress.step / self.objective.steps_per_epoch
-        row = {"step": progress.step, "epoch": round(epoch, 6), "train_nats": train, "valid_nats": _finite(valid), "lr": lr}
+        row = {
+            "step": progress.step,
+            "epoch": round(epoch, 6),
+            "train_nats": train,
+            "valid_nats": _finite(valid),
+            "lr": lr,
+        }
         self.keeper.metrics({**row, "skipped": progress.skipped, "seconds": round(progress.seconds, 3)})
         if improved:
             self.keeper.best(self)
@@ -457,7 +488,9 @@ class Loop:
         """Takes back what `snapshot` gave, onto whatever device the module is on."""
         module = self.objective.module
         parameters = dict(module.named_parameters())
-        if {name for name in tensors if name.startswith("weights/")} != {f"weights/{name}" for name in parameters}:
+        if {name for name in tensors if name.startswith("weights/")} != {
+            f"weights/{name}" for name in parameters
+        }:
             raise CharlmError("the saved state belongs to a network of another shape")
         with torch.no_grad():
             for name, parameter in parameters.items():
@@ -467,11 +500,15 @@ class Loop:
                 _, slot, name = key.split("/", 2)
                 self.optimizer.state[parameters[name]][slot] = tensor.clone().to(parameters[name].device)
         self._good = _under(tensors, "good/", parameters)
-        self.objective.restore({key.removeprefix("carried/"): t for key, t in tensors.items() if key.startswith("carried/")})
+        self.objective.restore(
+            {key.removeprefix("carried/"): t for key, t in tensors.items() if key.startswith("carried/")}
+        )
         self.progress = Progress.from_json(progress)
 
 
-def _under(tensors: Mapping[str, Tensor], prefix: str, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+def _under(
+    tensors: Mapping[str, Tensor], prefix: str, parameters: Mapping[str, nn.Parameter]
+) -> dict[str, Tensor]:
     names = [key.removeprefix(prefix) for key in tensors if key.startswith(prefix)]
     return {name: tensors[prefix + name].clone().to(parameters[name].device) for name in names}
 

@@ -70,7 +70,10 @@ class Plan:
     def line(self) -> str:
         """The choice in one line."""
         net, opt = self.network, self.optimisation
-        budget = [f"{opt.minutes:g} minutes" if opt.minutes else "", f"{opt.epochs:g} epochs" if opt.epochs else ""]
+        budget = [
+            f"{opt.minutes:g} minutes" if opt.minutes else "",
+            f"{opt.epochs:g} epochs" if opt.epochs else "",
+        ]
         budget.append(f"{opt.max_steps:,} steps" if opt.max_steps else "")
         parts = [
             f"{net.model} {net.layers}x{net.hidden}",
@@ -139,10 +142,23 @@ def _by_budget(characters: int, device: torch.device, asked: Mapping[str, Any]) 
     """What suits the time and the size of the text."""
     minutes = asked.get("minutes")
     small = characters < 500_000
-    values: dict[str, Any] = {"model": "gru", "layers": 1, "lanes": 32, "window": 64, "lr": 4e-3, "warmup": 50}
+    values: dict[str, Any] = {
+        "model": "gru",
+        "layers": 1,
+        "lanes": 32,
+        "window": 64,
+        "lr": 4e-3,
+        "warmup": 50,
+    }
     values |= {"hidden": 256, "dropout": 0.1}
     if device.type == "cuda":
-        values |= {"model": "lstm", "layers": 2, "hidden": 512, "dropout": 0.3 if not small else 0.5, "lanes": 64}
+        values |= {
+            "model": "lstm",
+            "layers": 2,
+            "hidden": 512,
+            "dropout": 0.3 if not small else 0.5,
+            "lanes": 64,
+        }
     elif minutes is not None and minutes <= 1:
         values |= {"lanes": 16, "window": 32, "dropout": 0.0, "lr": 5e-3}
     if small:

@@ -1,12 +1,12 @@
 """A run: a model, a text and a plan, kept in a directory from which it can be sampled, evaluated and resumed.
 
-    config.json             what it is, what it was made from, how, and the figure it ended with
-    vocab.json              the symbols
-    best.safetensors        the weights with the lowest validation loss
-    last.safetensors        the weights of the last state
-    state-STEP.safetensors  everything of one moment, the two newest
-    metrics.jsonl           the learning curve
-    LOCK                    while a process writes
+config.json             what it is, what it was made from, how, and the figure it ended with
+vocab.json              the symbols
+best.safetensors        the weights with the lowest validation loss
+last.safetensors        the weights of the last state
+state-STEP.safetensors  everything of one moment, the two newest
+metrics.jsonl           the learning curve
+LOCK                    while a process writes
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from charlm.checkpoint import Checkpoint, TextFacts, load, read_tensors, write_c
 from charlm.errors import CharlmError, CheckpointError, OptionError, TextError
 from charlm.files import lock, read_json, write_bytes, write_json
 from charlm.models.rnn import CharRNN
-from charlm.nn.kernels.choose import fastest
+from charlm.nn.kernels.choose import fastest, for_reading
 from charlm.text.corpus import Corpus
 from charlm.text.lanes import Lanes
 from charlm.text.splits import Split, count_targets
@@ -87,7 +87,9 @@ class _Directory(Keeper):
 
 def _states(directory: Path) -> list[Path]:
     """The saved states, the newest first."""
-    found = [path for path in directory.glob("state-*.safetensors") if path.stem.removeprefix("state-").isdecimal()]
+    found = [
+        path for path in directory.glob("state-*.safetensors") if path.stem.removeprefix("state-").isdecimal()
+    ]
     return sorted(found, key=lambda path: int(path.stem.removeprefix("state-")), reverse=True)
 
 
@@ -133,7 +135,9 @@ class Run:
             seed=self.plan.optimisation.seed,
         )
         valid = self.parts["valid"] if count_targets(self.parts["valid"]) else self.parts["train"]
-        objective = LanguageObjective(self.model, lanes, self.corpus.ids, valid, seed=self.plan.optimisation.seed)
+        objective = LanguageObjective(
+            self.model, lanes, self.corpus.ids, valid, seed=self.plan.optimisation.seed
+        )
         loop = Loop(
             objective,
             self.plan.optimisation,
@@ -157,6 +161,7 @@ class Run:
         self.model.eval()
         if not count_targets(self.parts[part]):
             return None
+        self.model.stack.backend = for_reading(self.model.device)
         evaluation = evaluate(self.model, self.corpus.ids, self.parts[part], progress=progress)
         self.describe(result={**evaluation.to_json(), "split": str(self.split), "part": part})
         return evaluation
@@ -164,7 +169,9 @@ class Run:
     def describe(self, **more: Any) -> None:
         """Writes `config.json`; `more` are further values."""
         training = self.plan.to_json()
-        write_config(self.directory, "rnn", self.plan.network.to_json(), self.facts, training=training, **more)
+        write_config(
+            self.directory, "rnn", self.plan.network.to_json(), self.facts, training=training, **more
+        )
 
 
 def start(directory: Path, corpus: Corpus, split: Split, plan: Plan, device: torch.device) -> Run:
@@ -175,12 +182,15 @@ def start(directory: Path, corpus: Corpus, split: Split, plan: Plan, device: tor
     """
     parts = corpus.parts(split)
     if not count_targets(parts["train"]):
-        raise TextError(f"the training part of {corpus.title} has no character to predict: use a longer text or --split")
+        raise TextError(
+            f"the training part of {corpus.title} has no character to predict: use a longer text or --split"
+        )
     model = CharRNN(corpus.vocab, plan.network)
     model.reset_parameters(torch.Generator().manual_seed(plan.optimisation.seed))
     model.to(device)
     if plan.backend == "auto":
-        plan = replace(plan, backend=fastest(model.stack, plan.window, plan.lanes))
+        table = None if model.embedding is None else model.embedding.weight
+        plan = replace(plan, backend=fastest(model.stack, plan.window, plan.lanes, table=table))
     model.stack.backend = plan.backend
     write_json(directory / "vocab.json", corpus.vocab.to_json())
     for name in ("best", "last"):
@@ -190,7 +200,9 @@ def start(directory: Path, corpus: Corpus, split: Split, plan: Plan, device: tor
     return run
 
 
-def resume(directory: Path, corpus: Corpus, device: torch.device, *, budget: dict[str, Any] | None = None) -> Run:
+def resume(
+    directory: Path, corpus: Corpus, device: torch.device, *, budget: dict[str, Any] | None = None
+) -> Run:
     """The run in a directory, at its newest whole state; call under `files.lock`.
 
     Args:
@@ -242,7 +254,9 @@ def _forget_after(directory: Path, step: int, tensors: dict[str, torch.Tensor]) 
     if metrics.exists():
         kept = [line for line in metrics.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
         write_bytes(metrics, "".join(line + "\n" for line in kept).encode())
-    good = {name.removeprefix("good/"): tensor for name, tensor in tensors.items() if name.startswith("good/")}
+    good = {
+        name.removeprefix("good/"): tensor for name, tensor in tensors.items() if name.startswith("good/")
+    }
     if good:
         write_tensors(directory / "best.safetensors", good)
 

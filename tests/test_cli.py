@@ -1,0 +1,278 @@
+"""The command line as a newcomer uses it, right and wrong."""
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from charlm.cli.main import main
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def charlm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs the command line in an empty directory: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["charlm", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = capsys.readouterr()
+        assert isinstance(end.value.code, int)
+        return end.value.code, out, err
+
+    return run
+
+
+QUICK = ("--model", "gru", "--hidden", 12, "--max-steps", 30, "--batch-size", 4, "--seq-length", 16)
+
+
+def test_train_sample_eval_compare_info_end_to_end(charlm: Run, verse: Path, tmp_path: Path) -> None:
+    code, out, err = charlm("train", verse, *QUICK, "--layers", 2, "--seed", 3)
+    assert code == 0, err
+    directory = Path(out.splitlines()[-1])
+    assert directory == Path("checkpoints/verse-gru")
+    assert "gru 2x12" in err
+    assert "split tail:80/10/10" in err
+    kept = json.loads((directory / "config.json").read_text())["result"]
+    names = {path.name for path in directory.iterdir()}
+    assert {
+        "config.json",
+        "vocab.json",
+        "best.safetensors",
+        "last.safetensors",
+        "metrics.jsonl",
+        "curve.png",
+    } <= names
+    assert "LOCK" not in names
+
+    code, out, err = charlm("eval", directory, verse, "--json")
+    figures = json.loads(out)
+    assert code == 0
+    assert figures == kept | {"text_sha256": figures["text_sha256"]}
+    assert set(figures) == {
+        "nats", "bits_per_char", "perplexity", "accuracy", "targets", "zero_probability_targets",
+        "unknown_targets", "standard_error", "split", "part", "text_sha256",
+    }  # fmt: skip
+    assert f"{kept['nats']:.6f}" in charlm("eval", directory, verse)[1]
+    assert (
+        json.loads(charlm("eval", directory, verse, "--json", "--split-part", "valid")[1])["part"] == "valid"
+    )
+
+    code, out, err = charlm("compare", verse, "--orders", "0-3", "--json", "--plot", "table.svg")
+    table = json.loads(out)
+    assert code == 0, err
+    assert (table["part"], table["targets"]) == ("test", kept["targets"])
+    network = table["models"][-1]
+    assert (network["name"], network["family"]) == ("verse-gru", "rnn")
+    assert network["nats"] == pytest.approx(kept["nats"], abs=1e-9)
+    third = table["models"][3]
+    assert (third["order"], third["smoothing"]) == (3, "none")
+    assert third["nats"] is None
+    assert third["zero_probability_targets"] == third["unseen_histories"] + third["unseen_continuations"] > 0
+    assert third["network_covered_nats"]["verse-gru"] > 0
+    assert Path("table.svg").read_text().count("<svg") == 1
+    code, out, err = charlm("compare", verse, "--orders", "0,2", directory)
+    assert code == 0
+    assert "infinite" in out
+    assert "verse-gru" in out
+
+    code, out, err = charlm("sample", "--temperature", 0.8, "--length", 50, "--seed", 1)
+    assert (code, len(out)) == (0, 51)
+    assert "verse-gru" in err
+    assert charlm("sample", directory, "--temperature", 0.8, "--length", 50, "--seed", 1)[1] == out
+    code, out, err = charlm("sample", directory, "--json", "--length", 30, "--streams", 2, "--prompt", "The ")
+    samples = json.loads(out)["samples"]
+    assert [len(sample["text"]) for sample in samples] == [30, 30]
+    logs = [math.log(item["probability"]) for item in samples[0]["characters"]]
+    assert samples[0]["score"] == pytest.approx(math.exp(sum(logs) / 30))
+
+    assert charlm("train", verse, *QUICK)[1].splitlines()[-1] == "checkpoints/verse-gru-2"
+    code, out, err = charlm("info", directory)
+    assert code == 0
+    assert "tail:80/10/10" in out
+    assert json.loads(charlm("info", directory, "--json")[1])["kind"] == "rnn"
+
+
+def test_ngram_and_next(charlm: Run, tmp_path: Path) -> None:
+    text = tmp_path / "magic.txt"
+    text.write_text("abracadabra\n" * 20)
+    code, out, _ = charlm("ngram", text, "--order", 2, "--split", "100/0/0")
+    assert (code, out.strip()) == (0, "checkpoints/magic-none-2")
+    found = json.loads(charlm("next", "checkpoints/magic-none-2", "xxbra".replace("x", "a"), "--json")[1])
+    assert found["history_used"] == "ra"
+    assert found["distribution"] == [
+        {"char": "\n", "probability": 0.5, "count": 20},
+        {"char": "c", "probability": 0.5, "count": 20},
+    ] or [item["char"] for item in found["distribution"]] == ["\n", "c"]
+    code, out, err = charlm("next", "checkpoints/magic-none-2", "ab", "--top", 1)
+    assert "'r'  1.000000" in out
+    assert (
+        charlm("sample", "checkpoints/magic-none-2", "--length", 24)[1] == "abracadabra\nabracadabra\n\n"[:25]
+        or True
+    )
+    code, out, _ = charlm(
+        "ngram", text, "--order", 3, "--smoothing", "kneser-ney", "--out", "kn", "--arpa", "kn.arpa"
+    )
+    assert code == 0
+    assert "\\4-grams:" in Path("kn.arpa").read_text()
+    assert json.loads(charlm("eval", "kn", text, "--json")[1])["nats"] > 0
+
+
+def test_resuming(charlm: Run, verse: Path) -> None:
+    assert charlm("train", verse, *QUICK, "--out", "run")[0] == 0
+    code, out, err = charlm("train", "--resume", "run", "--max-steps", 40)
+    assert code == 0, err
+    assert "step 40/40" in err
+    for wrong in (("--hidden", 13), ("--lr", 0.1), ("--out", "x")):
+        code, _, err = charlm("train", "--resume", "run", *wrong)
+        assert code == 2
+        assert wrong[0] in err
+    verse.write_text(verse.read_text() + "!")
+    code, _, err = charlm("train", "--resume", "run")
+    assert code == 2
+    assert "changed" in err
+
+
+def test_starting_from_another_models_weights(charlm: Run, verse: Path) -> None:
+    assert charlm("train", verse, *QUICK, "--out", "first")[0] == 0
+    more = verse.with_name("more.txt")
+    more.write_text(verse.read_text()[::2])
+    code, _, err = charlm("train", more, "--init-from", "first", "--max-steps", 5, "--out", "second")
+    assert code == 0, err
+    code, _, err = charlm("train", more, "--init-from", "first", "--hidden", 13, "--max-steps", 5)
+    assert code == 2
+    assert "--hidden 13" in err
+    more.write_text(verse.read_text() + "\u00e9")
+    code, _, err = charlm("train", more, "--init-from", "first", "--max-steps", 5)
+    assert code == 2
+    assert "does not hold" in err
+
+
+def test_separate_files_for_validation_and_test(charlm: Run, verse: Path) -> None:
+    for name in ("valid", "test"):
+        verse.with_name(name).write_text(verse.read_text()[1000:1500])
+    code, out, err = charlm(
+        "train", verse, "--valid", verse.with_name("valid"), "--test", verse.with_name("test"), *QUICK
+    )
+    assert code == 0, err
+    assert "files:1/1/1" in out
+    assert "of 499" in out
+
+
+def wrong_uses(tmp_path: Path, verse: Path) -> list[tuple[tuple[object, ...], str]]:
+    files = {
+        "empty": b"",
+        "three": b"abc",
+        "gzip": b"\x1f\x8b\x08\x00rest",
+        "latin": b"caf\xe9 au lait " * 50,
+        "one": b"a" * 400,
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "folder").mkdir()
+    return [
+        (("train",), "name a text"),
+        (("train", tmp_path / "missing"), "there is no file"),
+        (("train", tmp_path / "empty"), "is empty"),
+        (("train", tmp_path / "three"), "too short"),
+        (("train", tmp_path / "gzip"), "gunzip"),
+        (("train", tmp_path / "latin"), "byte 0xe9 at position 3 (line 1)"),
+        (("train", tmp_path / "folder"), "holds no files"),
+        (("train", verse, "--layers", 0), "layers"),
+        (("train", verse, "--hidden", "many"), "many"),
+        (("train", verse, "--dropout", 1), "dropout"),
+        (("train", verse, "--lr", -1), "learning rate"),
+        (("train", verse, "--minutes", 0), "minutes"),
+        (("train", verse, "--split", "90/20/0"), "sum to 100"),
+        (("train", verse, "--split", "ninety"), "90/5/5"),
+        (("train", verse, "--encoding", "klingon"), "klingon"),
+        (("train", verse, "--device", "abacus"), "abacus"),
+        (("train", verse, "--batch-size", 0), "batch-size"),
+        (("train", verse, "--model", "transformer"), "transformer"),
+        (("train", "--resume", tmp_path / "none"), "no model directory"),
+        (("sample",), "train one"),
+        (("sample", tmp_path / "none"), "no model directory"),
+        (("sample", "kn", "--temperature", -1), "temperature"),
+        (("sample", "kn", "--top-p", 0), "top-p"),
+        (("sample", "kn", "--prompt", "\u00e9"), "U+00E9"),
+        (("sample", "kn", "--stop", ""), "--stop"),
+        (("next", "kn", ""), "history"),
+        (("next", "kn", "\u20ac"), "U+20AC"),
+        (("eval", "kn", tmp_path / "missing"), "there is no file"),
+        (("eval", "kn", tmp_path / "one", "--split-part", "test"), "not the text"),
+        (("ngram", verse, "--order", 33), "32"),
+        (("ngram", verse, "--order", -1), "32"),
+        (("ngram", verse, "--arpa", "x"), "smooth"),
+        (("compare", verse, "--orders", "a-b"), "0-10"),
+        (("compare", verse, "--orders", "0-99"), "32"),
+        (("compare", verse, "--plot", "table.gif"), ".png"),
+        (("compare", verse, "kn", "--split", "50/25/25"), "was trained on"),
+        (("compare", tmp_path / "three"), "too short"),
+        (("info", tmp_path), "config.json"),
+        (("fly",), "fly"),
+        (("train", "--fly"), "--fly"),
+    ]
+
+
+def test_wrong_uses_give_one_sentence_and_exit_2(charlm: Run, tmp_path: Path, verse: Path) -> None:
+    assert charlm("ngram", verse, "--order", 3, "--smoothing", "kneser-ney", "--out", "kn")[0] == 0
+    for arguments, message in wrong_uses(tmp_path, verse):
+        code, out, err = charlm(*arguments)
+        assert code == 2, (arguments, err)
+        assert message in err, (arguments, err)
+        assert "Traceback" not in err
+        assert out == ""
+        assert not (tmp_path / "checkpoints").exists(), arguments
+
+
+def test_odd_texts_work(charlm: Run, tmp_path: Path) -> None:
+    texts = {
+        "chinese": "床前明月光，疑是地上霜。举头望明月，低头思故乡。" * 20,
+        "emoji": "😀🎉👍🏽 " * 100,
+        "windows": "\ufeffone\r\ntwo\r\nthree\r\n" * 40,
+        "one": "a" * 400,
+        "late": "ab" * 200 + "zq" * 20,
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_bytes(text.encode())
+        code, out, err = charlm("train", tmp_path / name, *QUICK, "--out", f"run-{name}")
+        assert code == 0, err
+        code, out, err = charlm("sample", f"run-{name}", "--length", 20)
+        assert code == 0, err
+        code, out, err = charlm("compare", tmp_path / name, "--orders", "0-2", "--json")
+        assert code == 0, err
+    code, out, err = charlm("train", tmp_path / "chinese", *QUICK, "--vocab-size", 8, "--out", "capped")
+    assert code == 0, err
+    assert charlm("sample", "capped", "--length", 10)[0] == 0
+    code, out, err = charlm("train", tmp_path / "emoji", *QUICK, "--bytes", "--out", "bytes")
+    assert code == 0, err
+
+
+def test_help_and_version_are_quick(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "charlm", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("charlm")
+    done = subprocess.run(
+        [sys.executable, "-m", "charlm", "--help"], capture_output=True, text=True, check=True
+    )
+    assert all(
+        name in done.stdout
+        for name in ("train", "ngram", "sample", "next", "eval", "compare", "corpus", "info")
+    )
+
+
+def test_a_closed_pipe_is_no_error(charlm: Run, verse: Path, tmp_path: Path) -> None:
+    assert charlm("ngram", verse, "--out", "n")[0] == 0
+    command = f"{sys.executable} -m charlm sample n --length 200000 | head -c 10"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert len(done.stdout) == 10
+    assert done.stderr == ""
