@@ -34,10 +34,7 @@ def generate(path: Path, size: int, kind: str) -> None:
     letters = "abcdefghijklmnopqrstuvwxyz"
     if kind == "mixed":
         letters += "äöüßéèαβγабв漢字仮名😀"
-    words = [
-        "".join(letters[i] for i in rng.integers(len(letters), size=n))
-        for n in rng.integers(2, 10, size=5000)
-    ]
+    words = ["".join(letters[i] for i in rng.integers(len(letters), size=n)) for n in rng.integers(2, 10, size=5000)]
     lines = [" ".join(words[i] for i in rng.integers(len(words), size=10)) for _ in range(50_000)]
     encoded = [f"{line.capitalize()}.\n".encode() for line in lines]
     left = size
@@ -46,6 +43,8 @@ def generate(path: Path, size: int, kind: str) -> None:
             block = b"".join(encoded[i] for i in rng.integers(len(encoded), size=100_000))
             file.write(block if len(block) <= left else b"\n" * left)
             left -= len(block)
+        file.flush()
+        os.fsync(file.fileno())  # so that writing the text out is not measured with the reading
 
 
 def measure(path: Path, cache: Path) -> tuple[float, int, str]:

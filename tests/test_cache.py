@@ -91,7 +91,7 @@ def test_many_different_characters(
     mark=st.booleans(),
     size=st.sampled_from([None, 1, 4]),
 )
-def test_any_texts_give_the_corpus_in_memory(  # noqa: PLR0917
+def test_any_texts_give_the_corpus_in_memory(
     small: Path,
     monkeypatch: pytest.MonkeyPatch,
     texts: list[str],
@@ -117,9 +117,7 @@ def test_a_foreign_vocabulary_is_kept_to(small: Path, monkeypatch: pytest.Monkey
     assert streamed.unknown() == plain.unknown()
 
 
-def test_the_second_start_uses_the_cache_whatever_the_path(
-    small: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_second_start_uses_the_cache_whatever_the_path(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (small / "one").write_text(TRICKY)
     _, first = both(monkeypatch, [small / "one"], Reading())
     shutil.copy(small / "one", small / "two")
@@ -146,9 +144,7 @@ def test_what_changed_is_encoded_anew(small: Path, monkeypatch: pytest.MonkeyPat
     same(*both(monkeypatch, [path], reading, vocab))
 
 
-def test_the_ids_are_mapped_and_a_write_stays_out_of_the_file(
-    small: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_ids_are_mapped_and_a_write_stays_out_of_the_file(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = small / "text"
     path.write_text("abracadabra")
     _, streamed = both(monkeypatch, [path], Reading())
@@ -178,9 +174,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_a_bad_text_is_refused_in_the_same_words(
-    small: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
+def test_a_bad_text_is_refused_in_the_same_words(small: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     content, reading = BAD[kind]
     monkeypatch.setattr(cache, "BLOCK", 7)
     (small / "text").write_bytes(content)
@@ -202,9 +196,7 @@ def test_an_empty_file_among_big_ones_is_refused(small: Path, monkeypatch: pytes
         read_corpus([small / "a", small / "b"])
 
 
-def test_a_cache_that_cannot_be_written_names_the_way_out(
-    small: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cache_that_cannot_be_written_names_the_way_out(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (small / "file").write_text("abc")
     monkeypatch.setenv("CHARLM_CACHE", str(small / "file"))
     monkeypatch.setattr(cache, "BIG", 1)

@@ -3,9 +3,9 @@
 A text is read in blocks, hashed and decoded at once, and spooled under provisional ids in the narrowest type
 that holds them. When the last character has been seen, the vocabulary is known, and the spool is rewritten
 with the ids that it gives. At no time is more than a few blocks in memory. The ids stay in a cache directory
-(`CHARLM_CACHE`, else `~/.cache/charlm`) under a key made of the content's hash and of how it was read, never of
-a path, so that a changed text can never be taken for the old one; the next start hashes the text and maps the
-ids.
+(`CHARLM_CACHE`, else `~/.cache/charlm`) under a key made of the content's hash and of how it was read, never
+of a path, so that a changed text can never be taken for the old one; the next start hashes the text and maps
+the ids.
 """
 
 from __future__ import annotations
@@ -162,9 +162,7 @@ def _worth_hashing(directory: Path, total: int) -> bool:
     return any(directory.glob(f"{total}-*.json"))
 
 
-def _encode(
-    files: list[Path], reading: Reading, vocab: Vocab | None, directory: Path, told: _Told
-) -> Encoded:
+def _encode(files: list[Path], reading: Reading, vocab: Vocab | None, directory: Path, told: _Told) -> Encoded:
     with tempfile.TemporaryFile(dir=directory) as file:
         spool = Spool(file, keeps_bytes=vocab is not None and not vocab.characters)
         digests = [_spool_file(path, reading, spool, told) for path in files]
