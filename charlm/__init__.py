@@ -23,7 +23,7 @@ _HOMES = {
     "Split": "charlm.text.splits",
 }
 
-__all__ = ["CharlmError", "__version__", *_HOMES]
+__all__ = ["CharlmError", "Corpus", "Split", "Vocab", "__version__", "read_corpus"]
 
 
 def __getattr__(name: str) -> Any:
@@ -33,4 +33,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*globals(), *_HOMES])

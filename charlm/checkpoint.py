@@ -211,9 +211,7 @@ def read_config(directory: Path) -> dict[str, Any]:
             "install a newer charlm"
         )
     if config["kind"] not in _READERS:
-        raise CheckpointError(
-            f"{directory} holds a {config['kind']!r}, not a language model ({' or '.join(_READERS)})"
-        )
+        raise CheckpointError(f"{directory} holds a {config['kind']!r}, not a language model ({' or '.join(_READERS)})")
     return config
 
 
@@ -246,18 +244,14 @@ def read_weights(path: Path, model: CharRNN) -> None:
     tensors, _ = read_tensors(path, expected)
     kinds = {tensor.dtype for tensor in tensors.values()}
     if len(kinds) != 1 or not next(iter(kinds)).is_floating_point:
-        raise CheckpointError(
-            f"{path} mixes the types {sorted(map(str, kinds))}: weights have one floating type"
-        )
+        raise CheckpointError(f"{path} mixes the types {sorted(map(str, kinds))}: weights have one floating type")
     if model.config.tied:
         tensors["head.linear.weight"] = tensors["embedding.weight"]
     model.load_state_dict(tensors, assign=True)
     model.tie()
 
 
-def write_tensors(
-    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
-) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Writes tensors as one safetensors file, whole or not at all, with a SHA-256 of their content in its header."""
     kept = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     facts = {**(metadata or {}), "charlm": __version__, "sha256": _digest(kept, metadata or {})}
@@ -270,7 +264,8 @@ def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
         digest.update(f"{name}={len(text)}:{text};".encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy() if tensor.numel() else b"")
+        if tensor.numel():
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -289,11 +284,10 @@ def read_tensors(
     _check_header(path)
     try:
         with safe_open(str(path), framework="pt", device="cpu") as file:
+            names = list(file.keys())
             if expected is not None:
-                _compare(
-                    {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}, expected, path
-                )  # noqa: SIM118
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+                _compare({name: tuple(file.get_slice(name).get_shape()) for name in names}, expected, path)
+            tensors = {name: file.get_tensor(name).clone() for name in names}
             metadata = dict(file.metadata() or {})
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} is not a whole weights file ({error})") from None
@@ -317,9 +311,7 @@ def _check_header(path: Path) -> None:
         raise CheckpointError(f"{path} is not a whole weights file (its header is cut off)")
 
 
-def _compare(
-    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], path: Path
-) -> None:
+def _compare(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], path: Path) -> None:
     missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     if missing or extra:
         raise CheckpointError(
@@ -327,9 +319,7 @@ def _compare(
         )
     for name, shape in expected.items():
         if found[name] != shape:
-            raise CheckpointError(
-                f"{path} does not fit its model: {name} has shape {found[name]}, not {shape}"
-            )
+            raise CheckpointError(f"{path} does not fit its model: {name} has shape {found[name]}, not {shape}")
 
 
 def newest(root: Path) -> Path:
@@ -341,7 +331,5 @@ def newest(root: Path) -> Path:
         except CharlmError:
             continue  # not a language model of ours
     if not found:
-        raise CheckpointError(
-            f"there is no language model under {root}{os.sep}: train one with `charlm train TEXT`"
-        )
+        raise CheckpointError(f"there is no language model under {root}{os.sep}: train one with `charlm train TEXT`")
     return max(found)[1]

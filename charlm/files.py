@@ -14,7 +14,16 @@ from typing import IO, Any
 
 from charlm.errors import CharlmError
 
-__all__ = ["atomic_writer", "free_name", "lock", "read_json", "sha256_of", "write_bytes", "write_json", "write_with"]
+__all__ = [
+    "atomic_writer",
+    "free_name",
+    "lock",
+    "read_json",
+    "sha256_of",
+    "write_bytes",
+    "write_json",
+    "write_with",
+]
 
 
 @contextlib.contextmanager

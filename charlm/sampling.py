@@ -169,7 +169,7 @@ def _read_prompt(model: LanguageModel, prompt: list[int], streams: int) -> tuple
     """The last symbol of the prompt, and the state in which all before it have been read."""
     state = model.initial_state(1)
     ids = torch.tensor(prompt, dtype=torch.int64, device=model.device)
-    for piece in ids[:-1].split(1024) if len(prompt) > 1 else ():
+    for piece in torch.split(ids[:-1], 1024) if len(prompt) > 1 else ():
         _, state = model.target_logprobs(piece.unsqueeze(-1), piece.unsqueeze(-1), state)
     return ids[-1:].expand(streams).clone(), take(state, torch.zeros(streams, dtype=torch.int64))
 

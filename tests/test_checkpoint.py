@@ -131,7 +131,9 @@ def test_tensors_and_metadata_come_back_bit_for_bit(tmp_path: Path) -> None:
         assert again[name].dtype == tensor.dtype
         assert torch.equal(again[name], tensor)
     content = (tmp_path / "t").read_bytes()
-    (tmp_path / "t").write_bytes(content.replace(b'\\"\\u00e9\\": 1' if b"\\u00e9" in content else "é".encode(), "ê".encode(), 1))
+    (tmp_path / "t").write_bytes(
+        content.replace(b'\\"\\u00e9\\": 1' if b"\\u00e9" in content else "é".encode(), "ê".encode(), 1)
+    )
     with pytest.raises(CheckpointError):
         read_tensors(tmp_path / "t")
 

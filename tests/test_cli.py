@@ -62,9 +62,7 @@ def test_train_sample_eval_compare_info_end_to_end(charlm: Run, verse: Path, tmp
         "unknown_targets", "standard_error", "split", "part", "text_sha256",
     }  # fmt: skip
     assert f"{kept['nats']:.6f}" in charlm("eval", directory, verse)[1]
-    assert (
-        json.loads(charlm("eval", directory, verse, "--json", "--split-part", "valid")[1])["part"] == "valid"
-    )
+    assert json.loads(charlm("eval", directory, verse, "--json", "--split-part", "valid")[1])["part"] == "valid"
 
     code, out, err = charlm("compare", verse, "--orders", "0-3", "--json", "--plot", "table.svg")
     table = json.loads(out)
@@ -115,12 +113,9 @@ def test_ngram_and_next(charlm: Run, tmp_path: Path) -> None:
     code, out, err = charlm("next", "checkpoints/magic-none-2", "ab", "--top", 1)
     assert "'r'  1.000000" in out
     assert (
-        charlm("sample", "checkpoints/magic-none-2", "--length", 24)[1] == "abracadabra\nabracadabra\n\n"[:25]
-        or True
+        charlm("sample", "checkpoints/magic-none-2", "--length", 24)[1] == "abracadabra\nabracadabra\n\n"[:25] or True
     )
-    code, out, _ = charlm(
-        "ngram", text, "--order", 3, "--smoothing", "kneser-ney", "--out", "kn", "--arpa", "kn.arpa"
-    )
+    code, out, _ = charlm("ngram", text, "--order", 3, "--smoothing", "kneser-ney", "--out", "kn", "--arpa", "kn.arpa")
     assert code == 0
     assert "\\4-grams:" in Path("kn.arpa").read_text()
     assert json.loads(charlm("eval", "kn", text, "--json")[1])["nats"] > 0
@@ -257,16 +252,11 @@ def test_odd_texts_work(charlm: Run, tmp_path: Path) -> None:
 
 
 def test_help_and_version_are_quick(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "charlm", "--version"], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-m", "charlm", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("charlm")
-    done = subprocess.run(
-        [sys.executable, "-m", "charlm", "--help"], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-m", "charlm", "--help"], capture_output=True, text=True, check=True)
     assert all(
-        name in done.stdout
-        for name in ("train", "ngram", "sample", "next", "eval", "compare", "corpus", "info")
+        name in done.stdout for name in ("train", "ngram", "sample", "next", "eval", "compare", "corpus", "info")
     )
 
 

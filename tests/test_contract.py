@@ -155,7 +155,9 @@ def test_generated_logprobs_are_the_models_own(model: LanguageModel, name: str) 
 def test_greedy_generation_takes_the_most_probable(model: LanguageModel) -> None:
     start = torch.from_numpy(CORPUS.ids[:1].astype(np.int64))
     with torch.no_grad():
-        ids, *_ = model.generate(start, model.initial_state(1), 10, SamplingRule(temperature=0), torch.zeros(10, 1).double())
+        ids, *_ = model.generate(
+            start, model.initial_state(1), 10, SamplingRule(temperature=0), torch.zeros(10, 1).double()
+        )
     rows = read(model, torch.cat([start[None], ids[:-1]]))
     top = rows.max(-1).values[:, 0]
     assert torch.allclose(rows[:, 0].gather(-1, ids), top[:, None], atol=1e-6)

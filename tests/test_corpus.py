@@ -24,9 +24,7 @@ texts = st.lists(st.text("ab\n\réß漢😀", min_size=1, max_size=20), min_size
 
 
 @given(texts, st.sampled_from([None, 2]), st.booleans())
-def test_a_directory_equals_its_files_as_documents(
-    written: list[str], size: int | None, as_bytes: bool
-) -> None:
+def test_a_directory_equals_its_files_as_documents(written: list[str], size: int | None, as_bytes: bool) -> None:
     reading = Reading(bytes=True) if as_bytes else Reading(vocab_size=size)
     with tempfile.TemporaryDirectory() as name:
         paths = [Path(name) / f"{number}.txt" for number in range(len(written))]
@@ -128,9 +126,7 @@ def test_bad_texts_are_each_refused_in_one_sentence(tmp_path: Path) -> None:
 
 def test_a_part_without_a_target_is_refused() -> None:
     corpus = corpus_of_text("abc")
-    with pytest.raises(
-        TextError, match=r"the valid part of text under the split tail:80/10/10 .*3 characters"
-    ):
+    with pytest.raises(TextError, match=r"the valid part of text under the split tail:80/10/10 .*3 characters"):
         corpus.part(Split.parse("80/10/10"), "valid")
     with pytest.raises(TextError, match="not 'exam'"):
         corpus.part(Split.parse("80/10/10"), "exam")

@@ -24,10 +24,14 @@ def test_json_is_strict_and_what_is_wrong_is_said(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     write_json(path, {"a": [1, None]})
     assert read_json(path) == {"a": [1, None]}
-    with pytest.raises(ValueError, match="Out of range|not JSON compliant"):
+    with pytest.raises(ValueError, match=r"Out of range|not JSON compliant"):
         write_json(path, {"a": float("nan")})
     assert read_json(path) == {"a": [1, None]}
-    for content, message in ((b"{", "not valid JSON"), (b"\xff\xfe", "not valid JSON"), (b"[" * 100_000, "not valid JSON")):
+    for content, message in (
+        (b"{", "not valid JSON"),
+        (b"\xff\xfe", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+    ):
         write_bytes(path, content)
         with pytest.raises(CharlmError, match=message):
             read_json(path)

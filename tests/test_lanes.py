@@ -10,7 +10,10 @@ from charlm.text.lanes import Lanes
 
 
 @given(
-    st.lists(st.integers(1, 40), min_size=1, max_size=5), st.integers(1, 12), st.integers(1, 15), st.integers(0, 2)
+    st.lists(st.integers(1, 40), min_size=1, max_size=5),
+    st.integers(1, 12),
+    st.integers(1, 15),
+    st.integers(0, 2),
 )
 def test_each_target_once_an_epoch(lengths: list[int], lanes: int, window: int, epoch: int) -> None:
     edges = np.cumsum([0, *lengths])
@@ -41,7 +44,12 @@ def test_each_target_once_an_epoch(lengths: list[int], lanes: int, window: int, 
 
 def test_lanes_begin_elsewhere_in_every_epoch_and_the_same_for_one_seed() -> None:
     def first(seed: int, epoch: int) -> list[int]:
-        return Lanes(np.arange(1000), np.array([[0, 1000]]), lanes=4, window=5, seed=seed).window_at(epoch, 0).inputs_TB[0].tolist()
+        return (
+            Lanes(np.arange(1000), np.array([[0, 1000]]), lanes=4, window=5, seed=seed)
+            .window_at(epoch, 0)
+            .inputs_TB[0]
+            .tolist()
+        )
 
     assert len({tuple(first(0, epoch)) for epoch in range(5)}) == 5
     assert first(0, 3) == first(0, 3) != first(1, 3)

@@ -1,5 +1,7 @@
 """Truncated backpropagation through time: against the whole text at once, and by what is carried."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -63,7 +65,7 @@ def test_ragged_lanes_weigh_every_target_the_same() -> None:
     with torch.no_grad():
         nats = sum(
             -task.model(ids[a:b, None], task.model.initial_state(1))[0][:, 0].gather(-1, ids[a + 1 : b + 1, None]).sum()
-            for a, b in zip(edges[:-1], edges[1:], strict=True)
+            for a, b in itertools.pairwise(edges)
         )
     assert abs(sum(loss * n for loss, n in pieces) - nats) < 1e-10
 

@@ -59,11 +59,7 @@ def test_distinct_passages_equal_a_set(text: str, length: int) -> None:
 def test_the_longest_repeat_equals_a_search(text: str) -> None:
     length, place = longest_repeat(ids_of(text), whole(ids_of(text)))
     longest = max(
-        (
-            n
-            for n in range(len(text))
-            if any(text.find(text[i : i + n], i + 1) >= 0 for i in range(len(text) - n))
-        ),
+        (n for n in range(len(text)) if any(text.find(text[i : i + n], i + 1) >= 0 for i in range(len(text) - n))),
         default=0,
     )
     assert length == longest
@@ -77,9 +73,7 @@ def test_the_longest_shared_passage_equals_a_search(first: str, second: str) -> 
     spans = np.array([[0, len(first)]]), np.array([[len(first), len(ids)]])
     length, place = longest_shared(ids, *spans)
     assert length == max(
-        n
-        for n in range(len(second) + 1)
-        if any(second[i : i + n] in first for i in range(len(second) - n + 1))
+        n for n in range(len(second) + 1) if any(second[i : i + n] in first for i in range(len(second) - n + 1))
     )
     assert (first + second)[place : place + length] in first
     passages = [second[i : i + 2] for i in range(len(second) - 1)]

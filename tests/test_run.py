@@ -127,9 +127,7 @@ def test_early_stopping(tmp_path: Path) -> None:
 
 
 def _patient(options: Plan) -> Optimisation:
-    return Optimisation(
-        **{**vars(options.optimisation), "patience": 2, "lr": 0.5, "validations": 100, "warmup": 0}
-    )
+    return Optimisation(**{**vars(options.optimisation), "patience": 2, "lr": 0.5, "validations": 100, "warmup": 0})
 
 
 class Nonsense(Unobserved):

@@ -51,9 +51,7 @@ def test_each_character_is_in_one_part_and_no_span_crosses_a_document(
 
 
 @given(documents, st.integers(0, 9), cuts, st.booleans())
-def test_lines_and_paragraphs_stay_whole(
-    texts: list[str], seed: int, cut: tuple[int, int, int], blank: bool
-) -> None:
+def test_lines_and_paragraphs_stay_whole(texts: list[str], seed: int, cut: tuple[int, int, int], blank: bool) -> None:
     kind = "paragraphs" if blank else "lines"
     owner = np.empty(sum(map(len, texts)), dtype=object)
     for name, spans in parts_of(texts, Split.parse(f"{kind}:{seed}:{cut[0]}/{cut[1]}/{cut[2]}")).items():

@@ -89,7 +89,8 @@ def test_packed_sequences_of_different_lengths(cell: str, layers: int, bidirecti
     assert_same(ours, theirs)
     leaves = [x, *state.values()]
     assert_same(
-        gradients(ours, [*leaves, *_parameters(stack)]), gradients(theirs, [*leaves, *_in_our_order(stack, module)])
+        gradients(ours, [*leaves, *_parameters(stack)]),
+        gradients(theirs, [*leaves, *_in_our_order(stack, module)]),
     )
 
 

@@ -32,8 +32,7 @@ def test_a_byte_fallback_spells_every_other_character(text: str, few: str) -> No
     vocab = Vocab.of_code_points(code_points(few)).with_fallback()
     ids = vocab.encode(text)
     spelled = [
-        vocab.characters.index(c) if c in few else [len(vocab.characters) + byte for byte in c.encode()]
-        for c in text
+        vocab.characters.index(c) if c in few else [len(vocab.characters) + byte for byte in c.encode()] for c in text
     ]
     naive = [id for one in spelled for id in (one if isinstance(one, list) else [one])]
     assert ids.tolist() == naive
@@ -117,9 +116,7 @@ def test_a_cap_keeps_the_most_frequent(text: str, size: int) -> None:
     assert vocab.decode(vocab.encode(text)) == text
 
 
-@pytest.mark.parametrize(
-    ("size", "dtype"), [(1, "uint8"), (256, "uint8"), (257, "uint16"), (65537, "uint32")]
-)
+@pytest.mark.parametrize(("size", "dtype"), [(1, "uint8"), (256, "uint8"), (257, "uint16"), (65537, "uint32")])
 def test_ids_are_kept_in_the_narrowest_type(size: int, dtype: str) -> None:
     assert smallest_dtype(size) == np.dtype(dtype)
 

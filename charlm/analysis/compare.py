@@ -52,19 +52,14 @@ class Compared:
             "order": row.order,
             "smoothing": row.smoothing,
             "parameters": row.parameters,
-            **{
-                key: figures[key]
-                for key in ("nats", "bits_per_char", "perplexity", "standard_error", "accuracy")
-            },
+            **{key: figures[key] for key in ("nats", "bits_per_char", "perplexity", "standard_error", "accuracy")},
             "coverage": self.coverage,
             "unseen_histories": self.unseen_histories,
             "unseen_continuations": self.unseen_continuations,
             "zero_probability_targets": figures["zero_probability_targets"],
             "covered_nats": self.covered_nats,
             "network_covered_nats": self.network_covered_nats,
-            "train_nats": row.train_nats
-            if row.train_nats is not None and math.isfinite(row.train_nats)
-            else None,
+            "train_nats": row.train_nats if row.train_nats is not None and math.isfinite(row.train_nats) else None,
             "ngrams": row.ngrams,
             "bytes": row.bytes,
             "seconds": row.seconds,
@@ -101,9 +96,7 @@ def _compared(row: Row, networks: list[Row], targets_N: NDArray[np.int64], vocab
         unseen_histories=int((known_N & np.isnan(row.logp_T)).sum()),
         unseen_continuations=int((known_N & np.isneginf(row.logp_T)).sum()),
         covered_nats=_nats(row, covered_N, targets_N, vocab),
-        network_covered_nats={
-            net.name: _nats(net, covered_N, targets_N, vocab) for net in networks if net is not row
-        },
+        network_covered_nats={net.name: _nats(net, covered_N, targets_N, vocab) for net in networks if net is not row},
     )
 
 

@@ -6,6 +6,7 @@ B lanes, N targets.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -107,9 +108,7 @@ def lane_segments(spans: Spans, lanes: int = 32, warmup: int = 512) -> Segments:
     for start, end in spans.tolist():
         pieces = max(1, -(-(end - start - 1) // longest))
         edges = np.linspace(start + 1, end, pieces + 1).astype(np.int64).tolist()
-        rows += [
-            (max(start, a - 1 - warmup), a, b) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a
-        ]
+        rows += [(max(start, a - 1 - warmup), a, b) for a, b in itertools.pairwise(edges) if b > a]
     return np.array(rows, dtype=np.int64).reshape(-1, 3)
 
 

@@ -33,7 +33,7 @@ seed_option = click.option(
 )
 
 
-class _SplitType(click.ParamType):
+class _SplitType(click.ParamType[Split]):
     name = "split"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Split:
@@ -52,9 +52,7 @@ split_option = click.option(
 def reading_options(command: _Command) -> _Command:
     """Adds --encoding, --newlines, --bytes and --vocab-size; `reading_of` makes a `Reading` of them."""
     options = [
-        click.option(
-            "--encoding", default="utf-8", show_default=True, help="How the text's bytes spell characters."
-        ),
+        click.option("--encoding", default="utf-8", show_default=True, help="How the text's bytes spell characters."),
         click.option(
             "--newlines",
             type=click.Choice(["keep", "normalise"]),
@@ -62,9 +60,7 @@ def reading_options(command: _Command) -> _Command:
             show_default=True,
             help="Keep Windows line ends as they are, or make them line feeds.",
         ),
-        click.option(
-            "--bytes", "as_bytes", is_flag=True, help="Take the file as raw bytes, whatever is in it."
-        ),
+        click.option("--bytes", "as_bytes", is_flag=True, help="Take the file as raw bytes, whatever is in it."),
         click.option(
             "--vocab-size",
             type=int,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from charlm.text.splits import Spans, Split
 
 
-class _Orders(click.ParamType):
+class _Orders(click.ParamType[list[int]]):
     name = "orders"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
@@ -104,9 +104,7 @@ def compare_command(
         _plot(lines, Path(options["plot"]), f"{corpus.title}, {part} part, split {split}")
 
 
-def _counted(
-    corpus: Corpus, split: Split, held: Spans, orders: list[int], smoothings: list[str]
-) -> list[Row]:
+def _counted(corpus: Corpus, split: Split, held: Spans, orders: list[int], smoothings: list[str]) -> list[Row]:
     from charlm.analysis.counting import counted_rows
 
     rows = []
@@ -135,9 +133,7 @@ def _known(corpus: Corpus, split: Split, device: str) -> list[Checkpoint]:
             if config["kind"] == "ngram" or facts.sha256 != corpus.sha256:
                 continue
             if str(facts.split) != str(split) or facts.reading != corpus.reading:
-                note(
-                    f"{path.parent} is left out: it was trained with split {facts.split}, this table is for {split}"
-                )
+                note(f"{path.parent} is left out: it was trained with split {facts.split}, this table is for {split}")
                 continue
             found.append(_open(str(path.parent), device))
         except CharlmError as error:
@@ -174,9 +170,7 @@ def _network_row(network: Checkpoint, text: str, held: Spans, corpus: Corpus) ->
     model = network.model
     seen = corpus if model.vocab == corpus.vocab else read_corpus([text], corpus.reading, vocab=model.vocab)
     if len(seen) != len(corpus):
-        raise OptionError(
-            f"{network.name} spells characters otherwise than this table: its figures cannot stand in it"
-        )
+        raise OptionError(f"{network.name} spells characters otherwise than this table: its figures cannot stand in it")
     begun = time.perf_counter()
     with progress(count_targets(held), f"reading with {network.name}", "char") as bar:
         row = row_of(
@@ -195,9 +189,7 @@ def _network_row(network: Checkpoint, text: str, held: Spans, corpus: Corpus) ->
     return replace(row, seconds=time.perf_counter() - begun)
 
 
-def _show(
-    lines: Sequence[Compared], corpus: Corpus, split: Split, part: str, sentence: str, as_json: bool
-) -> None:
+def _show(lines: Sequence[Compared], corpus: Corpus, split: Split, part: str, sentence: str, as_json: bool) -> None:
     targets = lines[0].evaluation.targets
     if as_json:
         head = {"text": corpus.title, "split": str(split), "part": part, "targets": targets}
@@ -218,8 +210,8 @@ def _show(
 _UNSMOOTHED = (
     "order", "n-grams", "perplex.", "cover %", "no hist", "no next", "nats*", "net*", "train", "right %", "MB", "s",
 )  # fmt: skip
-_LEGEND = """maximum likelihood, unsmoothed. cover: share of targets with a probability above 0; no hist, no next: targets
-whose history was never counted, or that never followed it; nats*, net*: on the covered targets, by counting and
+_LEGEND = """maximum likelihood, unsmoothed. cover: share of targets with a probability above 0; no hist, no next:
+targets whose history was never counted, or that never followed it; nats*, net*: on the covered targets, by counting and
 by the best network; train: on the training text"""
 _FINITE = ("model", "size", "nats", "±", "bits", "perplex.", "train", "right %", "MB", "s")
 

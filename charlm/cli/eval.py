@@ -17,9 +17,7 @@ from charlm.cli.common import echo_json, json_option, note, progress
 )
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
 @json_option
-def eval_command(
-    model: str, texts: tuple[str, ...], split_part: str | None, device: str, as_json: bool
-) -> None:
+def eval_command(model: str, texts: tuple[str, ...], split_part: str | None, device: str, as_json: bool) -> None:
     """Measure MODEL (a directory under checkpoints/) on TEXT: nats, bits per character, perplexity, accuracy."""
     from charlm.analysis.evaluate import evaluate
     from charlm.cli.models import held_out, open_model
@@ -40,13 +38,9 @@ def eval_command(
         f"perplexity {figures.perplexity:.4f}, {100 * figures.accuracy:.2f} % right of {figures.targets:,}"
     )
     if figures.zero_probability_targets:
-        note(
-            f"{figures.zero_probability_targets:,} targets got probability zero, so nats and perplexity are infinite"
-        )
+        note(f"{figures.zero_probability_targets:,} targets got probability zero, so nats and perplexity are infinite")
     if figures.unknown_targets:
-        note(
-            f"{figures.unknown_targets:,} targets are characters that the model does not know; they are in no figure"
-        )
+        note(f"{figures.unknown_targets:,} targets are characters that the model does not know; they are in no figure")
     if held.split is not None and held.part == "valid":
         note("early stopping watched this part: a test part would be stricter")
     if held.part in ("train", "all") and held.split is not None:

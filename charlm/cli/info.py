@@ -14,7 +14,7 @@ from charlm.cli.common import echo_json, json_option
 @click.argument("model")
 @json_option
 def info_command(model: str, as_json: bool) -> None:
-    """Show what MODEL is: its family and shape, its text and split, how it was trained, and the figure it ended with."""
+    """Show what MODEL is: family and shape, text and split, how it was trained, and the figure it ended with."""
     from charlm.checkpoint import read_config, read_vocab
 
     directory = Path(model)

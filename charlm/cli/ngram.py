@@ -16,9 +16,7 @@ SMOOTHINGS = ["none", "add-k", "uniform-mix", "witten-bell", "kneser-ney"]
 
 @click.command("ngram")
 @click.argument("texts", nargs=-1, required=True, metavar="TEXT...")
-@click.option(
-    "--order", type=int, default=4, show_default=True, metavar="N", help="Characters of history, 0 to 32."
-)
+@click.option("--order", type=int, default=4, show_default=True, metavar="N", help="Characters of history, 0 to 32.")
 @click.option(
     "--smoothing",
     type=click.Choice(SMOOTHINGS),

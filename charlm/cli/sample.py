@@ -18,19 +18,11 @@ if TYPE_CHECKING:
 
 @click.command("sample")
 @click.argument("model", required=False)
-@click.option(
-    "--temperature", type=float, default=1.0, show_default=True, help="0 takes the most probable character."
-)
-@click.option(
-    "--length", type=click.IntRange(1), default=1000, show_default=True, help="Characters to generate."
-)
+@click.option("--temperature", type=float, default=1.0, show_default=True, help="0 takes the most probable character.")
+@click.option("--length", type=click.IntRange(1), default=1000, show_default=True, help="Characters to generate.")
 @click.option("--prompt", default="", help="Begin after this text.  [default: after a line end]")
-@click.option(
-    "--top-k", type=click.IntRange(1), metavar="K", help="Draw from the K most probable characters."
-)
-@click.option(
-    "--top-p", type=float, default=1.0, show_default=True, help="Draw from the most probable share P."
-)
+@click.option("--top-k", type=click.IntRange(1), metavar="K", help="Draw from the K most probable characters.")
+@click.option("--top-p", type=float, default=1.0, show_default=True, help="Draw from the most probable share P.")
 @click.option("--streams", type=click.IntRange(1), default=1, show_default=True, help="Texts to generate.")
 @click.option("--stop", metavar="TEXT", help="End a text where this would come.")
 @seed_option
@@ -46,9 +38,7 @@ def sample_command(model: str | None, prompt: str, as_json: bool, device: str, *
     directory = Path(model) if model is not None else newest(Path("checkpoints"))
     if model is None:
         note(f"model: {directory}")
-    rule = SamplingRule(
-        temperature=options["temperature"], top_k=options["top_k"] or 0, top_p=options["top_p"]
-    )
+    rule = SamplingRule(temperature=options["temperature"], top_k=options["top_k"] or 0, top_p=options["top_p"])
     if options["stop"] == "":
         raise OptionError("--stop needs a text of at least one character")
     checkpoint = open_model(directory, device)
@@ -65,9 +55,7 @@ def sample_command(model: str | None, prompt: str, as_json: bool, device: str, *
     )
     if as_json:
         *_, last = grown
-        echo_json(
-            {"model": str(directory), "prompt": prompt, "samples": [_sample(s, checkpoint) for s in last]}
-        )
+        echo_json({"model": str(directory), "prompt": prompt, "samples": [_sample(s, checkpoint) for s in last]})
     elif options["streams"] == 1:
         _show_growing(prompt, grown)
     else:

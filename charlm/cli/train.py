@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from charlm.cli.common import note, progress, reading_of, reading_options, seed_option, split_option
+from charlm.cli.common import note, progress, reading_of, reading_options, split_option
 from charlm.errors import OptionError
 from charlm.files import free_name, lock
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from charlm.text.corpus import Corpus
     from charlm.text.reading import Reading
     from charlm.text.splits import Split
-    from charlm.training.loop import Observer
     from charlm.training.run import Run
 
 _BUDGET = ("epochs", "max_steps", "minutes")
@@ -35,14 +34,10 @@ _NETWORK = ("model", "layers", "hidden", "embedding", "dropout", "lanes", "windo
 @click.option("--model", type=click.Choice(["lstm", "gru", "rnn"]), help="Kind of recurrent cell.")
 @click.option("--layers", type=int, metavar="N", help="Recurrent layers.")
 @click.option("--hidden", type=int, metavar="N", help="Units in each layer.")
-@click.option(
-    "--embedding", type=int, metavar="N", help="Width of a character embedding; 0 is one-hot input."
-)
+@click.option("--embedding", type=int, metavar="N", help="Width of a character embedding; 0 is one-hot input.")
 @click.option("--dropout", type=float, metavar="P", help="Between the layers and before the output.")
 @click.option("--seq-length", "window", type=int, metavar="T", help="Steps between two truncations.")
-@click.option(
-    "--batch-size", "lanes", type=int, metavar="B", help="Pieces of the text that are read side by side."
-)
+@click.option("--batch-size", "lanes", type=int, metavar="B", help="Pieces of the text that are read side by side.")
 @click.option("--lr", type=float, metavar="R", help="Peak learning rate.")
 @click.option("--epochs", type=float, metavar="E", help="Stop after so many passes over the training part.")
 @click.option("--max-steps", type=int, metavar="N", help="Stop after so many steps.")
@@ -61,18 +56,14 @@ _NETWORK = ("model", "layers", "hidden", "embedding", "dropout", "lanes", "windo
 @reading_options
 @click.option("--init-from", metavar="DIR", help="Start from the weights of this model.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Seed of all chance.  [default: 0]")
-@click.option(
-    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps", help="Where to train."
-)
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps", help="Where to train.")
 @click.option(
     "--backend",
     type=click.Choice(["auto", "reference", "fused", "torch"]),
     help="How layers are run; auto times them and keeps the fastest.  [default: auto]",
 )
 @click.option("--out", metavar="DIR", help="Where the run is kept.  [default: checkpoints/NAME]")
-@click.option(
-    "--resume", metavar="DIR", help="Go on with this run; a new --epochs, --max-steps or --minutes is taken."
-)
+@click.option("--resume", metavar="DIR", help="Go on with this run; a new --epochs, --max-steps or --minutes is taken.")
 def train_command(texts: tuple[str, ...], resume: str | None, out: str | None, **options: Any) -> int:
     """Train a recurrent language model on TEXT (files, a directory of files, or - for standard input).
 
@@ -84,9 +75,7 @@ def train_command(texts: tuple[str, ...], resume: str | None, out: str | None, *
     if resume is not None:
         return _resume(Path(resume), texts, out, device, options)
     if not texts:
-        raise OptionError(
-            "name a text to train on, such as data/shakespeare.txt, or a run to go on with: --resume DIR"
-        )
+        raise OptionError("name a text to train on, such as data/shakespeare.txt, or a run to go on with: --resume DIR")
     corpus, split = _read(texts, options)
     plan, weights = _plan(corpus, split, device, options)
     directory = _directory(out, texts[0], plan.network.model)
@@ -97,9 +86,7 @@ def train_command(texts: tuple[str, ...], resume: str | None, out: str | None, *
         if weights is not None:
             run.model.load_state_dict(weights)
         note(f"{corpus.title}: {len(corpus):,} characters, {len(corpus.vocab)} symbols, split {split}")
-        note(
-            f"{run.plan.line()} on {device}, backend {run.plan.backend}, {run.model.parameter_count:,} weights"
-        )
+        note(f"{run.plan.line()} on {device}, backend {run.plan.backend}, {run.model.parameter_count:,} weights")
         return _train(run, options["save_every"])
 
 
@@ -157,7 +144,7 @@ def _plan(corpus: Corpus, split: Split, device: torch.device, options: dict[str,
     for name in ("model", "layers", "hidden", "embedding"):
         if given[name] not in (None, getattr(model.config, name)):
             raise OptionError(
-                f"--{name} {given[name]} does not fit the weights of --init-from, which have {getattr(model.config, name)}"
+                f"--{name} {given[name]} does not fit the weights of --init-from ({getattr(model.config, name)} there)"
             )
         given[name] = getattr(model.config, name)
     plan = choose(count_targets(corpus.parts(split)["train"]), device, given)
@@ -182,9 +169,7 @@ def _resume(
     from charlm.training.run import resume
 
     fixed = [
-        name
-        for name in (*_NETWORK, "split", "valid", "test", "init_from", "backend")
-        if options[name] is not None
+        name for name in (*_NETWORK, "split", "valid", "test", "init_from", "backend") if options[name] is not None
     ]
     if fixed or out is not None:
         names = {"lanes": "batch-size", "window": "seq-length", "init_from": "init-from"}
@@ -207,9 +192,7 @@ def _train(run: Run, save_every: float) -> int:
 
     watch = _watcher(run)
     with _interruptible() as stopped:
-        result = run.train(
-            observer=watch, save_every=save_every, should_stop=stopped, progress=watch.measuring
-        )
+        result = run.train(observer=watch, save_every=save_every, should_stop=stopped, progress=watch.measuring)
     watch.close()
     if (run.directory / "metrics.jsonl").exists():
         draw_curve(run.directory / "metrics.jsonl", run.directory / "curve.png", title=run.directory.name)
@@ -274,9 +257,7 @@ def _watcher(run: Run) -> Any:
         def _first(self, loss: float) -> None:
             expected = math.log(len(run.corpus.vocab))
             if abs(loss - expected) > 1 and run.model.training and not math.isnan(loss):
-                self.on_note(
-                    f"the first loss is {loss:.3f}; untrained weights would give ln V = {expected:.3f}"
-                )
+                self.on_note(f"the first loss is {loss:.3f}; untrained weights would give ln V = {expected:.3f}")
 
         def on_validation(self, report: ValidationReport) -> None:
             done = report.progress

@@ -85,9 +85,7 @@ class RNNConfig:
             raise CheckpointError(f"a stored network's shape has the keys {', '.join(kinds)} and no others")
         for name, item in value.items():
             if type(item) is not kinds[name] and not (kinds[name] is float and type(item) is int):
-                raise CheckpointError(
-                    f"{name} in a stored network's shape is {item!r}, not a {kinds[name].__name__}"
-                )
+                raise CheckpointError(f"{name} in a stored network's shape is {item!r}, not a {kinds[name].__name__}")
         return cls(**value)
 
 
@@ -195,9 +193,7 @@ class CharRNN(nn.Module, LanguageModel):
             names = cells[0].states
             layers = [tuple(state[f"{name}{n}"] for name in names) for n in range(len(cells))]
             drawn, logp, layers = generate(packed, ids_B, layers, draw, noise_TB[:steps])
-        after = {
-            f"{name}{n}": t for n, layer in enumerate(layers) for name, t in zip(names, layer, strict=True)
-        }
+        after = {f"{name}{n}": t for n, layer in enumerate(layers) for name, t in zip(names, layer, strict=True)}
         return drawn, logp, after
 
     def _compiled(self) -> bool:

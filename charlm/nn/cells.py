@@ -44,9 +44,7 @@ class Cell(nn.Module, abc.ABC):
             if value < 1:
                 raise OptionError(f"a recurrent cell needs at least 1 of {name}, not {value}")
         if projection and not (isinstance(self, LSTMCell) and 0 < projection < hidden):
-            raise OptionError(
-                f"a projection is for an LSTM and narrower than its {hidden} units, not {projection}"
-            )
+            raise OptionError(f"a projection is for an LSTM and narrower than its {hidden} units, not {projection}")
         self.inputs, self.hidden, self.projection = inputs, hidden, projection
         self.outputs = projection or hidden
         rows = self.gates * hidden

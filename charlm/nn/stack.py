@@ -128,9 +128,7 @@ class Stack(nn.Module):
                 source = reverse(x, lengths_B) if number else x
                 y, final = backend(self.backend)(cell, source, before, table, resets_TB, lengths_B)
                 outputs.append(reverse(y, lengths_B) if number else y)
-                after |= {
-                    f"{name}{layer}{suffix}": tensor for name, tensor in zip(cell.states, final, strict=True)
-                }
+                after |= {f"{name}{layer}{suffix}": tensor for name, tensor in zip(cell.states, final, strict=True)}
             x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
             table = None
             if layer < self.layers - 1:

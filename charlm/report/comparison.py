@@ -22,23 +22,20 @@ def draw_comparison(lines: Sequence[Compared], picture: Path, *, title: str = ""
         title: above the picture.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
     smoothings = sorted({line.row.smoothing for line in lines if line.row.smoothing is not None})
     for number, smoothing in enumerate(smoothings):
-        _draw_orders(
-            axes, [line for line in lines if line.row.smoothing == smoothing], smoothing, f"C{number + 1}"
-        )
+        _draw_orders(axes, [line for line in lines if line.row.smoothing == smoothing], smoothing, f"C{number + 1}")
     styles = ("-", "--", "-.", ":")
     for number, line in enumerate(line for line in lines if line.row.smoothing is None):
         label = f"{line.row.name}, {line.evaluation.nats:.3f}"
-        axes.axhline(
-            line.evaluation.nats, color="black", linestyle=styles[number % 4], linewidth=1.4, label=label
-        )
+        axes.axhline(line.evaluation.nats, color="black", linestyle=styles[number % 4], linewidth=1.4, label=label)
     axes.set(xlabel="order (characters of history)", ylabel="nats a character", title=title)
     axes.set_ylim(bottom=0)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     _draw_coverage(axes, [line for line in lines if line.row.smoothing == "none"])
     axes.legend(fontsize="small")
@@ -52,9 +49,7 @@ def _draw_orders(axes: Any, lines: Sequence[Compared], smoothing: str, color: st
         train = [math.nan if line.row.train_nats is None else line.row.train_nats for line in lines]
         axes.plot(orders, covered, "o-", color="C0", label="unsmoothed, on the targets it covers")
         axes.plot(orders, train, "o:", color="C0", alpha=0.6, label="unsmoothed, on its training text")
-        same = [
-            [value for value in line.network_covered_nats.values() if value is not None] for line in lines
-        ]
+        same = [[value for value in line.network_covered_nats.values() if value is not None] for line in lines]
         if any(same):
             best = [min(values, default=math.nan) for values in same]
             axes.plot(orders, best, "s--", color="black", label="best network, on those same targets")
@@ -72,7 +67,5 @@ def _draw_coverage(axes: Any, lines: Sequence[Compared]) -> None:
     if not lines:
         return
     twin = axes.twinx()
-    twin.bar(
-        [line.row.order for line in lines], [100 * line.coverage for line in lines], color="C0", alpha=0.12
-    )
+    twin.bar([line.row.order for line in lines], [100 * line.coverage for line in lines], color="C0", alpha=0.12)
     twin.set(ylabel="% of targets covered by unsmoothed counting", ylim=(0, 100))

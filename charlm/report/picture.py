@@ -21,9 +21,7 @@ def check_picture(picture: Path) -> str:
     """
     ending = picture.suffix.lower().removeprefix(".")
     if ending not in _FORMATS:
-        raise OptionError(
-            f"a picture's name ends in .{', .'.join(_FORMATS)}, which {picture.name!r} does not"
-        )
+        raise OptionError(f"a picture's name ends in .{', .'.join(_FORMATS)}, which {picture.name!r} does not")
     return ending
 
 

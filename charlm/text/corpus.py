@@ -140,9 +140,7 @@ def read_corpus(
     return _assemble(texts, digests, names, reading, vocab)
 
 
-def _assemble_bytes(
-    contents: list[bytes], digests: list[str], names: tuple[str, ...], reading: Reading
-) -> Corpus:
+def _assemble_bytes(contents: list[bytes], digests: list[str], names: tuple[str, ...], reading: Reading) -> Corpus:
     vocab = Vocab.of_bytes()
     pieces = [vocab.encode_bytes(content) for content in contents]
     return _joined(pieces, vocab, digests, names, reading)
@@ -167,14 +165,10 @@ def _vocabulary(texts: list[str], size: int | None) -> Vocab:
     return vocabulary_of_counts(counts, size)
 
 
-def _joined(
-    pieces: list[Ids], vocab: Vocab, digests: list[str], names: tuple[str, ...], reading: Reading
-) -> Corpus:
+def _joined(pieces: list[Ids], vocab: Vocab, digests: list[str], names: tuple[str, ...], reading: Reading) -> Corpus:
     edges = np.cumsum([0, *(len(piece) for piece in pieces)])
     signed = any(piece.dtype.kind == "i" for piece in pieces)
-    ids = (
-        pieces[0] if len(pieces) == 1 else np.concatenate(pieces).astype(np.int32 if signed else vocab.dtype)
-    )
+    ids = pieces[0] if len(pieces) == 1 else np.concatenate(pieces).astype(np.int32 if signed else vocab.dtype)
     return Corpus(
         ids=ids,
         vocab=vocab,

@@ -56,17 +56,13 @@ class Reading:
             codecs.lookup(self.encoding)
             "".encode(self.encoding)
         except (LookupError, ValueError):
-            raise OptionError(
-                f"unknown encoding {self.encoding!r}: try utf-8, latin-1, cp1252 or utf-16"
-            ) from None
+            raise OptionError(f"unknown encoding {self.encoding!r}: try utf-8, latin-1, cp1252 or utf-16") from None
         if self.newlines not in ("keep", "normalise"):
             raise OptionError(f"newlines are 'keep' or 'normalise', not {self.newlines!r}")
         if self.vocab_size is not None and self.vocab_size < 1:
             raise OptionError(f"a vocabulary keeps at least one character, not {self.vocab_size}")
         if self.bytes and (self.vocab_size is not None or self.newlines != "keep"):
-            raise OptionError(
-                "bytes are taken as they are: --bytes goes with neither --vocab-size nor --newlines"
-            )
+            raise OptionError("bytes are taken as they are: --bytes goes with neither --vocab-size nor --newlines")
 
     def to_json(self) -> dict[str, Any]:
         """A value for `config.json`; `from_json` reads it back."""
@@ -94,9 +90,7 @@ def files_of(paths: list[str]) -> list[Path]:
         elif path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path)))
             if not inside:
-                raise TextError(
-                    f"the directory {path} holds no files: name a text, or a directory with texts in it"
-                )
+                raise TextError(f"the directory {path} holds no files: name a text, or a directory with texts in it")
             found += inside
         else:
             found.append(path)
@@ -121,9 +115,7 @@ def read_content(path: Path) -> bytes:
 def unreadable(path: Path, error: OSError) -> TextError:
     """What to say where a file cannot be opened or read."""
     if isinstance(error, FileNotFoundError):
-        return TextError(
-            f"there is no file {path}: check the name, or see `charlm corpus list` for texts to get"
-        )
+        return TextError(f"there is no file {path}: check the name, or see `charlm corpus list` for texts to get")
     return TextError(f"{path} cannot be read: {error.strerror}")
 
 
@@ -145,9 +137,7 @@ def check_magic(content: bytes, path: Path) -> None:
     """Refuses packed files and the like, which are given by mistake."""
     for magic, (what, tool) in _MAGIC.items():
         if content.startswith(magic):
-            raise TextError(
-                f"{_shown(path)} is {what}, not a text: unpack it first ({tool}), or read it with --bytes"
-            )
+            raise TextError(f"{_shown(path)} is {what}, not a text: unpack it first ({tool}), or read it with --bytes")
 
 
 def decode(content: bytes, reading: Reading, path: Path) -> str:
@@ -168,9 +158,7 @@ def decode(content: bytes, reading: Reading, path: Path) -> str:
     return text
 
 
-def undecodable(
-    path: Path, reading: Reading, error: UnicodeError, position: int = 0, line: int = 0
-) -> TextError:
+def undecodable(path: Path, reading: Reading, error: UnicodeError, position: int = 0, line: int = 0) -> TextError:
     """What to say of a byte that is not of the encoding, with its position in the file and its line."""
     if not isinstance(error, UnicodeDecodeError):
         return TextError(f"{_shown(path)} is not {reading.encoding} text ({error}): name another --encoding")

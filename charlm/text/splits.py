@@ -113,9 +113,7 @@ class Split:
     def _by_files(self, documents: Spans) -> dict[str, Spans]:
         counts = [int(share) for share in self.shares]
         if sum(counts) != len(documents):
-            raise TextError(
-                f"the split {self} is for {sum(counts)} documents, this corpus has {len(documents)}"
-            )
+            raise TextError(f"the split {self} is for {sum(counts)} documents, this corpus has {len(documents)}")
         edges = np.cumsum([0, *counts])
         return {part: documents[edges[i] : edges[i + 1]] for i, part in enumerate(PARTS)}
 
@@ -173,9 +171,7 @@ def _within(rows: Spans, documents: Spans) -> Spans:
         edges = np.unique(np.concatenate([documents.ravel(), rows.ravel()]))
         pieces = np.stack([edges[:-1], edges[1:]], axis=1)
         row = np.searchsorted(rows[:, 0], pieces[:, 0], side="right") - 1
-        inside = (
-            (row >= 0) & (pieces[:, 1] <= rows[np.maximum(row, 0), 1]) if len(rows) else np.zeros(0, np.bool_)
-        )
+        inside = (row >= 0) & (pieces[:, 1] <= rows[np.maximum(row, 0), 1]) if len(rows) else np.zeros(0, np.bool_)
         rows = pieces[inside] if len(rows) else rows
     return rows[rows[:, 1] > rows[:, 0]].reshape(-1, 2).astype(np.int64)
 

@@ -173,9 +173,7 @@ class Vocab:
     def encode_bytes(self, content: bytes) -> Ids:
         """The ids of raw bytes; only where the symbols are bytes alone."""
         if self.characters:
-            raise CharlmError(
-                "raw bytes can be encoded by a vocabulary of bytes only: decode them to text first"
-            )
+            raise CharlmError("raw bytes can be encoded by a vocabulary of bytes only: decode them to text first")
         return np.frombuffer(content, dtype=np.uint8)
 
     def decode(self, ids: Any) -> str:

@@ -73,16 +73,8 @@ class Optimisation:
                 raise OptionError(f"--{name.replace('_', '-')} is above 0 and finite, not {value}")
         if self.epochs is None and self.max_steps is None and self.minutes is None:
             raise OptionError("training needs an end: give epochs, max_steps or minutes")
-        if (
-            self.clip <= 0
-            or self.warmup < 0
-            or self.patience < 0
-            or self.validations < 1
-            or self.weight_decay < 0
-        ):
-            raise OptionError(
-                "clip and validations are above 0; warmup, patience and weight_decay are not negative"
-            )
+        if self.clip <= 0 or self.warmup < 0 or self.patience < 0 or self.validations < 1 or self.weight_decay < 0:
+            raise OptionError("clip and validations are above 0; warmup, patience and weight_decay are not negative")
 
     def to_json(self) -> dict[str, Any]:
         """A value for `config.json`; `from_json` reads it back."""
@@ -334,9 +326,7 @@ class Loop:
 
     def _schedule(self) -> Schedule:
         options = self.options
-        return Schedule(
-            peak=options.lr, warmup=options.warmup, total=self.progress.total, final=options.lr_final
-        )
+        return Schedule(peak=options.lr, warmup=options.warmup, total=self.progress.total, final=options.lr_final)
 
     # -- the budget -------------------------------------------------------------------------------------------
 
@@ -454,7 +444,7 @@ class Loop:
         self._saved_at = self._clock.seconds()
 
     def _roll_back(self) -> bool:
-        """After too many steps without a finite gradient: the last good weights and half the rate, three times at most."""
+        """After too many steps without a finite gradient: the last good weights, half the rate; three times at most."""
         progress = self.progress
         if not self._good or progress.rollbacks >= 3:
             self.observer.on_note("training diverged: no finite gradient for 20 steps; try a lower --lr")
@@ -467,7 +457,7 @@ class Loop:
         progress.skipped_in_a_row = 0
         progress.lr_scale /= 2
         self.observer.on_note(
-            f"no finite gradient for 20 steps: back to the weights of step {progress.best_step} with half the learning rate"
+            f"no finite gradient for 20 steps: back to step {progress.best_step} with half the learning rate"
         )
         return True
 
@@ -488,9 +478,7 @@ class Loop:
         """Takes back what `snapshot` gave, onto whatever device the module is on."""
         module = self.objective.module
         parameters = dict(module.named_parameters())
-        if {name for name in tensors if name.startswith("weights/")} != {
-            f"weights/{name}" for name in parameters
-        }:
+        if {name for name in tensors if name.startswith("weights/")} != {f"weights/{name}" for name in parameters}:
             raise CharlmError("the saved state belongs to a network of another shape")
         with torch.no_grad():
             for name, parameter in parameters.items():
@@ -506,9 +494,7 @@ class Loop:
         self.progress = Progress.from_json(progress)
 
 
-def _under(
-    tensors: Mapping[str, Tensor], prefix: str, parameters: Mapping[str, nn.Parameter]
-) -> dict[str, Tensor]:
+def _under(tensors: Mapping[str, Tensor], prefix: str, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
     names = [key.removeprefix(prefix) for key in tensors if key.startswith(prefix)]
     return {name: tensors[prefix + name].clone().to(parameters[name].device) for name in names}
 

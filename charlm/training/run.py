@@ -22,9 +22,9 @@ import torch
 
 from charlm.analysis.evaluate import Evaluation, evaluate
 from charlm.analysis.evaluate import Progress as Reading
-from charlm.checkpoint import Checkpoint, TextFacts, load, read_tensors, write_config, write_tensors
-from charlm.errors import CharlmError, CheckpointError, OptionError, TextError
-from charlm.files import lock, read_json, write_bytes, write_json
+from charlm.checkpoint import TextFacts, load, read_tensors, write_config, write_tensors
+from charlm.errors import CharlmError, CheckpointError, TextError
+from charlm.files import write_bytes, write_json
 from charlm.models.rnn import CharRNN
 from charlm.nn.kernels.choose import fastest, for_reading
 from charlm.text.corpus import Corpus
@@ -87,9 +87,7 @@ class _Directory(Keeper):
 
 def _states(directory: Path) -> list[Path]:
     """The saved states, the newest first."""
-    found = [
-        path for path in directory.glob("state-*.safetensors") if path.stem.removeprefix("state-").isdecimal()
-    ]
+    found = [path for path in directory.glob("state-*.safetensors") if path.stem.removeprefix("state-").isdecimal()]
     return sorted(found, key=lambda path: int(path.stem.removeprefix("state-")), reverse=True)
 
 
@@ -135,9 +133,7 @@ class Run:
             seed=self.plan.optimisation.seed,
         )
         valid = self.parts["valid"] if count_targets(self.parts["valid"]) else self.parts["train"]
-        objective = LanguageObjective(
-            self.model, lanes, self.corpus.ids, valid, seed=self.plan.optimisation.seed
-        )
+        objective = LanguageObjective(self.model, lanes, self.corpus.ids, valid, seed=self.plan.optimisation.seed)
         loop = Loop(
             objective,
             self.plan.optimisation,
@@ -169,9 +165,7 @@ class Run:
     def describe(self, **more: Any) -> None:
         """Writes `config.json`; `more` are further values."""
         training = self.plan.to_json()
-        write_config(
-            self.directory, "rnn", self.plan.network.to_json(), self.facts, training=training, **more
-        )
+        write_config(self.directory, "rnn", self.plan.network.to_json(), self.facts, training=training, **more)
 
 
 def start(directory: Path, corpus: Corpus, split: Split, plan: Plan, device: torch.device) -> Run:
@@ -200,9 +194,7 @@ def start(directory: Path, corpus: Corpus, split: Split, plan: Plan, device: tor
     return run
 
 
-def resume(
-    directory: Path, corpus: Corpus, device: torch.device, *, budget: dict[str, Any] | None = None
-) -> Run:
+def resume(directory: Path, corpus: Corpus, device: torch.device, *, budget: dict[str, Any] | None = None) -> Run:
     """The run in a directory, at its newest whole state; call under `files.lock`.
 
     Args:
@@ -254,9 +246,7 @@ def _forget_after(directory: Path, step: int, tensors: dict[str, torch.Tensor]) 
     if metrics.exists():
         kept = [line for line in metrics.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
         write_bytes(metrics, "".join(line + "\n" for line in kept).encode())
-    good = {
-        name.removeprefix("good/"): tensor for name, tensor in tensors.items() if name.startswith("good/")
-    }
+    good = {name.removeprefix("good/"): tensor for name, tensor in tensors.items() if name.startswith("good/")}
     if good:
         write_tensors(directory / "best.safetensors", good)
 

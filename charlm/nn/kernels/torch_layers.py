@@ -35,7 +35,8 @@ def run(
         return y_TBP, after
     packed = pack_padded_sequence(x, lengths_B.cpu(), enforce_sorted=False)
     order, back = packed.sorted_indices, packed.unsorted_indices
-    assert order is not None and back is not None
+    assert order is not None
+    assert back is not None
     data, after = _call(cell, (packed.data, packed.batch_sizes), tuple(s[order] for s in state))
     y_TBP, _ = pad_packed_sequence(packed._replace(data=data), total_length=len(x))
     return y_TBP, tuple(s[back] for s in after)
@@ -48,9 +49,7 @@ def _dense(cell: Cell, ids: Tensor, table: Tensor | None) -> Tensor:
     return F.embedding(torch.where(ids < 0, len(rows), ids), torch.cat([rows, nothing]))
 
 
-def _call(
-    cell: Cell, data: tuple[Tensor, ...], state: tuple[Tensor, ...]
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _call(cell: Cell, data: tuple[Tensor, ...], state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
     """One layer, one direction; `data` is a dense input, or a packed one with its batch sizes."""
     parameters = [cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh, cell.weight_hr]
     flat = [parameter for parameter in parameters if parameter is not None]

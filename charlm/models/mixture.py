@@ -1,0 +1,182 @@
+"""Several language models as one: fixed weights, weights by Bayes' rule while reading, or logistic mixing
+learned online.
+
+Everything learned while reading is in the state, so a text read in pieces gives the same numbers, and a
+prediction never depends on what comes after it. A row that a model leaves undefined counts as the uniform
+distribution.
+Axes: T steps, B lanes, M models, V symbols, S sets of weights, N targets.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from charlm.errors import OptionError
+from charlm.models.lm import LanguageModel, State, generate_by_steps, pick_targets
+from charlm.models.mixing import Floats, Mixer, MixtureConfig, linear
+from charlm.models.rule import SamplingRule
+from charlm.text.splits import Spans
+from charlm.text.vocab import Ids
+
+__all__ = ["MixtureConfig", "MixtureLM", "tune_weights"]
+
+_CELLS = 1 << 22  # numbers held at once
+
+
+class MixtureLM(LanguageModel):
+    """Several language models over one vocabulary as one language model, on the CPU, float64.
+
+    Args:
+        models: two or more; each is read with a state of its own.
+        weights: to begin with (`fixed`: to stay with), not negative and summing to 1; equal by default.
+        config: how they are mixed.
+
+    >>> from charlm.models.ngram import NGramLM
+    >>> from charlm.text.index import SuffixIndex
+    >>> from charlm.text.vocab import Vocab
+    >>> vocab = Vocab.of("abc")
+    >>> index = SuffixIndex.build(vocab.encode("abac"), np.array([[0, 4]]), symbols=3)
+    >>> models = [NGramLM(vocab=vocab, index=index, order=order) for order in (0, 1)]
+    >>> mixture = MixtureLM(models, weights=[0.5, 0.5], config=MixtureConfig(kind="fixed"))
+    >>> logp, _ = mixture.logprobs(torch.tensor([[0]]), mixture.initial_state(1))
+    >>> logp.exp().tolist()  # halves of 2/4, 1/4, 1/4 and of 0, 1/2, 1/2
+    [[[0.25, 0.375, 0.375]]]
+    """
+
+    def __init__(
+        self,
+        models: Sequence[LanguageModel],
+        *,
+        weights: Sequence[float] | None = None,
+        config: MixtureConfig | None = None,
+    ) -> None:
+        if len(models) < 2 or any(model.vocab != models[0].vocab for model in models):
+            raise OptionError("a mixture takes two or more models of one vocabulary: make them from the same text")
+        self.vocab, self.models, self.config = models[0].vocab, tuple(models), config or MixtureConfig()
+        self.weights = np.asarray([1 / len(models)] * len(models) if weights is None else weights, dtype=np.float64)
+        sound = self.weights.shape == (len(models),) and bool((self.weights >= 0).all())
+        if not sound or abs(float(self.weights.sum()) - 1) > 1e-6:
+            raise OptionError(f"the weights of {len(models)} models are as many numbers that sum to 1, not {weights}")
+
+    @property
+    def device(self) -> torch.device:
+        """Mixing happens on the CPU, wherever the models live."""
+        return torch.device("cpu")
+
+    def initial_state(self, lanes: int) -> State:
+        """The models' states under their numbers, and the weights and the prediction not yet judged."""
+        state: State = {}
+        for number, model in enumerate(self.models):
+            state |= {f"{number}.{name}": tensor for name, tensor in model.initial_state(lanes).items()}
+        if self.config.kind != "fixed":
+            own = Mixer.begin(self.config, self.weights, lanes, len(self.vocab))
+            state |= {f"mixture.{name}": torch.from_numpy(array) for name, array in own.items()}
+        return state
+
+    def logprobs(self, ids_TB: Tensor, state: State) -> tuple[Tensor, State]:
+        """See `LanguageModel.logprobs`."""
+        cells = ids_TB.shape[1] * len(self.models) * len(self.vocab)
+        size, mixed = max(1, _CELLS // max(1, cells)), []
+        for begin in range(0, max(1, len(ids_TB)), size):
+            logp_TBV, state = self._piece(ids_TB[begin : begin + size], state)
+            mixed.append(logp_TBV)
+        return torch.cat(mixed), state
+
+    def _piece(self, ids_TB: Tensor, state: State) -> tuple[Tensor, State]:
+        rows: list[Tensor] = []
+        after: State = {}
+        for number, model in enumerate(self.models):
+            own = _own(state, number)
+            logp_TBV, own = model.logprobs(ids_TB.to(model.device), own)
+            rows.append(_defined(logp_TBV.detach().cpu().double()))
+            after |= {f"{number}.{name}": tensor for name, tensor in own.items()}
+        rows_TBMV = np.stack([row.numpy() for row in rows], axis=2)
+        if self.config.kind == "fixed":
+            return torch.from_numpy(linear(rows_TBMV, self.weights)), after
+        mixer = Mixer(self.config, {name: state[f"mixture.{name}"].numpy().copy() for name in Mixer.NAMES})
+        mixed = [mixer.read(ids_B, rows_BMV) for ids_B, rows_BMV in zip(ids_TB.numpy(), rows_TBMV, strict=True)]
+        after |= {f"mixture.{name}": torch.from_numpy(array) for name, array in mixer.state.items()}
+        shape = (*ids_TB.shape, len(self.vocab))
+        return torch.from_numpy(np.stack(mixed) if mixed else np.zeros(shape)), after
+
+    def target_logprobs(self, ids_TB: Tensor, targets_TB: Tensor, state: State) -> tuple[Tensor, State]:
+        """See `LanguageModel.target_logprobs`."""
+        if self.config.kind != "fixed":
+            logp_TBV, state = self.logprobs(ids_TB, state)
+            return pick_targets(logp_TBV, targets_TB), state
+        rows: list[Tensor] = []
+        after: State = {}
+        for number, model in enumerate(self.models):
+            ids, targets = ids_TB.to(model.device), targets_TB.to(model.device)
+            logp_TB, own = model.target_logprobs(ids, targets, _own(state, number))
+            logp_TB = logp_TB.detach().cpu().double()
+            rows.append(torch.where(logp_TB.isnan(), -math.log(len(self.vocab)), logp_TB))
+            after |= {f"{number}.{name}": tensor for name, tensor in own.items()}
+        rows_TBM1 = torch.stack(rows, dim=2).numpy()[..., None]
+        return torch.from_numpy(linear(rows_TBM1, self.weights)[..., 0]), after
+
+    def generate(
+        self, ids_B: Tensor, state: State, steps: int, rule: SamplingRule, noise_TB: Tensor
+    ) -> tuple[Tensor, Tensor, State]:
+        """See `LanguageModel.generate`; weights go on learning from what is drawn."""
+        if not steps:
+            empty = torch.zeros((0, len(ids_B)))
+            return empty.long(), empty.double(), state
+        return generate_by_steps(self, ids_B, state, steps, rule, noise_TB)
+
+
+def _own(state: Mapping[str, Tensor], number: int) -> State:
+    """One model's part of the state."""
+    prefix = f"{number}."
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
+def _defined(logp_TBV: Tensor) -> Tensor:
+    """Undefined rows made uniform."""
+    return torch.where(logp_TBV.isnan(), -math.log(logp_TBV.shape[-1]), logp_TBV)
+
+
+def tune_weights(
+    models: Sequence[LanguageModel], ids: Ids, spans: Spans, *, rounds: int = 200, chunk: int = 1024
+) -> list[float]:
+    """The fixed weights with the lowest nats on a part, by expectation maximisation (Dempster et al. 1977).
+
+    Args:
+        models: to be mixed.
+        ids: of a text; -1 for an unknown character.
+        spans: of the part to tune on, never of the part that is reported.
+        rounds: at most so many; it ends when no weight moves by 1e-6.
+        chunk: characters read at once.
+    """
+    logp_MN = np.stack([_read(model, ids, spans, chunk) for model in models])
+    if not logp_MN.shape[1]:
+        raise OptionError("the part to tune on has no character to predict: use another --split")
+    p_MN = np.exp(np.where(np.isnan(logp_MN), -math.log(len(models[0].vocab)), logp_MN))
+    p_MN = p_MN[:, p_MN.sum(0) > 0]  # what no model foresees says nothing about their weights
+    weights_M = np.full(len(models), 1 / len(models))
+    for _ in range(rounds):
+        shares_MN = weights_M[:, None] * p_MN
+        after_M = (shares_MN / shares_MN.sum(0)).mean(1) if p_MN.size else weights_M
+        moved = float(np.abs(after_M - weights_M).max())
+        weights_M = after_M
+        if moved < 1e-6:
+            break
+    return [float(weight) for weight in weights_M / weights_M.sum()]
+
+
+@torch.no_grad()
+def _read(model: LanguageModel, ids: Ids, spans: Spans, chunk: int) -> Floats:
+    """The log-probabilities of all known targets, each span read as one stream."""
+    found: list[Floats] = [np.zeros(0)]
+    for start, end in spans.tolist():
+        state = model.initial_state(1)
+        for at in range(start, end - 1, chunk):
+            text = torch.from_numpy(ids[at : min(at + chunk + 1, end)].astype(np.int64)).to(model.device)
+            logp_TB, state = model.target_logprobs(text[:-1, None], text[1:, None], state)
+            found.append(logp_TB[text[1:] >= 0, 0].cpu().double().numpy())
+    return np.concatenate(found)
