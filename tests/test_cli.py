@@ -266,3 +266,22 @@ def test_a_closed_pipe_is_no_error(charlm: Run, verse: Path, tmp_path: Path) -> 
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert len(done.stdout) == 10
     assert done.stderr == ""
+
+
+def test_novelty_and_mixture(charlm: Run, verse: Path) -> None:
+    assert charlm("train", verse, *QUICK, "--out", "checkpoints/net")[0] == 0
+    code, out, err = charlm("ngram", verse, "--order", 8, "--out", "checkpoints/counts")
+    code, out, err = charlm("sample", "checkpoints/counts", "--length", 200, "--novelty", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    (generated,) = found["novelty"]
+    text = verse.read_text()
+    assert generated["longest_passage"] in text
+    assert text[generated["stands"] :].startswith(generated["longest_passage"])
+    assert generated["longest_passage"] in found["samples"][0]["text"]
+    assert generated["longest"] > 20 > found["held_out_novelty"]["longest"]
+    code, out, err = charlm("compare", verse, "--orders", "0-4", "--smoothing", "kneser-ney", "--mixture", "--json")
+    assert code == 0, err
+    models = {line["family"]: line for line in json.loads(out)["models"]}
+    assert models["mixture"]["nats"] < models["rnn"]["nats"]
+    assert models["mixture"]["name"].startswith("net + Kneser-Ney ")

@@ -112,7 +112,8 @@ def summary(lines: Sequence[Compared]) -> str:
     finite = [line for line in lines if math.isfinite(line.evaluation.nats)]
     counted = min((x for x in finite if x.row.family == "ngram"), key=_order, default=None)
     network = min((x for x in finite if x.row.family == "rnn"), key=_order, default=None)
-    sentence = _duel(counted, network)
+    mixed = min((x for x in finite if x.row.family == "mixture"), key=_order, default=None)
+    sentence = _duel(counted, network, mixed)
     unsmoothed = [line for line in lines if line.row.smoothing == "none" and line.coverage < 1]
     if unsmoothed:
         worst = max(unsmoothed, key=lambda line: line.row.order or 0)
@@ -127,7 +128,7 @@ def _order(line: Compared) -> float:
     return line.evaluation.nats
 
 
-def _duel(counted: Compared | None, network: Compared | None) -> str:
+def _duel(counted: Compared | None, network: Compared | None, mixed: Compared | None) -> str:
     if counted is None and network is None:
         return "No model here gives every target a probability."
     if counted is None or network is None:
@@ -136,7 +137,8 @@ def _duel(counted: Compared | None, network: Compared | None) -> str:
         return f"{best.row.name} is best with {best.evaluation.nats:.4f} nats a character."
     first, second = sorted((counted, network), key=_order)
     share = 100 * (1 - first.evaluation.nats / second.evaluation.nats)
+    together = "" if mixed is None else f" {mixed.row.name} together reach {mixed.evaluation.nats:.4f}."
     return (
         f"{first.row.name} foresees this text best with {first.evaluation.nats:.4f} nats a character, "
-        f"{share:.1f} % below {second.row.name} ({second.evaluation.nats:.4f})."
+        f"{share:.1f} % below {second.row.name} ({second.evaluation.nats:.4f}).{together}"
     )

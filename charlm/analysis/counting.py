@@ -19,7 +19,7 @@ from charlm.text.corpus import Corpus
 from charlm.text.index import SuffixIndex
 from charlm.text.splits import Spans, count_targets
 
-__all__ = ["TUNED", "count", "counted_rows", "tuning_parts"]
+__all__ = ["TUNED", "best_order", "count", "counted_rows", "tuning_parts"]
 
 TUNED = ("add-k", "uniform-mix")
 """The estimators that have a parameter of their own to choose."""
@@ -62,6 +62,15 @@ def count(corpus: Corpus, parts: Mapping[str, Spans], *, order: int, smoothing: 
     index = SuffixIndex.build(corpus.ids, parts["train"], symbols=len(corpus.vocab))
     estimator = make_estimator(smoothing, index, order, **parameters)
     return NGramLM(vocab=corpus.vocab, index=index, order=order, estimator=estimator)
+
+
+def best_order(corpus: Corpus, parts: Mapping[str, Spans], *, orders: list[int], smoothing: str) -> int:
+    """The order with the lowest nats on the spans to tune on, of which none is reported."""
+    counted, tuned = tuning_parts(parts)
+    index = SuffixIndex.build(corpus.ids, counted, symbols=len(corpus.vocab))
+    rows = ngram_rows(index, corpus.vocab, smoothing, orders, corpus.ids, tuned, hits=False, training=False)
+    nats = {row.order: -float(row.logp_T.mean()) for row in rows}
+    return min(orders, key=lambda order: nats[order])
 
 
 def counted_rows(

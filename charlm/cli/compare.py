@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,9 @@ class _Orders(click.ParamType[list[int]]):
 )
 @split_option
 @reading_options
+@click.option(
+    "--mixture", is_flag=True, help="Also mix each network with Kneser-Ney, by weights learned while reading."
+)
 @click.option("--plot", metavar="FILE", help="Draw the comparison as .png, .svg or .pdf.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
 @json_option
@@ -98,6 +102,8 @@ def compare_command(
         _refuse_overlap(network, corpus, split, part)
     rows = _counted(corpus, split, held, orders, list(dict.fromkeys(smoothings)))
     rows += [_network_row(network, text, held, corpus) for network in networks]
+    if options["mixture"]:
+        rows += [_mixture_row(network, held, corpus, split, orders) for network in networks]
     lines = compare(rows, targets_of(corpus.ids, held), corpus.vocab)
     _show(lines, corpus, split, part, summary(lines), options["as_json"])
     if options["plot"] is not None:
@@ -184,8 +190,27 @@ def _network_row(network: Checkpoint, text: str, held: Spans, corpus: Corpus) ->
             bytes=sum(path.stat().st_size for path in network.directory.glob("best.safetensors")) or None,
             order=getattr(model, "order", None),
         )
-    from dataclasses import replace
+    return replace(row, seconds=time.perf_counter() - begun)
 
+
+def _mixture_row(network: Checkpoint, held: Spans, corpus: Corpus, split: Split, orders: list[int]) -> Row:
+    """A network and the best Kneser-Ney model as one, mixed in the logistic domain while they read."""
+    from charlm.analysis.counting import best_order, count
+    from charlm.analysis.evaluate import row_of
+    from charlm.models.mixture import MixtureLM
+    from charlm.text.splits import count_targets
+
+    if network.model.vocab != corpus.vocab:
+        raise OptionError(f"{network.name} has another vocabulary than this text: it cannot be mixed with its counts")
+    parts = corpus.parts(split)
+    order = best_order(corpus, parts, orders=orders, smoothing="kneser-ney")
+    counted = count(corpus, parts, order=order, smoothing="kneser-ney")
+    begun = time.perf_counter()
+    name = f"{network.name} + Kneser-Ney {order}"
+    with progress(count_targets(held), f"reading with {name}", "char") as bar:
+        row = row_of(
+            MixtureLM([network.model, counted]), corpus.ids, held, name=name, family="mixture", progress=bar.update
+        )
     return replace(row, seconds=time.perf_counter() - begun)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import numpy as np
 
 from charlm.cli.common import echo_json, json_option, note, seed_option
 from charlm.errors import OptionError
@@ -25,10 +27,13 @@ if TYPE_CHECKING:
 @click.option("--top-p", type=float, default=1.0, show_default=True, help="Draw from the most probable share P.")
 @click.option("--streams", type=click.IntRange(1), default=1, show_default=True, help="Texts to generate.")
 @click.option("--stop", metavar="TEXT", help="End a text where this would come.")
+@click.option("--novelty", "with_novelty", is_flag=True, help="Also say how much was copied from the training text.")
 @seed_option
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
 @json_option
-def sample_command(model: str | None, prompt: str, as_json: bool, device: str, **options: Any) -> None:
+def sample_command(
+    model: str | None, prompt: str, as_json: bool, device: str, with_novelty: bool, **options: Any
+) -> None:
     """Generate text from MODEL, by default the newest language model under checkpoints/."""
     from charlm.checkpoint import newest
     from charlm.cli.models import open_model
@@ -53,26 +58,75 @@ def sample_command(model: str | None, prompt: str, as_json: bool, device: str, *
         stop=options["stop"],
         chunk=32 if options["streams"] == 1 and not as_json else 256,
     )
-    if as_json:
-        *_, last = grown
-        echo_json({"model": str(directory), "prompt": prompt, "samples": [_sample(s, checkpoint) for s in last]})
-    elif options["streams"] == 1:
-        _show_growing(prompt, grown)
+    last: list[Stream] = []
+    if options["streams"] == 1 and not as_json:
+        last = _show_growing(prompt, grown)
     else:
         *_, last = grown
+    found = _novelty(checkpoint, last) if with_novelty else {}
+    if as_json:
+        samples = [_sample(stream, checkpoint) for stream in last]
+        echo_json({"model": str(directory), "prompt": prompt, "samples": samples, **found})
+        return
+    if options["streams"] > 1:
         for number, stream in enumerate(last, 1):
             click.echo(f"=== {number} ===\n{prompt}{stream.text}")
+    for line in _novelty_lines(found):
+        note(line)
 
 
-def _show_growing(prompt: str, grown: Any) -> None:
-    """Prints one text piece by piece while it is made."""
+def _show_growing(prompt: str, grown: Any) -> list[Stream]:
+    """Prints one text piece by piece while it is made, and gives it when it is whole."""
     click.echo(prompt, nl=False)
-    shown = 0
-    for (stream,) in grown:
+    shown, streams = 0, []
+    for streams in grown:
+        (stream,) = streams
         certain = len(stream.text)
         click.echo(stream.text[shown:certain], nl=False)
         shown = certain
     click.echo()
+    return streams
+
+
+def _novelty(checkpoint: Checkpoint, streams: list[Stream]) -> dict[str, Any]:
+    """How much of each text stands in the training text, and how much of real held-out text does."""
+    from charlm.analysis.novelty import novelty
+    from charlm.text.corpus import read_corpus
+    from charlm.text.index import SuffixIndex
+
+    corpus = read_corpus(list(checkpoint.text.names), checkpoint.text.reading, vocab=checkpoint.model.vocab)
+    if corpus.sha256 != checkpoint.text.sha256:
+        raise OptionError(
+            f"{corpus.title} has changed since {checkpoint.name} was made: --novelty needs its training text"
+        )
+    parts = corpus.parts(checkpoint.text.split)
+    train = parts["train"]
+    index = SuffixIndex.build(corpus.ids, train, symbols=len(corpus.vocab))
+
+    def described(ids: Any) -> dict[str, Any]:
+        found = novelty(index, ids, spans=train)
+        passage = corpus.vocab.decode(ids[found.begins : found.begins + found.longest])
+        return {"longest_passage": passage, **found.to_json()}
+
+    generated = [described(np.array(stream.ids)) for stream in streams]
+    held = next((parts[name] for name in ("test", "valid") if len(parts[name])), None)
+    if held is None:
+        return {"novelty": generated, "held_out_novelty": None}
+    longest = held[(held[:, 1] - held[:, 0]).argmax()]
+    real = corpus.ids[longest[0] : min(longest[1], longest[0] + len(streams[0].ids))]
+    return {"novelty": generated, "held_out_novelty": described(real)}
+
+
+def _novelty_lines(found: dict[str, Any]) -> Iterator[str]:
+    """The same for a person."""
+    texts = [(f"text {number}", item) for number, item in enumerate(found.get("novelty", ()), 1)]
+    for name, item in [*texts, ("real held-out text", found.get("held_out_novelty"))]:
+        if item is not None:
+            share = "-" if item["share"] is None else f"{100 * item['share']:.1f} %"
+            yield (
+                f"{name}: {share} of its 20-character passages stand in the training text; the longest copied passage "
+                f"has {item['longest']} characters (position {item['stands']:,}): {item['longest_passage']!r}"
+            )
 
 
 def _sample(stream: Stream, checkpoint: Checkpoint) -> dict[str, Any]:
