@@ -1,0 +1,76 @@
+"""Characters a second that charlm draws against a loop over torch's layers, interleaved in one process.
+
+    python -m benchmarks.sample_speed [--streams 1] [--streams 64] [--seconds 3]
+
+Both draw from the whole distribution at temperature 1, in float32. torch's side is what one writes with it: an
+embedding, a layer call for one step, a linear map, softmax, `multinomial`, the ids read again without leaving
+torch. Each side runs with the thread count that suits it best. Printed: the medians, and their ratio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+
+import torch
+
+from benchmarks.train_speed import SYMBOLS, Size, Step, TorchModel, best, ceiling, interleaved
+from charlm.models.rnn import CharRNN, RNNConfig
+from charlm.models.rule import SamplingRule
+from charlm.text.vocab import Vocab
+
+MODELS = [("lstm", 1, 128), ("gru", 2, 256), ("lstm", 3, 512), ("rnn", 1, 128), ("gru", 1, 512)]
+OURS, THEIRS = 400, 40  # characters a measurement
+
+
+def ours(cell: str, layers: int, hidden: int, streams: int) -> Step:
+    """Draws OURS characters a stream in one call."""
+    vocab = Vocab.of("".join(chr(256 + i) for i in range(SYMBOLS)))
+    model = CharRNN(vocab, RNNConfig(model=cell, layers=layers, hidden=hidden))
+    ids, state = torch.zeros(streams, dtype=torch.long), model.initial_state(streams)
+    noise = torch.rand(OURS, streams, dtype=torch.float64)
+    return lambda: model.generate(ids, state, OURS, SamplingRule(), noise)
+
+
+def theirs(cell: str, layers: int, hidden: int, streams: int) -> Step:
+    """Draws THEIRS characters a stream one by one."""
+    model = TorchModel(Size(cell=cell, hidden=hidden, layers=layers, lanes=streams, steps=1), 64).eval()
+
+    def step() -> None:
+        with torch.inference_mode():
+            ids, state = torch.zeros(1, streams, dtype=torch.long), None
+            for _ in range(THEIRS):
+                y, state = model.layers(model.embedding(ids), state)
+                ids = torch.multinomial(model.linear(y[0]).softmax(-1), 1).t()
+
+    return step
+
+
+def flops(cell: str, layers: int, hidden: int) -> float:
+    """Of the products that every character needs."""
+    return Size(cell=cell, hidden=hidden, layers=layers, lanes=1, steps=1).flops / 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--streams", type=int, action="append")
+    parser.add_argument("--seconds", type=float, default=3, help="at least so long for a model")
+    arguments = parser.parse_args()
+    top = ceiling()
+    print(f"load {os.getloadavg()[0]:.1f}; matrix product {top / 1e9:.0f} GFLOP/s")
+    for streams in arguments.streams or [1, 64]:
+        for model in MODELS:
+            pair = [best([ours(*model, streams)]), best([theirs(*model, streams)])]
+            mine, other = (statistics.median(times) for times in interleaved(pair, arguments.seconds))
+            speeds = OURS * streams / mine, THEIRS * streams / other
+            print(
+                f"{model[0]:5} {model[1]} x {model[2]:3}  {streams:3} streams  {speeds[0]:10,.0f} characters/s "
+                f"({speeds[0] * flops(*model) / top:4.0%})   torch {speeds[1]:10,.0f}   "
+                f"ratio {speeds[0] / speeds[1]:6.2f}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
