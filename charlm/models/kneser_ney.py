@@ -25,6 +25,8 @@ __all__ = ["FALLBACK", "Interpolated", "KneserNey", "Weights", "WittenBell", "di
 FALLBACK = (0.5, 1.0, 1.5)
 """Discounts for counts of 1, 2, 3 and more where the counts of counts yield none, as KenLM's fallback."""
 
+_FEW = 8  # rows made one by one
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Weights:
@@ -61,6 +63,7 @@ class Interpolated(Estimator):
         super().__init__(index, order)
         self._weights: dict[tuple[int, bool], Weights] = {}
         self._shorter: list[Floats] = []
+        self._highest: tuple[int, Floats] = (-1, np.zeros(0))
 
     @abc.abstractmethod
     def make_weights(self, order: int, *, top: bool) -> Weights:
@@ -75,9 +78,19 @@ class Interpolated(Estimator):
     def rows(self, contexts: Contexts, *, generating: bool = False) -> Floats:
         """See `Estimator.rows`; an interpolated estimator is defined everywhere."""
         p_NV = np.full((len(contexts.read_N), self.symbols), 1 / self.symbols)
+        add = self._add_one_by_one if len(p_NV) <= _FEW else self.add_level
         for order in range(self.order + 1):
-            self.add_level(p_NV, contexts, order, self.weights(order, top=order == self.order))
+            add(p_NV, contexts, order, self.weights(order, top=order == self.order))
         return p_NV
+
+    def _add_one_by_one(self, p_NV: Floats, contexts: Contexts, order: int, weights: Weights) -> None:
+        """`add_level` without the cost of preparing for many rows."""
+        level = self.levels[order]
+        for row, node in enumerate(contexts.nodes[order].tolist()):
+            if node >= 0:
+                events = slice(level.first_H[node], level.first_H[node + 1])
+                p_NV[row] *= weights.left[node]
+                p_NV[row, level.id_E[events]] += weights.share[events]
 
     def add_level(self, p_NV: Floats, contexts: Contexts, order: int, weights: Weights) -> None:
         """Makes the rows of the next shorter order into rows of this one."""
@@ -99,8 +112,26 @@ class Interpolated(Estimator):
         """See `Estimator.event_probabilities`; those of shorter histories are made once and kept."""
         while len(self._shorter) < order + (not top):
             self._shorter.append(self._event_step(len(self._shorter), top=False))
-        p_E = self._event_step(order, top=True) if top else self._shorter[order]
+        if top and self._highest[0] != order:
+            self._highest = (order, self._event_step(order, top=True))
+        p_E = self._highest[1] if top else self._shorter[order]
         return np.asarray(p_E[events])
+
+    def best_children(self, order: int, *, top: bool) -> tuple[Floats, NDArray[np.int64]]:
+        """For each history of a level the highest probability among its events, and the lowest id that has
+        it.
+
+        One entry more than histories: -1 in place of a probability, for the unseen and those without events.
+        """
+        level, p_E = self.levels[order], self.event_probabilities(order, top=top)
+        histories = len(level.types_H)
+        most_H, id_H = np.full(histories + 1, -1.0), np.zeros(histories + 1, dtype=np.int64)
+        some = np.flatnonzero(level.types_H)
+        if len(some):
+            most_H[some] = np.maximum.reduceat(p_E, level.first_H[some])
+            event = np.flatnonzero(p_E == most_H[level.history_E])[::-1]
+            id_H[level.history_E[event]] = level.id_E[event]  # from the back, so that the lowest id stays
+        return most_H, id_H
 
     def _event_step(self, order: int, *, top: bool) -> Floats:
         """The probabilities of one level's events from those of the level below."""

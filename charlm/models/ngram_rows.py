@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import OptionError
-from charlm.models.counted import Contexts, Counted, Estimator, Floats, check_order, total_of
+from charlm.models.counted import Counted, Estimator, Floats, check_order, total_of
 from charlm.models.estimators import make_estimator, read_spans
 from charlm.models.kneser_ney import Interpolated, Weights
 from charlm.models.rows import Row
@@ -26,7 +26,6 @@ from charlm.text.vocab import Ids, Vocab
 __all__ = ["ngram_rows", "train_nats"]
 
 _COUNTED = ("none", "add-k", "uniform-mix")
-_CELLS = 1 << 22  # numbers in one block of rows
 _Step = tuple[int, Estimator, Floats, NDArray[np.bool_]]
 
 
@@ -52,7 +51,7 @@ def ngram_rows(
         ids: of the text; -1 for an unknown character.
         spans: of the part to score.
         parameters: of the estimator, by order.
-        hits: whether `hit_T` is wanted; it takes most of the time of the interpolated estimators.
+        hits: whether `hit_T` is wanted; without it all are False.
         training: whether `train_nats` is wanted.
     """
     if index.symbols != len(vocab):
@@ -130,9 +129,7 @@ def _counted_steps(
         if order in chosen:
             estimator = make_estimator(name, index, order, **{**chosen[order], "longest": longest})
             assert isinstance(estimator, Counted)
-            unseen = (
-                -1 if name == "none" else 0
-            )  # elsewhere all are equal, and the lowest id is the first of them
+            unseen = -1 if name == "none" else 0  # elsewhere all are equal, and the lowest id is the first of them
             hit_T = np.where(total_T > 0, best_T, unseen) == target_T
             yield (
                 order,
@@ -155,42 +152,44 @@ def _interpolated_steps(
     """Orders that are mixed with all below: one more level of weights each."""
     ids_N, age_N = read_spans(ids, spans)
     read_T, target_T = age_N[age_N > 1] - 1, ids_N[age_N > 1]
-    nodes = list(_walk(family.levels, orders[-1], ids_N, age_N))
-    contexts = Contexts(nodes=[history_T for history_T, _ in nodes], read_N=read_T)
-    best = _best(family, orders, contexts) if hits else {}
     p_T = np.full(len(read_T), 1 / family.symbols)
-    for order, (history_T, event_T) in enumerate(nodes):
+    best = _Best(id_T=np.zeros(len(read_T), dtype=np.int64), p_T=p_T)
+    for order, (history_T, event_T) in enumerate(_walk(family.levels, orders[-1], ids_N, age_N)):
         if order in orders:
+            full_T = read_T >= order
             top_T = _mixed(p_T, family.weights(order, top=True), history_T, event_T)
-            logp_T = _log(np.where(read_T >= order, top_T, p_T), target_T)
-            hit_T = (best[order] == target_T) & (target_T >= 0) if hits else np.zeros_like(target_T, np.bool_)
-            yield order, family, logp_T, hit_T
+            hit_T = np.zeros(len(read_T), dtype=np.bool_)
+            if hits:
+                id_T = np.where(full_T, best.above(family, order, history_T, top=True).id_T, best.id_T)
+                hit_T = (id_T == target_T) & (target_T >= 0)
+            yield order, family, _log(np.where(full_T, top_T, p_T), target_T), hit_T
         if order < orders[-1]:
             p_T = _mixed(p_T, family.weights(order, top=False), history_T, event_T)
+            best = best.above(family, order, history_T, top=False) if hits else best
 
 
 def _mixed(p_T: Floats, weights: Weights, history_T: Nodes, event_T: Nodes) -> Floats:
     return np.asarray(p_T * weights.left[history_T] + weights.share[event_T])
 
 
-def _best(family: Interpolated, orders: Sequence[int], contexts: Contexts) -> dict[int, NDArray[np.int64]]:
-    """By order the most probable symbol of each context, the lower id among equals."""
-    size = len(contexts.read_N)
-    best = {order: np.empty(size, dtype=np.int64) for order in orders}
-    block = max(1, _CELLS // family.symbols)
-    for begin in range(0, size, block):
-        some = contexts.some(slice(begin, begin + block))
-        p_NV = np.full((len(some.read_N), family.symbols), 1 / family.symbols)
-        for order in range(orders[-1] + 1):
-            if order in best:
-                top_NV = p_NV.copy()
-                family.add_level(top_NV, some, order, family.weights(order, top=True))
-                short = some.read_N < order
-                top_NV[short] = p_NV[short]
-                best[order][begin : begin + block] = top_NV.argmax(1)
-            if order < orders[-1]:
-                family.add_level(p_NV, some, order, family.weights(order, top=False))
-    return best
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Best:
+    """The most probable symbol of each context, the lowest id among equals, and its probability.
+
+    One order higher it is an event of the longer history, or the same symbol as before: every symbol that
+    never followed the longer history keeps its probability times one factor.
+    """
+
+    id_T: NDArray[np.int64]
+    p_T: Floats
+
+    def above(self, family: Interpolated, order: int, history_T: Nodes, *, top: bool) -> _Best:
+        """The same one order higher."""
+        most_H, id_H = family.best_children(order, top=top)
+        most_T, id_T = most_H[history_T], id_H[history_T]
+        kept_T = self.p_T * family.weights(order, top=top).left[history_T]
+        new_T = (most_T > kept_T) | ((most_T == kept_T) & (id_T < self.id_T))
+        return _Best(id_T=np.where(new_T, id_T, self.id_T), p_T=np.where(new_T, most_T, kept_T))
 
 
 def train_nats(estimator: Estimator, order: int) -> float:

@@ -19,7 +19,7 @@ __all__ = ["ARRAYS", "load_arrays", "save_arrays"]
 ARRAYS = ("codes", "suffixes", "lcp", "alphabet")
 """The arrays of an index; each is a file `index-NAME.npy`."""
 
-_CHECKED = 1 << 24  # characters of an index that are looked at when it is opened
+_CHECKED = 1 << 22  # characters of an index that are looked at when it is opened
 
 
 def save_arrays(directory: Path, arrays: dict[str, NDArray[Any]]) -> None:

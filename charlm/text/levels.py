@@ -26,6 +26,8 @@ UNSEEN = -1
 
 Nodes = NDArray[np.int32]
 
+_FEW = 8  # pairs looked up one by one
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Level:
@@ -89,6 +91,9 @@ class Level:
         """The event of each (history, id), `UNSEEN` where there is none or the history is unseen."""
         if not self.events:
             return np.full(len(history_N), UNSEEN, dtype=np.int32)
+        if len(history_N) <= _FEW:
+            pairs = zip(history_N.tolist(), id_N.tolist(), strict=True)
+            return np.array([self._child(history, id) for history, id in pairs], dtype=np.int32)
         low = self.first_H[:-1][history_N]  # history -1 picks some history; it is masked below
         high = self.first_H[1:][history_N]
         active = np.flatnonzero((high - low > 1) & (history_N >= 0))
@@ -101,6 +106,14 @@ class Level:
         found = np.minimum(low, np.int32(self.events - 1))
         right = (self.id_E[found] == id_N) & (low < high) & (history_N >= 0)
         return np.where(right, found, np.int32(UNSEEN))
+
+    def _child(self, history: int, id: int) -> int:
+        """`child` of one pair, without the cost of preparing for many."""
+        if history < 0:
+            return UNSEEN
+        low, high = int(self.first_H[history]), int(self.first_H[history + 1])
+        found = low + int(np.searchsorted(self.id_E[low:high], id)) if id >= 0 else high
+        return found if found < high and self.id_E[found] == id else UNSEEN
 
 
 class Levels:
