@@ -126,8 +126,10 @@ def test_bad_texts_are_each_refused_in_one_sentence(tmp_path: Path) -> None:
 
 def test_a_part_without_a_target_is_refused() -> None:
     corpus = corpus_of_text("abc")
-    with pytest.raises(TextError, match=r"the valid part of text under the split tail:80/10/10 .*3 characters"):
+    with pytest.raises(TextError, match=r"too short for the split tail:80/10/10: its valid part .*3 characters"):
         corpus.part(Split.parse("80/10/10"), "valid")
+    with pytest.raises(TextError, match="gives text no test part"):
+        corpus_of_text("abc" * 9).part(Split.parse("80/20/0"), "test")
     with pytest.raises(TextError, match="not 'exam'"):
         corpus.part(Split.parse("80/10/10"), "exam")
     assert corpus.part(Split.parse("100/0/0"), "train").tolist() == [[0, 3]]

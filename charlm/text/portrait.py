@@ -99,7 +99,7 @@ def portrait(corpus: Corpus, split: Split, limit: int = _LIMIT) -> Portrait:
     text = corpus.vocab.decode_bytes(ids)
     begins = corpus.vocab.begins_character
     repeat, at = longest_repeat(ids, documents)
-    parts = corpus.parts(split)
+    parts = split.parts(corpus.ids, corpus.documents, corpus.newline)  # also of a text too short to train on
     return Portrait(
         characters=int(counts[begins].sum()),
         lines=_lines(corpus, counts),
