@@ -142,9 +142,7 @@ def _cut(ids: Ids, spans: Spans, limit: int) -> tuple[Ids, Spans]:
     lengths = spans[:, 1] - spans[:, 0]
     before = np.cumsum(lengths) - lengths
     lengths = np.minimum(lengths, np.maximum(limit - before, 0))
-    taken = [
-        ids[start : start + length] for start, length in zip(spans[:, 0], lengths, strict=True) if length
-    ]
+    taken = [ids[start : start + length] for start, length in zip(spans[:, 0], lengths, strict=True) if length]
     edges = np.concatenate([[0], np.cumsum(lengths[lengths > 0])])
     return np.concatenate(taken or [ids[:0]]), np.stack([edges[:-1], edges[1:]], axis=1)
 
