@@ -43,6 +43,9 @@ def ngram_rows(
 ) -> Iterator[Row]:
     """What n-gram models of several orders say about the targets of a text, from one index in one pass.
 
+    A row's `seconds` are those of its order; of the interpolated estimators, whose orders share most of the work,
+    the mean over all orders.
+
     Args:
         index: of the training part.
         vocab: of text and index.
