@@ -37,9 +37,7 @@ def run(
     bias_G, bias_n = split_biases(cell)
     gates = F.linear(x, cell.weight_ih, bias_G) if dense else input_rows(cell, table, bias_G)
     ids_TB = None if dense else x.contiguous()
-    resets_TB = (
-        None if resets_TB is None or not bool(resets_TB.any()) else resets_TB.to(torch.uint8).contiguous()
-    )
+    resets_TB = None if resets_TB is None or not bool(resets_TB.any()) else resets_TB.to(torch.uint8).contiguous()
     apply: Any = _Layer.apply
     y, *c = apply(cell, gates, ids_TB, cell.weight_hh, bias_n, resets_TB, torch.is_grad_enabled(), *state)
     return y, (y[-1].clone(), *c)

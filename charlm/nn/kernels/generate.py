@@ -6,9 +6,10 @@ Axes: T steps, B lanes, G gates, H units, V symbols.
 from __future__ import annotations
 
 import ctypes
+import time
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ __all__ = ["Draw", "Packed", "generate", "pack"]
 
 _CODE: dict[type[Cell], int] = {RNNCell: 1, GRUCell: 3, LSTMCell: 4}
 _FLOATS = 8  # in a vector of the kernels
+PIECE = 32  # steps, an even number: two buffers of h change places every step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,34 @@ class Draw:
     temperature: float
     top_k: int
     top_p: float
+
+
+class Pace:
+    """Which team has lately been faster: one thread or all. The slower one is tried again after fifty times as
+    long as it last took, so that trying costs a fiftieth at most.
+
+    >>> pace = Pace()
+    >>> pace.note(1, 9.0, 8), pace.note(2, 5.0, 8), pace.team(2)
+    (None, None, 2)
+    """
+
+    def __init__(self) -> None:
+        self.step: dict[int, float] = {}
+        self.piece: dict[int, float] = {}
+        self.since = 0.0
+
+    def team(self, threads: int) -> int:
+        """How many threads the next piece gets: 1, or this many."""
+        for untried in {1, threads} - set(self.step):
+            return untried
+        slower, faster = sorted((1, threads), key=lambda n: -self.step[n])
+        return slower if self.since > 50 * self.piece[slower] else faster
+
+    def note(self, threads: int, seconds: float, steps: int) -> None:
+        """Takes down what a piece of so many steps took with so many threads."""
+        slower = max(self.step, key=lambda n: self.step[n], default=0)
+        self.since = 0.0 if threads == slower else self.since + seconds
+        self.step[threads], self.piece[threads] = seconds / steps, seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +77,7 @@ class Packed:
         bias_n: a layer each, the GRU's [H].
         head: the panels of the output's weights.
         head_bias: [V rounded up to 16].
+        pace: how fast its generation went lately.
     """
 
     code: int
@@ -59,6 +90,7 @@ class Packed:
     bias_n: list[Tensor | None]
     head: Tensor
     head_bias: Tensor
+    pace: Pace = field(default_factory=Pace)
 
     @property
     def bytes(self) -> int:
@@ -146,7 +178,7 @@ def generate(
         "rows": packed.rows,
         "head": packed.head,
         "head_bias": packed.head_bias,
-        "noise": noise_TB.contiguous(),
+        "noise": noise_TB.to("cpu", torch.float64).contiguous(),
         "ids": _copy(ids_B),
         "drawn": drawn,
         "logp": logp,
@@ -165,18 +197,33 @@ def generate(
         hidden=packed.hidden,
         symbols=packed.symbols,
         lanes=lanes,
-        steps=steps,
-        threads=threads,
-        by_units=int(lanes < 4 * threads),
         top_k=draw.top_k,
         temperature=draw.temperature,
         top_p=draw.top_p,
         **{name: tensor.data_ptr() for name, tensor in tensors.items()},
         **{name: ctypes.addressof(array) for name, array in arrays.items()},
     )
-    native.call("generate", job)
+    _in_pieces(job, packed, steps, threads)
     last = h if steps % 2 == 0 else h_next
     return drawn, logp, [(a, b)[: len(layer)] for a, b, layer in zip(last, c, state, strict=True)]
+
+
+def _in_pieces(job: native.Generation, packed: Packed, steps: int, threads: int) -> None:
+    """The whole call; where threads would share the units, in pieces, each with the team that was faster lately.
+
+    Threads that meet several times a character gain much on a quiet machine, and lose more on a busy one, where
+    each waits for a core in turn. The numbers are the same either way.
+    """
+    job.by_units = int(job.lanes < 4 * threads)
+    piece = steps if threads == 1 or not job.by_units else PIECE
+    for done in range(0, steps, piece):
+        job.steps = min(piece, steps - done)
+        job.threads = packed.pace.team(threads) if job.by_units else threads
+        started = time.perf_counter()
+        native.call("generate", job)
+        packed.pace.note(job.threads, time.perf_counter() - started, job.steps)
+        for name, size in (("noise", 8), ("drawn", 8), ("logp", 4)):
+            setattr(job, name, getattr(job, name) + job.steps * job.lanes * size)
 
 
 def _copy(tensor: Tensor) -> Tensor:

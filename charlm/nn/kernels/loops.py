@@ -42,9 +42,7 @@ def forward(
     return y, values_TBG if keep else None, extra
 
 
-def _gru(
-    gates_BG: Tensor, h_BH: Tensor, weights_HG: Tensor, bias_n: Tensor | None, y_BH: Tensor, n_h: Tensor
-) -> None:
+def _gru(gates_BG: Tensor, h_BH: Tensor, weights_HG: Tensor, bias_n: Tensor | None, y_BH: Tensor, n_h: Tensor) -> None:
     """One step; the gates' values replace what is in `gates_BG`."""
     width = 2 * h_BH.shape[1]
     product_BG = h_BH @ weights_HG
@@ -55,9 +53,7 @@ def _gru(
     torch.lerp(n_BH, h_BH, z_BH, out=y_BH)
 
 
-def _lstm(
-    gates_BG: Tensor, state: tuple[Tensor, ...], weights_HG: Tensor, y_BH: Tensor, c_BH: Tensor
-) -> None:
+def _lstm(gates_BG: Tensor, state: tuple[Tensor, ...], weights_HG: Tensor, y_BH: Tensor, c_BH: Tensor) -> None:
     """One step; the gates' values replace what is in `gates_BG`."""
     gates_BG.addmm_(state[0], weights_HG)
     i_BH, f_BH, g_BH, o_BH = gates_BG.chunk(4, -1)
@@ -80,9 +76,7 @@ def backward(
 ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
     """See `native.backward`."""
     y = kept[0]
-    before = tuple(
-        _before(tensor, whole, resets_TB) for tensor, whole in zip(state, (y, kept[2]), strict=False)
-    )
+    before = tuple(_before(tensor, whole, resets_TB) for tensor, whole in zip(state, (y, kept[2]), strict=False))
     slopes_TBD, to_carry, own = _slopes(cell, kept, before)
     weight = weight_hh.roll(cell.hidden, 0) if isinstance(cell, GRUCell) else weight_hh
     dh_BH = torch.zeros_like(state[0])

@@ -185,9 +185,7 @@ def backward(
     y, values, extra = kept
     steps, lanes, hidden = y.shape
     grad = y.new_empty(steps, lanes, (1 if isinstance(cell, RNNCell) else 4) * hidden)
-    carry = (
-        y.new_zeros(lanes, hidden) if c_grad is None else c_grad.clone(memory_format=torch.contiguous_format)
-    )
+    carry = y.new_zeros(lanes, hidden) if c_grad is None else c_grad.clone(memory_format=torch.contiguous_format)
     before = tuple(torch.empty_like(tensor) for tensor in state) if state_wanted else None
     job = _layer(cell, weight_hh, steps, lanes)
     job.h0, job.c0, job.resets = _at(state[0]), _at(state[-1]), _at(resets_TB)
