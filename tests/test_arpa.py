@@ -105,3 +105,18 @@ def test_estimators_of_one_order_are_refused(tmp_path, name):
     with pytest.raises(OptionError, match="kneser-ney"):
         write_arpa(model_of(name, 2), tmp_path / "model.arpa")
     assert not list(tmp_path.iterdir())
+
+
+def test_kenlm_scores_the_same_where_it_is_installed(tmp_path):
+    kenlm = pytest.importorskip("kenlm", reason="KenLM's Python package is not installed")
+    model = model_of("kneser-ney", 4)
+    write_arpa(model, tmp_path / "model.arpa")
+    held_out = model.vocab.encode(HELD_OUT)
+    (row,) = ngram_rows(model.index, model.vocab, "kneser-ney", [4], held_out, np.array([[0, len(held_out)]]))
+    reader, state, scores = kenlm.Model(str(tmp_path / "model.arpa")), kenlm.State(), []
+    reader.NullContextWrite(state)
+    for character in HELD_OUT:
+        after = kenlm.State()
+        scores.append(reader.BaseScore(state, word_of(character), after))
+        state = after
+    assert np.array(scores[1:]) * math.log(10) == pytest.approx(row.logp_T, abs=1e-4)
