@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from charlm.nn.kernels import native
+from charlm.nn.kernels.choose import fastest
 from charlm.nn.stack import Stack
 
 KINDS = ["rnn", "gru", "lstm"]
@@ -53,9 +54,7 @@ def numbers(
     table = draw(9, 6).requires_grad_() if embedded and not dense else None
     ids = torch.randint(-1, 9 if table is not None else 6, shape, generator=random)
     x = draw(*shape, 6).requires_grad_() if dense else ids
-    state = {
-        k: draw(v.shape[1], v.shape[0]).t().requires_grad_() for k, v in stack.initial_state(shape[1]).items()
-    }
+    state = {k: draw(v.shape[1], v.shape[0]).t().requires_grad_() for k, v in stack.initial_state(shape[1]).items()}
     resets_TB = torch.rand(shape, generator=random) < 0.3 if resets else None
     y, after = stack(x, state, table=table, resets_TB=resets_TB)
     outputs = [y, *after.values()]
@@ -79,9 +78,7 @@ def test_fused_equals_the_formulas(loop: str, kind: str, hidden: int) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("backend", ["fused", "torch"])
-@pytest.mark.parametrize(
-    "options", [{"layers": 2, "bidirectional": True}, {"layers": 3}, {"embedded": False}]
-)
+@pytest.mark.parametrize("options", [{"layers": 2, "bidirectional": True}, {"layers": 3}, {"embedded": False}])
 def test_stacks_equal_the_formulas(kind: str, backend: str, options: dict[str, object]) -> None:
     case = {"hidden": 11, "shape": (5, 9), **options}
     assert_same(numbers(kind, backend, **case), numbers(kind, "reference", **case))
@@ -184,9 +181,7 @@ def test_the_way_back_is_right_by_finite_differences(loop: str) -> None:
     for kind in KINDS:
         stack = Stack(kind, inputs=3, hidden=5).double()
         stack.backend = "fused"
-        x = torch.randn(
-            3, 2, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64
-        ).requires_grad_()
+        x = torch.randn(3, 2, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64).requires_grad_()
         assert torch.autograd.gradcheck(lambda x, stack=stack: stack(x)[0], (x,))
 
 
@@ -198,3 +193,72 @@ def test_second_derivatives_are_refused() -> None:
     )
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_alone(loop: str, kind: str) -> None:
+    stack = Stack(kind, inputs=5, hidden=12, layers=2).double()
+    results = []
+    for backend in ("reference", "fused"):
+        stack.backend = backend
+        with torch.no_grad():
+            y, state = stack(torch.tensor([[1, 2, 3]]))
+        results.append([y, *state.values()])
+    assert_same(results[1], results[0])
+
+
+def test_the_fastest_is_chosen_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = Stack("lstm", inputs=5, hidden=12, layers=2, dropout=0.5).train()
+    random = torch.get_rng_state()
+    now, cost = [0.0], {"fused": 3.0, "torch": 2.0}
+
+    def clock() -> float:
+        now[0] += cost.get(stack.backend, 0.0)
+        return now[0]
+
+    monkeypatch.setattr("charlm.nn.kernels.choose.time.perf_counter", clock)
+    assert fastest(stack, 3, 2, seconds=0) == "torch"
+    cost["torch"] = 4.0
+    assert fastest(stack, 3, 2, seconds=0) == "fused"
+    assert stack.backend == "reference"
+    assert stack.training
+    assert all(parameter.grad is None for parameter in stack.parameters())
+    assert torch.equal(random, torch.get_rng_state())
+
+
+def losses(kind: str, backend: str, dtype: torch.dtype, steps: int) -> Tensor:
+    """The losses of a small training run on a random walk over 8 symbols, state carried, without dropout."""
+    stack = Stack(kind, inputs=8, hidden=24, layers=2)
+    stack.reset_parameters(torch.Generator().manual_seed(1))
+    head = torch.nn.Linear(24, 8)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.copy_(torch.linspace(-0.3, 0.3, parameter.numel()).view_as(parameter))
+    stack, head, stack.backend = stack.to(dtype), head.to(dtype), backend
+    parameters = [*stack.parameters(), *head.parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=1e-3)
+    strides = torch.tensor([1, 1, 1, 2, 5])[torch.randint(5, (20_000,), generator=torch.Generator().manual_seed(2))]
+    ids = (strides.cumsum(0) % 8).view(4, -1).t()
+    state, values = stack.initial_state(4), []
+    for step in range(steps):
+        window = ids[step * 8 : step * 8 + 9]
+        y, state = stack(window[:-1], {name: tensor.detach() for name, tensor in state.items()})
+        loss = torch.nn.functional.cross_entropy(head(y).flatten(0, 1), window[1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        values.append(loss.detach())
+    return torch.stack(values)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_training_run_is_the_same_with_every_backend(kind: str) -> None:
+    right = losses(kind, "reference", torch.float64, 500)
+    assert right[-100:].mean() < right[0] - 0.2
+    for backend in ("fused", "torch"):
+        assert (losses(kind, backend, torch.float64, 500) - right).abs().max() < 1e-8
+    for backend in ("reference", "fused", "torch"):
+        single = losses(kind, backend, torch.float32, 500)[400:].mean().double()
+        assert abs(single / right[400:].mean() - 1) < 0.005

@@ -30,8 +30,9 @@ def run(
     resets_TB: Tensor | None = None,
     lengths_B: Tensor | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Like `reference.run`, which takes over where lanes have lengths or the cell a projection."""
-    if lengths_B is not None or cell.projection:
+    """Like `reference.run`, which takes over where lanes have lengths, the cell a projection, or a step comes alone."""
+    alone = len(x) == 1 and x.shape[1] < 16 and not torch.is_grad_enabled()  # not worth packing weights for
+    if lengths_B is not None or cell.projection or alone:
         return reference.run(cell, x, state, table, resets_TB, lengths_B)
     dense = x.is_floating_point()
     bias_G, bias_n = split_biases(cell)

@@ -20,6 +20,7 @@ __all__ = ["Generation", "backward", "call", "fits", "forward", "library", "sum_
 _NAMES: dict[type[Cell], str] = {RNNCell: "rnn", GRUCell: "gru", LSTMCell: "lstm"}
 _SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 _scratch = threading.local()
+QUICK = 500_000  # multiplications a step that are not worth a meeting of threads
 
 
 class Layer(ctypes.Structure):
@@ -111,12 +112,15 @@ def _packed(weight_hh: Tensor) -> Tensor:
 
 def _layer(cell: Cell, weight_hh: Tensor, steps: int, lanes: int) -> Layer:
     threads = torch.get_num_threads()
+    by_units = lanes < 4 * threads
+    if by_units and len(weight_hh) * cell.hidden * lanes < QUICK:
+        threads = 1
     return Layer(
         steps=steps,
         lanes=lanes,
         hidden=cell.hidden,
         threads=threads,
-        by_units=int(lanes < 4 * threads),
+        by_units=int(by_units),
         weight=_at(weight_hh),
         packed=_at(_packed(weight_hh)),
     )
