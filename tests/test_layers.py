@@ -17,6 +17,7 @@ LEVELS = {
     "sampling": 3,
     "checkpoint": 3,
     "training": 4,
+    "selfcheck": 5,
     "report": 5,
     "cli": 6,
 }

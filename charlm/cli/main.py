@@ -22,6 +22,7 @@ _COMMANDS = {
     "compare": "Put n-grams and networks in one table on one held-out text.",
     "corpus": "Known corpora, downloads, and what is in a text.",
     "info": "Show what a model is and what it was made from.",
+    "selfcheck": "Check that this installation computes what it should.",
 }
 
 
