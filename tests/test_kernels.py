@@ -84,6 +84,19 @@ def test_stacks_equal_the_formulas(kind: str, backend: str, options: dict[str, o
     assert_same(numbers(kind, backend, **case), numbers(kind, "reference", **case))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_lanes_of_different_lengths(loop: str, kind: str) -> None:
+    stack = Stack(kind, inputs=5, hidden=7, layers=2, bidirectional=True).double()
+    x = torch.randn(6, 3, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    results = []
+    for backend in ("fused", "reference"):
+        stack.backend = backend
+        y, state = stack(x, lengths_B=torch.tensor([6, 1, 4]))
+        gradients = torch.autograd.grad(y.square().sum(), list(stack.parameters()))
+        results.append([y.detach(), *(tensor.detach() for tensor in state.values()), *gradients])
+    assert_same(*results)
+
+
 def test_an_lstm_with_projection_equals_the_formulas(loop: str) -> None:
     case = {"hidden": 7, "shape": (4, 3), "projection": 3}
     assert_same(numbers("lstm", "fused", **case), numbers("lstm", "reference", **case))

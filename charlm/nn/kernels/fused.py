@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from charlm.nn.cells import Cell, GRUCell, LSTMCell
-from charlm.nn.kernels import loops, native, reference
+from charlm.nn.kernels import loops, native, reference, torch_layers
 
 __all__ = ["input_rows", "run", "split_biases"]
 
@@ -30,10 +30,12 @@ def run(
     resets_TB: Tensor | None = None,
     lengths_B: Tensor | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Like `reference.run`, which takes over where lanes have lengths, the cell a projection, or a step comes alone."""
+    """Like `reference.run`; torch's layers take over where lanes have lengths or the cell a projection."""
     alone = len(x) == 1 and x.shape[1] < 16 and not torch.is_grad_enabled()  # not worth packing weights for
-    if lengths_B is not None or cell.projection or alone:
-        return reference.run(cell, x, state, table, resets_TB, lengths_B)
+    if lengths_B is not None or cell.projection:
+        return torch_layers.run(cell, x, state, table, resets_TB, lengths_B)
+    if alone:
+        return reference.run(cell, x, state, table, resets_TB)
     dense = x.is_floating_point()
     bias_G, bias_n = split_biases(cell)
     gates = F.linear(x, cell.weight_ih, bias_G) if dense else input_rows(cell, table, bias_G)
