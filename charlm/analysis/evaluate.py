@@ -230,7 +230,7 @@ def measure(row: Row, targets_N: NDArray[np.int64], vocab: Vocab) -> Evaluation:
     scale = len(logp_N) / characters
     error = standard_error(-logp_N)
     return Evaluation(
-        nats=math.inf if impossible else float(-logp_N.sum() / characters),
+        nats=math.inf if impossible else float(-logp_N.sum() / characters) + 0.0,  # never minus zero
         accuracy=float(row.hit_T[known_N].mean()),
         targets=len(targets_N),
         zero_probability_targets=impossible,
