@@ -63,6 +63,8 @@ struct scatter {
 #define WHOLE int32_t
 #define SUFFIX f32
 #define MANTISSA 23
+#define LESSER __builtin_ia32_minps256
+#define GREATER __builtin_ia32_maxps256
 #define EXP_MOST 87.0
 #define LN2_HIGH 0.693359375
 #define LN2_LOW -2.12194440e-4
@@ -73,6 +75,8 @@ struct scatter {
 #undef WHOLE
 #undef SUFFIX
 #undef MANTISSA
+#undef LESSER
+#undef GREATER
 #undef EXP_MOST
 #undef LN2_HIGH
 #undef LN2_LOW
@@ -82,6 +86,8 @@ struct scatter {
 #define WHOLE int64_t
 #define SUFFIX f64
 #define MANTISSA 52
+#define LESSER __builtin_ia32_minpd256
+#define GREATER __builtin_ia32_maxpd256
 #define EXP_MOST 708.0
 #define LN2_HIGH 6.93147180369123816490e-01
 #define LN2_LOW 1.90821492927058770002e-10

@@ -36,9 +36,16 @@ INLINE void N(store)(REAL *to, VEC x, long n)
         __builtin_memcpy(to, &x, (size_t)n * sizeof(REAL));
 }
 
-INLINE VEC N(choose)(N(whole) where, VEC yes, VEC no)
+/* x between -most and most; NaN stays NaN. */
+INLINE VEC N(clamp)(VEC x, VEC most)
 {
-    return (VEC)(((N(whole))yes & where) | ((N(whole))no & ~where));
+#ifdef __AVX__
+    return LESSER(most, GREATER(-most, x)); /* these return their second argument where one is NaN */
+#else
+    N(whole) above = x > most, below = x < -most;
+    N(whole) inside = ~(above | below);
+    return (VEC)(((N(whole))x & inside) | ((N(whole))most & above) | ((N(whole))-most & below));
+#endif
 }
 
 /* e^x to about one unit in the last place, for x clamped to where the result is a normal number; NaN stays NaN.
@@ -46,9 +53,7 @@ INLINE VEC N(choose)(N(whole) where, VEC yes, VEC no)
 INLINE VEC N(exp)(VEC x)
 {
     const REAL big = (REAL)(3LL << (MANTISSA - 1));
-    const VEC most = N(all)((REAL)EXP_MOST);
-    x = N(choose)(x > most, most, x);
-    x = N(choose)(x < -most, -most, x);
+    x = N(clamp)(x, N(all)((REAL)EXP_MOST));
     VEC shifted = x * (REAL)1.44269504088896340736 + big;
     VEC k = shifted - big;
     VEC r = x - k * (REAL)LN2_HIGH - k * (REAL)LN2_LOW;
