@@ -7,7 +7,7 @@
 #define JOIN(a, b) JOIN_(a, b)
 #define N(name) JOIN(name, SUFFIX)
 #define LONG_ ((long)(32 / sizeof(REAL)))   /* numbers in a vector */
-#define AHEAD ((long)(4096 / sizeof(REAL))) /* how far before its use memory is asked for */
+#define AHEAD ((long)(8192 / sizeof(REAL))) /* how far before its use memory is asked for */
 
 typedef REAL N(vec) __attribute__((vector_size(32)));
 typedef REAL N(loose) __attribute__((vector_size(32), aligned(sizeof(REAL)), may_alias));
