@@ -36,6 +36,7 @@ __all__ = [
     "FORMAT",
     "Checkpoint",
     "TextFacts",
+    "describe",
     "load",
     "newest",
     "read_tensors",
@@ -48,6 +49,8 @@ __all__ = [
 
 FORMAT = 1
 """The version of the layout that this charlm writes; later ones are refused, earlier ones are read."""
+
+_WHOLE = 1 << 26  # bytes up to which a checksum is of the whole file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,9 +142,9 @@ class Checkpoint:
         return characters.index("\n") if "\n" in characters else self.text.first
 
 
-def write_config(directory: Path, kind: str, model: Mapping[str, Any], text: TextFacts, **more: Any) -> None:
-    """Writes `config.json`; `more` are further JSON values under names of their own."""
-    config = {
+def describe(kind: str, model: Mapping[str, Any], text: TextFacts, **more: Any) -> dict[str, Any]:
+    """The content of `config.json`; `more` are further JSON values under names of their own."""
+    return {
         "format": FORMAT,
         "charlm": __version__,
         "kind": kind,
@@ -150,7 +153,11 @@ def write_config(directory: Path, kind: str, model: Mapping[str, Any], text: Tex
         "text": text.to_json(),
         **more,
     }
-    write_json(directory / "config.json", config)
+
+
+def write_config(directory: Path, kind: str, model: Mapping[str, Any], text: TextFacts, **more: Any) -> None:
+    """Writes `config.json`; see `describe`."""
+    write_json(directory / "config.json", describe(kind, model, text, **more))
 
 
 def save_rnn(directory: Path, model: CharRNN, text: TextFacts, **more: Any) -> None:
@@ -165,7 +172,34 @@ def save_ngram(directory: Path, model: NGramLM, text: TextFacts, **more: Any) ->
     """Writes an n-gram model as a model directory."""
     write_json(directory / "vocab.json", model.vocab.to_json())
     model.write(directory)
-    write_config(directory, "ngram", model.config(), text, **more)
+    files = {path.name: _fingerprint(path) for path in sorted(directory.glob("index-*.npy"))}
+    write_config(directory, "ngram", model.config(), text, files=files, **more)
+
+
+def _fingerprint(path: Path) -> str:
+    """A SHA-256 of a file's size and content; of one over 64 MB of 64 pieces, so that opening it stays quick."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(f"{size}:".encode())
+    with open(path, "rb") as file:
+        if size <= _WHOLE:
+            digest.update(file.read())
+        else:
+            for piece in range(64):
+                file.seek((size - (_WHOLE >> 6)) * piece // 63)
+                digest.update(file.read(_WHOLE >> 6))
+    return digest.hexdigest()
+
+
+def _check_files(directory: Path, files: Any) -> None:
+    """Compares files with the fingerprints that were kept when they were written."""
+    if not isinstance(files, Mapping) or not all(Path(str(name)).name == name for name in files):
+        raise CheckpointError(f"{directory}/config.json does not list the files of a charlm model")
+    for name, kept in files.items():
+        path = directory / name
+        if not path.is_file():
+            raise CheckpointError(f"{path} is missing: the directory is not a whole model")
+        if _fingerprint(path) != kept:
+            raise CheckpointError(f"{path} is damaged: its content does not match its checksum; count the text again")
 
 
 def load(directory: str | Path, *, device: str | torch.device = "cpu", weights: str = "best") -> Checkpoint:
@@ -183,12 +217,18 @@ def load(directory: str | Path, *, device: str | torch.device = "cpu", weights: 
     config = read_config(directory)
     text = TextFacts.from_json(config["text"])
     vocab = read_vocab(directory)
+    if not 0 <= text.first < len(vocab):
+        raise CheckpointError(f"{directory} is damaged: its text begins with symbol {text.first} of {len(vocab)}")
     try:
+        if "files" in config:
+            _check_files(directory, config["files"])
         model = _READERS[config["kind"]](directory, config["model"], vocab, weights)
     except CheckpointError:
         raise
     except CharlmError as error:
         raise CheckpointError(f"{directory} holds a broken model: {error}") from None
+    except OSError as error:
+        raise CheckpointError(f"{directory} cannot be read ({error.strerror})") from None
     if isinstance(model, CharRNN):
         model.to(device)
     return Checkpoint(directory=directory, kind=config["kind"], model=model, text=text, config=config)
@@ -210,7 +250,7 @@ def read_config(directory: Path) -> dict[str, Any]:
             f"{directory} has format {config['format']!r}, this charlm ({__version__}) reads up to {FORMAT}: "
             "install a newer charlm"
         )
-    if config["kind"] not in _READERS:
+    if not isinstance(config["kind"], str) or config["kind"] not in _READERS:
         raise CheckpointError(f"{directory} holds a {config['kind']!r}, not a language model ({' or '.join(_READERS)})")
     return config
 
@@ -218,7 +258,7 @@ def read_config(directory: Path) -> dict[str, Any]:
 def read_vocab(directory: Path) -> Vocab:
     """`vocab.json` of a model directory."""
     try:
-        return Vocab.from_json(read_json(directory / "vocab.json", limit=1 << 26))
+        return Vocab.from_json(read_json(directory / "vocab.json", limit=1 << 24))
     except CharlmError as error:
         raise CheckpointError(f"the vocabulary of {directory} cannot be read: {error}") from None
 
@@ -301,6 +341,8 @@ def _check_header(path: Path) -> None:
     """A header longer than its file is recognised before a reader believes it."""
     try:
         size = path.stat().st_size
+        if not path.is_file():
+            raise CheckpointError(f"{path} is not a file")
         with open(path, "rb") as file:
             head = file.read(8)
     except FileNotFoundError:

@@ -1,6 +1,6 @@
 """Errors that a user can mend. Each says what was expected, what came, and the way out."""
 
-__all__ = ["CharlmError", "CheckpointError", "OptionError", "TextError", "UnknownCharacterError"]
+__all__ = ["CharlmError", "CheckpointError", "OptionError", "StorageError", "TextError", "UnknownCharacterError"]
 
 
 class CharlmError(Exception):
@@ -30,6 +30,22 @@ class UnknownCharacterError(TextError):
             f"character {character!r} (U+{ord(character):04X}) at position {position} is not among the {size} "
             "characters of this vocabulary: leave it out, or use a model made from a text that has it"
         )
+
+
+class StorageError(CharlmError, OSError):
+    """A file that could not be written: no wrong use, so the command line exits with 1.
+
+    >>> error = StorageError("run/config.json cannot be written", OSError(28, "No space left on device"))
+    >>> print(error, error.errno)
+    run/config.json cannot be written 28
+    """
+
+    def __init__(self, message: str, cause: OSError) -> None:
+        super().__init__(cause.errno, cause.strerror or str(cause))
+        self.message, self.cause = message, cause
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class CheckpointError(CharlmError):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
+import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from charlm.errors import CharlmError
+from charlm.errors import CharlmError, StorageError
 
 __all__ = [
     "atomic_writer",
@@ -20,6 +23,8 @@ __all__ = [
     "lock",
     "read_json",
     "sha256_of",
+    "sweep",
+    "unwritten",
     "write_bytes",
     "write_json",
     "write_with",
@@ -27,26 +32,56 @@ __all__ = [
 
 
 @contextlib.contextmanager
-def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
+def atomic_writer(path: Path, size: int | None = None) -> Iterator[IO[bytes]]:
     """Opens a temporary file beside `path` that takes its name only once it is whole and on the disk.
 
     The file is flushed and synchronised before the rename and the directory after it, so that after a power
     loss there is either the old file or the new one. An exception inside the block leaves the old file.
+
+    Args:
+        path: the file.
+        size: how many bytes are to be written, where that is known, for the sentence about a full disk.
+
+    Raises:
+        StorageError: the disk is full, the directory cannot be written, or the disk reports an error.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o666 & ~_umask())
+            os.replace(name, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+            raise
+        _sync_directory(path.parent)
+    except StorageError:
         raise
-    _sync_directory(path.parent)
+    except OSError as error:
+        raise unwritten(path, error, size) from None
+
+
+def unwritten(path: Path, error: OSError, size: int | None = None) -> StorageError:
+    """What to say of a file that could not be written: what is missing, and what it needs."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return StorageError(f"{path} cannot be written: {error.strerror or error}", error)
+    needs = "" if size is None else f"; it needs {size:,} bytes"
+    with contextlib.suppress(OSError):
+        needs += f"{',' if needs else ';'} {shutil.disk_usage(path.parent).free:,} are free"
+    return StorageError(f"{path} cannot be written, the disk is full{needs}: make room there", error)
+
+
+def sweep(directory: Path) -> None:
+    """Deletes what `atomic_writer` left in a directory when its process was killed; call under `lock`."""
+    for path in directory.glob(".*.tmp"):
+        if re.fullmatch(r"\..+\.[a-z0-9_]{8}\.tmp", path.name) and path.is_file():
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def _umask() -> int:
@@ -67,7 +102,7 @@ def _sync_directory(directory: Path) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes `content` to `path`, whole or not at all."""
-    with atomic_writer(path) as file:
+    with atomic_writer(path, len(content)) as file:
         file.write(content)
 
 
@@ -80,13 +115,16 @@ def write_with(path: Path, save: Callable[[IO[bytes]], object]) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes strict JSON (no NaN, no Infinity) with sorted layout, whole or not at all."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    write_bytes(path, (text + "\n").encode("utf-8"))
+    # half a surrogate pair, as in the name of a file that is not UTF-8, becomes JSON's own escape for it
+    write_bytes(path, (text + "\n").encode("utf-8", "backslashreplace"))
 
 
 def read_json(path: Path, limit: int = 1 << 28) -> Any:
     """Reads a JSON file of at most `limit` bytes; what is wrong with it becomes one sentence."""
     try:
         size = path.stat().st_size
+        if not path.is_file():
+            raise CharlmError(f"{path} is not a file")
         if size > limit:
             raise CharlmError(f"{path} has {size:,} bytes, more than the {limit:,} such a file may have")
         return json.loads(path.read_text(encoding="utf-8"))
@@ -120,8 +158,13 @@ def free_name(path: Path) -> Path:
 def lock(directory: Path) -> Iterator[None]:
     """Holds `directory/LOCK` with this process's id; a second writer is refused, a dead one's lock is taken over."""
     path = directory / "LOCK"
-    directory.mkdir(parents=True, exist_ok=True)
-    _claim(path)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        _claim(path)
+    except StorageError:
+        raise
+    except OSError as error:
+        raise unwritten(path, error) from None
     try:
         yield
     finally:
@@ -139,8 +182,12 @@ def _claim(path: Path) -> None:
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
             continue
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(owner)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(owner)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
         return
     raise CharlmError(f"{path} was taken by another process at this very moment: wait for it, or choose another --out")
 

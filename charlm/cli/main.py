@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import os
 import sys
+from typing import Any
 
 import click
 
-from charlm.errors import CharlmError
+from charlm.errors import CharlmError, StorageError
 from charlm.version import __version__
 
 __all__ = ["cli", "main"]
@@ -26,6 +29,15 @@ _COMMANDS = {
 }
 
 
+_SMALLER = {
+    "train": "a smaller --hidden, --batch-size or --seq-length",
+    "ngram": "a smaller --order, or a part of the text",
+    "sample": "fewer --streams, or a smaller --length",
+    "compare": "smaller --orders, or a part of the text",
+}
+"""What to take less of where a command runs out of memory."""
+
+
 class _LazyGroup(click.Group):
     """Knows every command's name and one line of help without importing it, so that `--help` answers at once."""
 
@@ -40,6 +52,15 @@ class _LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            smaller = _SMALLER.get(str(ctx.invoked_subcommand), "a smaller model or a part of the text")
+            raise _OutOfMemoryError(f"out of memory: take {smaller}") from None
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
@@ -51,8 +72,23 @@ def cli() -> None:
     """Character-level language models: count, train, generate, score and compare."""
 
 
+class _OutOfMemoryError(Exception):
+    """There is not enough memory for what was asked; says what to take less of."""
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Python's, numpy's and torch's ways to say so, on CPUs and GPUs, without importing them."""
+    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:
+        return True
+    message = str(error).lower()
+    return any(
+        words in message for words in ("not enough memory", "can't allocate memory", "out of memory", "_alloc_failed")
+    )
+
+
 def main() -> None:
     """Runs the command line; every foreseen error becomes one sentence and an exit code."""
+    _write_anything()
     code = 1
     try:
         code = _run()
@@ -60,10 +96,27 @@ def main() -> None:
         click.echo("interrupted", err=True)
         code = 130
     except BrokenPipeError:
-        # the reader of our output went away, as `head` does: not an error, and nothing more can be said
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_output()  # the reader went away, as `head` does: not an error, and nothing more can be said
         code = 0
+    except OSError as error:
+        _give_up_output()
+        where = "" if error.filename is None else f"{error.filename}: "
+        click.echo(f"charlm: {where}{error.strerror or error}", err=True)
     sys.exit(code)
+
+
+def _write_anything() -> None:
+    """Lets every character out: as UTF-8 where the locale knows ASCII alone, else escaped where it is not known."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            ascii_only = stream.encoding.lower() in ("ascii", "us-ascii", "ansi_x3.4-1968", "646")
+            stream.reconfigure(encoding="utf-8" if ascii_only else None, errors="backslashreplace")
+
+
+def _give_up_output() -> None:
+    """Sends what is still buffered for stdout nowhere, so that the interpreter's end does not complain again."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run() -> int:
@@ -80,11 +133,8 @@ def _run() -> int:
         return error.exit_code
     except CharlmError as error:
         click.echo(f"charlm: {error}", err=True)
-        return 2
-    except MemoryError:
-        click.echo(
-            "charlm: out of memory: take a shorter text, a smaller --hidden or a smaller --batch-size",
-            err=True,
-        )
+        return 1 if isinstance(error, StorageError) else 2
+    except _OutOfMemoryError as error:
+        click.echo(f"charlm: {error}", err=True)
         return 1
     return result if isinstance(result, int) else 0

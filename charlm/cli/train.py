@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +63,11 @@ _NETWORK = ("model", "layers", "hidden", "embedding", "dropout", "lanes", "windo
     help="How layers are run; auto times them and keeps the fastest.  [default: auto]",
 )
 @click.option("--out", metavar="DIR", help="Where the run is kept.  [default: checkpoints/NAME]")
-@click.option("--resume", metavar="DIR", help="Go on with this run; a new --epochs, --max-steps or --minutes is taken.")
+@click.option(
+    "--resume",
+    metavar="DIR",
+    help="Go on with this run; a new --epochs, --max-steps, --minutes, --batch-size or --device is taken.",
+)
 def train_command(texts: tuple[str, ...], resume: str | None, out: str | None, **options: Any) -> int:
     """Train a recurrent language model on TEXT (files, a directory of files, or - for standard input).
 
@@ -71,9 +75,9 @@ def train_command(texts: tuple[str, ...], resume: str | None, out: str | None, *
     """
     from charlm.training.recipe import pick_device
 
-    device = pick_device(options["device"])
     if resume is not None:
-        return _resume(Path(resume), texts, out, device, options)
+        return _resume(Path(resume), texts, out, options)
+    device = pick_device(options["device"])
     if not texts:
         raise OptionError("name a text to train on, such as data/shakespeare.txt, or a run to go on with: --resume DIR")
     corpus, split = _read(texts, options)
@@ -161,29 +165,55 @@ def _directory(out: str | None, text: str, model: str) -> Path:
     return directory
 
 
-def _resume(
-    directory: Path, texts: tuple[str, ...], out: str | None, device: torch.device, options: dict[str, Any]
-) -> int:
-    from charlm.checkpoint import TextFacts, read_config
+def _resume(directory: Path, texts: tuple[str, ...], out: str | None, options: dict[str, Any]) -> int:
     from charlm.text.corpus import read_corpus
     from charlm.training.run import resume
+    from charlm.training.saved import read_saved
 
-    fixed = [
-        name for name in (*_NETWORK, "split", "valid", "test", "init_from", "backend") if options[name] is not None
-    ]
-    if fixed or out is not None:
-        names = {"lanes": "batch-size", "window": "seq-length", "init_from": "init-from"}
-        name = names.get(fixed[0], fixed[0]) if fixed else "out"
-        raise OptionError(
-            f"--{name} cannot be changed in a run that goes on: start a new run, with --init-from if wanted"
-        )
-    facts = TextFacts.from_json(read_config(directory)["text"])
-    corpus = read_corpus(list(texts or facts.names), facts.reading)
+    _refuse_changes(out, options)
+    saved = read_saved(directory)
+    for problem in saved.notes:
+        note(f"{problem}; the state before it is used")
+    device = _device_of(saved.device, options["device"])
+    corpus = read_corpus(list(texts or saved.text.names), saved.text.reading, vocab=saved.vocab)
     budget = {name: options[name] for name in _BUDGET if options[name] is not None}
     with lock(directory):
-        run = resume(directory, corpus, device, budget=budget)
+        run = resume(directory, corpus, device, budget=budget, lanes=options["lanes"])
         note(f"{directory} goes on: {run.plan.line()} on {device}, backend {run.plan.backend}")
+        if len(run.changes) > len(saved.changes):
+            note("with other lanes or on another device it goes on well, but not to the bit as it would have been")
         return _train(run, options["save_every"])
+
+
+def _refuse_changes(out: str | None, options: dict[str, Any]) -> None:
+    """Names the first option that a run which goes on cannot take."""
+    names = {"window": "seq-length", "init_from": "init-from", "as_bytes": "bytes", "vocab_size": "vocab-size"}
+    network = [name for name in _NETWORK if name != "lanes"]
+    fixed = [name for name in (*network, "split", "valid", "test", "init_from", "backend") if options[name] is not None]
+    context = click.get_current_context()
+    reading = ("encoding", "newlines", "as_bytes", "vocab_size")
+    default = click.core.ParameterSource.DEFAULT
+    fixed += [name for name in reading if context.get_parameter_source(name) is not default]
+    fixed += ["out"] if out is not None else []
+    if fixed:
+        raise OptionError(
+            f"--{names.get(fixed[0], fixed[0])} cannot be changed in a run that goes on: start a new run, "
+            "with --init-from if wanted"
+        )
+
+
+def _device_of(before: str, wanted: str) -> torch.device:
+    """The device asked for; for `auto` the one that the run had, where there is one."""
+    from charlm.training.recipe import pick_device
+
+    if wanted != "auto":
+        return pick_device(wanted)
+    try:
+        return pick_device(before)
+    except OptionError:
+        device = pick_device("auto")
+        note(f"the run was on {before}, which is not here: it goes on on {device}")
+        return device
 
 
 def _train(run: Run, save_every: float) -> int:
@@ -191,11 +221,13 @@ def _train(run: Run, save_every: float) -> int:
     from charlm.report.curve import draw_curve
 
     watch = _watcher(run)
-    with _interruptible() as stopped:
+    with closing(watch), _interruptible() as stopped:
         result = run.train(observer=watch, save_every=save_every, should_stop=stopped, progress=watch.measuring)
-    watch.close()
-    if (run.directory / "metrics.jsonl").exists():
-        draw_curve(run.directory / "metrics.jsonl", run.directory / "curve.png", title=run.directory.name)
+    if run.rows:
+        try:
+            draw_curve(run.directory / "metrics.jsonl", run.directory / "curve.png", title=run.directory.name)
+        except OSError as error:
+            note(f"no picture of the curve: {error}")
     if result.outcome == "interrupted":
         note(f"interrupted; everything is saved: go on with charlm train --resume {run.directory}")
         return 130

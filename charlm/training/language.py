@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from charlm.analysis.evaluate import lane_segments, read_segments
+from charlm.errors import CharlmError
 from charlm.models.lm import State, detach, pick_targets
 from charlm.models.rnn import CharRNN
 from charlm.text.lanes import Lanes
@@ -42,9 +43,9 @@ class LanguageObjective(Objective):
         self.generator = torch.Generator(device=model.device).manual_seed(seed)
         self.state: State = model.initial_state(lanes.lanes)
 
-    def loss(self, step: int) -> tuple[Tensor, int]:
-        """The mean over the targets of window `step`; the state of every lane moves on to its end."""
-        window = self.lanes.window_at(*divmod(step, self.steps_per_epoch))
+    def loss(self, position: int) -> tuple[Tensor, int]:
+        """The mean over the targets of window `position`; the state of every lane moves on to its end."""
+        window = self.lanes.window_at(*divmod(position, self.steps_per_epoch))
         device = self.model.device
         state = self.model.initial_state(self.lanes.lanes) if window.first else self.state
         inputs_TB = torch.from_numpy(window.inputs_TB).to(device)
@@ -74,11 +75,15 @@ class LanguageObjective(Objective):
         self.state = self.model.initial_state(self.lanes.lanes)
 
     def restore(self, carried: Mapping[str, Tensor]) -> None:
-        """Takes back what `carried` gave; a generator of another device starts anew."""
+        """Takes back what `carried` gave; a generator of another device starts anew, lanes without a state at zero."""
         state = {key.removeprefix("state/"): t for key, t in carried.items() if key.startswith("state/")}
-        self.state = {name: tensor.clone().to(self.model.device) for name, tensor in state.items()}
-        with contextlib.suppress(RuntimeError, TypeError):
-            self.generator.set_state(carried["dropout"].clone())
+        shapes = {name: tensor.shape for name, tensor in self.state.items()}
+        if state and shapes != {name: tensor.shape for name, tensor in state.items()}:
+            raise CharlmError("the saved state has hidden states of another number of lanes")
+        self.state |= {name: tensor.clone().to(self.model.device) for name, tensor in state.items()}
+        if "dropout" in carried:
+            with contextlib.suppress(RuntimeError, TypeError):
+                self.generator.set_state(carried["dropout"].clone())
 
 
 def _autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:

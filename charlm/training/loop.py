@@ -10,7 +10,7 @@ import abc
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 import torch
@@ -96,8 +96,12 @@ class Objective(abc.ABC):
     steps_per_epoch: int
 
     @abc.abstractmethod
-    def loss(self, step: int) -> tuple[Tensor, int]:
-        """The mean loss of the data of this step, differentiable, and how many targets it is the mean of."""
+    def loss(self, position: int) -> tuple[Tensor, int]:
+        """The mean loss of the data at this position, differentiable, and how many targets it is the mean of.
+
+        Args:
+            position: how many steps' data lie before it; `steps_per_epoch` of them are an epoch.
+        """
 
     @abc.abstractmethod
     def validate(self) -> float:
@@ -121,10 +125,12 @@ class Progress:
     """Where a run stands; numbers alone, saved as JSON with every state.
 
     `loss_sum` and `loss_count` gather the training loss since the last row of metrics; `total` and `every` are fixed
-    after a short calibration.
+    after a short calibration. `position` counts the data that was read; it is `step` unless a run goes on with another
+    number of lanes.
     """
 
     step: int = 0
+    position: int = 0
     total: int | None = None
     every: int | None = None
     seconds: float = 0.0
@@ -147,7 +153,17 @@ class Progress:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Progress:
         """Reads what `to_json` made."""
-        return cls(**{**value, "best": math.inf if value.get("best") is None else value["best"]})
+        found = {"position": value.get("step"), **value}
+        found["best"] = math.inf if found.get("best") is None else found["best"]
+        for item in fields(cls):
+            number = found.setdefault(item.name, item.default)
+            whole = type(number) is int and 0 <= number < 1 << 62
+            optional = item.default is None and number is None
+            if not (whole or optional or (str(item.type) != "int" and type(number) is float)):
+                raise CharlmError(f"the saved progress of the run is not whole: {item.name} is {number!r}")
+        if len(found) != len(fields(cls)) or found["every"] == 0:
+            raise CharlmError("the saved progress of the run has keys that this charlm does not know")
+        return cls(**found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,7 +307,7 @@ class Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.objective.module.train()
-        loss, count = self.objective.loss(progress.step)
+        loss, count = self.objective.loss(progress.position)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.objective.module.parameters(), options.clip)
@@ -307,6 +323,7 @@ class Loop:
             self.objective.forget()
         self._look_at_first_loss(value)
         progress.step += 1
+        progress.position += 1
         progress.targets += count
         progress.seconds = self._clock.seconds()
         seconds = time.perf_counter() - begun
@@ -345,7 +362,8 @@ class Loop:
         options = self.options
         limits = [] if options.max_steps is None else [options.max_steps]
         if options.epochs is not None:
-            limits.append(max(1, round(options.epochs * self.objective.steps_per_epoch)))
+            left = round(options.epochs * self.objective.steps_per_epoch) - self.progress.position
+            limits.append(max(1, self.progress.step + left))
         return min(limits, default=None)
 
     def _calibrate(self) -> None:
@@ -424,7 +442,7 @@ class Loop:
         if self.keeper is None:
             return
         progress = self.progress
-        epoch = progress.step / self.objective.steps_per_epoch
+        epoch = progress.position / self.objective.steps_per_epoch
         row = {
             "step": progress.step,
             "epoch": round(epoch, 6),
@@ -478,7 +496,7 @@ class Loop:
         """Takes back what `snapshot` gave, onto whatever device the module is on."""
         module = self.objective.module
         parameters = dict(module.named_parameters())
-        if {name for name in tensors if name.startswith("weights/")} != {f"weights/{name}" for name in parameters}:
+        if not _fits(tensors, parameters):
             raise CharlmError("the saved state belongs to a network of another shape")
         with torch.no_grad():
             for name, parameter in parameters.items():
@@ -492,6 +510,20 @@ class Loop:
             {key.removeprefix("carried/"): t for key, t in tensors.items() if key.startswith("carried/")}
         )
         self.progress = Progress.from_json(progress)
+
+
+def _fits(tensors: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]) -> bool:
+    """Whether a state has all weights, and nothing that does not belong to one of them."""
+    for key, tensor in tensors.items():
+        kind, _, rest = key.partition("/")
+        slot, _, name = rest.partition("/") if kind == "optimizer" else ("", "", rest)
+        if kind == "carried":
+            continue  # looked at by the objective
+        if name not in parameters or not tensor.is_floating_point():
+            return False
+        if tensor.shape != (() if slot == "step" else parameters[name].shape):
+            return False
+    return {f"weights/{name}" for name in parameters} <= set(tensors)
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:

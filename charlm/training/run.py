@@ -4,7 +4,7 @@ config.json             what it is, what it was made from, how, and the figure i
 vocab.json              the symbols
 best.safetensors        the weights with the lowest validation loss
 last.safetensors        the weights of the last state
-state-STEP.safetensors  everything of one moment, the two newest
+state-STEP.safetensors  everything of one moment, the two newest; all other files can be made from one of them
 metrics.jsonl           the learning curve
 LOCK                    while a process writes
 """
@@ -12,7 +12,6 @@ LOCK                    while a process writes
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,9 +21,9 @@ import torch
 
 from charlm.analysis.evaluate import Evaluation, evaluate
 from charlm.analysis.evaluate import Progress as Reading
-from charlm.checkpoint import TextFacts, load, read_tensors, write_config, write_tensors
-from charlm.errors import CharlmError, CheckpointError, TextError
-from charlm.files import write_bytes, write_json
+from charlm.checkpoint import TextFacts, describe, load, write_tensors
+from charlm.errors import CheckpointError, TextError
+from charlm.files import sweep, write_json
 from charlm.models.rnn import CharRNN
 from charlm.nn.kernels.choose import fastest, for_reading
 from charlm.text.corpus import Corpus
@@ -33,6 +32,7 @@ from charlm.text.splits import Split, count_targets
 from charlm.training.language import LanguageObjective
 from charlm.training.loop import Keeper, Loop, Observer
 from charlm.training.recipe import Plan
+from charlm.training.saved import read_saved, resumable, states, write_metrics
 
 __all__ = ["Result", "Run", "reported_part", "resume", "start"]
 
@@ -60,35 +60,37 @@ def reported_part(corpus: Corpus, split: Split) -> str:
 class _Directory(Keeper):
     """Keeps a run in its directory."""
 
-    def __init__(self, directory: Path, write_description: Callable[[], None]) -> None:
-        self.directory, self._write_description = directory, write_description
+    def __init__(self, run: Run) -> None:
+        self._run, self.directory = run, run.directory
 
     def metrics(self, row: dict[str, Any]) -> None:
-        """Appends a line to `metrics.jsonl`."""
-        with open(self.directory / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(row, allow_nan=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        """Adds a line to `metrics.jsonl`."""
+        self._run.rows.append(row)
+        with resumable(self.directory):
+            write_metrics(self.directory, self._run.rows)
 
     def best(self, loop: Loop) -> None:
         """Writes `best.safetensors`."""
-        write_tensors(self.directory / "best.safetensors", dict(loop.objective.module.named_parameters()))
+        with resumable(self.directory):
+            write_tensors(self.directory / "best.safetensors", dict(loop.objective.module.named_parameters()))
 
     def state(self, loop: Loop) -> None:
         """Writes everything into one file, then `last.safetensors`, and deletes all but the two newest states."""
         tensors, progress = loop.snapshot()
-        metadata = {"progress": json.dumps(progress, allow_nan=False)}
-        write_tensors(self.directory / f"state-{loop.progress.step}.safetensors", tensors, metadata)
-        write_tensors(self.directory / "last.safetensors", dict(loop.objective.module.named_parameters()))
-        self._write_description()
-        for old in _states(self.directory)[2:]:
-            old.unlink(missing_ok=True)
-
-
-def _states(directory: Path) -> list[Path]:
-    """The saved states, the newest first."""
-    found = [path for path in directory.glob("state-*.safetensors") if path.stem.removeprefix("state-").isdecimal()]
-    return sorted(found, key=lambda path: int(path.stem.removeprefix("state-")), reverse=True)
+        run = self._run
+        facts = {
+            "progress": progress,
+            "rows": run.rows,
+            "config": run.description(),
+            "vocab": run.corpus.vocab.to_json(),
+        }
+        metadata = {name: json.dumps(value, allow_nan=False) for name, value in facts.items()}
+        with resumable(self.directory):
+            write_tensors(self.directory / f"state-{loop.progress.step}.safetensors", tensors, metadata)
+            write_tensors(self.directory / "last.safetensors", dict(loop.objective.module.named_parameters()))
+            run.describe()
+            for old in states(self.directory)[2:]:
+                old.unlink(missing_ok=True)
 
 
 class Run:
@@ -106,6 +108,8 @@ class Run:
         self.directory, self.model, self.corpus, self.split, self.plan = directory, model, corpus, split, plan
         self.facts = TextFacts.of(corpus, split)
         self.parts = corpus.parts(split)
+        self.rows: list[dict[str, Any]] = []
+        self.changes: list[dict[str, Any]] = []
         self._saved: tuple[dict[str, torch.Tensor], dict[str, Any]] | None = None
 
     def train(
@@ -124,14 +128,8 @@ class Run:
             should_stop: asked after every step; true interrupts with everything saved.
             progress: called with the number of targets read in the last measurement.
         """
-        keeper = _Directory(self.directory, self.describe)
-        lanes = Lanes(
-            self.corpus.ids,
-            self.parts["train"],
-            lanes=self.plan.lanes,
-            window=self.plan.window,
-            seed=self.plan.optimisation.seed,
-        )
+        keeper = _Directory(self)
+        lanes = self.lanes()
         valid = self.parts["valid"] if count_targets(self.parts["valid"]) else self.parts["train"]
         objective = LanguageObjective(self.model, lanes, self.corpus.ids, valid, seed=self.plan.optimisation.seed)
         loop = Loop(
@@ -149,6 +147,13 @@ class Run:
         evaluation = None if outcome == "interrupted" else self._measure(part, progress)
         return Result(outcome=outcome, part=part, evaluation=evaluation)
 
+    def lanes(self) -> Lanes:
+        """The training part as the plan cuts it."""
+        plan = self.plan
+        return Lanes(
+            self.corpus.ids, self.parts["train"], lanes=plan.lanes, window=plan.window, seed=plan.optimisation.seed
+        )
+
     def _measure(self, part: str, progress: Reading | None) -> Evaluation | None:
         """Puts the best weights in, reads the reported part as one stream, and keeps the figures."""
         best = load(self.directory, device=self.model.device).model
@@ -162,10 +167,14 @@ class Run:
         self.describe(result={**evaluation.to_json(), "split": str(self.split), "part": part})
         return evaluation
 
+    def description(self, **more: Any) -> dict[str, Any]:
+        """The content of `config.json`; `more` are further values."""
+        training = {**self.plan.to_json(), "device": str(self.model.device), "changes": self.changes}
+        return describe("rnn", self.plan.network.to_json(), self.facts, training=training, **more)
+
     def describe(self, **more: Any) -> None:
         """Writes `config.json`; `more` are further values."""
-        training = self.plan.to_json()
-        write_config(self.directory, "rnn", self.plan.network.to_json(), self.facts, training=training, **more)
+        write_json(self.directory / "config.json", self.description(**more))
 
 
 def start(directory: Path, corpus: Corpus, split: Split, plan: Plan, device: torch.device) -> Run:
@@ -183,8 +192,7 @@ def start(directory: Path, corpus: Corpus, split: Split, plan: Plan, device: tor
     model.reset_parameters(torch.Generator().manual_seed(plan.optimisation.seed))
     model.to(device)
     if plan.backend == "auto":
-        table = None if model.embedding is None else model.embedding.weight
-        plan = replace(plan, backend=fastest(model.stack, plan.window, plan.lanes, table=table))
+        plan = replace(plan, backend=_fastest(model, plan))
     model.stack.backend = plan.backend
     write_json(directory / "vocab.json", corpus.vocab.to_json())
     for name in ("best", "last"):
@@ -194,65 +202,101 @@ def start(directory: Path, corpus: Corpus, split: Split, plan: Plan, device: tor
     return run
 
 
-def resume(directory: Path, corpus: Corpus, device: torch.device, *, budget: dict[str, Any] | None = None) -> Run:
+def _fastest(model: CharRNN, plan: Plan) -> str:
+    table = None if model.embedding is None else model.embedding.weight
+    return fastest(model.stack, plan.window, plan.lanes, table=table)
+
+
+def resume(
+    directory: Path,
+    corpus: Corpus,
+    device: torch.device,
+    *,
+    budget: dict[str, Any] | None = None,
+    lanes: int | None = None,
+) -> Run:
     """The run in a directory, at its newest whole state; call under `files.lock`.
+
+    With the same lanes on the same device it goes on to the bit. Another number of lanes begins at the same share of
+    the epoch with hidden states of zero; on another device the layers are run as is fastest there and dropout draws
+    from the seed anew. Both are recorded in `config.json`.
 
     Args:
         directory: a run directory.
-        corpus: its text, read again.
+        corpus: its text, read again with the run's vocabulary.
         device: where it goes on.
         budget: new values of `epochs`, `max_steps`, `minutes`; they are recorded, and the steps planned again.
+        lanes: a new number of lanes.
 
     Raises:
         CheckpointError: no run, no whole state, or another text.
     """
-    checkpoint = load(directory, device=device, weights="last")
-    if "training" not in checkpoint.config or not isinstance(checkpoint.model, CharRNN):
-        raise CheckpointError(f"{directory} is no training run: only what `charlm train` made can be resumed")
-    if corpus.sha256 != checkpoint.text.sha256:
+    saved = read_saved(directory)
+    if corpus.sha256 != saved.text.sha256:
         raise CheckpointError(
-            f"the text has changed since {directory} was trained on it ({checkpoint.text.sha256[:12]} then, "
+            f"the text has changed since {directory} was trained on it ({saved.text.sha256[:12]} then, "
             f"{corpus.sha256[:12]} now): bring the old text back, or start a new run with --init-from"
         )
-    plan = Plan.from_json(checkpoint.config["training"])
-    tensors, progress = _newest_state(directory)
+    if corpus.vocab != saved.vocab:
+        raise CheckpointError(f"the text was read with another vocabulary than that of {directory}")
+    with torch.device("meta"):
+        model = CharRNN(saved.vocab, saved.plan.network)
+    _put_weights(model, saved.tensors, directory)
+    model.to(device)
+    run = Run(directory, model, corpus, saved.text.split, saved.plan)
+    run.rows, run.changes = list(saved.rows), list(saved.changes)
+    progress = dict(saved.progress)
     if budget:
-        plan = replace(plan, optimisation=replace(plan.optimisation, **budget))
+        run.plan = replace(run.plan, optimisation=replace(run.plan.optimisation, **budget))
         progress |= {"total": None, "every": None, "since_best": 0}
-    run = Run(directory, checkpoint.model, corpus, checkpoint.text.split, plan)
-    run.model.stack.backend = plan.backend
+    tensors = dict(saved.tensors)
+    if lanes is not None and lanes != run.plan.lanes:
+        tensors, progress = _change_lanes(run, lanes, tensors, progress)
+    if device.type != torch.device(saved.device).type:
+        run.plan = replace(run.plan, backend=_fastest(model, run.plan))
+        run.changes.append({"step": progress["step"], "device": str(device), "backend": run.plan.backend})
+    model.stack.backend = run.plan.backend
     run._saved = tensors, progress
-    _forget_after(directory, int(progress["step"]), tensors)
-    run.describe()
+    with resumable(directory):
+        _take_back(run, tensors)
     return run
 
 
-def _newest_state(directory: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The newest state that is whole; a damaged one is passed over for the one before it."""
-    problems = []
-    for path in _states(directory):
-        try:
-            tensors, metadata = read_tensors(path)
-            return tensors, json.loads(metadata["progress"])
-        except (CharlmError, KeyError, ValueError) as error:
-            problems.append(str(error))
-    reason = f" ({problems[0]})" if problems else ""
-    raise CheckpointError(f"{directory} has no whole saved state to go on from{reason}: start the run again")
+def _put_weights(model: CharRNN, tensors: dict[str, torch.Tensor], directory: Path) -> None:
+    weights = {name.removeprefix("weights/"): tensor for name, tensor in tensors.items() if name.startswith("weights/")}
+    expected = {name: parameter.shape for name, parameter in model.named_parameters()}
+    kinds = {tensor.dtype for tensor in weights.values()}
+    sound = len(kinds) == 1 and next(iter(kinds)).is_floating_point
+    if not sound or {name: tensor.shape for name, tensor in weights.items()} != expected:
+        raise CheckpointError(f"the state in {directory} does not fit the network that it describes")
+    if model.config.tied:
+        weights["head.linear.weight"] = weights["embedding.weight"]
+    model.load_state_dict({name: tensor.clone() for name, tensor in weights.items()}, assign=True)
+    model.tie()
 
 
-def _forget_after(directory: Path, step: int, tensors: dict[str, torch.Tensor]) -> None:
-    """Takes files back to the moment of a state: what was written after it will be written again."""
-    metrics = directory / "metrics.jsonl"
-    if metrics.exists():
-        kept = [line for line in metrics.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
-        write_bytes(metrics, "".join(line + "\n" for line in kept).encode())
+def _change_lanes(
+    run: Run, lanes: int, tensors: dict[str, torch.Tensor], progress: dict[str, Any]
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Takes the new number; the position is the same share of the epoch, the hidden states are left out."""
+    before = run.lanes().windows_per_epoch
+    run.plan = replace(run.plan, lanes=lanes)
+    after = run.lanes().windows_per_epoch
+    epoch, window = divmod(int(progress.get("position", progress["step"])), before)
+    run.changes.append({"step": progress["step"], "lanes": lanes})
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("carried/state/")}
+    position = epoch * after + round(window / before * after)
+    return kept, {**progress, "position": position, "total": None, "every": None}
+
+
+def _take_back(run: Run, tensors: dict[str, torch.Tensor]) -> None:
+    """Makes all other files from the state: what came after it will be written again, what is damaged is mended."""
+    directory = run.directory
+    sweep(directory)
+    write_json(directory / "vocab.json", run.corpus.vocab.to_json())
+    last = dict(run.model.named_parameters())
     good = {name.removeprefix("good/"): tensor for name, tensor in tensors.items() if name.startswith("good/")}
-    if good:
-        write_tensors(directory / "best.safetensors", good)
-
-
-def _step_of(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")  # half a line that a dying process left
+    write_tensors(directory / "best.safetensors", good or last)
+    write_tensors(directory / "last.safetensors", last)
+    write_metrics(directory, run.rows)
+    run.describe()
