@@ -8,6 +8,7 @@ are compared with the file before memory is taken for them.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import struct
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from charlm.errors import CharlmError, CheckpointError
-from charlm.files import read_json, write_bytes, write_json
+from charlm.files import atomic_writer, read_json, write_json
 from charlm.models.lm import LanguageModel
 from charlm.models.ngram import NGramLM
 from charlm.models.rnn import CharRNN, RNNConfig
@@ -295,7 +296,21 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     """Writes tensors as one safetensors file, whole or not at all, with a SHA-256 of their content in its header."""
     kept = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     facts = {**(metadata or {}), "charlm": __version__, "sha256": _digest(kept, metadata or {})}
-    write_bytes(path, save(kept, facts))
+    content = memoryview(save(kept, facts))
+    header = _ordered_header(content)
+    with atomic_writer(path, len(header) + len(content)) as file:
+        file.write(header)
+        file.write(content[8 + struct.unpack("<Q", content[:8])[0] :])
+
+
+def _ordered_header(content: memoryview) -> bytes:
+    """The header of a safetensors file in one order (the library's varies), so that equal content is equal files."""
+    size = struct.unpack("<Q", content[:8])[0]
+    header = json.loads(bytes(content[8 : 8 + size]))
+    metadata = dict(sorted(header.pop("__metadata__").items()))
+    text = json.dumps({"__metadata__": metadata, **header}, separators=(",", ":")).encode()
+    padded = text.ljust(-(-len(text) // 8) * 8)
+    return struct.pack("<Q", len(padded)) + padded
 
 
 def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

@@ -122,7 +122,8 @@ def _give_up_output() -> None:
 def _run() -> int:
     try:
         result = cli.main(standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by who started us
+            sys.stdout.flush()
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.Abort:
