@@ -8,6 +8,9 @@ from typing import Any
 import click
 
 from charlm.cli.common import echo_json, json_option
+from charlm.errors import CheckpointError
+
+__all__ = ["facts_of", "info_command"]
 
 
 @click.command("info")
@@ -24,8 +27,16 @@ def info_command(model: str, as_json: bool) -> None:
     if as_json:
         echo_json({"directory": str(directory), "symbols": len(vocab), "bytes": size, **config})
         return
-    for name, value in _facts(config, len(vocab), size):
+    for name, value in facts_of(config, len(vocab), size):
         click.echo(f"{name:12} {value}")
+
+
+def facts_of(config: dict[str, Any], symbols: int, size: int) -> list[tuple[str, str]]:
+    """What a `config.json` says, as names and values for a person; what is not whole is refused."""
+    try:
+        return _facts(config, symbols, size)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"the description of the model is not whole ({error!r})") from None
 
 
 def _facts(config: dict[str, Any], symbols: int, size: int) -> list[tuple[str, str]]:

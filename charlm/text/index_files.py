@@ -40,6 +40,8 @@ def _path(directory: Path, name: str) -> Path:
 
 
 def _open(path: Path) -> NDArray[Any]:
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path} is not a file")
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:

@@ -6,8 +6,9 @@ first character of a span is context, not a target.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from fractions import Fraction
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -73,8 +74,8 @@ class Split:
         kind = head[0] if head else "tail"
         if len(head) > 2 or (len(head) == 2 and kind in ("tail", "files")):
             raise OptionError(f"cannot read the split {text!r}: {_GRAMMAR}")
-        if len(head) == 2 and not head[1].isdecimal():
-            raise OptionError(f"{head[1]!r} in the split {text!r} is not a whole number: {_GRAMMAR}")
+        if len(head) == 2 and not re.fullmatch(r"[0-9]{1,20}", head[1]):
+            raise OptionError(f"{head[1][:40]!r} in the split {text[:80]!r} is not a whole number: {_GRAMMAR}")
         return cls(kind=kind, shares=_shares(shares, text), number=int(head[1]) if len(head) == 2 else 0)
 
     @classmethod
@@ -83,7 +84,7 @@ class Split:
         return cls.parse("tail:90/5/5" if characters >= 1_000_000 else "tail:80/10/10")
 
     def __str__(self) -> str:
-        shares = "/".join(str(Decimal(s.numerator) / Decimal(s.denominator)) for s in self.shares)
+        shares = "/".join(f"{Decimal(s.numerator) / Decimal(s.denominator):f}" for s in self.shares)
         numbered = self.kind == "interleaved" or self.number
         return f"{self.kind}:{self.number}:{shares}" if numbered else f"{self.kind}:{shares}"
 
@@ -100,6 +101,11 @@ class Split:
         if self.kind == "tail":
             pieces = _cut(int(documents[0, 0]), int(documents[-1, 1]), self._bounds())
         elif self.kind == "interleaved":
+            if self.number > documents[-1, 1] - documents[0, 0]:
+                raise TextError(
+                    f"the split {self} has more lanes than the text has characters ({int(documents[-1, 1]):,}): "
+                    "use fewer lanes or a longer text"
+                )
             edges = np.linspace(documents[0, 0], documents[-1, 1], self.number + 1).astype(np.int64)
             lanes = [_cut(int(a), int(b), self._bounds()) for a, b in pairwise(edges)]
             pieces = [np.concatenate(rows) for rows in zip(*lanes, strict=True)]
@@ -130,10 +136,10 @@ class Split:
 
 
 def _shares(shares: str, text: str) -> tuple[Fraction, Fraction, Fraction]:
-    try:
-        values = [Fraction(Decimal(share)) for share in shares.split("/")]
-    except (InvalidOperation, ValueError, OverflowError):
-        raise OptionError(f"cannot read the split {text!r}: {_GRAMMAR}") from None
+    written = shares.split("/")
+    if not all(re.fullmatch(r"-?[0-9]{1,18}(\.[0-9]{1,20})?", share) for share in written):
+        raise OptionError(f"cannot read the split {text[:80]!r}: {_GRAMMAR}")
+    values = [Fraction(share) for share in written]
     if len(values) != 3:
         raise OptionError(f"the split {text!r} names {len(values)} parts, not three: {_GRAMMAR}")
     return values[0], values[1], values[2]
