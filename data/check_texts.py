@@ -39,9 +39,7 @@ def check(path: Path, others: list[Path]) -> list[str]:
     if len(corpus) < least:
         wrong.append(f"{path.name} has {len(corpus):,} characters, fewer than {least:,}")
     if distinct < DISTINCT:
-        wrong.append(
-            f"{path.name} repeats itself: {distinct:.2%} of its passages are distinct, not {DISTINCT:.0%}"
-        )
+        wrong.append(f"{path.name} repeats itself: {distinct:.2%} of its passages are distinct, not {DISTINCT:.0%}")
     for other in others:
         both = read_corpus([path, other])
         first, second = both.documents

@@ -64,12 +64,8 @@ def test_get_of_a_bundled_text_points_at_it() -> None:
     assert "comes with charlm" in result.stderr
 
 
-def test_get_without_a_network_names_the_bundled_texts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    text = KnownText(
-        name="far", about="", licence="", source="", file="far.txt", url="http://nowhere.invalid/far.txt"
-    )
+def test_get_without_a_network_names_the_bundled_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = KnownText(name="far", about="", licence="", source="", file="far.txt", url="http://nowhere.invalid/far.txt")
     monkeypatch.setattr(catalog, "CATALOG", (*CATALOG, text))
     assert "data/shakespeare.txt" in refusal("get", "far", "--to", str(tmp_path))
 

@@ -49,9 +49,7 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
                     self.send_error(416)
                     return
                 self.send_response(206)
-                self.send_header(
-                    "Content-Range", f"bytes {start}-{len(site.content) - 1}/{len(site.content)}"
-                )
+                self.send_header("Content-Range", f"bytes {start}-{len(site.content) - 1}/{len(site.content)}")
             else:
                 self.send_response(200)
             if site.tag:
@@ -223,9 +221,7 @@ def test_no_network_names_the_bundled_texts(tmp_path: Path) -> None:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
     text = entry(Site(url=f"http://127.0.0.1:{port}/text"))
-    with pytest.raises(
-        CharlmError, match=r"127\.0\.0\.1:\d+ cannot be reached .*data/shakespeare\.txt"
-    ) as caught:
+    with pytest.raises(CharlmError, match=r"127\.0\.0\.1:\d+ cannot be reached .*data/shakespeare\.txt") as caught:
         get(text, tmp_path)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []

@@ -94,9 +94,7 @@ def test_witten_bell_by_hand():
     index = index_of([[0, 1, 0, 1, 0, 2]])
     row = make_estimator("witten-bell", index, 1).rows(contexts_of(index, [0], 1))[0]
     lower = [(3 + 3 / 4) / 9, (2 + 3 / 4) / 9, (1 + 3 / 4) / 9, 3 / 4 / 9]
-    assert row == pytest.approx(
-        [(n + 2 * p) / 5 for n, p in zip([0, 2, 1, 0], lower, strict=True)], abs=1e-15
-    )
+    assert row == pytest.approx([(n + 2 * p) / 5 for n, p in zip([0, 2, 1, 0], lower, strict=True)], abs=1e-15)
 
 
 def test_discounts_fall_back_as_a_whole():

@@ -20,9 +20,7 @@ TEXTS = st.lists(st.lists(st.integers(0, 2), max_size=45), min_size=1, max_size=
 
 def joined(spans):
     edges = np.cumsum([0, *map(len, spans)])
-    return np.array([c for span in spans for c in span], dtype=np.uint8), np.stack(
-        [edges[:-1], edges[1:]], axis=1
-    )
+    return np.array([c for span in spans for c in span], dtype=np.uint8), np.stack([edges[:-1], edges[1:]], axis=1)
 
 
 def built(spans, symbols, method="numpy"):
@@ -99,9 +97,7 @@ def test_find_followers_match_and_nodes_agree_with_slicing(spans, query):
     assert index.followers(query) == sorted(after.items())
     lengths, places = index.match(np.array(query, dtype=np.int64))
     for at, (length, place) in enumerate(zip(lengths.tolist(), places.tolist(), strict=True)):
-        longest = max(
-            n for n in range(len(query) - at + 1) if n == 0 or strings(spans, n)[tuple(query[at : at + n])]
-        )
+        longest = max(n for n in range(len(query) - at + 1) if n == 0 or strings(spans, n)[tuple(query[at : at + n])])
         assert length == longest
         assert suffix(index, place)[:length] == query[at : at + length]
     nodes = index.levels.nodes(np.array(query, dtype=np.int64), np.arange(1, len(query) + 1), 5)

@@ -29,16 +29,12 @@ def model_of(text=TEXT, order=3, name="none", spans=None, **options):
     ids = vocab.encode(text)
     spans = np.array([[0, len(ids)]]) if spans is None else np.array(spans)
     index = SuffixIndex.build(ids, spans, symbols=len(vocab))
-    return NGramLM(
-        vocab=vocab, index=index, order=order, estimator=make_estimator(name, index, order, **options)
-    )
+    return NGramLM(vocab=vocab, index=index, order=order, estimator=make_estimator(name, index, order, **options))
 
 
 def joined(spans):
     edges = np.cumsum([0, *map(len, spans)])
-    return np.array([c for span in spans for c in span], dtype=np.int32), np.stack(
-        [edges[:-1], edges[1:]], axis=1
-    )
+    return np.array([c for span in spans for c in span], dtype=np.int32), np.stack([edges[:-1], edges[1:]], axis=1)
 
 
 def noise(steps, lanes, seed=0):
@@ -72,9 +68,7 @@ def test_rows_of_all_orders_agree_with_dicts(name, training, held_out, orders):
         for hit, (possible, sure) in zip(row.hit_T.tolist(), hits, strict=True):
             assert hit == possible if sure else hit <= possible
         assert row.ngrams == sum(len(string) == row.order + 1 for string in brute.count)
-        train = [
-            math.log(brute.row(name, s[:at], row.order)[s[at]]) for s in training for at in range(1, len(s))
-        ]
+        train = [math.log(brute.row(name, s[:at], row.order)[s[at]]) for s in training for at in range(1, len(s))]
         if train:
             assert row.train_nats == pytest.approx(-math.fsum(train) / len(train), abs=1e-10)
         else:
@@ -139,9 +133,7 @@ def test_an_unseen_history_is_undefined_and_generation_goes_on():
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-@pytest.mark.parametrize(
-    "rule", [SamplingRule(), SamplingRule(temperature=0.5, top_k=3), SamplingRule(temperature=0)]
-)
+@pytest.mark.parametrize("rule", [SamplingRule(), SamplingRule(temperature=0.5, top_k=3), SamplingRule(temperature=0)])
 def test_generation_is_the_general_way_where_every_history_is_seen(name, rule):
     model = model_of(TEXT + "\nthe", order=2, name=name)  # its end stands elsewhere too
     start = torch.from_numpy(model.vocab.encode("t\no").astype(np.int64))
@@ -167,18 +159,14 @@ def test_generation_in_pieces_and_with_fewer_lanes_gives_the_same(order):
     assert torch.allclose(torch.cat(logps), whole_logp, atol=1e-12, rtol=0)
     assert torch.equal(state["history"], last["history"])
     some = torch.tensor([2, 0])
-    alone, _, _ = model.generate(
-        start[some], take(model.initial_state(3), some), 60, SamplingRule(), numbers[:, some]
-    )
+    alone, _, _ = model.generate(start[some], take(model.initial_state(3), some), 60, SamplingRule(), numbers[:, some])
     assert torch.equal(alone, whole_ids[:, some])
 
 
 def test_frequencies_of_generated_text_are_the_counts():
     model = model_of(order=1)
     t = model.vocab.encode("t").item()
-    ids, _, _ = model.generate(
-        torch.full((4000,), t), model.initial_state(4000), 1, SamplingRule(), noise(1, 4000)
-    )
+    ids, _, _ = model.generate(torch.full((4000,), t), model.initial_state(4000), 1, SamplingRule(), noise(1, 4000))
     share = np.bincount(ids[0].numpy(), minlength=len(model.vocab)) / 4000
     used, distribution = model.next_distribution([t])
     assert used == [t]
@@ -205,9 +193,7 @@ def test_next_distribution_is_sorted_and_whole(name):
     assert model.next_distribution([])[0] == []
 
 
-@pytest.mark.parametrize(
-    ("name", "options"), [("none", {"longest": True}), ("add-k", {"k": 0.25}), ("kneser-ney", {})]
-)
+@pytest.mark.parametrize(("name", "options"), [("none", {"longest": True}), ("add-k", {"k": 0.25}), ("kneser-ney", {})])
 def test_written_and_read_it_is_the_same(tmp_path, name, options):
     model = model_of(order=3, name=name, **options)
     model.write(tmp_path)

@@ -35,9 +35,7 @@ def built(spans, symbols=3):
 
 @given(
     phrase=st.lists(st.integers(0, 2), min_size=35, max_size=60),
-    pieces=st.lists(
-        st.tuples(st.integers(0, 59), st.integers(1, 60), st.integers(-1, 2)), min_size=1, max_size=4
-    ),
+    pieces=st.lists(st.tuples(st.integers(0, 59), st.integers(1, 60), st.integers(-1, 2)), min_size=1, max_size=4),
     more=st.lists(st.integers(0, 1), max_size=30),
 )
 @settings(max_examples=60, deadline=None)

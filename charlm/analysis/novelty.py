@@ -97,15 +97,8 @@ def _longest(
         return best
     codes = index.codes_of(ids).astype(index.codes.dtype)
     full = lengths == DEPTH
-    ends = np.flatnonzero(
-        ~full
-    )  # a passage from inside a run of full matches ends before the run's end plus DEPTH
-    bound = (
-        np.append(ends, len(ids))[np.searchsorted(ends, np.arange(len(ids)))]
-        - np.arange(len(ids))
-        + DEPTH
-        - 1
-    )
+    ends = np.flatnonzero(~full)  # a passage from inside a run of full matches ends before the run's end plus DEPTH
+    bound = np.append(ends, len(ids))[np.searchsorted(ends, np.arange(len(ids)))] - np.arange(len(ids)) + DEPTH - 1
     best = (0, 0, 0)
     for start in np.flatnonzero(full)[np.argsort(-bound[full], kind="stable")].tolist():
         if bound[start] <= best[0]:
@@ -128,9 +121,7 @@ def _extend(index: SuffixIndex, codes: NDArray[Any], start: int) -> tuple[int, i
         positions = positions[going]
         length += 1
         if len(positions) == 1:
-            return length + _run(index.codes[positions[0] + length :], codes[start + length :]), int(
-                positions[0]
-            )
+            return length + _run(index.codes[positions[0] + length :], codes[start + length :]), int(positions[0])
     return length, int(positions.min())
 
 

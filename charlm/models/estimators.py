@@ -52,9 +52,7 @@ def make_estimator(name: str, index: SuffixIndex, order: int, **parameters: Any)
         rule = f"takes {' and '.join(takes)}" if takes else "takes no parameters"
         raise OptionError(f"the estimator {name} {rule}, not {', '.join(unknown)}")
     for key, value in parameters.items():
-        if not isinstance(value, bool if key == "longest" else int | float) or (
-            key != "longest" and value is True
-        ):
+        if not isinstance(value, bool if key == "longest" else int | float) or (key != "longest" and value is True):
             raise OptionError(f"the parameter {key} of {name} cannot be {value!r}")
     return _CLASSES[ESTIMATORS.index(name)](index, order, **parameters)
 

@@ -53,9 +53,7 @@ class NGramLM(LanguageModel):
     [[[0.0, 0.5, 0.25, 0.25, 0.0]]]
     """
 
-    def __init__(
-        self, *, vocab: Vocab, index: SuffixIndex, order: int, estimator: Estimator | str = "none"
-    ) -> None:
+    def __init__(self, *, vocab: Vocab, index: SuffixIndex, order: int, estimator: Estimator | str = "none") -> None:
         if isinstance(estimator, str):
             estimator = make_estimator(estimator, index, order)
         if index.symbols != len(vocab):
@@ -192,9 +190,7 @@ class NGramLM(LanguageModel):
     def rows(self, ids: Ids, spans: Spans, orders: Sequence[int], **options: Any) -> Iterator[Row]:
         """What this index and kind of estimator say about a text at several orders; see `ngram_rows`."""
         chosen = {order: self.estimator.parameters() for order in orders}
-        return ngram_rows(
-            self.index, self.vocab, self.estimator.name, orders, ids, spans, parameters=chosen, **options
-        )
+        return ngram_rows(self.index, self.vocab, self.estimator.name, orders, ids, spans, parameters=chosen, **options)
 
     def config(self) -> dict[str, Any]:
         """A JSON value that, with the index's files, makes the model again."""
@@ -227,9 +223,7 @@ class NGramLM(LanguageModel):
             "parameters",
             "characters",
         }:
-            raise CheckpointError(
-                "a stored n-gram model has the keys order, smoothing, parameters and characters"
-            )
+            raise CheckpointError("a stored n-gram model has the keys order, smoothing, parameters and characters")
         order, name, parameters = config["order"], config["smoothing"], config["parameters"]
         if not isinstance(name, str) or not isinstance(parameters, Mapping):
             raise CheckpointError("a stored n-gram model names its smoothing and has its parameters by name")
@@ -239,9 +233,7 @@ class NGramLM(LanguageModel):
                 f"the index in {directory} has {len(index):,} characters, not {config['characters']!r}"
             )
         try:
-            estimator = make_estimator(
-                name, index, order, **{str(key): parameters[key] for key in parameters}
-            )
+            estimator = make_estimator(name, index, order, **{str(key): parameters[key] for key in parameters})
         except OptionError as error:
             raise CheckpointError(f"the n-gram model in {directory} cannot be made: {error}") from None
         return cls(vocab=vocab, index=index, order=order, estimator=estimator)

@@ -44,9 +44,7 @@ def get(text: KnownText, directory: Path, progress: Progress | None = None) -> P
     if target.exists():
         if _is_right(target, text):
             return target
-        raise OptionError(
-            f"{target} is there already and is not {text.name}: move it away, or name another directory"
-        )
+        raise OptionError(f"{target} is there already and is not {text.name}: move it away, or name another directory")
     packed = target.with_name(f"{text.file}.zip.part" if text.member else f"{text.file}.part")
     download(text.url, packed, size=text.download_size or text.size, progress=progress)
     try:
@@ -145,14 +143,10 @@ def download(
                 return
             cut: Exception | None = None
         except urllib.error.HTTPError as error:
-            raise CharlmError(
-                f"{url} cannot be downloaded: the server says {error.code} {error.reason}"
-            ) from None
+            raise CharlmError(f"{url} cannot be downloaded: the server says {error.code} {error.reason}") from None
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, OSError) and error.errno in _DISK:
-                raise CharlmError(
-                    f"{part} cannot be written ({error.strerror}): name another directory"
-                ) from None
+                raise CharlmError(f"{part} cannot be written ({error.strerror}): name another directory") from None
             cut = error
         after = part.stat().st_size if part.exists() else 0
         failures = 0 if after > before else failures + 1
@@ -202,9 +196,7 @@ def _receive(response: Any, part: Path, have: int, size: int | None, progress: P
     total = _total(response)
     wanted = size if size is not None else total
     if size is not None and total is not None and total != size:
-        raise CharlmError(
-            f"{response.url} has {total:,} bytes now instead of {size:,}: it is another file than it was"
-        )
+        raise CharlmError(f"{response.url} has {total:,} bytes now instead of {size:,}: it is another file than it was")
     resumes = response.status == http.HTTPStatus.PARTIAL_CONTENT and _resumes(response, part, have, wanted)
     if response.status == http.HTTPStatus.PARTIAL_CONTENT and not resumes:
         part.unlink(missing_ok=True)

@@ -242,14 +242,10 @@ def _encode(ids: Ids, spans: Spans, symbols: int) -> tuple[NDArray[Any], NDArray
     if not size:
         raise TextError("there is no character to count: use a longer text or another --split")
     if size >= 1 << 31:
-        raise TextError(
-            f"an index takes under {1 << 31:,} characters, this text has {size:,}: use a part of it"
-        )
+        raise TextError(f"an index takes under {1 << 31:,} characters, this text has {size:,}: use a part of it")
     seen = _occurring(ids, spans)
     if seen[0] < 0 or seen[-1] >= symbols:
-        raise TextError(
-            f"a text to count has ids from 0 to {symbols - 1}, not {int(seen[0])} to {int(seen[-1])}"
-        )
+        raise TextError(f"a text to count has ids from 0 to {symbols - 1}, not {int(seen[0])} to {int(seen[-1])}")
     codes = np.zeros(size, dtype=smallest_dtype(len(seen) + 1))
     table = np.zeros(int(seen[-1]) + 1, dtype=codes.dtype)
     table[seen] = np.arange(1, len(seen) + 1)

@@ -182,9 +182,7 @@ class _Prints:
     """
 
     def __init__(self, ids: Ids) -> None:
-        numbers = np.random.default_rng(0x63686172).integers(
-            0, 1 << 64, int(ids.max(initial=0)) + 2, dtype=np.uint64
-        )
+        numbers = np.random.default_rng(0x63686172).integers(0, 1 << 64, int(ids.max(initial=0)) + 2, dtype=np.uint64)
         self._base = 0x9E3779B97F4A7C15
         terms = numbers[ids.astype(np.int64) + 1] * self._powers(self._base, len(ids))
         self._sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(terms, dtype=np.uint64)])

@@ -111,11 +111,7 @@ def sort_fast(codes: Codes) -> NDArray[np.int32]:
     from pydivsufsort import divsufsort
 
     width = codes.dtype.itemsize
-    raw = (
-        codes.astype(codes.dtype.newbyteorder(">")).view(np.uint8)
-        if width > 1
-        else np.ascontiguousarray(codes)
-    )
+    raw = codes.astype(codes.dtype.newbyteorder(">")).view(np.uint8) if width > 1 else np.ascontiguousarray(codes)
     order = divsufsort(raw)
     if width > 1:
         order = order[order % width == 0] // width

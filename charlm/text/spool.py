@@ -29,9 +29,7 @@ class Decoder:
         self._plain = name in _ASCII_ALIKE
         self._normalises = reading.newlines == "normalise"
         inner = codecs.getincrementaldecoder("utf-8-sig" if name == "utf-8" else reading.encoding)("strict")
-        self._decoder: Any = (
-            io.IncrementalNewlineDecoder(inner, translate=True) if self._normalises else inner
-        )
+        self._decoder: Any = io.IncrementalNewlineDecoder(inner, translate=True) if self._normalises else inner
 
     def codes(self, block: bytes, *, final: bool = False) -> NDArray[Any]:
         """The code points that are whole by now: uint8 where nothing but ASCII came, else uint32."""

@@ -140,29 +140,15 @@ def _for(owner: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _by_budget(characters: int, device: torch.device, asked: Mapping[str, Any]) -> dict[str, Any]:
     """What suits the time and the size of the text."""
-    minutes = asked.get("minutes")
     small = characters < 500_000
-    values: dict[str, Any] = {
-        "model": "gru",
-        "layers": 1,
-        "lanes": 32,
-        "window": 64,
-        "lr": 4e-3,
-        "warmup": 50,
-    }
-    values |= {"hidden": 256, "dropout": 0.1}
+    values: dict[str, Any] = {"model": "gru", "layers": 1, "warmup": 50}
     if device.type == "cuda":
-        values |= {
-            "model": "lstm",
-            "layers": 2,
-            "hidden": 512,
-            "dropout": 0.3 if not small else 0.5,
-            "lanes": 64,
-        }
-    elif minutes is not None and minutes <= 1:
-        values |= {"lanes": 16, "window": 32, "dropout": 0.0, "lr": 5e-3}
-    if small:
-        values |= {"dropout": 0.3, "lanes": 16}
+        values |= {"model": "lstm", "layers": 2, "hidden": 512, "dropout": 0.5 if small else 0.3}
+        values |= {"lanes": 64, "window": 64, "lr": 3e-3}
+        return values
+    brief = asked.get("minutes", 60.0) <= 1.5
+    values |= {"hidden": 256 if brief or small else 384, "lanes": 16, "window": 32 if brief else 64}
+    values |= {"dropout": 0.3 if small else 0.0 if brief else 0.1, "lr": 5e-3 if brief else 4e-3}
     if asked.get("layers", 1) > 1:
         values |= {"hidden": values["hidden"] * 3 // 4, "lr": values["lr"] / 2}
     return values
