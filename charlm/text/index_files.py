@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ __all__ = ["ARRAYS", "load_arrays", "save_arrays"]
 
 ARRAYS = ("codes", "suffixes", "lcp", "alphabet")
 """The arrays of an index; each is a file `index-NAME.npy`."""
+
+_BROKEN = (OSError, ValueError, EOFError, SyntaxError, MemoryError, TokenError, TypeError, KeyError, ArithmeticError)
+"""What numpy raises for a file that is none of its own, or whose header lies."""
 
 _CHECKED = 1 << 22  # characters of an index that are looked at when it is opened
 
@@ -46,7 +50,7 @@ def _open(path: Path) -> NDArray[Any]:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing: the directory is not a whole model") from None
-    except (OSError, ValueError, EOFError, SyntaxError, MemoryError) as error:
+    except _BROKEN as error:
         raise CheckpointError(f"{path} is not a whole index file ({error})") from None
     if not isinstance(array, np.ndarray) or array.ndim != 1 or not len(array):
         raise CheckpointError(f"{path} does not hold a list of numbers")

@@ -143,9 +143,12 @@ def check_magic(content: bytes, path: Path) -> None:
 def decode(content: bytes, reading: Reading, path: Path) -> str:
     """The text in `content`; a byte that is not of the encoding is named with its place and the way out."""
     check_magic(content, path)
-    utf8 = codecs.lookup(reading.encoding).name == "utf-8"
+    name = codecs.lookup(reading.encoding).name
     try:
-        text = content.decode("utf-8-sig" if utf8 else reading.encoding)
+        if name in ("utf-16", "utf-32"):  # without a byte order mark `bytes.decode` would guess this machine's order
+            text = codecs.getincrementaldecoder(name)("strict").decode(content, True)
+        else:
+            text = content.decode("utf-8-sig" if name == "utf-8" else reading.encoding)
     except UnicodeDecodeError as error:
         position = len(content) - len(error.object) + error.start  # the object is without a byte order mark
         raise undecodable(path, reading, error, position, content.count(b"\n", 0, position) + 1) from None

@@ -101,7 +101,7 @@ class Split:
         if self.kind == "tail":
             pieces = _cut(int(documents[0, 0]), int(documents[-1, 1]), self._bounds())
         elif self.kind == "interleaved":
-            if self.number > documents[-1, 1] - documents[0, 0]:
+            if self.number > max(documents[-1, 1] - documents[0, 0], 1 << 20):
                 raise TextError(
                     f"the split {self} has more lanes than the text has characters ({int(documents[-1, 1]):,}): "
                     "use fewer lanes or a longer text"

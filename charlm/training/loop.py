@@ -378,7 +378,7 @@ class Loop:
         seconds = sorted(self._step_seconds)[len(self._step_seconds) // 2]
         affordable = 0.1 * budget / max(self._validation_seconds, 1e-9)
         validations = int(min(options.validations, max(2, affordable)))
-        left = budget * 0.985 - used - validations * self._validation_seconds
+        left = budget * 0.95 - used - validations * self._validation_seconds
         total = progress.step + max(1, int(left / max(seconds, 1e-9)))
         limit = self._step_limit()
         self._fix(total if limit is None else min(total, limit), validations)
@@ -519,9 +519,12 @@ def _fits(tensors: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter])
         slot, _, name = rest.partition("/") if kind == "optimizer" else ("", "", rest)
         if kind == "carried":
             continue  # looked at by the objective
-        if name not in parameters or not tensor.is_floating_point():
+        if name not in parameters:
             return False
-        if tensor.shape != (() if slot == "step" else parameters[name].shape):
+        like = torch.zeros(()) if slot == "step" else parameters[name]
+        if (tensor.shape, tensor.dtype) != (like.shape, like.dtype):
+            return False
+        if slot and not {f"optimizer/{each}/{name}" for each in ("step", "exp_avg", "exp_avg_sq")} <= set(tensors):
             return False
     return {f"weights/{name}" for name in parameters} <= set(tensors)
 
