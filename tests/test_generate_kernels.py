@@ -147,3 +147,20 @@ def test_the_draws_have_the_distribution_of_the_rule(rule: SamplingRule) -> None
     assert counts[expected == 0].sum() == 0
     possible = expected > 0
     assert ((counts - expected)[possible].square() / expected[possible]).sum() < 45
+
+
+def test_weights_changed_by_a_fused_optimiser_are_seen() -> None:
+    model = CharRNN(Vocab.of("abcdefgh"), RNNConfig(model="gru", hidden=16, layers=2))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.05, fused=True)
+    rule, noise = SamplingRule(temperature=0), torch.zeros(40, 1, dtype=torch.float64)
+    for _ in range(4):
+        start = torch.tensor([1])
+        drawn, logp, _ = model.generate(start, model.initial_state(1), 40, rule, noise)
+        with torch.no_grad():
+            expected, wanted, _ = generate_by_steps(model, start, model.initial_state(1), 40, rule, noise)
+        assert torch.equal(drawn, expected)
+        assert torch.allclose(logp, wanted, atol=1e-5)
+        ids = torch.randint(0, 8, (30, 3))
+        optimizer.zero_grad()
+        (-model(ids, model.initial_state(3))[0].gather(-1, ids.roll(1, 0).unsqueeze(-1)).mean()).backward()
+        optimizer.step()
