@@ -146,6 +146,7 @@ def decode(content: bytes, reading: Reading, path: Path) -> str:
     name = codecs.lookup(reading.encoding).name
     try:
         if name in ("utf-16", "utf-32"):  # without a byte order mark `bytes.decode` would guess this machine's order
+            codecs.getincrementaldecoder(name)("strict").decode(content[:4])
             text = codecs.getincrementaldecoder(name)("strict").decode(content, True)
         else:
             text = content.decode("utf-8-sig" if name == "utf-8" else reading.encoding)
