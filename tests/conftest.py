@@ -1,5 +1,6 @@
 """What several tests need: the real corpora where they are, and a small text that was written for this project."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ def verse(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _one_thread_and_a_seed() -> None:
+def _one_thread_and_a_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # tests of faults put their own in its place
     torch.set_num_threads(1)
     torch.manual_seed(0)

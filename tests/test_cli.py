@@ -228,6 +228,7 @@ def test_wrong_uses_give_one_sentence_and_exit_2(charlm: Run, tmp_path: Path, ve
         assert not (tmp_path / "checkpoints").exists(), arguments
 
 
+@pytest.mark.slow
 def test_odd_texts_work(charlm: Run, tmp_path: Path) -> None:
     texts = {
         "chinese": "床前明月光，疑是地上霜。举头望明月，低头思故乡。" * 20,

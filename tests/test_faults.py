@@ -32,6 +32,8 @@ SPLIT = Split.parse("80/10/10")
 CPU = torch.device("cpu")
 Stop = Callable[[], bool]
 
+pytestmark = pytest.mark.slow
+
 
 def plan(**options: Any) -> Plan:
     given = {"model": "gru", "hidden": 5, "layers": 1, "dropout": 0.3, "lanes": 3, "window": 8, "lr": 0.02, "seed": 1}

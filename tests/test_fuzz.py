@@ -2,9 +2,12 @@
 
 from collections import Counter
 
+import pytest
+
 from benchmarks.fuzz import fuzz
 
 
+@pytest.mark.slow
 def test_damaged_checkpoints_and_texts_end_in_a_result_or_a_sentence() -> None:
     tally = fuzz(checkpoints=150, texts=150, seed=1)
     assert not tally.wrong, tally.wrong[0]

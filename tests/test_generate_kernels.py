@@ -90,6 +90,7 @@ def test_what_the_kernels_do_not_serve_goes_by_steps(options: dict[str, int], tr
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_greedy_for_two_thousand_characters(kind: str) -> None:
     model = make(kind, 65, hidden=64, layers=2)
     ids, state, noise = start(model, 1, 2000)

@@ -81,6 +81,7 @@ def test_it_learns_and_keeps_what_it_says(tmp_path: Path) -> None:
     assert len(list((tmp_path / "run").glob("state-*.safetensors"))) == 2
 
 
+@pytest.mark.slow
 def test_a_damaged_state_is_passed_over_for_the_one_before(tmp_path: Path) -> None:
     run(tmp_path / "whole", [])
     directory = tmp_path / "run"
@@ -138,6 +139,7 @@ class Nonsense(Unobserved):
         self.notes.append(message)
 
 
+@pytest.mark.slow
 def test_steps_without_a_finite_gradient_are_skipped_then_rolled_back(tmp_path: Path) -> None:
     directory = tmp_path / "run"
     directory.mkdir()

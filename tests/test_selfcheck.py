@@ -45,11 +45,13 @@ def early_reset(self: GRUCell, gates_BG: Tensor, state: tuple[Tensor, ...]) -> t
 
 
 @pytest.mark.parametrize(("cell", "step"), [(LSTMCell, swapped_gates), (GRUCell, early_reset)])
+@pytest.mark.slow
 def test_a_swapped_gate_is_found(monkeypatch: pytest.MonkeyPatch, cell: type, step: Callable[..., Any]) -> None:
     monkeypatch.setattr(cell, "step", step)
     assert "cells equal torch.nn" in problems()
 
 
+@pytest.mark.slow
 def test_a_dropped_state_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     forward = Stack.forward
     monkeypatch.setattr(Stack, "forward", lambda self, x, state=None, **options: forward(self, x, None, **options))
@@ -58,6 +60,7 @@ def test_a_dropped_state_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "training carries its state" in found
 
 
+@pytest.mark.slow
 def test_a_state_dropped_between_windows_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     loss = LanguageObjective.loss
 
@@ -69,6 +72,7 @@ def test_a_state_dropped_between_windows_is_found(monkeypatch: pytest.MonkeyPatc
     assert "training carries its state" in problems()
 
 
+@pytest.mark.slow
 def test_a_model_without_memory_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def memoryless(cell: Any, x: Tensor, state: Any, *rest: Any) -> Any:
         pieces = [reference.run(cell, piece, cell.zero_state(x.shape[1]), *rest) for piece in x.split(1)]
@@ -79,6 +83,7 @@ def test_a_model_without_memory_is_found(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "the past counts, the future does not" in problems()
 
 
+@pytest.mark.slow
 def test_a_look_into_the_future_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     forward = CharRNN.forward
 
@@ -89,6 +94,7 @@ def test_a_look_into_the_future_is_found(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "the past counts, the future does not" in problems()
 
 
+@pytest.mark.slow
 def test_a_target_shifted_by_one_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     window_at = Lanes.window_at
 
@@ -101,6 +107,7 @@ def test_a_target_shifted_by_one_is_found(monkeypatch: pytest.MonkeyPatch) -> No
     assert "windows ask for the next character" in problems()
 
 
+@pytest.mark.slow
 def test_a_wrong_sampler_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def lazy(self: CharRNN, ids_B: Tensor, state: Any, steps: int, rule: SamplingRule, noise_TB: Tensor) -> Any:
         with torch.no_grad():
