@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 def plan(cell: str = "gru", **options: Any) -> Plan:
     given = {"model": cell, "hidden": 16, "layers": 2, "dropout": 0.3, "lanes": 4, "window": 12, "lr": 0.02}
-    return choose(len(CORPUS), CPU, {**given, "max_steps": 60, "backend": "reference", **options})
+    return choose(len(CORPUS), CPU, {**given, "max_steps": 60, "backend": "fused", **options})
 
 
 class Stop:
@@ -54,7 +54,9 @@ def metrics(directory: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
 
 
-@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize(
+    "cell", [pytest.param("rnn", marks=pytest.mark.slow), pytest.param("gru", marks=pytest.mark.slow), "lstm"]
+)
 def test_a_resumed_run_is_the_same_run(tmp_path: Path, cell: str) -> None:
     whole = run(tmp_path / "whole", [], cell)
     pieces = run(tmp_path / "pieces", [0, 17, 5], cell)
