@@ -136,6 +136,7 @@ def test_resuming(charlm: Run, verse: Path) -> None:
     assert "changed" in err
 
 
+@pytest.mark.slow
 def test_starting_from_another_models_weights(charlm: Run, verse: Path) -> None:
     assert charlm("train", verse, *QUICK, "--out", "first")[0] == 0
     more = verse.with_name("more.txt")
@@ -151,6 +152,7 @@ def test_starting_from_another_models_weights(charlm: Run, verse: Path) -> None:
     assert "does not hold" in err
 
 
+@pytest.mark.slow
 def test_separate_files_for_validation_and_test(charlm: Run, verse: Path) -> None:
     for name in ("valid", "test"):
         verse.with_name(name).write_text(verse.read_text()[1000:1500])
@@ -261,6 +263,7 @@ def test_help_and_version_are_quick(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_no_error(charlm: Run, verse: Path, tmp_path: Path) -> None:
     assert charlm("ngram", verse, "--out", "n")[0] == 0
     command = f"{sys.executable} -m charlm sample n --length 200000 | head -c 10"
@@ -269,6 +272,7 @@ def test_a_closed_pipe_is_no_error(charlm: Run, verse: Path, tmp_path: Path) -> 
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_novelty_and_mixture(charlm: Run, verse: Path) -> None:
     assert charlm("train", verse, *QUICK, "--out", "checkpoints/net")[0] == 0
     code, out, err = charlm("ngram", verse, "--order", 8, "--out", "checkpoints/counts")

@@ -61,6 +61,7 @@ def assert_equal_to_steps(model: CharRNN, rule: SamplingRule, lanes: int, steps:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.slow
 def test_the_drawn_ids_are_those_of_drawing_by_steps(kind: str, layers: int) -> None:
     for hidden, embedding, lanes, bias in itertools.product([5, 24], [0, 6], [1, 3, 17], [True, False]):
         model = make(kind, layers=layers, hidden=hidden, embedding=embedding, bias=bias)
@@ -68,6 +69,7 @@ def test_the_drawn_ids_are_those_of_drawing_by_steps(kind: str, layers: int) -> 
 
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
+@pytest.mark.slow
 def test_every_rule_draws_what_it_draws_by_steps(rule: SamplingRule) -> None:
     for symbols, lanes in itertools.product([1, 2, 21, 64, 100], [1, 20]):
         assert_equal_to_steps(make("gru", symbols, hidden=12), rule, lanes, 20)

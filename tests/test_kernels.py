@@ -70,6 +70,7 @@ def assert_same(ours: list[Tensor], right: list[Tensor], tolerance: float = 1e-1
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("hidden", HIDDEN)
+@pytest.mark.slow
 def test_fused_equals_the_formulas(loop: str, kind: str, hidden: int) -> None:
     for shape, dense, bias, resets in itertools.product(SHAPES, [False, True], [True, False], [False, True]):
         case = {"hidden": hidden, "shape": shape, "dense": dense, "bias": bias, "resets": resets}
@@ -104,6 +105,7 @@ def test_an_lstm_with_projection_equals_the_formulas(loop: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.slow
 def test_any_number_of_threads(loop: str, kind: str, threads: int) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)

@@ -102,6 +102,7 @@ def test_a_damaged_state_is_passed_over_for_the_one_before(tmp_path: Path) -> No
         resume(directory, CORPUS, CPU)
 
 
+@pytest.mark.slow
 def test_another_text_is_refused_and_a_new_budget_recorded(tmp_path: Path) -> None:
     run(tmp_path / "run", [])
     with pytest.raises(CheckpointError, match="text has changed"):
@@ -112,6 +113,7 @@ def test_another_text_is_refused_and_a_new_budget_recorded(tmp_path: Path) -> No
     assert load(tmp_path / "run").config["training"]["optimisation"]["max_steps"] == 80
 
 
+@pytest.mark.slow
 def test_minutes_become_steps_and_the_run_ends_in_time(tmp_path: Path) -> None:
     directory = tmp_path / "run"
     directory.mkdir()
