@@ -106,10 +106,11 @@ def test_ngram_and_next(charlm: Run, tmp_path: Path) -> None:
     assert (code, out.strip()) == (0, "checkpoints/magic-none-2")
     found = json.loads(charlm("next", "checkpoints/magic-none-2", "xxbra".replace("x", "a"), "--json")[1])
     assert found["history_used"] == "ra"
+    # "ra" is followed by c in the middle of the word and by the line feed at its end, each 20 times
     assert found["distribution"] == [
         {"char": "\n", "probability": 0.5, "count": 20},
         {"char": "c", "probability": 0.5, "count": 20},
-    ] or [item["char"] for item in found["distribution"]] == ["\n", "c"]
+    ]
     code, out, err = charlm("next", "checkpoints/magic-none-2", "ab", "--top", 1)
     assert "'r'  1.000000" in out
     assert (

@@ -11,7 +11,7 @@ from charlm.checkpoint import load, read_tensors
 from charlm.errors import CharlmError, CheckpointError, OptionError
 from charlm.text.corpus import corpus_of_text
 from charlm.text.splits import Split
-from charlm.training.loop import Loop, Optimisation, Unobserved, ValidationReport
+from charlm.training.loop import Optimisation, Unobserved, ValidationReport
 from charlm.training.recipe import Plan, choose, pick_device
 from charlm.training.run import Result, resume, start
 
@@ -200,4 +200,3 @@ def test_options_are_checked() -> None:
         Optimisation()
     with pytest.raises(OptionError, match="max-steps"):
         Optimisation(max_steps=0)
-    assert Loop.__doc__
