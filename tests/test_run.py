@@ -11,9 +11,10 @@ from charlm.checkpoint import load, read_tensors
 from charlm.errors import CharlmError, CheckpointError, OptionError
 from charlm.text.corpus import corpus_of_text
 from charlm.text.splits import Split
-from charlm.training.loop import Optimisation, Unobserved, ValidationReport
+from charlm.training.options import Optimisation
 from charlm.training.recipe import Plan, choose, pick_device
 from charlm.training.run import Result, resume, start
+from charlm.training.watching import Unobserved, ValidationReport
 
 TEXT = "the quick brown fox jumps over the lazy dog. the lazy dog sleeps; the quick fox jumps.\n" * 30
 CORPUS = corpus_of_text(TEXT)

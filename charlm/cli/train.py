@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from charlm.training.run import Run
 
 _BUDGET = ("epochs", "max_steps", "minutes")
-_NETWORK = ("model", "layers", "hidden", "embedding", "dropout", "lanes", "window", "lr", "seed")
+_NETWORK = ("model", "layers", "hidden", "embedding", "dropout", "variational", "weight_dropout", "input_dropout")
+_OPTIMISATION = ("lanes", "window", "lr", "average", "weight_decay", "patience", "seed")
 
 
 @click.command("train")
@@ -36,9 +37,15 @@ _NETWORK = ("model", "layers", "hidden", "embedding", "dropout", "lanes", "windo
 @click.option("--hidden", type=int, metavar="N", help="Units in each layer.")
 @click.option("--embedding", type=int, metavar="N", help="Width of a character embedding; 0 is one-hot input.")
 @click.option("--dropout", type=float, metavar="P", help="Between the layers and before the output.")
+@click.option("--variational", is_flag=True, default=None, help="One dropout mask for all steps of a window.")
+@click.option("--weight-dropout", type=float, metavar="P", help="Of the recurrent weights, a window at a time.")
+@click.option("--input-dropout", type=float, metavar="P", help="Share of the characters read as unknown.")
 @click.option("--seq-length", "window", type=int, metavar="T", help="Steps between two truncations.")
 @click.option("--batch-size", "lanes", type=int, metavar="B", help="Pieces of the text that are read side by side.")
 @click.option("--lr", type=float, metavar="R", help="Peak learning rate.")
+@click.option("--weight-decay", type=float, metavar="D", help="AdamW's, of the matrices.")
+@click.option("--average", type=float, metavar="S", help="Average the weights over this share of the steps so far.")
+@click.option("--patience", type=int, metavar="N", help="Validations without improvement to stop after; 0 for never.")
 @click.option("--epochs", type=float, metavar="E", help="Stop after so many passes over the training part.")
 @click.option("--max-steps", type=int, metavar="N", help="Stop after so many steps.")
 @click.option("--minutes", type=float, metavar="M", help="Take so long for training and its validations.")
@@ -141,7 +148,7 @@ def _plan(corpus: Corpus, split: Split, device: torch.device, options: dict[str,
     from charlm.text.splits import count_targets
     from charlm.training.recipe import choose
 
-    given = {name: options[name] for name in (*_NETWORK, *_BUDGET, "backend")}
+    given = {name: options[name] for name in (*_NETWORK, *_OPTIMISATION, *_BUDGET, "backend")}
     if options["init_from"] is None:
         return choose(count_targets(corpus.parts(split)["train"]), device, given), None
     model = _model_to_start_from(options["init_from"], corpus.reading)
@@ -187,18 +194,18 @@ def _resume(directory: Path, texts: tuple[str, ...], out: str | None, options: d
 
 def _refuse_changes(out: str | None, options: dict[str, Any]) -> None:
     """Names the first option that a run which goes on cannot take."""
-    names = {"window": "seq-length", "init_from": "init-from", "as_bytes": "bytes", "vocab_size": "vocab-size"}
-    network = [name for name in _NETWORK if name != "lanes"]
-    fixed = [name for name in (*network, "split", "valid", "test", "init_from", "backend") if options[name] is not None]
+    names = {"window": "seq-length", "as_bytes": "bytes"}
+    kept = [name for name in (*_NETWORK, *_OPTIMISATION) if name != "lanes"]
+    fixed = [name for name in (*kept, "split", "valid", "test", "init_from", "backend") if options[name] is not None]
     context = click.get_current_context()
     reading = ("encoding", "newlines", "as_bytes", "vocab_size")
     default = click.core.ParameterSource.DEFAULT
     fixed += [name for name in reading if context.get_parameter_source(name) is not default]
     fixed += ["out"] if out is not None else []
     if fixed:
+        name = names.get(fixed[0], fixed[0]).replace("_", "-")
         raise OptionError(
-            f"--{names.get(fixed[0], fixed[0])} cannot be changed in a run that goes on: start a new run, "
-            "with --init-from if wanted"
+            f"--{name} cannot be changed in a run that goes on: start a new run, with --init-from if wanted"
         )
 
 
@@ -267,7 +274,7 @@ def _watcher(run: Run) -> Any:
     """An observer that shows a progress bar, the validations, and a short sample at each."""
     from charlm.models.rule import SamplingRule
     from charlm.sampling import generate_streams
-    from charlm.training.loop import Observer, StepReport, ValidationReport
+    from charlm.training.watching import Observer, StepReport, ValidationReport
 
     class Watch(Observer):
         def __init__(self) -> None:

@@ -16,7 +16,7 @@ from charlm.errors import CheckpointError, OptionError
 from charlm.models.lm import LanguageModel, State, generate_by_steps, pick_targets
 from charlm.models.rule import SamplingRule
 from charlm.nn.cells import CELLS
-from charlm.nn.dropout import dropout
+from charlm.nn.dropout import drop_symbols, dropout
 from charlm.nn.heads import DistributionHead
 from charlm.nn.kernels import native
 from charlm.nn.kernels.generate import Draw, generate, pack
@@ -36,6 +36,9 @@ class RNNConfig:
         hidden: units a layer.
         embedding: width of the character embedding; 0 for one-hot input.
         dropout: between the layers and before the output, while training.
+        variational: whether its masks are the same for all steps of a window.
+        weight_dropout: of the recurrent weights, for a window at a time, while training.
+        input_dropout: share of the characters that are read as unknown, while training.
         bias: whether the cells have biases.
         projection: width of an LSTM's projected output; 0 for none.
         tied: whether the output's weights are the embedding's (Press and Wolf 2017); both need one width.
@@ -49,6 +52,9 @@ class RNNConfig:
     hidden: int = 128
     embedding: int = 0
     dropout: float = 0.0
+    variational: bool = False
+    weight_dropout: float = 0.0
+    input_dropout: float = 0.0
     bias: bool = True
     projection: int = 0
     tied: bool = False
@@ -65,8 +71,9 @@ class RNNConfig:
         for name, (least, most) in limits.items():
             if not least <= getattr(self, name) <= most:
                 raise OptionError(f"{name} is a number from {least} to {most:,}, not {getattr(self, name)}")
-        if not 0 <= self.dropout < 1:
-            raise OptionError(f"dropout is a probability from 0 to below 1, not {self.dropout}")
+        for name in ("dropout", "weight_dropout", "input_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise OptionError(f"{name} is a probability from 0 to below 1, not {getattr(self, name)}")
         if self.tied and self.embedding != (self.projection or self.hidden):
             raise OptionError(
                 f"tied weights need an embedding as wide as the output ({self.projection or self.hidden}), "
@@ -114,6 +121,8 @@ class CharRNN(nn.Module, LanguageModel):
             hidden=config.hidden,
             layers=config.layers,
             dropout=config.dropout,
+            variational=config.variational,
+            weight_dropout=config.weight_dropout,
             bias=config.bias,
             projection=config.projection,
         )
@@ -165,8 +174,9 @@ class CharRNN(nn.Module, LanguageModel):
             generator: source of the dropout masks.
         """
         table = None if self.embedding is None else self.embedding.weight
+        ids_TB = drop_symbols(ids_TB, self.config.input_dropout, self.training, generator)
         y_TBD, state = self.stack(ids_TB, state, table=table, resets_TB=resets_TB, generator=generator)
-        y_TBD = dropout(y_TBD, self.config.dropout, self.training, generator)
+        y_TBD = dropout(y_TBD, self.config.dropout, self.training, generator, shared=self.config.variational)
         logp_TBV: Tensor = self.head(y_TBD)
         return logp_TBV, state
 
@@ -199,5 +209,6 @@ class CharRNN(nn.Module, LanguageModel):
     def _compiled(self) -> bool:
         """Whether the compiled kernels can generate from this model as it is."""
         weight = self.head.linear.weight
-        drops = self.training and self.config.dropout > 0
+        config = self.config
+        drops = self.training and config.dropout + config.weight_dropout + config.input_dropout > 0
         return weight.dtype == torch.float32 and native.fits(weight) and not (drops or self.config.projection)

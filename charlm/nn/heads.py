@@ -1,6 +1,6 @@
-"""What stands above the recurrent layers and turns their outputs into probabilities.
+"""What stands above the recurrent layers and turns their outputs into probabilities, and how far they are off.
 
-Axes: any leading ones (T steps, B lanes), D features, V classes.
+Axes: any leading ones (T steps, B lanes), D features, V classes; N targets.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-__all__ = ["DistributionHead"]
+__all__ = ["DistributionHead", "ScoreHead", "distribution_losses", "score_losses"]
 
 
 class DistributionHead(nn.Module):
@@ -42,3 +43,74 @@ class DistributionHead(nn.Module):
         """Log-probabilities [..., V] of features [..., D]."""
         log_probabilities: Tensor = self.log_softmax(self.linear(x))
         return log_probabilities
+
+
+class ScoreHead(nn.Module):
+    """A linear map and a sigmoid: one number in 0..1, a Score.
+
+    Args:
+        features: D, the width of what comes in.
+
+    >>> head = ScoreHead(4)
+    >>> head(torch.zeros(2, 4)).tolist(), head.logits(torch.zeros(2, 4)).shape
+    ([0.5, 0.5], torch.Size([2]))
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(features, 1)
+        self.reset_parameters()
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Weights uniform in ±1/√D, bias zero: the first Scores are then near 1/2."""
+        bound = 1 / math.sqrt(self.linear.in_features)
+        with torch.no_grad():
+            self.linear.weight.uniform_(-bound, bound, generator=generator)
+            self.linear.bias.zero_()
+
+    def logits(self, x: Tensor) -> Tensor:
+        """ln(Score / (1 − Score)) [...] of features [..., D]: what a loss is computed from without loss of digits."""
+        logits: Tensor = self.linear(x)
+        return logits.squeeze(-1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores [...] of features [..., D]."""
+        return torch.sigmoid(self.logits(x))
+
+
+def score_losses(logits: Tensor, targets: Tensor, loss: str = "cross-entropy") -> Tensor:
+    """How far each Score is off.
+
+    Args:
+        logits: as of `ScoreHead.logits`, any shape.
+        targets: numbers in 0..1 of the same shape; those between are probabilities of a one.
+        loss: `cross-entropy`, −t ln s − (1 − t) ln(1 − s), finite for every logit; or `squared`, (s − t)².
+
+    >>> score_losses(torch.tensor([0.0, -200.0]), torch.tensor([1.0, 1.0])).tolist()
+    [0.6931..., 200.0]
+    >>> score_losses(torch.tensor([0.0]), torch.tensor([1.0]), "squared").tolist()
+    [0.25]
+    """
+    targets = targets.to(logits.dtype)
+    if loss == "squared":
+        return (torch.sigmoid(logits) - targets) ** 2
+    return F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+
+
+def distribution_losses(logp: Tensor, targets: Tensor) -> Tensor:
+    """How far each Distribution is off, in nats.
+
+    Args:
+        logp: log-probabilities [..., V].
+        targets: class labels [...], whole numbers: the loss is −ln p of the label; or rows of probabilities
+            [..., V]: the loss is the Kullback-Leibler divergence Σ t (ln t − ln p), where 0 ln 0 is 0.
+
+    >>> logp = torch.tensor([[0.25, 0.75]]).log()
+    >>> distribution_losses(logp, torch.tensor([0])).tolist()  # ln 4
+    [1.386...]
+    >>> distribution_losses(logp, torch.tensor([[0.25, 0.75]])).tolist()
+    [0.0]
+    """
+    if targets.is_floating_point():
+        return F.kl_div(logp, targets.to(logp.dtype), reduction="none").sum(-1)
+    return -logp.gather(-1, targets.unsqueeze(-1)).squeeze(-1)

@@ -5,6 +5,7 @@ Axes: T steps, B lanes, I inputs, D outputs of the top layer (both directions si
 
 from __future__ import annotations
 
+import copy
 from typing import Any, cast
 
 import torch
@@ -32,6 +33,9 @@ class Stack(nn.Module):
         hidden: H, units in each layer and direction.
         layers: L.
         dropout: probability of zeroing an output between two layers while training.
+        variational: whether a dropout mask is the same for all steps of a call (Gal and Ghahramani 2016).
+        weight_dropout: probability of zeroing a recurrent weight for all steps of a call while training
+            (Wan et al. 2013; for recurrent weights Merity et al. 2018).
         bidirectional: whether a second cell a layer reads from the end.
         bias: as of the cells.
         projection: as of the LSTM cell; 0 for none.
@@ -52,6 +56,8 @@ class Stack(nn.Module):
         hidden: int,
         layers: int = 1,
         dropout: float = 0.0,
+        variational: bool = False,
+        weight_dropout: float = 0.0,
         bidirectional: bool = False,
         bias: bool = True,
         projection: int = 0,
@@ -59,10 +65,12 @@ class Stack(nn.Module):
         super().__init__()
         if layers < 1:
             raise OptionError(f"a network needs at least 1 layer, not {layers}")
-        if not 0 <= dropout < 1:
-            raise OptionError(f"dropout is a probability from 0 to below 1, not {dropout}")
+        for name, value in {"dropout": dropout, "weight_dropout": weight_dropout}.items():
+            if not 0 <= value < 1:
+                raise OptionError(f"{name} is a probability from 0 to below 1, not {value}")
         self.directions = ("", "_reverse") if bidirectional else ("",)
-        self.layers, self.dropout, self.backend = layers, dropout, "reference"
+        self.layers, self.backend = layers, "reference"
+        self.dropout, self.variational, self.weight_dropout = dropout, variational, weight_dropout
         self.cells = nn.ModuleList()
         for layer in range(layers):
             width = inputs if layer == 0 else self.width(projection or hidden)
@@ -123,7 +131,7 @@ class Stack(nn.Module):
         for layer in range(self.layers):
             outputs = []
             for number, suffix in enumerate(self.directions):
-                cell = self.cell(layer, number)
+                cell = self._thinned(self.cell(layer, number), generator)
                 before = tuple(state[f"{name}{layer}{suffix}"] for name in cell.states)
                 source = reverse(x, lengths_B) if number else x
                 y, final = backend(self.backend)(cell, source, before, table, resets_TB, lengths_B)
@@ -132,8 +140,17 @@ class Stack(nn.Module):
             x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
             table = None
             if layer < self.layers - 1:
-                x = dropout(x, self.dropout, self.training, generator)
+                x = dropout(x, self.dropout, self.training, generator, shared=self.variational)
         return x, after
+
+    def _thinned(self, cell: Cell, generator: torch.Generator | None) -> Cell:
+        """The cell, while training with some of its recurrent weights left out; gradients reach the whole ones."""
+        if not self.training or self.weight_dropout == 0:
+            return cell
+        twin = copy.copy(cell)
+        twin._parameters = {name: p for name, p in cell._parameters.items() if name != "weight_hh"}
+        twin.__dict__["weight_hh"] = dropout(cell.weight_hh, self.weight_dropout, True, generator)
+        return twin
 
 
 def reverse(x: Tensor, lengths_B: Tensor | None) -> Tensor:

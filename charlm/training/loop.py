@@ -1,4 +1,4 @@
-"""The one optimisation loop: steps, learning rate, clipping, validation, early stopping, budget, interruption.
+"""The one optimisation loop: steps, learning rate, clipping, averaging, validation, early stopping, budget.
 
 It knows neither texts nor tables. What is optimised is an `Objective`; who watches is an `Observer`; where things
 are kept is a `Keeper`. Everything that decides the next step is in `Loop.snapshot`, so that a run can go on to the bit.
@@ -7,86 +7,25 @@ are kept is a `Keeper`. Everything that decides the next step is in `Loop.snapsh
 from __future__ import annotations
 
 import abc
+import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from charlm.errors import CharlmError, OptionError
 from charlm.nn.schedule import Schedule
+from charlm.training import snapshot
+from charlm.training.averaging import Average
+from charlm.training.options import Optimisation, Progress, adamw
+from charlm.training.watching import Observer, StepReport, Unobserved, ValidationReport
 
-__all__ = [
-    "Keeper",
-    "Loop",
-    "Objective",
-    "Observer",
-    "Optimisation",
-    "Progress",
-    "StepReport",
-    "Unobserved",
-    "ValidationReport",
-]
+__all__ = ["Keeper", "Loop", "Objective", "Optimisation", "Progress"]
 
 Outcome = Literal["finished", "no improvement", "interrupted", "diverged"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Optimisation:
-    """How a model is optimised.
-
-    Args:
-        lr: the peak learning rate of AdamW (Loshchilov and Hutter 2019).
-        lr_final: the last learning rate as a share of the peak.
-        warmup: steps of linear warm-up.
-        betas: decay of AdamW's running means.
-        weight_decay: of the weights that are matrices; biases are left alone.
-        clip: largest norm of the whole gradient (Pascanu et al. 2013).
-        epochs, max_steps, minutes: budget; whichever ends first, None for no bound.
-        patience: validations without improvement until it stops; 0 never stops early.
-        validations: about how many are made over a run.
-        seed: of initial weights, lanes and dropout.
-    """
-
-    lr: float = 2e-3
-    lr_final: float = 0.02
-    warmup: int = 50
-    betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    epochs: float | None = None
-    max_steps: int | None = None
-    minutes: float | None = None
-    patience: int = 8
-    validations: int = 20
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.lr < math.inf:
-            raise OptionError(f"a learning rate is above 0 and finite, not {self.lr}")
-        for name in ("epochs", "max_steps", "minutes"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise OptionError(f"--{name.replace('_', '-')} is above 0 and finite, not {value}")
-        if self.epochs is None and self.max_steps is None and self.minutes is None:
-            raise OptionError("training needs an end: give epochs, max_steps or minutes")
-        if self.clip <= 0 or self.warmup < 0 or self.patience < 0 or self.validations < 1 or self.weight_decay < 0:
-            raise OptionError("clip and validations are above 0; warmup, patience and weight_decay are not negative")
-
-    def to_json(self) -> dict[str, Any]:
-        """A value for `config.json`; `from_json` reads it back."""
-        return {**asdict(self), "betas": list(self.betas)}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Optimisation:
-        """Reads what `to_json` made; an unknown key is an error."""
-        try:
-            return cls(**{**value, "betas": tuple(value["betas"])})
-        except (TypeError, KeyError) as error:
-            raise OptionError(f"the stored options of training are not whole ({error})") from None
 
 
 class Objective(abc.ABC):
@@ -118,103 +57,6 @@ class Objective(abc.ABC):
     @abc.abstractmethod
     def restore(self, carried: Mapping[str, Tensor]) -> None:
         """Takes back what `carried` gave."""
-
-
-@dataclass
-class Progress:
-    """Where a run stands; numbers alone, saved as JSON with every state.
-
-    `loss_sum` and `loss_count` gather the training loss since the last row of metrics; `total` and `every` are fixed
-    after a short calibration. `position` counts the data that was read; it is `step` unless a run goes on with another
-    number of lanes.
-    """
-
-    step: int = 0
-    position: int = 0
-    total: int | None = None
-    every: int | None = None
-    seconds: float = 0.0
-    best: float = math.inf
-    best_step: int = 0
-    since_best: int = 0
-    first_loss: float | None = None
-    skipped: int = 0
-    skipped_in_a_row: int = 0
-    rollbacks: int = 0
-    lr_scale: float = 1.0
-    loss_sum: float = 0.0
-    loss_count: int = 0
-    targets: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """Strict JSON: infinity becomes null."""
-        return {**asdict(self), "best": self.best if math.isfinite(self.best) else None}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Progress:
-        """Reads what `to_json` made."""
-        found = {"position": value.get("step"), **value}
-        found["best"] = math.inf if found.get("best") is None else found["best"]
-        for item in fields(cls):
-            number = found.setdefault(item.name, item.default)
-            whole = type(number) is int and 0 <= number < 1 << 62
-            optional = item.default is None and number is None
-            if not (whole or optional or (str(item.type) != "int" and type(number) is float)):
-                raise CharlmError(f"the saved progress of the run is not whole: {item.name} is {number!r}")
-        if len(found) != len(fields(cls)) or found["every"] == 0:
-            raise CharlmError("the saved progress of the run has keys that this charlm does not know")
-        return cls(**found)
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepReport:
-    """One step, for a progress bar."""
-
-    progress: Progress
-    loss: float
-    lr: float
-    targets_per_second: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class ValidationReport:
-    """One validation, for a table, a sample and a curve."""
-
-    progress: Progress
-    train: float | None
-    valid: float
-    lr: float
-    improved: bool
-    seconds: float
-
-
-class Observer(abc.ABC):
-    """Watches a run."""
-
-    @abc.abstractmethod
-    def on_step(self, report: StepReport) -> None:
-        """After every step."""
-
-    @abc.abstractmethod
-    def on_validation(self, report: ValidationReport) -> None:
-        """After every validation."""
-
-    @abc.abstractmethod
-    def on_note(self, message: str) -> None:
-        """Something a person should know, in one sentence."""
-
-
-class Unobserved(Observer):
-    """Nobody watches."""
-
-    def on_step(self, report: StepReport) -> None:
-        """Says nothing."""
-
-    def on_validation(self, report: ValidationReport) -> None:
-        """Says nothing."""
-
-    def on_note(self, message: str) -> None:
-        """Says nothing."""
 
 
 class Keeper(abc.ABC):
@@ -270,14 +112,15 @@ class Loop:
         self.observer, self.keeper = observer or Unobserved(), keeper
         self.save_every, self.should_stop = save_every, should_stop
         self.progress = Progress()
-        self.optimizer = _adamw(objective.module, options)
+        self.optimizer = adamw(objective.module, options)
+        self.average = Average(objective.module, options.average) if options.average else None
         self._good: dict[str, Tensor] = {}
         self._step_seconds: list[float] = []
         self._validation_seconds = 0.0
         self._saved_at = 0.0
 
     def run(self) -> Outcome:
-        """Runs to the end; the module holds the last weights afterwards."""
+        """Runs to the end; the module holds the optimiser's last weights afterwards."""
         self._clock = _Clock(self.progress.seconds)
         self._saved_at = self._clock.seconds()
         if self.progress.total is None:
@@ -314,6 +157,8 @@ class Loop:
         value = float(loss.detach())
         if math.isfinite(value) and math.isfinite(float(norm)):
             self.optimizer.step()
+            if self.average is not None:
+                self.average.update(progress.step + 1)
             progress.skipped_in_a_row = 0
             progress.loss_sum += value * count
             progress.loss_count += count
@@ -409,51 +254,59 @@ class Loop:
     def _since_validation(self) -> bool:
         return self.progress.every is None or self.progress.step % self.progress.every != 0
 
+    def weights(self) -> dict[str, Tensor]:
+        """The weights to use: the averaged ones where they are averaged, else the optimiser's."""
+        if self.average is not None:
+            return self.average.weights
+        return {name: p.detach() for name, p in self.objective.module.named_parameters()}
+
     def _validate(self) -> bool:
-        """Validates and keeps; false where there has been no improvement for too long."""
-        progress, options = self.progress, self.options
+        """Validates and keeps the weights to use; false where there has been no improvement for too long."""
+        with contextlib.nullcontext() if self.average is None else self.average.in_place():
+            report = self._look()
+            self._keep(report)
+            self.observer.on_validation(report)
+        if self.keeper is not None:
+            self._keep_state()
+        return not (self.options.patience and self.progress.since_best >= self.options.patience)
+
+    def _look(self) -> ValidationReport:
         begun = time.perf_counter()
+        progress = self.progress
         self.objective.module.eval()
         valid = self.objective.validate()
         train = progress.loss_sum / progress.loss_count if progress.loss_count else None
         improved = valid < progress.best
         if improved:
             progress.best, progress.best_step, progress.since_best = valid, progress.step, 0
-            self._good = {name: p.detach().clone() for name, p in self.objective.module.named_parameters()}
+            self._good = {name: tensor.clone() for name, tensor in self.weights().items()}
         else:
             progress.since_best += 1
         progress.loss_sum, progress.loss_count = 0.0, 0
         progress.seconds = self._clock.seconds()
-        lr = float(self.optimizer.param_groups[0]["lr"])
-        self._keep(train, valid, lr, improved)
-        self.observer.on_validation(
-            ValidationReport(
-                progress=progress,
-                train=train,
-                valid=valid,
-                lr=lr,
-                improved=improved,
-                seconds=time.perf_counter() - begun,
-            )
+        return ValidationReport(
+            progress=progress,
+            train=train,
+            valid=valid,
+            lr=float(self.optimizer.param_groups[0]["lr"]),
+            improved=improved,
+            seconds=time.perf_counter() - begun,
         )
-        return not (options.patience and progress.since_best >= options.patience)
 
-    def _keep(self, train: float | None, valid: float, lr: float, improved: bool) -> None:
+    def _keep(self, report: ValidationReport) -> None:
         if self.keeper is None:
             return
         progress = self.progress
-        epoch = progress.position / self.objective.steps_per_epoch
         row = {
             "step": progress.step,
-            "epoch": round(epoch, 6),
-            "train_nats": train,
-            "valid_nats": _finite(valid),
-            "lr": lr,
+            "epoch": round(progress.position / self.objective.steps_per_epoch, 6),
+            "train_nats": report.train,
+            "valid_nats": _finite(report.valid),
+            "lr": report.lr,
         }
         self.keeper.metrics({**row, "skipped": progress.skipped, "seconds": round(progress.seconds, 3)})
-        if improved:
+        if report.improved:
             self.keeper.best(self)
-        self._keep_state()
 
     def _keep_state(self) -> None:
         self.progress.seconds = self._clock.seconds()
@@ -470,7 +323,9 @@ class Loop:
         with torch.no_grad():
             for name, parameter in self.objective.module.named_parameters():
                 parameter.copy_(self._good[name])
-        self.optimizer = _adamw(self.objective.module, self.options)
+        if self.average is not None:
+            self.average.restore(self._good)
+        self.optimizer = adamw(self.objective.module, self.options)
         progress.rollbacks += 1
         progress.skipped_in_a_row = 0
         progress.lr_scale /= 2
@@ -483,67 +338,21 @@ class Loop:
 
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and a JSON value from which `load_snapshot` goes on to the bit."""
-        tensors = {f"weights/{name}": p.detach() for name, p in self.objective.module.named_parameters()}
-        names = {id(p): name for name, p in self.objective.module.named_parameters()}
-        for parameter, slots in self.optimizer.state.items():
-            for slot, tensor in slots.items():
-                tensors[f"optimizer/{slot}/{names[id(parameter)]}"] = tensor
-        tensors |= {f"good/{name}": tensor for name, tensor in self._good.items()}
-        tensors |= {f"carried/{name}": tensor for name, tensor in self.objective.carried().items()}
-        return tensors, self.progress.to_json()
+        averaged = {} if self.average is None else self.average.weights
+        groups = {"average": averaged, "good": self._good, "carried": self.objective.carried()}
+        return snapshot.dump(self.objective.module, self.optimizer, groups), self.progress.to_json()
 
     def load_snapshot(self, tensors: Mapping[str, Tensor], progress: Mapping[str, Any]) -> None:
         """Takes back what `snapshot` gave, onto whatever device the module is on."""
         module = self.objective.module
-        parameters = dict(module.named_parameters())
-        if not _fits(tensors, parameters):
-            raise CharlmError("the saved state belongs to a network of another shape")
-        with torch.no_grad():
-            for name, parameter in parameters.items():
-                parameter.copy_(tensors[f"weights/{name}"])
-        for key, tensor in tensors.items():
-            if key.startswith("optimizer/"):
-                _, slot, name = key.split("/", 2)
-                self.optimizer.state[parameters[name]][slot] = tensor.clone().to(parameters[name].device)
-        self._good = _under(tensors, "good/", parameters)
-        self.objective.restore(
-            {key.removeprefix("carried/"): t for key, t in tensors.items() if key.startswith("carried/")}
-        )
+        snapshot.load(tensors, module, self.optimizer)
+        if self.average is not None:
+            self.average.restore(snapshot.last_weights(tensors))
+        devices = {name: p.device for name, p in module.named_parameters()}
+        self._good = {name: t.clone().to(devices[name]) for name, t in snapshot.group(tensors, "good").items()}
+        self.objective.restore(snapshot.group(tensors, "carried"))
         self.progress = Progress.from_json(progress)
-
-
-def _fits(tensors: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]) -> bool:
-    """Whether a state has all weights, and nothing that does not belong to one of them."""
-    for key, tensor in tensors.items():
-        kind, _, rest = key.partition("/")
-        slot, _, name = rest.partition("/") if kind == "optimizer" else ("", "", rest)
-        if kind == "carried":
-            continue  # looked at by the objective
-        if name not in parameters:
-            return False
-        like = torch.zeros(()) if slot == "step" else parameters[name]
-        if (tensor.shape, tensor.dtype) != (like.shape, like.dtype):
-            return False
-        if slot and not {f"optimizer/{each}/{name}" for each in ("step", "exp_avg", "exp_avg_sq")} <= set(tensors):
-            return False
-    return {f"weights/{name}" for name in parameters} <= set(tensors)
-
-
-def _under(tensors: Mapping[str, Tensor], prefix: str, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    names = [key.removeprefix(prefix) for key in tensors if key.startswith(prefix)]
-    return {name: tensors[prefix + name].clone().to(parameters[name].device) for name in names}
 
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _adamw(module: nn.Module, options: Optimisation) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices alone; torch's fused step, which is the fastest on a CPU too."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": options.weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, lr=options.lr, betas=options.betas, fused=True)

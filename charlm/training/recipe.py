@@ -13,7 +13,7 @@ import torch
 
 from charlm.errors import OptionError
 from charlm.models.rnn import RNNConfig
-from charlm.training.loop import Optimisation
+from charlm.training.options import Optimisation
 
 __all__ = ["DEFAULT_MINUTES", "Plan", "choose", "pick_device"]
 
@@ -78,14 +78,17 @@ class Plan:
         parts = [
             f"{net.model} {net.layers}x{net.hidden}",
             f"embedding {net.embedding}" if net.embedding else "one-hot",
-            f"dropout {net.dropout:g}",
+            f"dropout {net.dropout:g}" + (" (variational)" if net.variational else ""),
+            f"weight dropout {net.weight_dropout:g}" if net.weight_dropout else "",
+            f"input dropout {net.input_dropout:g}" if net.input_dropout else "",
             f"{self.lanes} lanes of {self.window} steps",
             f"lr {opt.lr:g}",
             f"weight decay {opt.weight_decay:g}",
+            f"average {opt.average:g}" if opt.average else "",
             " or ".join(part for part in budget if part),
             f"seed {opt.seed}",
         ]
-        return ", ".join(parts)
+        return ", ".join(part for part in parts if part)
 
 
 def pick_device(name: str) -> torch.device:

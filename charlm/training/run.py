@@ -30,9 +30,11 @@ from charlm.text.corpus import Corpus
 from charlm.text.lanes import Lanes
 from charlm.text.splits import Split, count_targets
 from charlm.training.language import LanguageObjective
-from charlm.training.loop import Keeper, Loop, Observer
+from charlm.training.loop import Keeper, Loop
 from charlm.training.recipe import Plan
 from charlm.training.saved import read_saved, resumable, states, write_metrics
+from charlm.training.snapshot import best_weights, last_weights
+from charlm.training.watching import Observer
 
 __all__ = ["Result", "Run", "reported_part", "resume", "start"]
 
@@ -72,7 +74,7 @@ class _Directory(Keeper):
     def best(self, loop: Loop) -> None:
         """Writes `best.safetensors`."""
         with resumable(self.directory):
-            write_tensors(self.directory / "best.safetensors", dict(loop.objective.module.named_parameters()))
+            write_tensors(self.directory / "best.safetensors", loop.weights())
 
     def state(self, loop: Loop) -> None:
         """Writes everything into one file, then `last.safetensors`, and deletes all but the two newest states."""
@@ -87,7 +89,7 @@ class _Directory(Keeper):
         metadata = {name: json.dumps(value, allow_nan=False) for name, value in facts.items()}
         with resumable(self.directory):
             write_tensors(self.directory / f"state-{loop.progress.step}.safetensors", tensors, metadata)
-            write_tensors(self.directory / "last.safetensors", dict(loop.objective.module.named_parameters()))
+            write_tensors(self.directory / "last.safetensors", loop.weights())
             run.describe()
             for old in states(self.directory)[2:]:
                 old.unlink(missing_ok=True)
@@ -294,9 +296,7 @@ def _take_back(run: Run, tensors: dict[str, torch.Tensor]) -> None:
     directory = run.directory
     sweep(directory)
     write_json(directory / "vocab.json", run.corpus.vocab.to_json())
-    last = dict(run.model.named_parameters())
-    good = {name.removeprefix("good/"): tensor for name, tensor in tensors.items() if name.startswith("good/")}
-    write_tensors(directory / "best.safetensors", good or last)
-    write_tensors(directory / "last.safetensors", last)
+    write_tensors(directory / "best.safetensors", best_weights(tensors))
+    write_tensors(directory / "last.safetensors", last_weights(tensors))
     write_metrics(directory, run.rows)
     run.describe()

@@ -15,7 +15,7 @@ from charlm.checkpoint import TextFacts, read_config, read_tensors
 from charlm.errors import CharlmError, CheckpointError, StorageError
 from charlm.files import unwritten, write_bytes
 from charlm.text.vocab import Vocab
-from charlm.training.loop import Progress
+from charlm.training.options import Progress
 from charlm.training.recipe import Plan
 
 __all__ = ["Saved", "read_saved", "resumable", "states", "write_metrics"]
