@@ -1,0 +1,235 @@
+"""How good probabilities are: log loss, Brier score, calibration, the area under the curve, the confusion matrix.
+
+Every function takes arrays, whatever model they came from: N predictions, V classes, M bins. Binary predictions are
+probabilities [N] of "yes" with outcomes [N], which are 0 or 1 or, where only a share of "yes" is known, between them.
+Predictions over classes are [N, V] with outcomes [N] (the class that came) or [N, V] (soft: a distribution each).
+Nothing is clipped: what was called impossible and happened costs infinitely many nats.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from charlm.errors import CharlmError
+
+__all__ = [
+    "Reliability",
+    "accuracy",
+    "area_under_curve",
+    "brier_score",
+    "confusion_matrix",
+    "log_loss",
+    "mean_squared_error",
+    "r_squared",
+    "reliability",
+    "top_label",
+]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reliability:
+    """Predictions gathered in bins of equal width: what was said and what came.
+
+    Args:
+        edges: the M + 1 bounds k/M; bin m holds what is above edge m and not above edge m + 1, the first also 0.
+        count: predictions in each bin.
+        said: their mean probability; NaN in an empty bin.
+        came: how often it came; NaN in an empty bin.
+    """
+
+    edges: Floats
+    count: NDArray[np.int64]
+    said: Floats
+    came: Floats
+
+    @property
+    def expected_error(self) -> float:
+        """The expected calibration error: the mean of |said − came| over the predictions, 0 to 1.
+
+        Σ_m (n_m / N) |came_m − said_m| over the bins that are not empty (Guo et al. 2017, equation 3).
+        """
+        full = self.count > 0
+        return float(np.abs(self.came - self.said)[full] @ (self.count[full] / self.count.sum()))
+
+    @property
+    def largest_error(self) -> float:
+        """The largest |said − came| of a bin (their equation 5)."""
+        return float(np.nanmax(np.abs(self.came - self.said)))
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The points of the reliability curve; empty bins are left out."""
+        return [
+            {
+                "from": float(self.edges[m]),
+                "to": float(self.edges[m + 1]),
+                "count": int(self.count[m]),
+                "said": float(self.said[m]),
+                "came": float(self.came[m]),
+            }
+            for m in np.flatnonzero(self.count)
+        ]
+
+
+def reliability(probabilities_N: ArrayLike, came_N: ArrayLike, bins: int = 15) -> Reliability:
+    """Sorts predictions into bins of equal width and compares what was said with what came.
+
+    Args:
+        probabilities_N: what was said: of "yes", of the most probable class (`top_label`), of the next character.
+        came_N: whether it came: 0 or 1, or a share between them.
+        bins: M; 15 as in Guo et al. (2017).
+
+    >>> curve = reliability([0.1, 0.3, 0.9, 0.8], [0, 1, 1, 1], bins=2)
+    >>> curve.count.tolist(), curve.said.round(3).tolist(), curve.came.tolist()
+    ([2, 2], [0.2, 0.85], [0.5, 1.0])
+    >>> round(curve.expected_error, 3)  # (0.3 + 0.15) / 2
+    0.225
+    """
+    said_N, came = _probabilities(probabilities_N), _probabilities(came_N)
+    if said_N.ndim != 1 or said_N.shape != came.shape or not 1 <= bins <= 1 << 20:
+        raise CharlmError(f"calibration needs two lists of one length and a bin, not {said_N.shape}, {came.shape}")
+    edges = np.arange(bins + 1) / bins
+    bin_N = np.maximum(np.searchsorted(edges, said_N, side="left") - 1, 0)
+    count = np.bincount(bin_N, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        said = np.bincount(bin_N, said_N, minlength=bins) / count
+        share = np.bincount(bin_N, came, minlength=bins) / count
+    return Reliability(edges=edges, count=count, said=said, came=share)
+
+
+def top_label(probabilities_NV: ArrayLike, classes_N: ArrayLike) -> tuple[Floats, NDArray[np.bool_]]:
+    """The probability of the most probable class and whether it came: what `reliability` takes for classes.
+
+    >>> said, came = top_label([[0.7, 0.3], [0.2, 0.8]], [0, 0])
+    >>> said.tolist(), came.tolist()
+    ([0.7, 0.8], [True, False])
+    """
+    p_NV, classes = _probabilities(probabilities_NV), np.asarray(classes_N)
+    return p_NV.max(axis=1), p_NV.argmax(axis=1) == classes
+
+
+def accuracy(probabilities: ArrayLike, outcomes: ArrayLike) -> float:
+    """The share of right predictions: "yes" from one half on, or the most probable class (the first of equals).
+
+    >>> accuracy([0.2, 0.5, 0.9], [0, 1, 0]), accuracy([[0.5, 0.2, 0.3]], [0])
+    (0.6666666666666666, 1.0)
+    """
+    p, y = _pair(probabilities, outcomes)
+    if p.ndim == 1:
+        return float(((p >= 0.5) == (y >= 0.5)).mean())
+    return float((p.argmax(axis=1) == y.argmax(axis=1)).mean())
+
+
+def log_loss(probabilities: ArrayLike, outcomes: ArrayLike) -> float:
+    """Nats a prediction: the mean of −log of the probability of what came; for shares their cross-entropy.
+
+    >>> round(log_loss([0.8, 0.4], [1, 0]), 4)  # −(ln 0.8 + ln 0.6) / 2
+    0.367
+    >>> log_loss([[1.0, 0.0]], [1])
+    inf
+    """
+    p, y = _pair(probabilities, outcomes)
+    if p.ndim == 1:
+        p, y = np.stack([1 - p, p], axis=1), np.stack([1 - y, y], axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(-np.where(y > 0, y * np.log(p), 0.0).sum(axis=1).mean()) + 0.0
+
+
+def brier_score(probabilities: ArrayLike, outcomes: ArrayLike) -> float:
+    """The mean squared distance between what was said and what came (Brier 1950).
+
+    Binary: the mean of (p − y)², 0 to 1. Classes: the mean of Σ_v (p_v − y_v)², 0 to 2, Brier's own definition; with
+    two classes it is twice the binary one.
+
+    >>> round(brier_score([0.8, 0.4], [1, 0]), 4), round(brier_score([[0.2, 0.8], [0.6, 0.4]], [1, 0]), 4)
+    (0.1, 0.2)
+    """
+    p, y = _pair(probabilities, outcomes)
+    square = (p - y) ** 2
+    return float((square if p.ndim == 1 else square.sum(axis=1)).mean())
+
+
+def area_under_curve(scores_N: ArrayLike, positive_N: ArrayLike) -> float | None:
+    """The area under the ROC curve: how often a positive gets a higher score than a negative, ties counting half.
+
+    It equals the Mann-Whitney statistic U / (positives × negatives), computed here from the ranks, equal scores
+    sharing the mean of theirs (Hanley and McNeil 1982). None where one of the two kinds is missing.
+
+    >>> area_under_curve([0.1, 0.4, 0.4, 0.8], [0, 0, 1, 1])  # of four pairs three are right and one is a tie
+    0.875
+    """
+    positive, scores = np.asarray(positive_N, dtype=bool), np.asarray(scores_N, dtype=np.float64)
+    positives = int(positive.sum())
+    negatives = len(positive) - positives
+    if not positives or not negatives:
+        return None
+    _, place_N, count = np.unique(scores, return_inverse=True, return_counts=True)
+    last = np.cumsum(count)
+    ranks_N = (last - (count - 1) / 2)[place_N.reshape(-1)]
+    u = float(ranks_N[positive].sum()) - positives * (positives + 1) / 2
+    return u / positives / negatives
+
+
+def confusion_matrix(came_N: ArrayLike, said_N: ArrayLike, classes: int) -> NDArray[np.int64]:
+    """How often class i (row) came where class j (column) was said, [V, V].
+
+    >>> confusion_matrix([0, 0, 1], [0, 1, 1], 2).tolist()
+    [[1, 1], [0, 1]]
+    """
+    came, said = np.asarray(came_N, dtype=np.int64), np.asarray(said_N, dtype=np.int64)
+    if len(came) and not (min(came.min(), said.min()) >= 0 and max(came.max(), said.max()) < classes):
+        raise CharlmError(f"a class is a number from 0 to {classes - 1}")
+    return np.bincount(came * classes + said, minlength=classes * classes).reshape(classes, classes)
+
+
+def mean_squared_error(said_N: ArrayLike, came_N: ArrayLike) -> float:
+    """The mean of (said − came)², in the square of their unit.
+
+    >>> mean_squared_error([1.0, 2.0], [1.0, 4.0])
+    2.0
+    """
+    return float(((np.asarray(said_N, dtype=np.float64) - np.asarray(came_N, dtype=np.float64)) ** 2).mean())
+
+
+def r_squared(said_N: ArrayLike, came_N: ArrayLike) -> float | None:
+    """1 − Σ(came − said)² / Σ(came − mean)²: the share of the variance that is explained.
+
+    1 is perfect, 0 as good as the mean of these very outcomes, negative worse. None where they are all equal.
+
+    >>> r_squared([1.0, 2.0, 4.0], [1.0, 2.0, 3.0])
+    0.5
+    """
+    came = np.asarray(came_N, dtype=np.float64)
+    spread = float(((came - came.mean()) ** 2).mean())
+    return 1 - mean_squared_error(said_N, came) / spread if spread > 0 else None
+
+
+def _pair(probabilities: ArrayLike, outcomes: ArrayLike) -> tuple[Floats, Floats]:
+    """Both as floats of one shape; the numbers of classes become distributions."""
+    p = _probabilities(probabilities)
+    given = np.asarray(outcomes)
+    if p.ndim == 2 and given.ndim == 1 and len(given) == len(p):
+        classes = given.astype(np.int64)
+        if (classes != given).any() or classes.min() < 0 or classes.max() >= p.shape[1]:
+            raise CharlmError(f"a class is a number from 0 to {p.shape[1] - 1}")
+        y = np.eye(p.shape[1])[classes]
+    else:
+        y = _probabilities(given)
+    if p.shape != y.shape or p.ndim not in (1, 2):
+        raise CharlmError(f"predictions {p.shape} and outcomes {given.shape} do not belong together")
+    return p, y
+
+
+def _probabilities(values: ArrayLike) -> Floats:
+    p = np.asarray(values, dtype=np.float64)
+    if not p.size:
+        raise CharlmError("there is nothing to measure: no predictions")
+    if not (math.isfinite(p.min()) and p.min() >= 0 and p.max() <= 1):
+        raise CharlmError(f"a probability is a number from 0 to 1; these go from {p.min():g} to {p.max():g}")
+    return p
