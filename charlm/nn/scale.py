@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from charlm.errors import CheckpointError, OptionError
@@ -33,6 +32,7 @@ class Scale:
 
     Make one with `Scale.fit`.
 
+    >>> import torch
     >>> scale = Scale.fit(torch.tensor([[10.0, 5.0], [30.0, 5.0]]), "min-max")
     >>> scale.apply(torch.tensor([[20.0, 5.0], [50.0, 6.0]])).tolist()
     [[0.5, 0.0], [2.0, 1.0]]

@@ -1,0 +1,426 @@
+"""A recurrent network that says something about a sequence: a Score in 0..1, or a Distribution over classes.
+
+Axes: T steps, B sequences, F numbers a step, V classes, D outputs of the top layer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from charlm.errors import CheckpointError, OptionError
+from charlm.models.lm import State
+from charlm.models.rnn import CharRNN
+from charlm.models.sequences import Sequences
+from charlm.nn.cells import CELLS
+from charlm.nn.dropout import dropout
+from charlm.nn.heads import DistributionHead, ScoreHead, distribution_losses, score_losses
+from charlm.nn.scale import Scale
+from charlm.nn.stack import Stack
+from charlm.text.vocab import Vocab
+
+__all__ = ["SequenceConfig", "SequenceModel"]
+
+_CHOICES = {
+    "cell": tuple(CELLS),
+    "mode": ("score", "distribution"),
+    "output": ("last", "every"),
+    "loss": ("cross-entropy", "squared"),
+}
+_LIMITS = {
+    "classes": (2, 1 << 20),
+    "layers": (1, 64),
+    "hidden": (1, 65_536),
+    "features": (0, 1 << 20),
+    "embedding": (0, 65_536),
+    "projection": (0, 65_536),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceConfig:
+    """The shape of a `SequenceModel`.
+
+    Args:
+        cell: `rnn`, `gru` or `lstm`.
+        mode: `score`, one number in 0..1, or `distribution`, a probability for each class.
+        classes: V, of a Distribution.
+        layers, hidden: recurrent layers, and units in each layer and direction.
+        bidirectional: whether a second cell a layer reads from the end.
+        dropout: between the layers and before the output, while training.
+        features: F, how many numbers a step has; 0 where the input is text.
+        embedding: width of the character embedding of text; 0 for one-hot.
+        output: `last` says one thing after the whole sequence, `every` one after each step.
+        loss: of a Score: `cross-entropy`, or `squared` error; a Distribution's follows from its targets.
+        bias: whether the cells have biases.
+        projection: width of an LSTM's projected output (`proj_size` of torch's); 0 for none.
+        batch_first: whether tensors go in and come out as [B, T, ...] instead of [T, B, ...]; states are not concerned.
+        frozen: whether the recurrent layers and the embedding keep their weights in training.
+        input_scale: how numbers of the input are scaled; None leaves them as they are.
+        target_scale: how targets of a Score are brought to 0..1 (min-max), to be undone in what is predicted.
+
+    >>> SequenceConfig(mode="distribution", classes=5).hidden
+    128
+    """
+
+    cell: str = "lstm"
+    mode: str = "score"
+    classes: int = 2
+    layers: int = 1
+    hidden: int = 128
+    bidirectional: bool = False
+    dropout: float = 0.0
+    features: int = 1
+    embedding: int = 0
+    output: str = "last"
+    loss: str = "cross-entropy"
+    bias: bool = True
+    projection: int = 0
+    batch_first: bool = False
+    frozen: bool = False
+    input_scale: Scale | None = None
+    target_scale: Scale | None = None
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise OptionError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(choices)}")
+        for name, (least, most) in _LIMITS.items():
+            if not least <= getattr(self, name) <= most:
+                raise OptionError(f"{name} is a number from {least} to {most:,}, not {getattr(self, name)}")
+        if not 0 <= self.dropout < 1:
+            raise OptionError(f"dropout is a probability from 0 to below 1, not {self.dropout}")
+        if self.features and self.embedding:
+            raise OptionError("an embedding is for text: leave it out where the input is numbers")
+        if self.input_scale is not None and len(self.input_scale.shift) != self.features:
+            raise OptionError(
+                f"the scale of the input is for {len(self.input_scale.shift)} features, the input has {self.features}"
+            )
+        scale = self.target_scale
+        if scale is not None and (self.mode != "score" or scale.kind != "min-max" or len(scale.shift) != 1):
+            raise OptionError("the targets of a Score alone can be scaled, by min-max of one number")
+
+    def to_json(self) -> dict[str, Any]:
+        """A value for `config.json`; `from_json` reads it back."""
+        scales = {name: None if (scale := getattr(self, name)) is None else scale.to_json() for name in _SCALES}
+        return {**asdict(self), **scales}
+
+    @classmethod
+    def from_json(cls, value: Any) -> SequenceConfig:
+        """Reads what `to_json` made; an unknown key or a value of another type is an error."""
+        kinds = {field.name: type(field.default) for field in fields(cls)}
+        if not isinstance(value, Mapping) or not set(value) <= set(kinds):
+            raise CheckpointError(f"a stored sequence model's shape has the keys {', '.join(kinds)} and no others")
+        found = dict(value)
+        for name, item in value.items():
+            if name in _SCALES:
+                found[name] = None if item is None else Scale.from_json(item)
+            elif type(item) is not kinds[name] and not (kinds[name] is float and type(item) is int):
+                raise CheckpointError(
+                    f"{name} in a stored sequence model's shape is {item!r}, not a {kinds[name].__name__}"
+                )
+        return cls(**found)
+
+
+_SCALES = ("input_scale", "target_scale")
+
+
+class SequenceModel(nn.Module):
+    """Recurrent layers under a `ScoreHead` or a `DistributionHead`.
+
+    Args:
+        config: its shape; or give the fields of a `SequenceConfig` by name, as those of `nn.LSTM` are given
+            (`proj_size` is another name of `projection`).
+        vocab: the characters of a text input; None for numbers.
+
+    It starts in evaluation mode, without dropout; the training loop switches. The kinds of tasks:
+
+    - one to one: sequences of one step.
+    - one to many: `output="every"` and one step of input with `steps=N`; in the steps after the first the layers get
+      an input of zeros (zeros after scaling, the input of an unknown character).
+    - many to one: `output="last"`: the top layer's state after each sequence's own last step; in both directions the
+      forward cell's after the last step beside the backward cell's after the first.
+    - many to many with something to say at each step: `output="every"`.
+    - many to many of different lengths: `charlm.models.translate.Translator`.
+
+    >>> model = SequenceModel(cell="gru", mode="distribution", classes=5, hidden=8, features=3, batch_first=True)
+    >>> logp, state = model(torch.randn(2, 7, 3), lengths=torch.tensor([7, 4]))
+    >>> logp.shape, bool(logp.exp().sum(-1).allclose(torch.ones(2))), sorted(state)
+    (torch.Size([2, 5]), True, ['h0'])
+    """
+
+    def __init__(self, config: SequenceConfig | None = None, vocab: Vocab | None = None, **options: Any) -> None:
+        super().__init__()
+        self.config = config = _configured(config, vocab, options)
+        if (vocab is None) != (config.features > 0):
+            raise OptionError("a text input needs a vocabulary and features=0; numbers need features above 0 and none")
+        self.vocab = vocab
+        self.embedding = nn.Embedding(len(vocab), config.embedding) if vocab and config.embedding else None
+        self.stack = Stack(
+            config.cell,
+            inputs=config.features or config.embedding or len(vocab or ()),
+            hidden=config.hidden,
+            layers=config.layers,
+            dropout=config.dropout,
+            bidirectional=config.bidirectional,
+            bias=config.bias,
+            projection=config.projection,
+        )
+        distribution = config.mode == "distribution"
+        width = self.stack.outputs
+        self.head: ScoreHead | DistributionHead
+        self.head = DistributionHead(width, config.classes) if distribution else ScoreHead(width)
+        for part in (self.stack, self.embedding) if config.frozen else ():
+            if part is not None:
+                part.requires_grad_(False)
+        self.eval()
+
+    @classmethod
+    def from_language_model(cls, model: CharRNN, *, freeze: bool = False, **options: Any) -> SequenceModel:
+        """A new head on a copy of a language model's embedding and layers, so that a little labelled text goes far.
+
+        Args:
+            model: a trained language model.
+            freeze: whether the copy keeps its weights and only the head is trained.
+            options: `mode`, `classes`, `dropout`, `output`, `loss`, as of `SequenceConfig`.
+
+        >>> from charlm.models.rnn import RNNConfig
+        >>> lm = CharRNN(Vocab.of("abracadabra"), RNNConfig(model="gru", hidden=8, embedding=3))
+        >>> detector = SequenceModel.from_language_model(lm, mode="distribution", classes=2, freeze=True)
+        >>> sorted(name for name, weights in detector.named_parameters() if weights.requires_grad)
+        ['head.linear.bias', 'head.linear.weight']
+        """
+        shape = model.config
+        copied = {name: getattr(shape, name) for name in ("layers", "hidden", "embedding", "bias", "projection")}
+        taken = {"cell", "features", "bidirectional", *copied} & set(options)
+        if taken:
+            raise OptionError(f"{', '.join(sorted(taken))}: that is the language model's own and cannot be chosen")
+        given = {"dropout": shape.dropout, **options}
+        config = SequenceConfig(cell=shape.model, features=0, frozen=freeze, **copied, **given)
+        made = cls(config, model.vocab).to(model.head.linear.weight)
+        made.stack.load_state_dict(model.stack.state_dict())
+        made.stack.backend = model.stack.backend
+        if made.embedding is not None and model.embedding is not None:
+            made.embedding.load_state_dict(model.embedding.state_dict())
+        return made
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Fresh initial weights from this generator, as documented with the cells, the head and `CharRNN`."""
+        self.head.reset_parameters(generator)
+        self.stack.reset_parameters(generator)
+        if self.embedding is not None:
+            with torch.no_grad():
+                self.embedding.weight.normal_(0, self.config.embedding**-0.5, generator=generator)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.head.linear.weight.device
+
+    @property
+    def parameter_count(self) -> int:
+        """How many numbers the network has, frozen ones included."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def initial_state(self, lanes: int) -> State:
+        """Zeros, with the names of `Stack.initial_state`."""
+        return self.stack.initial_state(lanes)
+
+    def features(
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        state: State | None = None,
+        *,
+        steps: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, State]:
+        """What the head is given: the top layer's output [B, D] or, with `output="every"`, [T, B, D]; and the state.
+
+        Arguments as of `forward`, but always [T, B, ...].
+        """
+        x = self._extended(self._scaled(x, lengths), steps)
+        lengths = _checked(lengths, x)
+        table = None if self.embedding is None else self.embedding.weight
+        fixed = self.config.frozen and not x.requires_grad
+        with torch.no_grad() if fixed else contextlib.nullcontext():
+            y_TBD, after = self.stack(x, state, table=table, lengths_B=lengths, generator=generator)
+        if self.config.output == "last":
+            top = self.stack.layers - 1
+            y_TBD = torch.cat([after[f"h{top}{suffix}"] for suffix in self.stack.directions], -1)
+        return dropout(y_TBD, self.config.dropout, self.training, generator), after
+
+    def _scaled(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        """The input as the layers want it: ids as they are, numbers scaled, [T, B, F], zeros behind each end."""
+        if self.vocab is not None:
+            if x.is_floating_point() or x.dim() != 2:
+                raise OptionError(f"text goes in as whole ids of two axes, not as {x.dtype} {list(x.shape)}")
+            return x
+        x = x.unsqueeze(-1) if x.dim() == 2 and self.config.features == 1 else x
+        if x.dim() != 3 or x.shape[-1] != self.config.features:
+            raise OptionError(
+                f"the input has {self.config.features} numbers a step and three axes, not the shape {list(x.shape)}"
+            )
+        if self.config.input_scale is not None:
+            x = self.config.input_scale.apply(x if x.is_floating_point() else x.double())
+        x = x.to(self.head.linear.weight)
+        if lengths is None or len(x) == 1:
+            return x
+        behind_TB = torch.arange(len(x), device=x.device).unsqueeze(-1) >= lengths.to(x.device)
+        return x.masked_fill(behind_TB.unsqueeze(-1), 0)
+
+    def _extended(self, x: Tensor, steps: int | None) -> Tensor:
+        """One step of input followed by nothing."""
+        if steps is None:
+            return x
+        if len(x) != 1 or steps < 1 or self.config.output != "every":
+            raise OptionError("steps are for an input of one step and output='every'")
+        nothing = x.new_full((steps - 1, *x.shape[1:]), 0 if x.is_floating_point() else -1)
+        return torch.cat([x, nothing])
+
+    def raw(
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        state: State | None = None,
+        *,
+        steps: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, State]:
+        """What losses are computed from: logits of a Score, log-probabilities of a Distribution; always [T, B, ...].
+
+        Arguments as of `forward`; what stands behind a sequence's end means nothing.
+        """
+        features, after = self.features(x, lengths, state, steps=steps, generator=generator)
+        return self.head.logits(features) if isinstance(self.head, ScoreHead) else self.head(features), after
+
+    def forward(
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        state: State | None = None,
+        *,
+        steps: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, State]:
+        """Scores, or log-probabilities of the classes, and the state after each sequence's end.
+
+        Args:
+            x: numbers [T, B, F] ([T, B] where F is 1), or ids [T, B], -1 for an unknown character; batch first where
+                the configuration says so.
+            lengths: of padded sequences, int64 [B]; outputs behind a sequence's end are 0 and mean nothing.
+            state: as from `initial_state` or an earlier call; zeros by default.
+            steps: how many steps are to come of an input of one step; see the class.
+            generator: source of the dropout masks in training; torch's own by default.
+
+        Returns:
+            [B] or [B, V]; with `output="every"` [T, B] or [T, B, V]. Scores are in 0..1, whatever `target_scale` is:
+            `predict` undoes it.
+        """
+        turned = self.config.batch_first
+        raw, after = self.raw(x.transpose(0, 1) if turned else x, lengths, state, steps=steps, generator=generator)
+        y = torch.sigmoid(raw) if self.config.mode == "score" else raw
+        if self.config.output == "last":
+            return y, after
+        if lengths is not None:
+            behind_TB = torch.arange(len(y), device=y.device).unsqueeze(-1) >= lengths.to(y.device)
+            y = y.masked_fill(behind_TB.view(*behind_TB.shape, *[1] * (y.dim() - 2)), 0)
+        return y.transpose(0, 1) if turned else y, after
+
+    def losses(self, raw: Tensor, targets: Tensor) -> Tensor:
+        """The loss of each target.
+
+        Args:
+            raw: what `raw` gave for it: [...] or [..., V].
+            targets: numbers [...] in the user's own units for a Score; labels [...] or rows [..., V].
+        """
+        if self.config.mode == "distribution":
+            return distribution_losses(raw, targets)
+        if self.config.target_scale is not None:
+            targets = self.config.target_scale.apply(targets.double())
+            if self.config.loss == "cross-entropy":  # a held-out target may lie outside what was fitted
+                targets = targets.clamp(0, 1)
+        return score_losses(raw, targets, self.config.loss)
+
+    @torch.no_grad()
+    def predict(self, inputs: Sequences, *, steps: int | None = None, batch: int = 256) -> Sequences:
+        """What the model says of sequences, in evaluation mode, in the order they were given.
+
+        Args:
+            inputs: see `Sequences`.
+            steps: how many steps are to come of inputs of one step.
+            batch: how many are read side by side; those of like lengths are.
+
+        Returns:
+            For each input one step, or with `output="every"` as many as it has: numbers [1] (Scores, or numbers in the
+            targets' own units) or probabilities [V], float64 on the CPU.
+        """
+        training = self.training
+        self.eval()
+        order = torch.argsort(inputs.lengths, stable=True)
+        pieces = []
+        for rows in torch.split(order, batch):
+            x, lengths = inputs.padded(rows)
+            raw, _ = self.raw(x.to(self.device), _to(lengths, self.device), steps=steps)
+            raw = raw.unsqueeze(0) if self.config.output == "last" else raw
+            pieces.append(_stepwise(self._shown(raw), None if self.config.output == "last" else lengths))
+        self.train(training)
+        counts = torch.cat([counts for _, counts in pieces])
+        found = Sequences(values=torch.cat([values for values, _ in pieces]), lengths=counts)
+        return found.take(torch.argsort(order))
+
+    def _shown(self, raw_TBx: Tensor) -> Tensor:
+        """Raw outputs as a person wants them: [T, B, 1 or V], float64."""
+        raw = raw_TBx.cpu().double()
+        if self.config.mode == "distribution":
+            return raw.exp()
+        scores = torch.sigmoid(raw).unsqueeze(-1)
+        return scores if self.config.target_scale is None else self.config.target_scale.undo(scores)
+
+
+def _stepwise(y_TBx: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Batch to values end to end, and how many each sequence has."""
+    steps, lanes = y_TBx.shape[:2]
+    lengths = torch.full((lanes,), steps) if lengths is None else lengths
+    inside_BT = torch.arange(steps) < lengths.unsqueeze(-1)
+    return y_TBx.transpose(0, 1)[inside_BT], lengths
+
+
+def _to(lengths: Tensor | None, device: torch.device) -> Tensor | None:
+    return None if lengths is None else lengths.to(device)
+
+
+def _configured(config: SequenceConfig | None, vocab: Vocab | None, options: dict[str, Any]) -> SequenceConfig:
+    """The configuration, or the one that its fields by name make."""
+    if config is not None:
+        if options:
+            raise OptionError(f"give a configuration or its fields by name, not both ({', '.join(options)})")
+        return config
+    if vocab is not None:
+        options = {"features": 0, **options}
+    if "proj_size" in options:
+        options = {**options, "projection": options["proj_size"]}
+        del options["proj_size"]
+    names = {field.name for field in fields(SequenceConfig)}
+    unknown = sorted(set(options) - names)
+    if unknown:
+        raise OptionError(f"a sequence model has no {', '.join(unknown)}: it has {', '.join(sorted(names))}")
+    if type(options.get("dropout")) is int:
+        options = {**options, "dropout": float(options["dropout"])}
+    return SequenceConfig(**options)
+
+
+def _checked(lengths: Tensor | None, x: Tensor) -> Tensor | None:
+    """Lengths of the right shape, each from 1 to T."""
+    if lengths is None:
+        return None
+    if lengths.shape != (x.shape[1],) or lengths.is_floating_point():
+        raise OptionError(f"lengths are {x.shape[1]} whole numbers, one a sequence, not {list(lengths.shape)}")
+    if int(lengths.min()) < 1 or int(lengths.max()) > len(x):
+        raise OptionError(f"the lengths of these sequences are from 1 to {len(x)}")
+    return lengths.to(x.device)

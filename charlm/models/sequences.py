@@ -1,0 +1,175 @@
+"""Many sequences of different lengths: kept end to end, handed out as padded batches.
+
+Axes: N sequences, T steps, B lanes, F numbers a step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from charlm.errors import OptionError
+from charlm.text.vocab import Vocab
+
+__all__ = ["Examples", "Sequences"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sequences:
+    """N sequences; made by `of_numbers`, `of_texts` or `of_labels`.
+
+    Args:
+        values: all steps of all sequences, one after the other: [S] or [S, F].
+        lengths: how many of them belong to each sequence, int64 [N], every one at least 1.
+
+    >>> x = Sequences.of_numbers([[1.0, 2.0, 3.0], [4.0]])
+    >>> padded, lengths = x.padded(torch.tensor([1, 0]))
+    >>> padded.squeeze(-1).tolist(), lengths.tolist()
+    ([[4.0, 1.0], [0.0, 2.0], [0.0, 3.0]], [1, 3])
+    """
+
+    values: Tensor
+    lengths: Tensor
+
+    def __post_init__(self) -> None:
+        if not len(self.lengths):
+            raise OptionError("there are no sequences: give at least one")
+        if int(self.lengths.min()) < 1:
+            row = int((self.lengths < 1).nonzero()[0, 0]) + 1
+            raise OptionError(f"sequence {row} is empty: every sequence has at least one step")
+        if int(self.lengths.sum()) != len(self.values):
+            raise OptionError(f"the lengths add up to {int(self.lengths.sum())}, there are {len(self.values)} steps")
+
+    @cached_property
+    def starts(self) -> Tensor:
+        """Where each sequence begins among the values, [N]."""
+        return torch.cumsum(self.lengths, 0) - self.lengths
+
+    @classmethod
+    def of_numbers(cls, rows: Iterable[Any]) -> Sequences:
+        """Sequences of numbers: each a list or array of T numbers, or of T rows of F numbers, or one number alone.
+
+        Kept as float64, so that large numbers are whole until they have been scaled.
+        """
+        arrays = [np.atleast_1d(np.asarray(row, dtype=np.float64)) for row in rows]
+        arrays = [array[:, None] if array.ndim == 1 else array for array in arrays]
+        widths = {array.shape[1] if array.ndim == 2 else -1 for array in arrays}
+        if len(widths) > 1 or -1 in widths:
+            raise OptionError("a sequence is a list of numbers, or of rows of equally many; these differ")
+        if not arrays:
+            raise OptionError("there are no sequences: give at least one")
+        for number, array in enumerate(arrays):
+            if not np.isfinite(array).all():
+                raise OptionError(f"sequence {number + 1} holds a value that is not a finite number")
+        return cls(values=torch.from_numpy(np.concatenate(arrays)), lengths=_lengths(arrays))
+
+    @classmethod
+    def of_rows(cls, rows_NF: Any) -> Sequences:
+        """N sequences of one step of F numbers each."""
+        array = np.asarray(rows_NF, dtype=np.float64)
+        if array.ndim != 2:
+            raise OptionError(f"rows of numbers are a table [N, F], not {list(array.shape)}")
+        return cls.of_numbers(array[:, None])
+
+    @classmethod
+    def of_texts(cls, texts: Iterable[str], vocab: Vocab) -> Sequences:
+        """Texts as ids, -1 for a character that the vocabulary does not hold."""
+        return cls._of_ids([vocab.encode(text, unknown=True).astype(np.int64) for text in texts])
+
+    @classmethod
+    def of_labels(cls, rows: Iterable[Any]) -> Sequences:
+        """Class labels as whole numbers from 0: one for each sequence, or a list of one a step."""
+        return cls._of_ids([np.atleast_1d(np.asarray(row)).astype(np.int64) for row in rows])
+
+    @classmethod
+    def _of_ids(cls, arrays: list[Any]) -> Sequences:
+        if not arrays:
+            raise OptionError("there are no sequences: give at least one")
+        return cls(values=torch.from_numpy(np.concatenate(arrays)), lengths=_lengths(arrays))
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, number: int) -> Tensor:
+        start = int(self.starts[number])
+        return self.values[start : start + int(self.lengths[number])]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[number] for number in range(len(self)))
+
+    @property
+    def ids(self) -> bool:
+        """Whether the steps are ids or labels, not numbers."""
+        return not self.values.is_floating_point()
+
+    def take(self, rows: Tensor) -> Sequences:
+        """Some of the sequences, in the order asked for."""
+        rows = rows.long()
+        lengths = self.lengths[rows]
+        within = torch.arange(int(lengths.sum())) - (torch.cumsum(lengths, 0) - lengths).repeat_interleave(lengths)
+        return Sequences(values=self.values[self.starts[rows].repeat_interleave(lengths) + within], lengths=lengths)
+
+    def padded(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """A batch: [T, B] or [T, B, F] with zeros behind each sequence's end (-1 for ids), T that of the longest; and
+        the lengths [B], or None where all are equal."""
+        lengths = self.lengths[rows]
+        longest = int(lengths.max())
+        t = torch.arange(longest).unsqueeze(-1)
+        place = self.starts[rows] + torch.minimum(t, lengths - 1)
+        batch = self.values[place]
+        if int(lengths.min()) == longest:
+            return batch, None
+        behind = (t >= lengths).view(longest, -1, *[1] * (batch.dim() - 2))
+        return batch.masked_fill(behind, -1 if self.ids else 0), lengths
+
+    def digest(self) -> str:
+        """A SHA-256 of all values and lengths, to tell whether data have changed."""
+        digest = hashlib.sha256(f"{self.values.dtype}{tuple(self.values.shape)}".encode())
+        for tensor in (self.lengths, self.values):
+            digest.update(tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def _lengths(arrays: Sequence[Any]) -> Tensor:
+    return torch.tensor([len(array) for array in arrays], dtype=torch.int64)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Examples:
+    """Sequences and what is to be said of each.
+
+    Args:
+        inputs: N sequences of numbers or ids.
+        targets: N sequences: of one step where one thing is said of each input, else of as many as the input has; or,
+            for inputs of one step, of as many as are to be said. Numbers for a Score; labels, or rows of
+            probabilities, for a Distribution.
+
+    >>> examples = Examples(inputs=Sequences.of_numbers([[1, 2], [3]]), targets=Sequences.of_labels([0, 1]))
+    >>> len(examples)
+    2
+    """
+
+    inputs: Sequences
+    targets: Sequences
+
+    def __post_init__(self) -> None:
+        if len(self.inputs) != len(self.targets):
+            raise OptionError(f"there are {len(self.inputs)} sequences and targets for {len(self.targets)} of them")
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def take(self, rows: Tensor) -> Examples:
+        """Some of the examples, in the order asked for."""
+        return Examples(inputs=self.inputs.take(rows), targets=self.targets.take(rows))
+
+    def digest(self) -> str:
+        """A SHA-256 of everything in them."""
+        return hashlib.sha256((self.inputs.digest() + self.targets.digest()).encode()).hexdigest()
