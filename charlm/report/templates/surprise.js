@@ -1,0 +1,125 @@
+"use strict";
+/* The surprise map: characters painted by their bits, and what was expected in the place of the chosen one.
+
+   charlm.surpriseMap(root, data), where data is what report/surprise_page.py makes:
+
+     symbols, ids, breaks   see textmap.js
+     models                 the names of one or two models
+     bits                   for each model a list of hundredths of bits; the codes below where there are none
+     top                    null, or {steps, ids, parts}: for each of the first `steps` positions the ids of the most
+                            probable characters and their probabilities in millionths, `ids.length / steps` of them;
+                            those of the first model */
+(() => {
+  const IMPOSSIBLE = -1;
+  const UNKNOWN = -2;
+  const CONTEXT = -3;
+  const UNDEFINED = -4;
+  const words = {
+    [IMPOSSIBLE]: "impossible: probability 0",
+    [UNKNOWN]: "the model does not know this character",
+    [CONTEXT]: "context: the model begins to read here",
+    [UNDEFINED]: "undefined: this history was never counted",
+  };
+  const levels = [100, 200, 300, 400, 600, 800, 1100];
+  const differences = [50, 200, 400];
+
+  function style(hundredths) {
+    if (hundredths === UNKNOWN) return "u";
+    if (hundredths === CONTEXT) return "x";
+    if (hundredths < 0) return "s7";
+    return "s" + levels.filter((bound) => hundredths >= bound).length;
+  }
+
+  function infinite(hundredths) {
+    return hundredths === IMPOSSIBLE || hundredths === UNDEFINED ? Infinity : hundredths;
+  }
+
+  /* Blue where the first model knows more, orange where the second does. */
+  function differenceStyle(first, second) {
+    if (first === CONTEXT) return "x";
+    if (first === UNKNOWN || second === UNKNOWN) return "u";
+    const difference = infinite(second) - infinite(first);
+    if (Number.isNaN(difference)) return "s0";
+    const size = Math.abs(difference);
+    if (size < 25) return "s0";
+    return (difference > 0 ? "p" : "n") + (1 + differences.filter((bound) => size >= bound).length);
+  }
+
+  function bitsText(hundredths) {
+    return hundredths < 0 ? words[hundredths] : (hundredths / 100).toFixed(2) + " bits";
+  }
+
+  function probabilityText(hundredths) {
+    return hundredths < 0 ? "" : "probability " + charlm.percent(2 ** (-hundredths / 100));
+  }
+
+  function topTable(data, position) {
+    const { element } = charlm;
+    const { steps, ids, parts } = data.top;
+    const k = ids.length / steps;
+    const rows = [];
+    for (let at = position * k; at < (position + 1) * k; at += 1) {
+      if (parts[at] < 0) break;
+      const bar = element("span", { class: "bar" });
+      bar.style.width = parts[at] / 10000 + "%";
+      const came = ids[at] === data.ids[position];
+      rows.push(element("tr", came ? { class: "came" } : {},
+        element("td", {}, charlm.symbolElement(data.symbols[ids[at]])),
+        element("td", { class: "number" }, charlm.percent(parts[at] / 1e6)),
+        element("td", { class: "track" }, bar)));
+    }
+    if (!rows.length) return element("p", { class: "hint" }, "Nothing is expected here: this history was never counted.");
+    return element("table", {},
+      element("caption", {}, `Most probable here (${data.models[0]})`),
+      element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "next"),
+        element("th", { scope: "col", class: "number" }, "probability"), element("th", { scope: "col" }, "share"))),
+      element("tbody", {}, ...rows));
+  }
+
+  function fillPanel(data, position, panel) {
+    const { element } = charlm;
+    const symbol = data.symbols[data.ids[position]];
+    const title = element("p", { class: "big" }, charlm.symbolElement(symbol));
+    panel.append(title, element("p", { class: "hint" }, `${charlm.nameOf(symbol)}, character ${(position + 1).toLocaleString("en")}`));
+    data.models.forEach((name, number) => {
+      const hundredths = data.bits[number][position];
+      const line = element("p", {}, ...(data.models.length > 1 ? [element("bdi", {}, name), ": "] : []),
+        element("strong", {}, bitsText(hundredths)));
+      if (hundredths >= 0) line.append(", ", probabilityText(hundredths));
+      panel.append(line);
+    });
+    if (data.bits[0][position] === CONTEXT) return;
+    if (data.top && position < data.top.steps) panel.append(topTable(data, position));
+    else if (data.top) panel.append(element("p", { class: "hint" },
+      `What else was expected is kept for the first ${data.top.steps.toLocaleString("en")} characters.`));
+  }
+
+  charlm.surpriseMap = (root, data) => {
+    let view = data.models.length > 1 ? "difference" : 0;
+    const styleOf = (position) => view === "difference"
+      ? differenceStyle(data.bits[0][position], data.bits[1][position])
+      : style(data.bits[view][position]);
+    const describe = (position) => [charlm.nameOf(data.symbols[data.ids[position]]),
+      ...data.models.map((name, number) => bitsText(data.bits[number][position]))].join(", ");
+    const onChoose = (position, panel) => fillPanel(data, position, panel);
+    const map = charlm.textMap(root, { symbols: data.symbols, ids: data.ids, breaks: data.breaks, styleOf, describe, onChoose });
+    const buttons = [...document.querySelectorAll(`[data-view-of="${root.id}"]`)];
+    const legends = [...document.querySelectorAll(`[data-legend-of="${root.id}"]`)];
+    function look(wanted) {
+      view = wanted === "difference" ? wanted : Number(wanted);
+      for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.view === wanted));
+      for (const legend of legends) legend.hidden = (legend.dataset.legend === "difference") !== (view === "difference");
+      map.paint();
+    }
+    for (const button of buttons) button.addEventListener("click", () => look(button.dataset.view));
+    look(String(view));
+    for (const link of document.querySelectorAll(`[data-go-in="${root.id}"]`)) {
+      link.addEventListener("click", () => map.choose(Number(link.dataset.go)));
+      link.hidden = false;
+    }
+    return map;
+  };
+
+  const root = document.getElementById("surprise");
+  if (root && charlm.data.surprise) charlm.surpriseMap(root, charlm.data.surprise);
+})();
