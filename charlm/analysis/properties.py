@@ -203,7 +203,8 @@ def in_command(codes: Codes) -> Marks:
     r"""In the name of a LaTeX command: the letters after a backslash."""
     letters = _letters(codes)
     started = last_place(find(codes, "\\"))
-    return letters & (started >= 0) & (started == last_place(~letters))
+    named: Marks = letters & (started >= 0) & (started == last_place(~letters))
+    return named
 
 
 def in_comment(codes: Codes) -> Marks:
@@ -218,7 +219,7 @@ def in_tag(codes: Codes) -> Marks:
 
 
 def _name_lines(codes: Codes) -> Counts:
-    """(start, end) of the lines that name a speaker, int64[n, 2]: a blank line before, a capital first, a colon last."""
+    """(start, end) of lines that name a speaker, int64[n, 2]: a blank line before, a capital first, a colon last."""
     ends = np.flatnonzero(np.append(codes, ord("\n")) == ord("\n"))
     starts = np.append(0, ends[:-1] + 1)
     free = np.append(True, starts[1:] - starts[:-1] <= 1)  # the line before is empty
@@ -247,7 +248,8 @@ def in_speech(codes: Codes) -> Marks:
 def in_capitals(codes: Codes) -> Marks:
     """At the second or a later one of capital letters in a row."""
     upper = _upper(codes)
-    return upper & np.append(False, upper[:-1])
+    run: Marks = upper & np.append(False, upper[:-1])
+    return run
 
 
 PROPERTIES: tuple[Property, ...] = (
