@@ -7,6 +7,7 @@ first character of a span is context, not a target.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -21,7 +22,7 @@ from charlm.errors import OptionError, TextError
 if TYPE_CHECKING:
     from charlm.text.vocab import Ids
 
-__all__ = ["PARTS", "Spans", "Split", "count_targets", "overlap"]
+__all__ = ["PARTS", "Spans", "Split", "count_targets", "overlap", "parse_shares", "show_shares"]
 
 Spans = NDArray[np.int64]
 """Rows of (start, end), end excluded, in the order of the text."""
@@ -76,7 +77,7 @@ class Split:
             raise OptionError(f"cannot read the split {text!r}: {_GRAMMAR}")
         if len(head) == 2 and not re.fullmatch(r"[0-9]{1,20}", head[1]):
             raise OptionError(f"{head[1][:40]!r} in the split {text[:80]!r} is not a whole number: {_GRAMMAR}")
-        return cls(kind=kind, shares=_shares(shares, text), number=int(head[1]) if len(head) == 2 else 0)
+        return cls(kind=kind, shares=parse_shares(shares, text), number=int(head[1]) if len(head) == 2 else 0)
 
     @classmethod
     def default(cls, characters: int) -> Split:
@@ -84,7 +85,7 @@ class Split:
         return cls.parse("tail:90/5/5" if characters >= 1_000_000 else "tail:80/10/10")
 
     def __str__(self) -> str:
-        shares = "/".join(f"{Decimal(s.numerator) / Decimal(s.denominator):f}" for s in self.shares)
+        shares = show_shares(self.shares)
         numbered = self.kind == "interleaved" or self.number
         return f"{self.kind}:{self.number}:{shares}" if numbered else f"{self.kind}:{shares}"
 
@@ -135,13 +136,25 @@ class Split:
         return [runs[owner[change] == part] for part in range(3)]
 
 
-def _shares(shares: str, text: str) -> tuple[Fraction, Fraction, Fraction]:
+def show_shares(shares: Sequence[Fraction]) -> str:
+    """Shares as they are written in a split, without rounding."""
+    return "/".join(f"{Decimal(share.numerator) / Decimal(share.denominator):f}" for share in shares)
+
+
+def parse_shares(shares: str, text: str, grammar: str = _GRAMMAR) -> tuple[Fraction, Fraction, Fraction]:
+    """The three shares of a split, exactly.
+
+    Args:
+        shares: as 90/5/5.
+        text: the whole of the split, for messages.
+        grammar: how a split is written, for messages.
+    """
     written = shares.split("/")
     if not all(re.fullmatch(r"-?[0-9]{1,18}(\.[0-9]{1,20})?", share) for share in written):
-        raise OptionError(f"cannot read the split {text[:80]!r}: {_GRAMMAR}")
+        raise OptionError(f"cannot read the split {text[:80]!r}: {grammar}")
     values = [Fraction(share) for share in written]
     if len(values) != 3:
-        raise OptionError(f"the split {text!r} names {len(values)} parts, not three: {_GRAMMAR}")
+        raise OptionError(f"the split {text!r} names {len(values)} parts, not three: {grammar}")
     return values[0], values[1], values[2]
 
 
