@@ -1,17 +1,10 @@
 """A run: a model, a text and a plan, kept in a directory from which it can be sampled, evaluated and resumed.
 
-config.json             what it is, what it was made from, how, and the figure it ended with
-vocab.json              the symbols
-best.safetensors        the weights with the lowest validation loss
-last.safetensors        the weights of the last state
-state-STEP.safetensors  everything of one moment, the two newest; all other files can be made from one of them
-metrics.jsonl           the learning curve
-LOCK                    while a process writes
+What the directory holds is listed in `keeping`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,17 +16,17 @@ from charlm.analysis.evaluate import Evaluation, evaluate
 from charlm.analysis.evaluate import Progress as Reading
 from charlm.checkpoint import TextFacts, describe, load, write_tensors
 from charlm.errors import CheckpointError, TextError
-from charlm.files import sweep, write_json
+from charlm.files import write_json
 from charlm.models.rnn import CharRNN
 from charlm.nn.kernels.choose import fastest, for_reading
 from charlm.text.corpus import Corpus
 from charlm.text.lanes import Lanes
 from charlm.text.splits import Split, count_targets
+from charlm.training.keeping import DirectoryKeeper, Kept, resumable, saved_weights, take_back
 from charlm.training.language import LanguageObjective
-from charlm.training.loop import Keeper, Loop
+from charlm.training.loop import Loop
 from charlm.training.recipe import Plan
-from charlm.training.saved import read_saved, resumable, states, write_metrics
-from charlm.training.snapshot import best_weights, last_weights
+from charlm.training.saved import read_saved
 from charlm.training.watching import Observer
 
 __all__ = ["Result", "Run", "reported_part", "resume", "start"]
@@ -59,43 +52,7 @@ def reported_part(corpus: Corpus, split: Split) -> str:
     return "test" if count_targets(corpus.parts(split)["test"]) else "valid"
 
 
-class _Directory(Keeper):
-    """Keeps a run in its directory."""
-
-    def __init__(self, run: Run) -> None:
-        self._run, self.directory = run, run.directory
-
-    def metrics(self, row: dict[str, Any]) -> None:
-        """Adds a line to `metrics.jsonl`."""
-        self._run.rows.append(row)
-        with resumable(self.directory):
-            write_metrics(self.directory, self._run.rows)
-
-    def best(self, loop: Loop) -> None:
-        """Writes `best.safetensors`."""
-        with resumable(self.directory):
-            write_tensors(self.directory / "best.safetensors", loop.weights())
-
-    def state(self, loop: Loop) -> None:
-        """Writes everything into one file, then `last.safetensors`, and deletes all but the two newest states."""
-        tensors, progress = loop.snapshot()
-        run = self._run
-        facts = {
-            "progress": progress,
-            "rows": run.rows,
-            "config": run.description(),
-            "vocab": run.corpus.vocab.to_json(),
-        }
-        metadata = {name: json.dumps(value, allow_nan=False) for name, value in facts.items()}
-        with resumable(self.directory):
-            write_tensors(self.directory / f"state-{loop.progress.step}.safetensors", tensors, metadata)
-            write_tensors(self.directory / "last.safetensors", loop.weights())
-            run.describe()
-            for old in states(self.directory)[2:]:
-                old.unlink(missing_ok=True)
-
-
-class Run:
+class Run(Kept):
     """One run in its directory; made by `start` or `resume`.
 
     Args:
@@ -108,6 +65,7 @@ class Run:
 
     def __init__(self, directory: Path, model: CharRNN, corpus: Corpus, split: Split, plan: Plan) -> None:
         self.directory, self.model, self.corpus, self.split, self.plan = directory, model, corpus, split, plan
+        self.command, self.vocab = "charlm train", corpus.vocab
         self.facts = TextFacts.of(corpus, split)
         self.parts = corpus.parts(split)
         self.rows: list[dict[str, Any]] = []
@@ -130,7 +88,7 @@ class Run:
             should_stop: asked after every step; true interrupts with everything saved.
             progress: called with the number of targets read in the last measurement.
         """
-        keeper = _Directory(self)
+        keeper = DirectoryKeeper(self)
         lanes = self.lanes()
         valid = self.parts["valid"] if count_targets(self.parts["valid"]) else self.parts["train"]
         objective = LanguageObjective(self.model, lanes, self.corpus.ids, valid, seed=self.plan.optimisation.seed)
@@ -173,10 +131,6 @@ class Run:
         """The content of `config.json`; `more` are further values."""
         training = {**self.plan.to_json(), "device": str(self.model.device), "changes": self.changes}
         return describe("rnn", self.plan.network.to_json(), self.facts, training=training, **more)
-
-    def describe(self, **more: Any) -> None:
-        """Writes `config.json`; `more` are further values."""
-        write_json(self.directory / "config.json", self.description(**more))
 
 
 def start(directory: Path, corpus: Corpus, split: Split, plan: Plan, device: torch.device) -> Run:
@@ -260,20 +214,15 @@ def resume(
     model.stack.backend = run.plan.backend
     run._saved = tensors, progress
     with resumable(directory):
-        _take_back(run, tensors)
+        take_back(run, tensors)
     return run
 
 
 def _put_weights(model: CharRNN, tensors: dict[str, torch.Tensor], directory: Path) -> None:
-    weights = {name.removeprefix("weights/"): tensor for name, tensor in tensors.items() if name.startswith("weights/")}
-    expected = {name: parameter.shape for name, parameter in model.named_parameters()}
-    kinds = {tensor.dtype for tensor in weights.values()}
-    sound = len(kinds) == 1 and next(iter(kinds)).is_floating_point
-    if not sound or {name: tensor.shape for name, tensor in weights.items()} != expected:
-        raise CheckpointError(f"the state in {directory} does not fit the network that it describes")
+    weights = saved_weights(model, tensors, directory)
     if model.config.tied:
         weights["head.linear.weight"] = weights["embedding.weight"]
-    model.load_state_dict({name: tensor.clone() for name, tensor in weights.items()}, assign=True)
+    model.load_state_dict(weights, assign=True)
     model.tie()
 
 
@@ -289,14 +238,3 @@ def _change_lanes(
     kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("carried/state/")}
     position = epoch * after + round(window / before * after)
     return kept, {**progress, "position": position, "total": None, "every": None}
-
-
-def _take_back(run: Run, tensors: dict[str, torch.Tensor]) -> None:
-    """Makes all other files from the state: what came after it will be written again, what is damaged is mended."""
-    directory = run.directory
-    sweep(directory)
-    write_json(directory / "vocab.json", run.corpus.vocab.to_json())
-    write_tensors(directory / "best.safetensors", best_weights(tensors))
-    write_tensors(directory / "last.safetensors", last_weights(tensors))
-    write_metrics(directory, run.rows)
-    run.describe()
