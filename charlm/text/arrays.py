@@ -101,8 +101,10 @@ def _strings(array: NDArray[Any], name: str) -> NDArray[Any]:
         array = np.char.decode(array, "utf-8")
     if array.ndim == 3:
         raise TextError(f"{name} holds strings in three axes: a string a row, or one a step, is expected")
-    array.tolist()  # raises where a number is no character
-    return array.copy()
+    array = array.astype(array.dtype.newbyteorder("="), order="C")
+    if array.size and int(array.reshape(-1).view(np.uint32).max()) > 0x10FFFF:
+        raise TextError(f"{name} holds strings of numbers that are no characters")
+    return array
 
 
 def _line(error: BaseException) -> str:

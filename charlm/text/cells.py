@@ -31,6 +31,7 @@ _NUMBER = r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 _POINT = re.compile(_NUMBER)
 _COMMA = re.compile(_NUMBER.replace(r"\.", ","))
 _THOUSAND = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")
+_LISTED = re.compile(r"[0-9]+(?:,[0-9]+)+")
 _LIKE = re.compile(r"[\s0-9eE+\-.,;|]+")
 _STEPS = re.compile(r"[;|]")
 _MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "?", "#n/a", "#nv"))
@@ -196,7 +197,8 @@ def _guess(values: Sequence[str]) -> tuple[str, str]:
 
 def _looks_numeric(cell: str) -> bool:
     return bool(_LIKE.fullmatch(cell)) and all(
-        _POINT.fullmatch(token) or _COMMA.fullmatch(token) for token in _tokens(cell[:200])[:3] or ["-"]
+        _POINT.fullmatch(token) or _COMMA.fullmatch(token) or _LISTED.fullmatch(token)
+        for token in _tokens(cell[:200])[:3] or ["-"]
     )
 
 

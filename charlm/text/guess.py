@@ -70,7 +70,7 @@ def guess_mode(table: Table, column: str) -> tuple[str, str]:
     if not values or None in numbers:
         return "distribution", "the labels are names"
     found = [number for number in numbers if number is not None]
-    if any(isinstance(value, list) and len(value) > 1 and sum_to_one(as_numbers(value)) for value in values):
+    if any(len(row) > 1 and sum_to_one(row) for row in map(as_numbers, values)):
         return "distribution", "the labels sum to 1"
     different = set(found)
     if all(0 <= number <= 1 for number in different):
