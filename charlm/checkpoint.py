@@ -27,6 +27,7 @@ from charlm.files import atomic_writer, read_json, write_json
 from charlm.models.lm import LanguageModel
 from charlm.models.ngram import NGramLM
 from charlm.models.rnn import CharRNN, RNNConfig
+from charlm.models.sequence import SequenceConfig, SequenceModel
 from charlm.text.corpus import Corpus
 from charlm.text.reading import Reading
 from charlm.text.splits import Split
@@ -36,14 +37,18 @@ from charlm.version import __version__
 __all__ = [
     "FORMAT",
     "Checkpoint",
+    "SequenceCheckpoint",
     "TextFacts",
     "describe",
+    "describe_sequence",
     "load",
+    "load_sequence",
     "newest",
     "read_tensors",
     "read_weights",
     "save_ngram",
     "save_rnn",
+    "save_sequence",
     "write_config",
     "write_tensors",
 ]
@@ -235,8 +240,92 @@ def load(directory: str | Path, *, device: str | torch.device = "cpu", weights: 
     return Checkpoint(directory=directory, kind=config["kind"], model=model, text=text, config=config)
 
 
-def read_config(directory: Path) -> dict[str, Any]:
-    """`config.json` of a model directory, its frame checked."""
+@dataclass(frozen=True, kw_only=True)
+class SequenceCheckpoint:
+    """A `SequenceModel` read from a directory.
+
+    Args:
+        directory: where it is.
+        model: the network.
+        data: what it was made from, as the one who made it wrote it down; strict JSON.
+        config: the whole of `config.json`.
+    """
+
+    directory: Path
+    model: SequenceModel
+    data: dict[str, Any]
+    config: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The directory's own name, for tables."""
+        return self.directory.resolve().name
+
+
+def describe_sequence(model: SequenceConfig, data: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """The content of a sequence model's `config.json`; `more` are further JSON values under names of their own."""
+    return {
+        "format": FORMAT,
+        "charlm": __version__,
+        "kind": "sequence",
+        "updated": datetime.now(UTC).isoformat(timespec="microseconds"),
+        "model": model.to_json(),
+        "data": dict(data),
+        **more,
+    }
+
+
+def save_sequence(directory: Path, model: SequenceModel, data: Mapping[str, Any], **more: Any) -> None:
+    """Writes a sequence model as a model directory with its weights as `best` and `last`."""
+    if model.vocab is not None:
+        write_json(directory / "vocab.json", model.vocab.to_json())
+    for name in ("best", "last"):
+        write_tensors(directory / f"{name}.safetensors", dict(model.named_parameters()))
+    write_json(directory / "config.json", describe_sequence(model.config, data, **more))
+
+
+def load_sequence(
+    directory: str | Path, *, device: str | torch.device = "cpu", weights: str = "best"
+) -> SequenceCheckpoint:
+    """Reads a Score or Distribution model from its directory.
+
+    Args:
+        directory: a run directory, `checkpoints/NAME`.
+        device: where its weights go.
+        weights: `best` or `last`.
+
+    Raises:
+        CheckpointError: nothing there, broken, of another kind, or of a future version; says which.
+    """
+    directory = Path(directory)
+    config = read_config(directory, kind="sequence")
+    if not isinstance(config["data"], dict):
+        raise CheckpointError(f"{directory}/config.json does not say what its model was made from")
+    try:
+        shape = SequenceConfig.from_json(config["model"])
+        vocab = None if shape.features else read_vocab(directory)
+        with torch.device("meta"):
+            model = SequenceModel(shape, vocab)
+        read_weights(directory / f"{weights}.safetensors", model)
+    except CheckpointError:
+        raise
+    except CharlmError as error:
+        raise CheckpointError(f"{directory} holds a broken model: {error}") from None
+    model.to(device)
+    return SequenceCheckpoint(directory=directory, model=model, data=config["data"], config=config)
+
+
+_FRAMES = {"sequence": {"format", "kind", "model", "data"}}
+"""What the descriptions of other kinds than language models have."""
+
+
+def read_config(directory: Path, *, kind: str | None = None) -> dict[str, Any]:
+    """`config.json` of a model directory, its frame checked.
+
+    Args:
+        directory: of the model.
+        kind: `sequence`, or None for any language model.
+    """
     if not directory.is_dir():
         raise CheckpointError(f"there is no model directory {directory}: name one such as checkpoints/NAME")
     if not (directory / "config.json").exists():
@@ -244,16 +333,30 @@ def read_config(directory: Path) -> dict[str, Any]:
             f"{directory} is not a model directory (it has no config.json): name one that `charlm train` made"
         )
     config = read_json(directory / "config.json", limit=1 << 24)
-    if not isinstance(config, dict) or not {"format", "kind", "model", "text"} <= set(config):
+    if not isinstance(config, dict) or not {"format", "kind", "model"} <= set(config):
         raise CheckpointError(f"{directory}/config.json is not the description of a charlm model")
     if type(config["format"]) is not int or not 1 <= config["format"] <= FORMAT:
         raise CheckpointError(
             f"{directory} has format {config['format']!r}, this charlm ({__version__}) reads up to {FORMAT}: "
             "install a newer charlm"
         )
-    if not isinstance(config["kind"], str) or config["kind"] not in _READERS:
-        raise CheckpointError(f"{directory} holds a {config['kind']!r}, not a language model ({' or '.join(_READERS)})")
+    _check_kind(directory, config, kind)
     return config
+
+
+def _check_kind(directory: Path, config: Mapping[str, Any], kind: str | None) -> None:
+    found = config["kind"]
+    known = found if isinstance(found, str) and found in (*_READERS, *_FRAMES) else None
+    if kind is None and known in _FRAMES:
+        raise CheckpointError(
+            f"{directory} holds a Score or Distribution model, not a language model: use it with `charlm predict`"
+        )
+    if kind is not None and known in _READERS:
+        raise CheckpointError(f"{directory} holds a language model: name one that `charlm fit` made")
+    if known is None:
+        raise CheckpointError(f"{directory} holds a {found!r}, not a language model ({' or '.join(_READERS)})")
+    if not _FRAMES.get(known, {"text"}) <= set(config):
+        raise CheckpointError(f"{directory}/config.json is not the description of a charlm model")
 
 
 def read_vocab(directory: Path) -> Vocab:
@@ -279,17 +382,18 @@ def _read_ngram(directory: Path, shape: Any, vocab: Vocab, weights: str) -> Lang
 _READERS = {"rnn": _read_rnn, "ngram": _read_ngram}
 
 
-def read_weights(path: Path, model: CharRNN) -> None:
+def read_weights(path: Path, model: CharRNN | SequenceModel) -> None:
     """Puts the weights of a file into a model, which may be on the meta device; names and shapes must be its own."""
     expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     tensors, _ = read_tensors(path, expected)
     kinds = {tensor.dtype for tensor in tensors.values()}
     if len(kinds) != 1 or not next(iter(kinds)).is_floating_point:
         raise CheckpointError(f"{path} mixes the types {sorted(map(str, kinds))}: weights have one floating type")
-    if model.config.tied:
+    if isinstance(model, CharRNN) and model.config.tied:
         tensors["head.linear.weight"] = tensors["embedding.weight"]
     model.load_state_dict(tensors, assign=True)
-    model.tie()
+    if isinstance(model, CharRNN):
+        model.tie()
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:

@@ -137,13 +137,16 @@ def read_moment(path: Path) -> Moment:
     return Moment(config=config, vocab=vocab, changes=changes, progress=progress, rows=rows, tensors=tensors)
 
 
-def newest_whole(directory: Path, read: Callable[[Path], T], command: str) -> tuple[T, list[str]]:
+def newest_whole(
+    directory: Path, read: Callable[[Path], T], command: str, kind: str | None = None
+) -> tuple[T, list[str]]:
     """The newest state that is whole, and sentences about damaged ones that were passed over for it.
 
     Args:
         directory: of the run.
         read: makes what is wanted of a state file; any error in it means that the file is not whole.
         command: what makes such runs, for the sentence where there is none.
+        kind: of the model, as of `checkpoint.read_config`.
 
     Raises:
         CheckpointError: there is no run, or no whole state of it.
@@ -158,7 +161,7 @@ def newest_whole(directory: Path, read: Callable[[Path], T], command: str) -> tu
             problems.append(
                 str(error) if isinstance(error, CharlmError) else f"{path} is not a whole state ({error!r})"
             )
-    if not problems and "training" not in read_config(directory):
+    if not problems and "training" not in read_config(directory, kind=kind):
         raise CheckpointError(f"{directory} is no training run: only what `{command}` made can be resumed")
     reason = f" ({problems[0]})" if problems else ""
     raise CheckpointError(f"{directory} has no whole saved state to go on from{reason}: start the run again")

@@ -22,6 +22,7 @@ def fastest(
     *,
     training: bool = True,
     table: Tensor | None = None,
+    dense: bool = False,
     seconds: float = 0.5,
 ) -> str:
     """The backend that runs a stack fastest: the least of a few interleaved times each.
@@ -32,6 +33,7 @@ def fastest(
         lanes: B.
         training: whether gradients will be wanted.
         table: the embedding that ids are looked up in; None for one-hot.
+        dense: whether numbers are read instead of ids.
         seconds: how long to measure, at least; every candidate runs three times whatever it takes.
 
     >>> from charlm.nn.stack import Stack
@@ -41,12 +43,11 @@ def fastest(
     parameters = [p for p in stack.parameters() if p.requires_grad]
     if next(stack.parameters()).device.type != "cpu":
         return "torch"  # cuDNN's kernels; ours are loops over small operations there
-    symbols = stack.cell(0).inputs if table is None else len(table)  # type: ignore[operator]
-    ids_TB = (torch.arange(steps * lanes) % symbols).view(steps, lanes)
+    x = _input(stack, steps, lanes, table, dense)
 
     def run() -> None:
         with torch.set_grad_enabled(training and bool(parameters)):
-            y, _ = stack(ids_TB, table=table)
+            y, _ = stack(x, table=table)
             if y.requires_grad:
                 torch.autograd.grad(y, parameters, torch.ones_like(y), allow_unused=True)
 
@@ -58,6 +59,15 @@ def fastest(
         stack.backend = before[0]
         stack.train(before[1])
     return min(times, key=lambda name: times[name])
+
+
+def _input(stack: nn.Module, steps: int, lanes: int, table: Tensor | None, dense: bool) -> Tensor:
+    """Something to read, of the real shape."""
+    if dense:
+        like = next(stack.parameters())
+        return torch.linspace(-1, 1, steps * lanes * stack.cell(0).inputs).to(like).view(steps, lanes, -1)  # type: ignore[operator]
+    symbols = stack.cell(0).inputs if table is None else len(table)  # type: ignore[operator]
+    return (torch.arange(steps * lanes) % symbols).view(steps, lanes)
 
 
 def _times(choose: Callable[[str], None], run: Callable[[], None], seconds: float) -> dict[str, float]:
