@@ -1,0 +1,190 @@
+"""What the hidden units of a network do over a text.
+
+Every unit's output, an LSTM's cell state as tanh(c), and how often its gates are nearly closed or open, as in Karpathy,
+Johnson and Fei-Fei (2015), "Visualizing and Understanding Recurrent Networks". What the units follow is searched for in
+`charlm.analysis.agreement`. Axes: T positions, U units (rows), S positions shown, K symbols, H units of a layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from charlm.errors import TextError
+from charlm.models.rnn import CharRNN
+from charlm.nn.gates import GATES, read_layers
+
+__all__ = ["Atlas", "Progress", "Saturation", "Unit", "read_units"]
+
+Progress = Callable[[int], object]
+"""Called with the number of characters that were just read."""
+
+
+@dataclass(frozen=True, order=True)
+class Unit:
+    """One row of an atlas.
+
+    Args:
+        layer: counted from 0.
+        number: of the unit in its layer.
+        signal: `h`, its output, or `c`, its cell state as tanh(c).
+    """
+
+    layer: int
+    number: int
+    signal: str = "h"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saturation:
+    """How often the gates of one name in one layer are nearly closed or open, a share for each unit.
+
+    Args:
+        layer: counted from 0.
+        gate: `i`, `f`, `o` of an LSTM; `r`, `z` of a GRU.
+        left_H: share of the positions at which the gate is below 0.1.
+        right_H: share at which it is above 0.9.
+    """
+
+    layer: int
+    gate: str
+    left_H: NDArray[np.float64]
+    right_H: NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Atlas:
+    """A text as the units of a network saw it.
+
+    Args:
+        ids: the symbols that were read, int64[T].
+        units: what each row is.
+        values_UT: float16, the unit's value after it has read each character.
+        gates: a `Saturation` for each layer and gate.
+        first: the first position whose next character was asked for.
+        top_SK: ids of the most probable next symbols after position `first` + s, the most probable first.
+        chance_SK: their probabilities.
+    """
+
+    ids: NDArray[np.int64]
+    units: tuple[Unit, ...]
+    values_UT: NDArray[np.float16]
+    gates: tuple[Saturation, ...]
+    first: int
+    top_SK: NDArray[np.int64]
+    chance_SK: NDArray[np.float32]
+
+    def row(self, unit: Unit) -> int:
+        """The row of a unit."""
+        return self.units.index(unit)
+
+
+@torch.no_grad()
+def read_units(
+    model: CharRNN,
+    ids: NDArray[Any],
+    *,
+    shown: tuple[int, int] = (0, 0),
+    top: int = 8,
+    chunk: int = 512,
+    progress: Progress | None = None,
+) -> Atlas:
+    """Reads a text as one stream, in chunks, and keeps every unit's value: U·T numbers of two bytes.
+
+    Args:
+        model: the network.
+        ids: the text, -1 for what the vocabulary does not hold.
+        shown: (start, end) of the positions whose next character is asked for.
+        top: how many of the most probable next symbols are kept for each of those.
+        chunk: characters read in one call.
+        progress: told the characters read.
+
+    >>> from charlm.models.rnn import RNNConfig
+    >>> from charlm.text.vocab import Vocab
+    >>> model = CharRNN(Vocab.of("abc"), RNNConfig(model="gru", hidden=4, layers=2))
+    >>> atlas = read_units(model, np.array([0, 1, 2, 0, 1]), shown=(1, 3), top=2)
+    >>> atlas.values_UT.shape, [item.gate for item in atlas.gates], atlas.top_SK.shape
+    ((8, 5), ['r', 'z', 'r', 'z'], (2, 2))
+    """
+    ids = np.asarray(ids, dtype=np.int64)
+    if len(ids) < 1:
+        raise TextError("a text without a character shows nothing of a network's units")
+    units = _units_of(model)
+    values_UT = np.empty((len(units), len(ids)), dtype=np.float16)
+    tally = _Tally(model)
+    tops: list[tuple[torch.Tensor, torch.Tensor]] = []
+    state = model.initial_state(1)
+    table = None if model.embedding is None else model.embedding.weight
+    for start in range(0, len(ids), chunk):
+        ids_TB = torch.from_numpy(ids[start : start + chunk]).to(model.device).unsqueeze(-1)
+        end = start + len(ids_TB)
+        layers, state = read_layers(model.stack, ids_TB, state, table)
+        values_UT[:, start:end] = _values(layers).to(torch.float16).cpu().numpy()
+        tally.add(layers)
+        a, b = max(start, shown[0]), min(end, shown[1])
+        if a < b:
+            logp_SV = model.head(layers[-1]["h"][a - start : b - start, 0])
+            tops.append(logp_SV.exp().topk(min(top, logp_SV.shape[-1])))
+        if progress is not None:
+            progress(end - start)
+    chance, best = (torch.cat(parts).cpu().numpy() for parts in zip(*tops, strict=True)) if tops else _NOTHING
+    return Atlas(
+        ids=ids,
+        units=units,
+        values_UT=values_UT,
+        gates=tally.shares(len(ids)),
+        first=shown[0],
+        top_SK=best,
+        chance_SK=chance,
+    )
+
+
+_NOTHING = (np.zeros((0, 0), np.float32), np.zeros((0, 0), np.int64))
+
+
+def _units_of(model: CharRNN) -> tuple[Unit, ...]:
+    units: list[Unit] = []
+    for layer in range(model.stack.layers):
+        cell = model.stack.cell(layer)
+        for signal in cell.states:
+            units += [Unit(layer, number, signal) for number in range(cell.state_width(signal))]
+    return tuple(units)
+
+
+def _values(layers: Sequence[Mapping[str, torch.Tensor]]) -> torch.Tensor:
+    """All units' values [U, T], in the order of `_units_of`."""
+    rows = []
+    for layer in layers:
+        rows.append(layer["h"][:, 0])
+        if "c" in layer:
+            rows.append(layer["c"][:, 0].tanh())
+    return torch.cat(rows, dim=-1).t()
+
+
+class _Tally:
+    """Counts how often each gate is nearly closed or open."""
+
+    def __init__(self, model: CharRNN) -> None:
+        names = GATES[model.config.model]
+        self.counts = {
+            (layer, gate): torch.zeros(2, model.config.hidden, dtype=torch.float64)
+            for layer in range(model.stack.layers)
+            for gate in names
+        }
+
+    def add(self, layers: Sequence[Mapping[str, torch.Tensor]]) -> None:
+        for layer, gate in self.counts:
+            values_TH = layers[layer][gate][:, 0]
+            self.counts[layer, gate] += torch.stack([(values_TH < 0.1).sum(0), (values_TH > 0.9).sum(0)]).cpu()
+
+    def shares(self, length: int) -> tuple[Saturation, ...]:
+        found = []
+        for (layer, gate), counts in self.counts.items():
+            left_H, right_H = (counts / length).numpy()
+            found.append(Saturation(layer=layer, gate=gate, left_H=left_H, right_H=right_H))
+        return tuple(found)
