@@ -9,6 +9,8 @@
 #define TALL (12 / WIDE)                    /* lanes that fit the registers beside it */
 #define BACK_WIDE 2                         /* vectors of units in a backward panel */
 #define BACK_TALL 6
+#define TILES 16                            /* of a panel at once, while a block of it is in the first cache */
+#define BLOCK ((long)(16384 / sizeof(REAL)))
 #define STRIDE ((CELL == GRU ? 4 : CELL))   /* gates_grad is [T, B, STRIDE H] */
 
 INLINE const REAL *C(h_before)(const struct layer *j, long t, long b)
@@ -207,7 +209,67 @@ INLINE void C(lanes)(const struct layer *j, long t, long from, long to, long u, 
 }
 
 /* One step of a layer for generation, at some panels and lanes; `x` is the layer below, whose product with the
-   packed `weights` goes to `gates`, or NULL where the gates' input part is a table's row. */
+   packed `weights` is added (by the GRU and the RNN in `gates`), or NULL where the gates' input part is a table's row. */
+#if CELL == LSTM
+/* A few lanes at one panel: where their rows of the left factor begin, and the sums so far. */
+struct C(tile) {
+    long b;
+    int rows;
+    const REAL *from[TALL];
+    VEC acc[12];
+};
+
+/* The products of some tiles with one panel, a block of the panel at a time, so that it comes from the first cache
+   for every tile but one; meanwhile the next block is asked for. */
+INLINE void C(multiply)(struct C(tile) *tiles, long count, long depth, const REAL *panel)
+{
+    const long wide = WIDE * LONG_, block = BLOCK / wide, line = 64 / (long)sizeof(REAL);
+    for (long k = 0; k < depth; k += block) {
+        const long some = depth - k < block ? depth - k : block;
+        for (long i = 0; i < count; i++) {
+            for (long ask = BLOCK * i / count; ask < BLOCK * (i + 1) / count && count > 2; ask += line)
+                __builtin_prefetch(panel + (k + some) * wide + ask, 0, 2);
+            N(products)[WIDE][tiles[i].rows](some, panel + k * wide, tiles[i].from, tiles[i].acc);
+            for (int m = 0; m < tiles[i].rows; m++)
+                tiles[i].from[m] += some;
+        }
+    }
+}
+
+static inline void C(one_step)(const struct layer *j, const REAL *x, const REAL *weights, const REAL *bias, REAL *gates,
+                        const long *panels, const long *lanes)
+{
+    const long H = j->hidden, size = H * WIDE * LONG_;
+    const REAL *packed = (const REAL *)j->packed + (H + LONG_ - 1) / LONG_ * LONG_;
+    struct C(tile) tiles[TILES];
+    (void)gates;
+    for (long p = panels[0]; p < panels[1]; p++)
+        for (long b = lanes[0]; b < lanes[1];) {
+            const long u = p * LONG_;
+            long count = 0;
+            for (; count < TILES && b < lanes[1]; count++, b += TALL) {
+                struct C(tile) *tile = tiles + count;
+                tile->b = b, tile->rows = (int)(b + TALL < lanes[1] ? TALL : lanes[1] - b);
+                for (int m = 0; m < tile->rows; m++) {
+                    const long id = j->ids ? j->ids[b + m] : 0, row = id < 0 ? j->rows - 1 : id;
+                    const REAL *start = j->ids ? (const REAL *)j->input + row * CELL * H : bias;
+                    for (int g = 0; g < CELL; g++)
+                        tile->acc[m * WIDE + g] = start ? N(load)(start + g * H + u, H - u) : (VEC){0};
+                    tile->from[m] = x + (b + m) * H;
+                }
+            }
+            if (x)
+                C(multiply)(tiles, count, H, weights + p * size);
+            for (long i = 0; i < count; i++)
+                for (int m = 0; m < tiles[i].rows; m++)
+                    tiles[i].from[m] = C(h_before)(j, 0, tiles[i].b + m);
+            C(multiply)(tiles, count, H, packed + p * size);
+            for (long i = 0; i < count; i++)
+                for (int m = 0; m < tiles[i].rows; m++)
+                    C(formula)(j, 0, tiles[i].b + m, u, H - u, NULL, tiles[i].acc + m * WIDE);
+        }
+}
+#else
 static inline void C(one_step)(const struct layer *j, const REAL *x, const REAL *weights, const REAL *bias, REAL *gates,
                         const long *panels, const long *lanes)
 {
@@ -233,6 +295,7 @@ static inline void C(one_step)(const struct layer *j, const REAL *x, const REAL 
         C(lanes)(j, 0, lanes[0], lanes[1], p * wide, packed + p * size, 0);
     }
 }
+#endif
 
 INLINE void C(run)(const struct layer *j, int me, struct team *team, const int back)
 {
@@ -278,3 +341,5 @@ void C(backward)(struct layer *j)
 #undef BACK_WIDE
 #undef BACK_TALL
 #undef STRIDE
+#undef TILES
+#undef BLOCK

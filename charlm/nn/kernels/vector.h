@@ -92,9 +92,11 @@ INLINE void N(expanded)(const int rows, const int vectors, long depth, const REA
     for (int m = 0; m < rows; m++)
         a[m] = rows_of_a[m];
     for (long k = 0; k < depth; k++, panel += vectors * LONG_) {
+        if (rows < 3 || vectors < 4) { /* then what bounds the speed is how fast the panel comes */
 #pragma GCC unroll 2
-        for (int v = 0; v < vectors; v += 2) /* with few rows, what bounds the speed is how fast the panel comes */
-            __builtin_prefetch(panel + AHEAD + v * LONG_);
+            for (int v = 0; v < vectors; v += 2)
+                __builtin_prefetch(panel + AHEAD + v * LONG_);
+        }
         if (rows < vectors) {
 #pragma GCC unroll 4
             for (int m = 0; m < rows; m++)
