@@ -6,6 +6,7 @@ Axes: N examples, T steps, B of them in a batch.
 
 from __future__ import annotations
 
+import abc
 import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,10 +19,12 @@ from torch import Tensor
 from charlm.errors import OptionError
 from charlm.models.sequence import SequenceConfig, SequenceModel
 from charlm.models.sequences import Examples
+from charlm.models.translate import Translator
+from charlm.nn.heads import distribution_losses
 from charlm.nn.scale import Scale
 from charlm.training.loop import Objective
 
-__all__ = ["Batches", "SequenceObjective", "fit_scales"]
+__all__ = ["Batches", "SequenceObjective", "TranslationObjective", "check", "fit_scales"]
 
 
 class Batches:
@@ -88,7 +91,58 @@ def fit_scales(
     return config
 
 
-class SequenceObjective(Objective):
+class _ByExamples(Objective):
+    """The mean loss over the targets of examples that do not belong together; final classes say what a loss is.
+
+    Args:
+        train: the examples that are learned from.
+        valid: the examples that early stopping watches; None takes the training examples.
+        device: of the module.
+        batch: examples a step.
+        seed: of their order and of dropout.
+    """
+
+    def __init__(self, train: Examples, valid: Examples | None, device: torch.device, *, batch: int, seed: int) -> None:
+        self.train, self.valid = train, train if valid is None else valid
+        self.batch = batch
+        self.batches = Batches(_lengths(train), batch=batch, seed=seed)
+        self.steps_per_epoch = self.batches.per_epoch
+        self.generator = torch.Generator(device=device).manual_seed(seed)
+
+    @abc.abstractmethod
+    def losses(self, part: Examples, rows: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The loss of each target of some examples, padding left out before it is computed."""
+
+    def loss(self, position: int) -> tuple[Tensor, int]:
+        """The mean over the real targets of the batch at this position."""
+        losses_N = self.losses(self.train, self.batches.at(position), self.generator)
+        return losses_N.mean(), len(losses_N)
+
+    @torch.no_grad()
+    def validate(self) -> float:
+        """The mean loss over the targets of the validation examples."""
+        order = torch.argsort(_lengths(self.valid), stable=True)
+        total, count = 0.0, 0
+        for rows in torch.split(order, max(self.batch, 256)):
+            losses_N = self.losses(self.valid, rows)
+            total, count = total + float(losses_N.double().sum()), count + len(losses_N)
+        return total / count
+
+    def carried(self) -> dict[str, Tensor]:
+        """The generator of the dropout masks."""
+        return {"dropout": self.generator.get_state()}
+
+    def forget(self) -> None:
+        """There is nothing to forget: no state goes from batch to batch."""
+
+    def restore(self, carried: Mapping[str, Tensor]) -> None:
+        """Takes back what `carried` gave; a generator of another device starts anew."""
+        if "dropout" in carried:
+            with contextlib.suppress(RuntimeError, TypeError):
+                self.generator.set_state(carried["dropout"].clone())
+
+
+class SequenceObjective(_ByExamples):
     """The mean loss of a `SequenceModel` over its targets.
 
     Args:
@@ -114,21 +168,12 @@ class SequenceObjective(Objective):
         self, model: SequenceModel, train: Examples, valid: Examples | None = None, *, batch: int = 64, seed: int = 0
     ) -> None:
         self.module = self.model = model
-        self.train, self.valid = train, train if valid is None else valid
+        super().__init__(train, valid, model.device, batch=batch, seed=seed)
         for part in (self.train, self.valid):
             check(model.config, part)
-        self.batch = batch
-        self.batches = Batches(_lengths(train), batch=batch, seed=seed)
-        self.steps_per_epoch = self.batches.per_epoch
-        self.generator = torch.Generator(device=model.device).manual_seed(seed)
 
-    def loss(self, position: int) -> tuple[Tensor, int]:
-        """The mean over the real targets of the batch at this position."""
-        losses_N = self._losses(self.train, self.batches.at(position), self.generator)
-        return losses_N.mean(), len(losses_N)
-
-    def _losses(self, part: Examples, rows: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The loss of each target of some examples, padding left out before it is computed."""
+    def losses(self, part: Examples, rows: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The loss of each target of some examples."""
         device, config = self.model.device, self.model.config
         x, lengths = part.inputs.padded(rows)
         targets, target_lengths = part.targets.padded(rows)
@@ -147,28 +192,39 @@ class SequenceObjective(Objective):
         inside_TB = torch.arange(longest, device=device).unsqueeze(-1) < lengths
         return self.model.losses(raw[inside_TB], targets[inside_TB])
 
-    @torch.no_grad()
-    def validate(self) -> float:
-        """The mean loss over the targets of the validation examples."""
-        order = torch.argsort(_lengths(self.valid), stable=True)
-        total, count = 0.0, 0
-        for rows in torch.split(order, max(self.batch, 256)):
-            losses_N = self._losses(self.valid, rows)
-            total, count = total + float(losses_N.double().sum()), count + len(losses_N)
-        return total / count
 
-    def carried(self) -> dict[str, Tensor]:
-        """The generator of the dropout masks."""
-        return {"dropout": self.generator.get_state()}
+class TranslationObjective(_ByExamples):
+    """The mean negative log-likelihood of a `Translator`'s targets, each given the ones before it.
 
-    def forget(self) -> None:
-        """There is nothing to forget: no state goes from batch to batch."""
+    Args:
+        model: the network, on its device.
+        train, valid: as `Translator.examples` makes them; see `SequenceObjective`.
+        batch: pairs a step.
+        seed: of their order and of dropout.
 
-    def restore(self, carried: Mapping[str, Tensor]) -> None:
-        """Takes back what `carried` gave; a generator of another device starts anew."""
-        if "dropout" in carried:
-            with contextlib.suppress(RuntimeError, TypeError):
-                self.generator.set_state(carried["dropout"].clone())
+    >>> from charlm.models.translate import TranslationConfig
+    >>> from charlm.text.vocab import Vocab
+    >>> model = Translator(Vocab.of("ab"), Vocab.of("ab"), TranslationConfig(cell="gru", hidden=4))
+    >>> loss, count = TranslationObjective(model, model.examples(["ab", "b"], ["ba", "b"])).loss(0)
+    >>> count  # b, a and its end; b and its end
+    5
+    """
+
+    def __init__(
+        self, model: Translator, train: Examples, valid: Examples | None = None, *, batch: int = 64, seed: int = 0
+    ) -> None:
+        self.module = self.model = model
+        super().__init__(train, valid, model.device, batch=batch, seed=seed)
+
+    def losses(self, part: Examples, rows: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The loss of each symbol of some targets."""
+        device = self.model.device
+        x, lengths = part.inputs.padded(rows)
+        targets_TB = part.targets.padded(rows)[0].to(device)
+        lengths = None if lengths is None else lengths.to(device)
+        logp_TBV = self.model(x.to(device), lengths, targets_TB, generator)
+        real = targets_TB >= 0
+        return distribution_losses(logp_TBV[real], targets_TB[real])
 
 
 def _lengths(part: Examples) -> Tensor:
