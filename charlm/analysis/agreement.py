@@ -149,6 +149,8 @@ def search(
     """
     length = len(atlas.ids)
     half = length // 2
+    if half < 2:
+        return []
     codes = code_points_of(vocab, atlas.ids)
     kept, rows = [], []
     for item in properties:

@@ -8,7 +8,7 @@ Johnson and Fei-Fei (2015), "Visualizing and Understanding Recurrent Networks". 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,11 +33,17 @@ class Unit:
         layer: counted from 0.
         number: of the unit in its layer.
         signal: `h`, its output, or `c`, its cell state as tanh(c).
+
+    >>> str(Unit(1, 37, "c"))
+    '1:37:c'
     """
 
     layer: int
     number: int
     signal: str = "h"
+
+    def __str__(self) -> str:
+        return f"{self.layer}:{self.number}:{self.signal}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +88,16 @@ class Atlas:
     def row(self, unit: Unit) -> int:
         """The row of a unit."""
         return self.units.index(unit)
+
+    def only(self, layer: int) -> Atlas:
+        """The same of one layer alone."""
+        rows = [u for u, unit in enumerate(self.units) if unit.layer == layer]
+        return replace(
+            self,
+            units=tuple(self.units[u] for u in rows),
+            values_UT=self.values_UT[rows],
+            gates=tuple(item for item in self.gates if item.layer == layer),
+        )
 
 
 @torch.no_grad()
