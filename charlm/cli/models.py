@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from charlm.text.corpus import Corpus
     from charlm.text.splits import Spans, Split
 
-__all__ = ["HeldOut", "held_out", "open_model"]
+__all__ = ["HeldOut", "held_out", "open_model", "part_of"]
 
 
 def open_model(directory: str | Path, device: str = "auto") -> Checkpoint:
@@ -60,9 +60,14 @@ def held_out(checkpoint: Checkpoint, texts: list[str], part: str | None) -> Held
         part: train, valid, test or all, where the user named one.
     """
     from charlm.text.corpus import read_corpus
+
+    return part_of(checkpoint, read_corpus(texts, checkpoint.text.reading, vocab=checkpoint.model.vocab), part)
+
+
+def part_of(checkpoint: Checkpoint, corpus: Corpus, part: str | None) -> HeldOut:
+    """The same of a text that was read already, in the model's symbols."""
     from charlm.text.splits import count_targets
 
-    corpus = read_corpus(texts, checkpoint.text.reading, vocab=checkpoint.model.vocab)
     if corpus.sha256 != checkpoint.text.sha256:
         if part not in (None, "all"):
             raise OptionError(

@@ -1,0 +1,94 @@
+"""Text painted by numbers in a terminal of 256 colours."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Iterable, Sequence
+
+from charlm.report.page import visible
+
+__all__ = ["DIFFERENCES", "LEVELS", "difference_level", "legend", "may_paint", "paint", "surprise_level"]
+
+_BOUNDS = (1, 2, 3, 4, 6, 8, 11)
+_STEPS = (0.25, 0.5, 2, 4)
+
+# background and ink; every pair has a contrast of at least 4.5
+_STYLES = {
+    "s1": (230, 16), "s2": (222, 16), "s3": (215, 16), "s4": (208, 16), "s5": (202, 16), "s6": (124, 231),
+    "s7": (52, 231),
+    "p1": (189, 16), "p2": (153, 16), "p3": (75, 16), "p4": (25, 231),
+    "n1": (230, 16), "n2": (223, 16), "n3": (215, 16), "n4": (130, 231),
+}  # fmt: skip
+
+LEVELS = (
+    ("s0", "under 1 bit"), ("s1", "1-2"), ("s2", "2-3"), ("s3", "3-4"), ("s4", "4-6"), ("s5", "6-8"), ("s6", "8-11"),
+    ("s7", "11 and more, or impossible"), ("u", "unknown"),
+)  # fmt: skip
+DIFFERENCES = (
+    ("p4", "first better by 4 bits and more"), ("p3", "2-4"), ("p2", "0.5-2"), ("p1", "0.25-0.5"), ("s0", "alike"),
+    ("n1", "0.25-0.5"), ("n2", "0.5-2"), ("n3", "2-4"), ("n4", "second better by 4 bits and more"),
+)  # fmt: skip
+
+
+def may_paint(wanted: str) -> bool:
+    """Whether stdout gets colour: `always`, `never`, or `auto`: a terminal that does not say NO_COLOR."""
+    if wanted == "auto":
+        return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return wanted == "always"
+
+
+def surprise_level(bits: float) -> str:
+    """The style of a character of so many bits; NaN is a character unknown to the model.
+
+    >>> surprise_level(0.4), surprise_level(1.0), surprise_level(float("inf"))
+    ('s0', 's1', 's7')
+    """
+    return "u" if math.isnan(bits) else f"s{sum(bits >= bound for bound in _BOUNDS)}"
+
+
+def difference_level(bits: float) -> str:
+    """The style of a difference of so many bits; above 0 the first model knows more.
+
+    >>> difference_level(0.1), difference_level(-3.0), difference_level(5.0)
+    ('s0', 'n3', 'p4')
+    """
+    size = 0 if math.isnan(bits) else sum(abs(bits) >= step for step in _STEPS)
+    return f"{'p' if bits > 0 else 'n'}{size}" if size else "s0"
+
+
+def paint(pieces: Iterable[tuple[str, str]]) -> Iterable[str]:
+    """Painted text, line by line: pieces are (text, style); control characters become visible signs.
+
+    >>> list(paint([("a", "s0"), ("b", "s2"), ("c", "s2"), ("\\n", "s0"), ("d", "s7")]))
+    ['a\\x1b[48;5;222;38;5;16mbc\\x1b[0m\\n', '\\x1b[48;5;52;38;5;231md\\x1b[0m']
+    """
+    line: list[str] = []
+    before = "s0"
+    for text, style in pieces:
+        ends = text == "\n"
+        mark = ("⏎" if style != "s0" else "") if ends else visible(text)
+        if style != before and mark:
+            line.append(("" if before == "s0" else "\x1b[0m") + _start(style))
+            before = style
+        line.append(mark)
+        if ends:
+            yield "".join(line) + ("" if before == "s0" else "\x1b[0m") + "\n"
+            line, before = [], "s0"
+    if line:
+        yield "".join(line) + ("" if before == "s0" else "\x1b[0m")
+
+
+def _start(style: str) -> str:
+    if style == "u":
+        return "\x1b[4;7m"
+    if style not in _STYLES:
+        return ""
+    ground, ink = _STYLES[style]
+    return f"\x1b[48;5;{ground};38;5;{ink}m"
+
+
+def legend(entries: Sequence[tuple[str, str]]) -> str:
+    """One painted line that says what the colours mean."""
+    return "  ".join("".join(paint([(f" {words} ", style)])) for style, words in entries)

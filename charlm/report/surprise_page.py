@@ -1,0 +1,127 @@
+"""The surprise map as data for a page's script, and the page of `charlm score --html`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.analysis.surprise import Expected, Surprise
+from charlm.report.page import render, shown_symbols
+from charlm.text.corpus import Corpus
+from charlm.text.splits import Spans
+from charlm.text.vocab import Vocab
+
+__all__ = ["MOST", "map_data", "score_page"]
+
+MOST = 200_000
+"""Symbols that a page shows at most, so that a browser opens it at once."""
+
+_IMPOSSIBLE, _UNKNOWN, _CONTEXT, _UNDEFINED = -1, -2, -3, -4  # as in surprise.js
+
+
+def map_data(
+    shown: Corpus,
+    spans: Spans,
+    vocab: Vocab,
+    surprises: Sequence[Surprise],
+    names: Sequence[str],
+    *,
+    expected: Expected | None = None,
+    most: int = MOST,
+) -> dict[str, Any]:
+    """What `surprise.js` draws: the text of the spans, its bits, and what was expected.
+
+    Args:
+        shown: the text in symbols that can be shown, at the positions of the model's own.
+        spans: what was read; their first characters are context.
+        vocab: of the first model, whose symbols `expected` speaks of.
+        surprises: of one or two models, a symbol each (not `whole_characters`).
+        names: of the models.
+        expected: of the first model, for the first targets.
+        most: symbols to show.
+    """
+    place_M = np.concatenate([np.arange(start, end) for start, end in spans.tolist()])[:most]
+    starts = np.cumsum(np.concatenate([[0], spans[:, 1] - spans[:, 0]]))[:-1]
+    symbols, table = _symbols(shown.vocab, vocab)
+    return {
+        "symbols": symbols,
+        "ids": table[shown.ids[place_M]].tolist(),
+        "breaks": starts[starts < len(place_M)].tolist(),
+        "models": list(names),
+        "bits": [_hundredths(surprise, place_M).tolist() for surprise in surprises],
+        "top": None if expected is None else _top(expected, surprises[0], place_M),
+    }
+
+
+def _symbols(shown: Vocab, model: Vocab) -> tuple[list[str], NDArray[np.int64]]:
+    """The model's symbols and after them those it lacks, and the table from the text's ids into these."""
+    symbols = shown_symbols(model.characters, model.byte_fallback)
+    numbers = {symbol: number for number, symbol in enumerate(symbols)}
+    wanted = shown_symbols(shown.characters, shown.byte_fallback)
+    if shown == model:
+        return symbols, np.arange(len(symbols))
+    table = [numbers.setdefault(symbol, len(numbers)) for symbol in wanted]
+    return list(numbers), np.array(table, dtype=np.int64)
+
+
+def _hundredths(surprise: Surprise, place_M: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Hundredths of bits of the symbols at these places, or the code that says why there are none."""
+    index_M, there_M = _find(surprise.position_N, place_M)
+    bits_M, undefined_M = surprise.bits_N[index_M], surprise.undefined_N[index_M]
+    finite_M = np.where(np.isfinite(bits_M), bits_M, 0)
+    found: NDArray[np.int64] = np.rint(100 * finite_M).astype(np.int64)
+    found[np.isinf(bits_M)] = _IMPOSSIBLE
+    found[undefined_M] = _UNDEFINED
+    found[np.isnan(bits_M)] = _UNKNOWN
+    found[~there_M] = _CONTEXT
+    return found
+
+
+def _find(position_N: NDArray[np.int64], place_M: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Where places stand among positions, and whether they do."""
+    index_M = np.minimum(np.searchsorted(position_N, place_M), len(position_N) - 1)
+    return index_M, position_N[index_M] == place_M
+
+
+def _top(expected: Expected, surprise: Surprise, place_M: NDArray[np.int64]) -> dict[str, Any]:
+    """The expected symbols as flat lists, probabilities in millionths, -1 where there are none."""
+    index_M, there_M = _find(surprise.position_N, place_M)
+    n = len(expected.ids_NK)
+    steps = int(np.searchsorted(np.maximum.accumulate(np.where(there_M, index_M, -1)), n))
+    index, there = index_M[:steps], there_M[:steps]
+    probability = expected.probability_NK[np.where(there, index, 0)].astype(np.float64)
+    parts = np.where(np.isnan(probability) | ~there[:, None], -1, np.rint(1e6 * np.nan_to_num(probability)))
+    ids = expected.ids_NK[np.where(there, index, 0)]
+    return {"steps": steps, "ids": ids.ravel().tolist(), "parts": parts.astype(np.int64).ravel().tolist()}
+
+
+def score_page(
+    data: dict[str, Any],
+    *,
+    title: str,
+    facts: Sequence[tuple[str, str]],
+    notes: Sequence[str],
+    tables: Sequence[dict[str, Any]],
+) -> str:
+    """The HTML of a surprise map.
+
+    Args:
+        data: from `map_data`.
+        title: of the page.
+        facts: names and values at its head.
+        notes: sentences below them.
+        tables: each with `heading`, `words`, `caption`, `columns` (heading, whether it is a number) and `rows`.
+    """
+    return render(
+        "score.html",
+        title=title,
+        data={"surprise": data},
+        scripts=("textmap.js", "surprise.js"),
+        facts=facts,
+        notes=notes,
+        models=data["models"],
+        tables=tables,
+    )
