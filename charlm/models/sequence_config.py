@@ -1,0 +1,114 @@
+"""The shape of a `SequenceModel`, checked when it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from charlm.errors import CheckpointError, OptionError
+from charlm.nn.cells import CELLS
+from charlm.nn.scale import Scale
+
+__all__ = ["SequenceConfig"]
+
+_SCALES = ("input_scale", "target_scale")
+_CHOICES = {
+    "cell": tuple(CELLS),
+    "mode": ("score", "distribution"),
+    "output": ("last", "every"),
+    "loss": ("cross-entropy", "squared"),
+}
+_LIMITS = {
+    "classes": (2, 1 << 20),
+    "layers": (1, 64),
+    "hidden": (1, 65_536),
+    "features": (0, 1 << 20),
+    "embedding": (0, 65_536),
+    "projection": (0, 65_536),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceConfig:
+    """The shape of a `SequenceModel`.
+
+    Args:
+        cell: `rnn`, `gru` or `lstm`.
+        mode: `score`, one number in 0..1, or `distribution`, a probability for each class.
+        classes: V, of a Distribution.
+        layers, hidden: recurrent layers, and units in each layer and direction.
+        bidirectional: whether a second cell a layer reads from the end.
+        dropout: between the layers and before the output, while training.
+        features: F, how many numbers a step has; 0 where the input is text.
+        embedding: width of the character embedding of text; 0 for one-hot.
+        output: `last` says one thing after the whole sequence, `every` one after each step.
+        loss: of a Score: `cross-entropy`, or `squared` error; a Distribution's follows from its targets.
+        bias: whether the cells have biases.
+        projection: width of an LSTM's projected output (`proj_size` of torch's); 0 for none.
+        batch_first: whether tensors go in and come out as [B, T, ...] instead of [T, B, ...]; states are not concerned.
+        frozen: whether the recurrent layers and the embedding keep their weights in training.
+        input_scale: how numbers of the input are scaled; None leaves them as they are.
+        target_scale: how targets of a Score are brought to 0..1 (min-max), to be undone in what is predicted.
+
+    >>> SequenceConfig(mode="distribution", classes=5).hidden
+    128
+    """
+
+    cell: str = "lstm"
+    mode: str = "score"
+    classes: int = 2
+    layers: int = 1
+    hidden: int = 128
+    bidirectional: bool = False
+    dropout: float = 0.0
+    features: int = 1
+    embedding: int = 0
+    output: str = "last"
+    loss: str = "cross-entropy"
+    bias: bool = True
+    projection: int = 0
+    batch_first: bool = False
+    frozen: bool = False
+    input_scale: Scale | None = None
+    target_scale: Scale | None = None
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise OptionError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(choices)}")
+        for name, (least, most) in _LIMITS.items():
+            if not least <= getattr(self, name) <= most:
+                raise OptionError(f"{name} is a number from {least} to {most:,}, not {getattr(self, name)}")
+        if not 0 <= self.dropout < 1:
+            raise OptionError(f"dropout is a probability from 0 to below 1, not {self.dropout}")
+        if self.features and self.embedding:
+            raise OptionError("an embedding is for text: leave it out where the input is numbers")
+        if self.input_scale is not None and len(self.input_scale.shift) != self.features:
+            raise OptionError(
+                f"the scale of the input is for {len(self.input_scale.shift)} features, the input has {self.features}"
+            )
+        scale = self.target_scale
+        if scale is not None and (self.mode != "score" or scale.kind != "min-max" or len(scale.shift) != 1):
+            raise OptionError("the targets of a Score alone can be scaled, by min-max of one number")
+
+    def to_json(self) -> dict[str, Any]:
+        """A value for `config.json`; `from_json` reads it back."""
+        scales = {name: None if (scale := getattr(self, name)) is None else scale.to_json() for name in _SCALES}
+        return {**asdict(self), **scales}
+
+    @classmethod
+    def from_json(cls, value: Any) -> SequenceConfig:
+        """Reads what `to_json` made; an unknown key or a value of another type is an error."""
+        kinds = {field.name: type(field.default) for field in fields(cls)}
+        if not isinstance(value, Mapping) or not set(value) <= set(kinds):
+            raise CheckpointError(f"a stored sequence model's shape has the keys {', '.join(kinds)} and no others")
+        found = dict(value)
+        for name, item in value.items():
+            if name in _SCALES:
+                found[name] = None if item is None else Scale.from_json(item)
+            elif type(item) is not kinds[name] and not (kinds[name] is float and type(item) is int):
+                raise CheckpointError(
+                    f"{name} in a stored sequence model's shape is {item!r}, not a {kinds[name].__name__}"
+                )
+        return cls(**found)
