@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,6 +63,7 @@ class _UnitType(click.ParamType[tuple[int, int, str]]):
     type=click.Choice(["test", "valid", "train", "all"]),
     help="Which part of the model's own text.  [default: test, else valid; all of a foreign text]",
 )
+@click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True)
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
 @seed_option
 @json_option
@@ -79,6 +78,7 @@ def inspect_command(
     length: int,
     shown: int | None,
     split_part: str | None,
+    color: str,
     device: str,
     seed: int,
     as_json: bool,
@@ -91,6 +91,8 @@ def inspect_command(
     and `h` the output.
     """
     from charlm.cli.models import held_out, open_model
+    from charlm.cli.painting import may_paint
+    from charlm.cli.units import as_values, show_tables, show_units
     from charlm.report.picture import check_picture
 
     if plot is not None:
@@ -104,15 +106,16 @@ def inspect_command(
     atlas, findings = _look(network, held, place_T, visible, layer, seed)
     symbols, characters = _text(held, list(texts), checkpoint, place_T[-visible:])
     if as_json:
-        echo_json(_json(checkpoint, held, atlas, findings, chosen, visible, start))
-    elif chosen:
-        _show_units(atlas, chosen, characters)
-    else:
-        _show_tables(checkpoint, held, atlas, findings)
+        echo_json(as_values(checkpoint, held, atlas, findings, chosen, visible, start))
+    elif chosen and html is None:
+        show_units(atlas, chosen, characters, coloured=may_paint(color))
+    elif html is None:
+        show_tables(checkpoint, held, atlas, findings)
     if plot is not None:
         note(f"picture in {_draw(plot, atlas, findings, chosen, characters, checkpoint.name)}")
     if html is not None:
-        note(f"page in {_page(html, atlas, findings, chosen, symbols, checkpoint, held)}")
+        path = _page(html, atlas, findings, chosen, symbols, checkpoint, held)
+        click.echo(path, err=as_json)
 
 
 def _network(checkpoint: Checkpoint, layer: int | None) -> CharRNN:
@@ -194,98 +197,6 @@ def _text(
             ids[place] = numbers.setdefault(unknown[place], len(numbers))
         symbols = list(numbers)
     return (symbols, ids.tolist()), characters
-
-
-def _show_tables(checkpoint: Checkpoint, held: HeldOut, atlas: Atlas, findings: Sequence[Finding]) -> None:
-    click.echo(f"{checkpoint.name} reads {len(atlas.ids):,} characters, the {held.part} part of {held.corpus.title}:")
-    click.echo(f"{'unit':>10}  {'area':>5}  {'control':>7}  follows")
-    for finding in findings:
-        if finding.found:
-            word = "" if finding.rises else " (falls)"
-            click.echo(f"{finding.unit!s:>10}  {finding.area:5.3f}  {finding.control:7.3f}  {finding.follows}{word}")
-    lost = sorted({finding.follows for finding in findings} - {f.follows for f in findings if f.found})
-    if lost:
-        note(f"no unit beats the control in following: {', '.join(lost)}")
-    if not findings:
-        note("there is too little in this text to search for: read more of it (--length), or another one")
-    if atlas.gates:
-        click.echo(f"\n{'layer':>5}  gate  below 0.1  above 0.9   most in one unit")
-    for item in atlas.gates:
-        click.echo(
-            f"{item.layer:>5}  {item.gate:<4}  {item.left_H.mean():8.1%}  {item.right_H.mean():9.1%}   "
-            f"{item.left_H.max():.1%} and {item.right_H.max():.1%}"
-        )
-
-
-_PAINT = {-3: (166, 231), -2: (215, 16), -1: (223, 16), 1: (153, 16), 2: (75, 16), 3: (25, 231)}
-"""Background and ink for strongly negative to strongly positive, of a terminal's 256 colours."""
-
-
-def _show_units(atlas: Atlas, chosen: Sequence[Unit], characters: list[str]) -> None:
-    rows = [atlas.values_UT[atlas.row(unit), -len(characters) :].astype(float) for unit in chosen]
-    if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
-        first = len(atlas.ids) - len(characters)
-        click.echo("\t".join(["position", "character", *map(str, chosen)]))
-        for place, values in enumerate(zip(*rows, strict=True)):
-            shown = (repr(characters[place]), *(f"{value:.4f}" for value in values))
-            click.echo("\t".join([str(first + place), *shown]))
-        return
-    for unit, row in zip(chosen, rows, strict=True):
-        click.echo(f"unit {unit}: from {row.min():.3f} (orange) to {row.max():.3f} (blue)")
-        click.echo("".join(_painted(characters, row)))
-
-
-def _painted(characters: list[str], values: Any) -> list[str]:
-    """Each character on its colour; what would steer the terminal is shown as a sign."""
-    from charlm.report.page import visible
-
-    largest = max(float(abs(values).max()), 1e-9)
-    painted = []
-    for character, value in zip(characters, values.tolist(), strict=True):
-        level = min(3, int(abs(value) / largest * 4)) * (1 if value > 0 else -1)
-        background, ink = _PAINT.get(level, (None, None))
-        drawn = character if character == "\n" else visible(character)
-        painted.append(drawn if background is None or character == "\n" else click.style(drawn, ink, background))
-    return painted
-
-
-def _json(
-    checkpoint: Checkpoint,
-    held: HeldOut,
-    atlas: Atlas,
-    findings: Sequence[Finding],
-    chosen: Sequence[Unit],
-    visible: int,
-    start: int,
-) -> dict[str, Any]:
-    return {
-        "model": checkpoint.name,
-        **held.to_json(),
-        "start": start,
-        "length": len(atlas.ids),
-        "units": [
-            {
-                "unit": str(finding.unit),
-                "property": finding.follows,
-                "area": finding.area,
-                "control": finding.control,
-                "found": finding.found,
-                "rises": finding.rises,
-                "searched_area": finding.searched,
-            }
-            for finding in findings
-        ],
-        "gates": [
-            {
-                "layer": item.layer,
-                "gate": item.gate,
-                "below_0.1": item.left_H.tolist(),
-                "above_0.9": item.right_H.tolist(),
-            }
-            for item in atlas.gates
-        ],
-        "values": {str(unit): atlas.values_UT[atlas.row(unit), -visible:].tolist() for unit in chosen},
-    }
 
 
 def _draw(
