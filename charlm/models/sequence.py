@@ -139,8 +139,9 @@ class SequenceModel(nn.Module):
 
         Arguments as of `forward`, but always [T, B, ...].
         """
-        x = self._extended(self._scaled(x, lengths), steps)
+        x = self._extended(self._scaled(x), steps)
         lengths = _checked(lengths, x)
+        x = x if lengths is None else _cleared(x, lengths)
         table = None if self.embedding is None else self.embedding.weight
         fixed = self.config.frozen and not x.requires_grad
         with torch.no_grad() if fixed else contextlib.nullcontext():
@@ -150,8 +151,8 @@ class SequenceModel(nn.Module):
             y_TBD = torch.cat([after[f"h{top}{suffix}"] for suffix in self.stack.directions], -1)
         return dropout(y_TBD, self.config.dropout, self.training, generator), after
 
-    def _scaled(self, x: Tensor, lengths: Tensor | None) -> Tensor:
-        """The input as the layers want it: ids as they are, numbers scaled, [T, B, F], zeros behind each end."""
+    def _scaled(self, x: Tensor) -> Tensor:
+        """The input as the layers want it: ids as they are, numbers scaled, [T, B, F]."""
         if self.vocab is not None:
             if x.is_floating_point() or x.dim() != 2:
                 raise OptionError(f"text goes in as whole ids of two axes, not as {x.dtype} {list(x.shape)}")
@@ -163,11 +164,7 @@ class SequenceModel(nn.Module):
             )
         if self.config.input_scale is not None:
             x = self.config.input_scale.apply(x if x.is_floating_point() else x.double())
-        x = x.to(self.head.linear.weight)
-        if lengths is None or len(x) == 1:
-            return x
-        behind_TB = torch.arange(len(x), device=x.device).unsqueeze(-1) >= lengths.to(x.device)
-        return x.masked_fill(behind_TB.unsqueeze(-1), 0)
+        return x.to(self.head.linear.weight)
 
     def _extended(self, x: Tensor, steps: int | None) -> Tensor:
         """One step of input followed by nothing."""
@@ -223,8 +220,7 @@ class SequenceModel(nn.Module):
         if self.config.output == "last":
             return y, after
         if lengths is not None:
-            behind_TB = torch.arange(len(y), device=y.device).unsqueeze(-1) >= lengths.to(y.device)
-            y = y.masked_fill(behind_TB.view(*behind_TB.shape, *[1] * (y.dim() - 2)), 0)
+            y = _cleared(y, lengths.to(y.device))
         return y.transpose(0, 1) if turned else y, after
 
     def losses(self, raw: Tensor, targets: Tensor) -> Tensor:
@@ -276,6 +272,14 @@ class SequenceModel(nn.Module):
             return raw.exp()
         scores = torch.sigmoid(raw).unsqueeze(-1)
         return scores if self.config.target_scale is None else self.config.target_scale.undo(scores)
+
+
+def _cleared(x: Tensor, lengths: Tensor) -> Tensor:
+    """Zeros behind each end, whatever stood there; ids are left alone."""
+    if not x.is_floating_point():
+        return x
+    behind_TB = torch.arange(len(x), device=x.device).unsqueeze(-1) >= lengths
+    return x.masked_fill(behind_TB.view(*behind_TB.shape, *[1] * (x.dim() - 2)), 0)
 
 
 def _stepwise(y_TBx: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,72 @@
+"""Heads and losses against arithmetic by hand and finite differences."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from charlm.nn.heads import DistributionHead, ScoreHead, distribution_losses, score_losses
+
+
+def test_a_score_is_the_sigmoid_of_a_weighted_sum() -> None:
+    head = ScoreHead(3).double()
+    head.linear.weight.data = torch.tensor([[0.5, -1.0, 2.0]]).double()
+    head.linear.bias.data = torch.tensor([0.25]).double()
+    x = torch.tensor([[1.0, 2.0, 0.5], [0.0, 0.0, 0.0]]).double()
+    expected = [1 / (1 + math.exp(-(0.5 - 2 + 1 + 0.25))), 1 / (1 + math.exp(-0.25))]
+    assert head(x).tolist() == pytest.approx(expected, abs=1e-15)
+    assert head(x.view(2, 1, 3)).shape == (2, 1)
+
+
+@pytest.mark.parametrize("target", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("logit", [-3.0, 0.0, 1.5])
+def test_losses_of_scores_by_hand(logit: float, target: float) -> None:
+    s = 1 / (1 + math.exp(-logit))
+    z, t = torch.tensor([logit], dtype=torch.float64), torch.tensor([target], dtype=torch.float64)
+    entropy = -target * math.log(s) - (1 - target) * math.log(1 - s)
+    assert score_losses(z, t).item() == pytest.approx(entropy, abs=1e-14)
+    assert score_losses(z, t, "squared").item() == pytest.approx((s - target) ** 2, abs=1e-14)
+
+
+def test_losses_of_extreme_logits_are_finite_and_so_are_their_gradients() -> None:
+    z = torch.tensor([-1000.0, 1000.0, -1000.0, 1000.0], requires_grad=True)
+    losses = score_losses(z, torch.tensor([0.0, 1.0, 1.0, 0.0]))
+    assert losses.tolist() == [0.0, 0.0, 1000.0, 1000.0]
+    (gradient,) = torch.autograd.grad(losses.sum(), z)
+    assert gradient.tolist() == [0.0, 0.0, -1.0, 1.0]  # s - t
+
+
+def test_losses_of_distributions_by_hand() -> None:
+    p = torch.tensor([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]], dtype=torch.float64)
+    assert distribution_losses(p.log(), torch.tensor([2, 0])).tolist() == pytest.approx(
+        [-math.log(0.5), -math.log(0.6)]
+    )
+    soft = torch.tensor([[0.5, 0.5, 0.0], [0.6, 0.3, 0.1]], dtype=torch.float64)
+    divergence = 0.5 * math.log(0.5 / 0.2) + 0.5 * math.log(0.5 / 0.3)
+    assert distribution_losses(p.log(), soft).tolist() == pytest.approx([divergence, 0.0], abs=1e-15)
+    one_hot = torch.eye(3).double()[torch.tensor([2, 0])]  # then both losses are one
+    assert torch.allclose(distribution_losses(p.log(), one_hot), distribution_losses(p.log(), torch.tensor([2, 0])))
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "squared", "labels", "soft"])
+def test_gradients_by_finite_differences(loss: str) -> None:
+    torch.manual_seed(3)
+    head: nn.Module = ScoreHead(4).double() if loss in ("cross-entropy", "squared") else DistributionHead(4, 3).double()
+    targets = {"labels": torch.tensor([2, 0]), "soft": torch.tensor([[0.2, 0.8, 0.0], [0.1, 0.3, 0.6]]).double()}
+
+    def total(x: Tensor) -> Tensor:
+        if isinstance(head, ScoreHead):
+            return score_losses(head.logits(x), torch.tensor([0.3, 1.0]).double(), loss).sum()
+        return distribution_losses(head(x), targets[loss]).sum()
+
+    assert torch.autograd.gradcheck(total, (torch.randn(2, 4).double().requires_grad_(),))
+
+
+def test_fresh_heads_begin_undecided_and_come_from_their_generator() -> None:
+    one, two = ScoreHead(400), ScoreHead(400)
+    for head in (one, two):
+        head.reset_parameters(torch.Generator().manual_seed(9))
+    assert torch.equal(one.linear.weight, two.linear.weight)
+    assert one.linear.weight.abs().max() <= 1 / 20
+    assert one(torch.zeros(1, 400)).item() == 0.5
