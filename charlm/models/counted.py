@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import OptionError
-from charlm.text.index import MAX_ORDER, SuffixIndex
-from charlm.text.levels import Level, Nodes, pick, slices
+from charlm.text.index import MAX_ORDER
+from charlm.text.levels import Counts, Level, Nodes, pick, slices
 
 __all__ = [
     "AddK",
@@ -75,7 +75,7 @@ class Estimator(abc.ABC):
     title: ClassVar[str]
     """What a table calls it."""
 
-    def __init__(self, index: SuffixIndex, order: int) -> None:
+    def __init__(self, index: Counts, order: int) -> None:
         self.index, self.order = index, check_order(order)
         self.levels = index.levels
         self.symbols = index.symbols
@@ -118,7 +118,7 @@ class Counted(Estimator):
             `order` symbols; with order 32 this is a model of unbounded order.
     """
 
-    def __init__(self, index: SuffixIndex, order: int, *, longest: bool = False) -> None:
+    def __init__(self, index: Counts, order: int, *, longest: bool = False) -> None:
         super().__init__(index, order)
         self.longest = bool(longest)
 
@@ -181,6 +181,7 @@ class MaximumLikelihood(Counted):
     The relative frequency, as in Shannon (1948) and in Goldberg's "unreasonable effectiveness of
     character-level language models" (2015).
 
+    >>> from charlm.text.index import SuffixIndex
     >>> index = SuffixIndex.build(np.array([0, 1, 0, 2, 0, 1]), np.array([[0, 6]]), symbols=3)  # abacab
     >>> estimator = MaximumLikelihood(index, 1)
     >>> after_a = Contexts(nodes=index.levels.nodes(np.array([0]), np.array([1]), 1), read_N=np.array([1]))
@@ -210,7 +211,7 @@ class AddK(Counted):
     name = "add-k"
     title = "add-k"
 
-    def __init__(self, index: SuffixIndex, order: int, *, k: float = 1.0, longest: bool = False) -> None:
+    def __init__(self, index: Counts, order: int, *, k: float = 1.0, longest: bool = False) -> None:
         super().__init__(index, order, longest=longest)
         if not 0 < k < math.inf:
             raise OptionError(f"add-k adds a number above 0, not {k}")
@@ -240,7 +241,7 @@ class UniformMix(Counted):
     name = "uniform-mix"
     title = "maximum likelihood mixed with uniform"
 
-    def __init__(self, index: SuffixIndex, order: int, *, weight: float = 0.1, longest: bool = False) -> None:
+    def __init__(self, index: Counts, order: int, *, weight: float = 0.1, longest: bool = False) -> None:
         super().__init__(index, order, longest=longest)
         if not 0 < weight < 1:
             raise OptionError(f"the weight of the uniform distribution is between 0 and 1, not {weight}")

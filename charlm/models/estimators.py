@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from charlm.errors import OptionError
 from charlm.models.counted import AddK, Contexts, Counted, Estimator, MaximumLikelihood, UniformMix, total_of
 from charlm.models.kneser_ney import KneserNey, WittenBell
-from charlm.text.index import SuffixIndex
-from charlm.text.levels import pick
+from charlm.text.levels import Counts, pick
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids
 
@@ -27,7 +26,7 @@ ESTIMATORS = tuple(cls.name for cls in _CLASSES)
 _PARAMETERS = {"none": ("longest",), "add-k": ("k", "longest"), "uniform-mix": ("weight", "longest")}
 
 
-def make_estimator(name: str, index: SuffixIndex, order: int, **parameters: Any) -> Estimator:
+def make_estimator(name: str, index: Counts, order: int, **parameters: Any) -> Estimator:
     """The estimator of a name.
 
     Args:
@@ -40,6 +39,7 @@ def make_estimator(name: str, index: SuffixIndex, order: int, **parameters: Any)
     Raises:
         OptionError: an unknown name, a parameter that the estimator does not take, or a value it refuses.
 
+    >>> from charlm.text.index import SuffixIndex
     >>> index = SuffixIndex.build(np.array([0, 1, 0]), np.array([[0, 3]]), symbols=2)
     >>> make_estimator("add-k", index, 2, k=0.5).parameters()
     {'k': 0.5, 'longest': False}
@@ -70,7 +70,7 @@ def read_spans(ids: Ids, spans: Spans) -> tuple[NDArray[np.int64], NDArray[np.in
     return ids[np.repeat(spans[:, 0], lengths) + within].astype(np.int64), within + 1
 
 
-def tune(name: str, index: SuffixIndex, order: int, ids: Ids, spans: Spans) -> dict[str, Any]:
+def tune(name: str, index: Counts, order: int, ids: Ids, spans: Spans) -> dict[str, Any]:
     """The parameters with the lowest nats on the spans of a validation part; empty for estimators without
     any.
 
@@ -82,6 +82,7 @@ def tune(name: str, index: SuffixIndex, order: int, ids: Ids, spans: Spans) -> d
         ids: of the text.
         spans: of the validation part, never of the part that is reported.
 
+    >>> from charlm.text.index import SuffixIndex
     >>> index = SuffixIndex.build(np.array([0, 1] * 8), np.array([[0, 16]]), symbols=2)
     >>> ids, spans = np.array([0, 1, 0, 1, 1]), np.array([[0, 5]])
     >>> round(tune("uniform-mix", index, 1, ids, spans)["weight"], 4)  # 1 of 4 surprises

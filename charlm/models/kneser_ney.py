@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.models.counted import Contexts, Estimator, Floats, children
-from charlm.text.index import SuffixIndex
-from charlm.text.levels import Level
+from charlm.text.levels import Counts, Level
 
 __all__ = ["FALLBACK", "Interpolated", "KneserNey", "Weights", "WittenBell", "discounts"]
 
@@ -59,7 +58,7 @@ class Interpolated(Estimator):
         order: characters of history.
     """
 
-    def __init__(self, index: SuffixIndex, order: int) -> None:
+    def __init__(self, index: Counts, order: int) -> None:
         super().__init__(index, order)
         self._weights: dict[tuple[int, bool], Weights] = {}
         self._shorter: list[Floats] = []

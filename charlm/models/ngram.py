@@ -15,18 +15,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from charlm.errors import CheckpointError, OptionError
+from charlm.models.counted import check_order
 from charlm.models.estimators import Contexts, Estimator, make_estimator
 from charlm.models.lm import LanguageModel, State, pick_targets
 from charlm.models.ngram_rows import ngram_rows
 from charlm.models.occurrences import can_draw, draw_occurrences
 from charlm.models.rows import Row
 from charlm.models.rule import SamplingRule
+from charlm.text.count_tables import CountTables
 from charlm.text.index import SuffixIndex
-from charlm.text.levels import UNSEEN
+from charlm.text.levels import UNSEEN, Counts
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids, Vocab
 
-__all__ = ["NOTHING", "NGramLM"]
+__all__ = ["NOTHING", "NGramLM", "describe_ngram"]
 
 NOTHING = -2
 """In a state's history: no character has been read there yet."""
@@ -53,7 +55,7 @@ class NGramLM(LanguageModel):
     [[[0.0, 0.5, 0.25, 0.25, 0.0]]]
     """
 
-    def __init__(self, *, vocab: Vocab, index: SuffixIndex, order: int, estimator: Estimator | str = "none") -> None:
+    def __init__(self, *, vocab: Vocab, index: Counts, order: int, estimator: Estimator | str = "none") -> None:
         if isinstance(estimator, str):
             estimator = make_estimator(estimator, index, order)
         if index.symbols != len(vocab):
@@ -194,12 +196,7 @@ class NGramLM(LanguageModel):
 
     def config(self) -> dict[str, Any]:
         """A JSON value that, with the index's files, makes the model again."""
-        return {
-            "order": self.order,
-            "smoothing": self.estimator.name,
-            "parameters": self.estimator.parameters(),
-            "characters": len(self.index),
-        }
+        return describe_ngram(self.estimator)
 
     def write(self, directory: Path) -> None:
         """Writes the index; `config` and the vocabulary are the caller's to keep."""
@@ -217,17 +214,17 @@ class NGramLM(LanguageModel):
         Raises:
             CheckpointError: a file that is missing or broken, or a configuration that does not fit it.
         """
-        if not isinstance(config, Mapping) or set(config) != {
-            "order",
-            "smoothing",
-            "parameters",
-            "characters",
-        }:
+        keys = {"order", "smoothing", "parameters", "characters"}
+        if not isinstance(config, Mapping) or set(config) - {"tables"} != keys:
             raise CheckpointError("a stored n-gram model has the keys order, smoothing, parameters and characters")
         order, name, parameters = config["order"], config["smoothing"], config["parameters"]
         if not isinstance(name, str) or not isinstance(parameters, Mapping):
             raise CheckpointError("a stored n-gram model names its smoothing and has its parameters by name")
-        index = SuffixIndex.load(directory, symbols=len(vocab))
+        index: Counts
+        if config.get("tables"):
+            index = CountTables.load(directory, symbols=len(vocab), order=check_order(order))
+        else:
+            index = SuffixIndex.load(directory, symbols=len(vocab))
         if len(index) != config["characters"]:
             raise CheckpointError(
                 f"the index in {directory} has {len(index):,} characters, not {config['characters']!r}"
@@ -237,6 +234,18 @@ class NGramLM(LanguageModel):
         except OptionError as error:
             raise CheckpointError(f"the n-gram model in {directory} cannot be made: {error}") from None
         return cls(vocab=vocab, index=index, order=order, estimator=estimator)
+
+
+def describe_ngram(estimator: Estimator) -> dict[str, Any]:
+    """What `NGramLM.config` says of a model with this estimator; `tables` where it was counted past memory."""
+    index = estimator.index
+    return {
+        "order": estimator.order,
+        "smoothing": estimator.name,
+        "parameters": estimator.parameters(),
+        "characters": len(index),
+        **({"tables": True} if isinstance(index, CountTables) else {}),
+    }
 
 
 def _log(p: NDArray[np.float64]) -> NDArray[np.float64]:

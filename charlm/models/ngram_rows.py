@@ -18,8 +18,7 @@ from charlm.models.counted import Counted, Estimator, Floats, check_order, total
 from charlm.models.estimators import make_estimator, read_spans
 from charlm.models.kneser_ney import Interpolated, Weights
 from charlm.models.rows import Row
-from charlm.text.index import SuffixIndex
-from charlm.text.levels import UNSEEN, Levels, Nodes, pick
+from charlm.text.levels import UNSEEN, Counts, Levels, Nodes, pick
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids, Vocab
 
@@ -30,7 +29,7 @@ _Step = tuple[int, Estimator, Floats, NDArray[np.bool_]]
 
 
 def ngram_rows(
-    index: SuffixIndex,
+    index: Counts,
     vocab: Vocab,
     estimator_name: str,
     orders: Sequence[int],
@@ -79,7 +78,7 @@ def ngram_rows(
         since = time.perf_counter()
 
 
-def _row(step: _Step, index: SuffixIndex, *, training: bool) -> Row:
+def _row(step: _Step, index: Counts, *, training: bool) -> Row:
     order, estimator, logp_T, hit_T = step
     return Row(
         name=f"{estimator.title}, order {order}",
@@ -115,7 +114,7 @@ def _log(p_T: Floats, target_T: NDArray[np.int64]) -> Floats:
 
 
 def _counted_steps(
-    name: str, index: SuffixIndex, chosen: Mapping[int, Mapping[str, Any]], ids: Ids, spans: Spans
+    name: str, index: Counts, chosen: Mapping[int, Mapping[str, Any]], ids: Ids, spans: Spans
 ) -> Iterator[_Step]:
     """Orders that look at one level each; a target with less history keeps what its shorter history gave."""
     ids_N, age_N = read_spans(ids, spans)
@@ -142,7 +141,7 @@ def _counted_steps(
             )
 
 
-def _family(name: str, index: SuffixIndex, chosen: Mapping[int, Mapping[str, Any]]) -> Interpolated:
+def _family(name: str, index: Counts, chosen: Mapping[int, Mapping[str, Any]]) -> Interpolated:
     """One interpolated estimator of the highest order, which has the weights of all."""
     made = [make_estimator(name, index, order, **parameters) for order, parameters in chosen.items()]
     assert isinstance(made[-1], Interpolated)

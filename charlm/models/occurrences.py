@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.models.counted import Contexts, Estimator, total_of
+from charlm.text.count_tables import CountTables
 from charlm.text.levels import slices
 
 __all__ = ["can_draw", "draw_occurrences"]
@@ -23,6 +24,8 @@ _FEW = 16  # lanes followed one by one
 def can_draw(estimator: Estimator, contexts: Contexts) -> bool:
     """Whether every lane has read a full history, and one that was followed by something."""
     order = estimator.order
+    if isinstance(estimator.index, CountTables):
+        return False  # tables know of no places
     full = bool((contexts.read_N >= order).all())
     return full and bool((total_of(estimator.levels[order], contexts.nodes[order]) > 0).all())
 

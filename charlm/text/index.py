@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from charlm.errors import OptionError, TextError
 from charlm.text.index_files import ARRAYS, load_arrays, save_arrays
-from charlm.text.levels import Levels
+from charlm.text.levels import IndexLevels, Levels
 from charlm.text.sorting import DEPTH, fast_available, lcp_array, sort_fast, sort_numpy
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids, smallest_dtype
@@ -92,7 +92,7 @@ class SuffixIndex:
     @cached_property
     def levels(self) -> Levels:
         """The tables of counts by order, made when asked for."""
-        return Levels(self)
+        return IndexLevels(self)
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ from charlm.files import write_with
 from charlm.text.sorting import DEPTH
 from charlm.text.vocab import smallest_dtype
 
-__all__ = ["ARRAYS", "load_arrays", "save_arrays"]
+__all__ = ["ARRAYS", "load_arrays", "open_array", "pieces", "save_arrays"]
 
 ARRAYS = ("codes", "suffixes", "lcp", "alphabet")
 """The arrays of an index; each is a file `index-NAME.npy`."""
@@ -34,7 +34,7 @@ def save_arrays(directory: Path, arrays: dict[str, NDArray[Any]]) -> None:
 
 def load_arrays(directory: Path, symbols: int) -> dict[str, NDArray[Any]]:
     """Opens the arrays as memory maps and looks at them; see `SuffixIndex.load`."""
-    arrays = {name: _open(_path(directory, name)) for name in ARRAYS}
+    arrays = {name: _filled(_path(directory, name)) for name in ARRAYS}
     _check(arrays, directory, symbols)
     return arrays
 
@@ -43,18 +43,40 @@ def _path(directory: Path, name: str) -> Path:
     return directory / f"index-{name}.npy"
 
 
-def _open(path: Path) -> NDArray[Any]:
+def _filled(path: Path) -> NDArray[Any]:
+    array = open_array(path)
+    if not len(array):
+        raise CheckpointError(f"{path} does not hold a list of numbers")
+    return array
+
+
+def open_array(path: Path, axes: int = 1) -> NDArray[Any]:
+    """A file that numpy saved, as a memory map.
+
+    Raises:
+        CheckpointError: missing, broken, or not an array of so many axes.
+    """
     if path.exists() and not path.is_file():
         raise CheckpointError(f"{path} is not a file")
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = _mapped(path)
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing: the directory is not a whole model") from None
     except _BROKEN as error:
         raise CheckpointError(f"{path} is not a whole index file ({error})") from None
-    if not isinstance(array, np.ndarray) or array.ndim != 1 or not len(array):
+    if not isinstance(array, np.ndarray) or array.ndim != axes:
         raise CheckpointError(f"{path} does not hold a list of numbers")
     return np.asarray(array)
+
+
+def _mapped(path: Path) -> Any:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError:
+        array = np.load(path, allow_pickle=False)  # an array of nothing cannot be mapped
+        if array.size:
+            raise
+        return array
 
 
 def _check(arrays: dict[str, NDArray[Any]], directory: Path, symbols: int) -> None:
@@ -68,7 +90,7 @@ def _check(arrays: dict[str, NDArray[Any]], directory: Path, symbols: int) -> No
         and int(alphabet[0]) >= 0
         and int(alphabet[-1]) < symbols
         and bool((np.diff(alphabet) > 0).all())
-        and all(_sorted(codes, suffixes, lcp, len(alphabet), part) for part in _parts(len(suffixes)))
+        and all(_sorted(codes, suffixes, lcp, len(alphabet), part) for part in pieces(len(suffixes)))
     )
     if not sound:
         raise CheckpointError(
@@ -76,8 +98,9 @@ def _check(arrays: dict[str, NDArray[Any]], directory: Path, symbols: int) -> No
         )
 
 
-def _parts(size: int) -> list[slice]:
-    """The whole of a common text; of a big one, 64 pieces, so that opening it does not read it."""
+def pieces(size: int) -> list[slice]:
+    """What is looked at of an array of this size: the whole, or of a big one 64 pieces, so that opening it does
+    not read it."""
     if size <= _CHECKED:
         return [slice(0, size)]
     edges = np.linspace(0, size - _CHECKED // 64, 64).astype(np.int64)

@@ -9,9 +9,11 @@ Axes: H histories, E events, N places of a text.
 
 from __future__ import annotations
 
+import abc
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from charlm.text.index import SuffixIndex
 
-__all__ = ["UNSEEN", "Level", "Levels", "Nodes", "pick", "slices"]
+__all__ = ["UNSEEN", "Counts", "IndexLevels", "Level", "Levels", "Nodes", "pick", "slices"]
 
 UNSEEN = -1
 """In place of a node: the string never occurs, or is longer than what has been read."""
@@ -38,14 +40,15 @@ class Level:
         first_H: int32 [H + 1]; the events of history h are numbers first[h] to first[h + 1] (excluded), by
             id.
         id_E: the id that each event adds to its history.
-        count_E: int32, how often it does.
-        place_E: int32, the first sorted suffix that begins with history and id.
+        count_E: int32, how often it does; int64 where a text is too long for that.
+        place_E: int32, the first sorted suffix that begins with history and id; empty where the level comes
+            from tables, which know of no suffixes.
     """
 
     order: int
     first_H: NDArray[np.int32]
     id_E: NDArray[Any]
-    count_E: NDArray[np.int32]
+    count_E: NDArray[Any]
     place_E: NDArray[np.int32]
 
     @property
@@ -116,7 +119,75 @@ class Level:
         return found if found < high and self.id_E[found] == id else UNSEEN
 
 
-class Levels:
+class Levels(abc.ABC):
+    """The levels of a text, by order."""
+
+    @abc.abstractmethod
+    def __getitem__(self, order: int) -> Level:
+        """The level of an order."""
+
+    @abc.abstractmethod
+    def suffix(self, order: int) -> Nodes:
+        """For each event of a level of order 1 or more, the event one level down without the first symbol."""
+
+    @abc.abstractmethod
+    def openings(self, order: int) -> list[Nodes]:
+        """The strings that begin spans: item d, 0..order + 1, has a node for every span long enough."""
+
+    def nodes(self, ids_N: NDArray[Any], age_N: NDArray[np.int64], depth: int) -> list[Nodes]:
+        """Follows a text: item n is the node of the n symbols that end at each place (itself included), n =
+        0..depth.
+
+        Args:
+            ids_N: ids of one or more stretches of text, one after the other.
+            age_N: how many symbols of its stretch have been read at each place, itself included; 1 at a
+                beginning.
+            depth: the longest strings wanted.
+        """
+        node = np.zeros(len(ids_N), dtype=np.int32)
+        found = [node]
+        for n in range(depth):
+            before = np.zeros_like(node)
+            if n:
+                before[1:] = node[:-1]
+                before[age_N <= n] = UNSEEN
+            node = self[n].child(before, ids_N)
+            found.append(node)
+        return found
+
+
+class Counts(Protocol):
+    """What estimators and models read: a `SuffixIndex`, or the tables of one model's orders."""
+
+    def __len__(self) -> int:
+        """How many characters were counted."""
+        ...
+
+    @property
+    def symbols(self) -> int:
+        """Size of the vocabulary, V."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is stored."""
+        ...
+
+    @property
+    def levels(self) -> Levels:
+        """The counts by order."""
+        ...
+
+    def followers(self, history: Any) -> list[tuple[int, int]]:
+        """What followed a history, as (id, count) by id; empty where nothing ever did."""
+        ...
+
+    def save(self, directory: Path) -> None:
+        """Writes what is stored, each file whole or not at all."""
+        ...
+
+
+class IndexLevels(Levels):
     """The levels of an index, made one after the other as they are asked for, and kept."""
 
     def __init__(self, index: SuffixIndex) -> None:
@@ -170,27 +241,6 @@ class Levels:
             codes = index.codes[at + depth]
             at, node, codes = at[codes > 0], node[codes > 0], codes[codes > 0]
             node = self[depth].child(node, index.ids_of(codes))
-            found.append(node)
-        return found
-
-    def nodes(self, ids_N: NDArray[Any], age_N: NDArray[np.int64], depth: int) -> list[Nodes]:
-        """Follows a text: item n is the node of the n symbols that end at each place (itself included), n =
-        0..depth.
-
-        Args:
-            ids_N: ids of one or more stretches of text, one after the other.
-            age_N: how many symbols of its stretch have been read at each place, itself included; 1 at a
-                beginning.
-            depth: the longest strings wanted.
-        """
-        node = np.zeros(len(ids_N), dtype=np.int32)
-        found = [node]
-        for n in range(depth):
-            before = np.zeros_like(node)
-            if n:
-                before[1:] = node[:-1]
-                before[age_N <= n] = UNSEEN
-            node = self[n].child(before, ids_N)
             found.append(node)
         return found
 
