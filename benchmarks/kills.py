@@ -34,9 +34,10 @@ class Survived:
 
 
 def options_of(cell: str, steps: int, backend: str = "fused") -> tuple[object, ...]:
-    """A small run with dropout whose every choice is made by hand."""
+    """A small run with every kind of dropout and averaged weights, whose every choice is made by hand."""
     return (
-        "--model", cell, "--layers", 2, "--hidden", 24, "--dropout", 0.4, "--batch-size", 5, "--seq-length", 20,
+        "--model", cell, "--layers", 2, "--hidden", 24, "--dropout", 0.4, "--weight-dropout", 0.2,
+        "--input-dropout", 0.1, "--average", 0.1, "--batch-size", 5, "--seq-length", 20,
         "--max-steps", steps, "--seed", 7, "--device", "cpu", "--backend", backend,
     )  # fmt: skip
 
