@@ -25,6 +25,8 @@ _COMMANDS = {
     "score": "Show how surprising each character, line or document of a text is.",
     "inspect": "Show what the hidden units of a network follow in a text.",
     "compare": "Put n-grams and networks in one table on one held-out text.",
+    "fit": "Fit a Score or a Distribution to a table of sequences.",
+    "predict": "Add what a fitted model says to a table.",
     "corpus": "Known corpora, downloads, and what is in a text.",
     "info": "Show what a model is and what it was made from.",
     "selfcheck": "Check that this installation computes what it should.",
@@ -36,6 +38,8 @@ _SMALLER = {
     "ngram": "a smaller --order, or a part of the text",
     "sample": "fewer --streams, or a smaller --length",
     "compare": "smaller --orders, or a part of the text",
+    "fit": "a smaller --hidden or --batch-size, or shorter sequences",
+    "predict": "a part of the table",
 }
 """What to take less of where a command runs out of memory."""
 

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import math
-import signal
-import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from charlm.cli.common import note, progress, reading_of, reading_options, split_option
+from charlm.cli.common import note, reading_of, reading_options, split_option
 from charlm.errors import OptionError
-from charlm.files import free_name, lock
+from charlm.files import lock
 
 if TYPE_CHECKING:
     import torch
 
+    from charlm.cli.watching import Watch
     from charlm.text.corpus import Corpus
     from charlm.text.reading import Reading
     from charlm.text.splits import Split
     from charlm.training.run import Run
+    from charlm.training.watching import StepReport
 
 _BUDGET = ("epochs", "max_steps", "minutes")
 _NETWORK = ("model", "layers", "hidden", "embedding", "dropout", "variational", "weight_dropout", "input_dropout")
@@ -80,6 +78,7 @@ def train_command(texts: tuple[str, ...], resume: str | None, out: str | None, *
 
     What is not given is chosen from the text's size, the device and the time, and printed.
     """
+    from charlm.cli.watching import run_directory
     from charlm.training.recipe import pick_device
 
     if resume is not None:
@@ -89,7 +88,7 @@ def train_command(texts: tuple[str, ...], resume: str | None, out: str | None, *
         raise OptionError("name a text to train on, such as data/shakespeare.txt, or a run to go on with: --resume DIR")
     corpus, split = _read(texts, options)
     plan, weights = _plan(corpus, split, device, options)
-    directory = _directory(out, texts[0], plan.network.model)
+    directory = run_directory(out, texts[0], plan.network.model)
     from charlm.training.run import start
 
     with lock(directory):
@@ -163,16 +162,8 @@ def _plan(corpus: Corpus, split: Split, device: torch.device, options: dict[str,
     return replace(plan, network=network), model.state_dict()
 
 
-def _directory(out: str | None, text: str, model: str) -> Path:
-    """A directory that no run has yet."""
-    stem = "stdin" if text == "-" else Path(text).stem or "text"
-    directory = free_name(Path(out) if out is not None else Path("checkpoints") / f"{stem}-{model}")
-    if out is not None and directory != Path(out):
-        note(f"{out} is taken: this run goes to {directory}")
-    return directory
-
-
 def _resume(directory: Path, texts: tuple[str, ...], out: str | None, options: dict[str, Any]) -> int:
+    from charlm.cli.watching import device_of
     from charlm.text.corpus import read_corpus
     from charlm.training.run import resume
     from charlm.training.saved import read_saved
@@ -181,7 +172,7 @@ def _resume(directory: Path, texts: tuple[str, ...], out: str | None, options: d
     saved = read_saved(directory)
     for problem in saved.notes:
         note(f"{problem}; the state before it is used")
-    device = _device_of(saved.device, options["device"])
+    device = device_of(saved.device, options["device"])
     corpus = read_corpus(list(texts or saved.text.names), saved.text.reading, vocab=saved.vocab)
     budget = {name: options[name] for name in _BUDGET if options[name] is not None}
     with lock(directory):
@@ -209,32 +200,17 @@ def _refuse_changes(out: str | None, options: dict[str, Any]) -> None:
         )
 
 
-def _device_of(before: str, wanted: str) -> torch.device:
-    """The device asked for; for `auto` the one that the run had, where there is one."""
-    from charlm.training.recipe import pick_device
-
-    if wanted != "auto":
-        return pick_device(wanted)
-    try:
-        return pick_device(before)
-    except OptionError:
-        device = pick_device("auto")
-        note(f"the run was on {before}, which is not here: it goes on on {device}")
-        return device
-
-
 def _train(run: Run, save_every: float) -> int:
     """Trains, draws the curve, and prints the figure that is kept."""
+    from charlm.cli.watching import draw, interruptible
     from charlm.report.curve import draw_curve
 
     watch = _watcher(run)
-    with closing(watch), _interruptible() as stopped:
+    with closing(watch), interruptible() as stopped:
         result = run.train(observer=watch, save_every=save_every, should_stop=stopped, progress=watch.measuring)
     if run.rows:
-        try:
-            draw_curve(run.directory / "metrics.jsonl", run.directory / "curve.png", title=run.directory.name)
-        except OSError as error:
-            note(f"no picture of the curve: {error}")
+        metrics, picture = run.directory / "metrics.jsonl", run.directory / "curve.png"
+        draw("the curve", lambda: draw_curve(metrics, picture, title=run.directory.name))
     if result.outcome == "interrupted":
         note(f"interrupted; everything is saved: go on with charlm train --resume {run.directory}")
         return 130
@@ -252,80 +228,26 @@ def _train(run: Run, save_every: float) -> int:
     return 0 if result.outcome != "diverged" else 1
 
 
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM ask the run to save and stop; a second Ctrl-C does not wait."""
-    flag = threading.Event()
-
-    def ask(number: int, frame: object) -> None:
-        if flag.is_set():
-            raise KeyboardInterrupt
-        flag.set()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield flag.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _watcher(run: Run) -> Any:
+def _watcher(run: Run) -> Watch:
     """An observer that shows a progress bar, the validations, and a short sample at each."""
+    from charlm.cli.watching import Watch
     from charlm.models.rule import SamplingRule
     from charlm.sampling import generate_streams
-    from charlm.training.watching import Observer, StepReport, ValidationReport
 
-    class Watch(Observer):
-        def __init__(self) -> None:
-            self.bar: Any = None
-            self.reading: Any = None
+    def shown(report: StepReport) -> str:
+        bits = report.loss / math.log(2)
+        return f"{report.loss:.3f} nats, {bits:.3f} bits/char, {report.targets_per_second:,.0f} char/s"
 
-        def on_step(self, report: StepReport) -> None:
-            done = report.progress
-            if self.bar is None:
-                self.bar = progress(done.total, "training", "step", initial=done.step - 1)
-                self._first(report.loss)
-            if done.total != self.bar.total:
-                self.bar.total = done.total
-            speed = report.targets_per_second
-            shown = f"{report.loss:.3f} nats, {report.loss / math.log(2):.3f} bits/char, {speed:,.0f} char/s"
-            self.bar.set_postfix_str(shown, refresh=False)
-            self.bar.update()
+    def first(loss: float) -> str | None:
+        expected = math.log(len(run.corpus.vocab))
+        if abs(loss - expected) > 1 and run.model.training and not math.isnan(loss):
+            return f"the first loss is {loss:.3f}; untrained weights would give ln V = {expected:.3f}"
+        return None
 
-        def _first(self, loss: float) -> None:
-            expected = math.log(len(run.corpus.vocab))
-            if abs(loss - expected) > 1 and run.model.training and not math.isnan(loss):
-                self.on_note(f"the first loss is {loss:.3f}; untrained weights would give ln V = {expected:.3f}")
+    def sample() -> list[str]:
+        start = run.corpus.newline if run.corpus.newline is not None else run.facts.first
+        rule = SamplingRule(temperature=0.8)
+        *_, last = generate_streams(run.model, [start], length=100, rule=rule, seed=0, chunk=100)
+        return ["    " + " ".join(last[0].text.split())]
 
-        def on_validation(self, report: ValidationReport) -> None:
-            done = report.progress
-            train = "" if report.train is None else f"train {report.train:.4f}, "
-            mark = " (best so far)" if report.improved else ""
-            self.on_note(f"step {done.step:,}/{done.total:,}: {train}valid {report.valid:.4f} nats{mark}")
-            self.on_note("    " + " ".join(self._sample().split()))
-
-        def _sample(self) -> str:
-            start = run.corpus.newline if run.corpus.newline is not None else run.facts.first
-            rule = SamplingRule(temperature=0.8)
-            *_, last = generate_streams(run.model, [start], length=100, rule=rule, seed=0, chunk=100)
-            return last[0].text
-
-        def on_note(self, message: str) -> None:
-            if self.bar is not None:
-                self.bar.write(message, file=sys.stderr)
-            else:
-                note(message)
-
-        def measuring(self, count: int) -> None:
-            if self.reading is None:
-                self.close()
-                self.reading = progress(None, "measuring the best weights as one stream", "char")
-            self.reading.update(count)
-
-        def close(self) -> None:
-            for bar in (self.bar, self.reading):
-                if bar is not None:
-                    bar.close()
-
-    return Watch()
+    return Watch(shown, first=first, after=sample, measuring=("measuring the best weights as one stream", "char"))

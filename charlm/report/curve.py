@@ -23,13 +23,14 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def draw_curve(metrics: Path, picture: Path, *, title: str = "") -> None:
+def draw_curve(metrics: Path, picture: Path, *, title: str = "", loss: str = "nats a character") -> None:
     """Draws training and validation nats a character over the steps of a run.
 
     Args:
         metrics: the run's `metrics.jsonl`, with at least one row.
         picture: .png, .svg or .pdf; replaced whole or not at all.
         title: above the picture.
+        loss: what is shown, for the axis.
     """
     from matplotlib.figure import Figure
 
@@ -55,7 +56,7 @@ def draw_curve(metrics: Path, picture: Path, *, title: str = "") -> None:
             textcoords="offset points",
             ha="center",
         )
-    axes.set(xlabel="step", ylabel="nats a character", title=title)
+    axes.set(xlabel="step", ylabel=loss, title=title)
     axes.grid(alpha=0.3)
     axes.legend()
     save_figure(figure, picture)
