@@ -24,6 +24,7 @@ CPU = torch.device("cpu")
 
 def plan(cell: str = "gru", **options: Any) -> Plan:
     given = {"model": cell, "hidden": 16, "layers": 2, "dropout": 0.3, "lanes": 4, "window": 12, "lr": 0.02}
+    given |= {"weight_dropout": 0.1, "input_dropout": 0.1, "average": 0.1}
     return choose(len(CORPUS), CPU, {**given, "max_steps": 60, "backend": "fused", **options})
 
 
@@ -68,6 +69,29 @@ def test_a_resumed_run_is_the_same_run(tmp_path: Path, cell: str) -> None:
         assert all(torch.equal(a[key], b[key]) for key in a)
     assert metrics(tmp_path / "whole") == metrics(tmp_path / "pieces")
     assert whole.evaluation == pieces.evaluation
+
+
+def test_the_averaged_weights_are_kept(tmp_path: Path) -> None:
+    """The mean by its definition, w̄ += (w − w̄) / max(1, share · t), from the weights after every step."""
+    (tmp_path / "run").mkdir()
+    run_ = start(tmp_path / "run", CORPUS, SPLIT, plan(average=0.3, max_steps=12), CPU)
+    mean, raw, seen = {}, {}, []
+
+    def look() -> bool:
+        seen.append(1)
+        for name, parameter in run_.model.named_parameters():
+            raw[name] = parameter.detach().clone()
+            before = mean.get(name, raw[name])
+            mean[name] = before + (raw[name] - before) / max(1.0, 0.3 * len(seen))
+        return False
+
+    run_.train(should_stop=look)
+    kept, _ = read_tensors(tmp_path / "run" / "last.safetensors")
+    assert len(seen) == 12
+    assert all(torch.allclose(kept[name], mean[name], atol=1e-6) for name in mean)
+    assert not any(torch.allclose(kept[name], raw[name], atol=1e-5) for name in mean)
+    state, _ = read_tensors(tmp_path / "run" / "state-12.safetensors")
+    assert all(torch.equal(state[f"weights/{name}"], raw[name]) for name in raw)
 
 
 def test_it_learns_and_keeps_what_it_says(tmp_path: Path) -> None:
