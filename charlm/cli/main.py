@@ -27,6 +27,7 @@ _COMMANDS = {
     "compare": "Put n-grams and networks in one table on one held-out text.",
     "fit": "Fit a Score or a Distribution to a table of sequences.",
     "predict": "Add what a fitted model says to a table.",
+    "report": "Make one HTML page about a run.",
     "corpus": "Known corpora, downloads, and what is in a text.",
     "info": "Show what a model is and what it was made from.",
     "selfcheck": "Check that this installation computes what it should.",
