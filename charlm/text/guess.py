@@ -23,6 +23,7 @@ _SEQUENCE = (
     "x",
     "data",
 )
+_OTHER = ("lengths", "id", "nr", "nr.", "no", "no.", "number", "nummer", "index", "row")
 _LABEL = ("label", "labels", "class", "classes", "target", "targets", "category", "score", "scores", "y", "output")
 
 
@@ -36,7 +37,7 @@ def guess_columns(table: Table, sequence: str | None, label: str | None) -> tupl
     >>> guess_columns(table, None, None)
     ('Text', 'label', ["the sequences are in column 'Text', the labels in column 'label'"])
     """
-    names = [name for name in table.columns if name.lower() != "lengths"] or [*table.columns]
+    names = [name for name in table.columns if name.lower() not in _OTHER] or [*table.columns]
     for name in (sequence, label):
         if name is not None:
             table.column(name)

@@ -35,7 +35,7 @@ def choose_fit(facts: TableFacts, train_rows: int, given: Mapping[str, Any]) -> 
     per_epoch = math.ceil(train_rows / max(batch, 1))
     if not {"epochs", "max_steps", "minutes"} & set(asked):
         asked["epochs"] = float(min(max(math.ceil(_STEPS / per_epoch), 5), 200))
-    steps = asked.get("max_steps") or math.ceil(asked.get("epochs", 200) * per_epoch)
+    steps = min(asked.get("max_steps", 500), asked.get("epochs", 500) * per_epoch, 500)
     network = {
         "cell": "gru",
         "hidden": 32 if train_rows < 500 else 64 if train_rows < 5000 else 128,
@@ -48,7 +48,7 @@ def choose_fit(facts: TableFacts, train_rows: int, given: Mapping[str, Any]) -> 
         "features": facts.features,
         "output": "every" if facts.every else "last",
     }
-    optimisation = {"lr": 5e-3 if train_rows < 5000 else 3e-3, "warmup": max(1, min(50, steps // 10))}
+    optimisation = {"lr": 5e-3 if train_rows < 5000 else 3e-3, "warmup": max(1, int(steps / 10)) if steps > 0 else 1}
     return FitPlan(
         network=SequenceConfig(**{**network, **_for(SequenceConfig, asked), **fixed}),
         optimisation=Optimisation(**{**optimisation, **_for(Optimisation, asked)}),
