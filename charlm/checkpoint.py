@@ -24,13 +24,12 @@ from torch import Tensor
 
 from charlm.errors import CharlmError, CheckpointError
 from charlm.files import atomic_writer, read_json, write_json
+from charlm.models.description import FORMAT, TextFacts, describe, fingerprint, fingerprints, write_config
 from charlm.models.lm import LanguageModel
 from charlm.models.ngram import NGramLM
 from charlm.models.rnn import CharRNN, RNNConfig
 from charlm.models.sequence import SequenceConfig, SequenceModel
-from charlm.text.corpus import Corpus
-from charlm.text.reading import Reading
-from charlm.text.splits import Split
+from charlm.nn.kernels.choose import for_reading
 from charlm.text.vocab import Vocab
 from charlm.version import __version__
 
@@ -52,70 +51,6 @@ __all__ = [
     "write_config",
     "write_tensors",
 ]
-
-FORMAT = 1
-"""The version of the layout that this charlm writes; later ones are refused, earlier ones are read."""
-
-_WHOLE = 1 << 26  # bytes up to which a checksum is of the whole file
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextFacts:
-    """What a model was made from: enough to find its text and its parts again.
-
-    Args:
-        names: files, as the user named them.
-        sha256: of the text's bytes.
-        characters: how many symbols it has.
-        split: which of them train, validate and test.
-        reading: how the files became text.
-        first: the id of the text's first symbol, where generation starts when there is no line feed.
-    """
-
-    names: tuple[str, ...]
-    sha256: str
-    characters: int
-    split: Split
-    reading: Reading
-    first: int = 0
-
-    @classmethod
-    def of(cls, corpus: Corpus, split: Split) -> TextFacts:
-        """The facts about a corpus under a split."""
-        return cls(
-            names=corpus.names,
-            sha256=corpus.sha256,
-            characters=len(corpus),
-            split=split,
-            reading=corpus.reading,
-            first=int(corpus.ids[0]),
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """A value for `config.json`."""
-        return {
-            "names": list(self.names),
-            "sha256": self.sha256,
-            "characters": self.characters,
-            "split": str(self.split),
-            "reading": self.reading.to_json(),
-            "first": self.first,
-        }
-
-    @classmethod
-    def from_json(cls, value: Any) -> TextFacts:
-        """Reads what `to_json` made."""
-        try:
-            return cls(
-                names=tuple(str(name) for name in value["names"]),
-                sha256=str(value["sha256"]),
-                characters=int(value["characters"]),
-                split=Split.parse(str(value["split"])),
-                reading=Reading.from_json(value["reading"]),
-                first=int(value["first"]),
-            )
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise CheckpointError(f"the stored facts about the text are not whole ({error!r})") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,24 +83,6 @@ class Checkpoint:
         return characters.index("\n") if "\n" in characters else self.text.first
 
 
-def describe(kind: str, model: Mapping[str, Any], text: TextFacts, **more: Any) -> dict[str, Any]:
-    """The content of `config.json`; `more` are further JSON values under names of their own."""
-    return {
-        "format": FORMAT,
-        "charlm": __version__,
-        "kind": kind,
-        "updated": datetime.now(UTC).isoformat(timespec="microseconds"),
-        "model": dict(model),
-        "text": text.to_json(),
-        **more,
-    }
-
-
-def write_config(directory: Path, kind: str, model: Mapping[str, Any], text: TextFacts, **more: Any) -> None:
-    """Writes `config.json`; see `describe`."""
-    write_json(directory / "config.json", describe(kind, model, text, **more))
-
-
 def save_rnn(directory: Path, model: CharRNN, text: TextFacts, **more: Any) -> None:
     """Writes a network as a model directory with its weights as `best` and `last`."""
     write_json(directory / "vocab.json", model.vocab.to_json())
@@ -178,22 +95,7 @@ def save_ngram(directory: Path, model: NGramLM, text: TextFacts, **more: Any) ->
     """Writes an n-gram model as a model directory."""
     write_json(directory / "vocab.json", model.vocab.to_json())
     model.write(directory)
-    files = {path.name: _fingerprint(path) for path in sorted(directory.glob("index-*.npy"))}
-    write_config(directory, "ngram", model.config(), text, files=files, **more)
-
-
-def _fingerprint(path: Path) -> str:
-    """A SHA-256 of a file's size and content; of one over 64 MB of 64 pieces, so that opening it stays quick."""
-    size = path.stat().st_size
-    digest = hashlib.sha256(f"{size}:".encode())
-    with open(path, "rb") as file:
-        if size <= _WHOLE:
-            digest.update(file.read())
-        else:
-            for piece in range(64):
-                file.seek((size - (_WHOLE >> 6)) * piece // 63)
-                digest.update(file.read(_WHOLE >> 6))
-    return digest.hexdigest()
+    write_config(directory, "ngram", model.config(), text, files=fingerprints(directory), **more)
 
 
 def _check_files(directory: Path, files: Any) -> None:
@@ -204,7 +106,7 @@ def _check_files(directory: Path, files: Any) -> None:
         path = directory / name
         if not path.is_file():
             raise CheckpointError(f"{path} is missing: the directory is not a whole model")
-        if _fingerprint(path) != kept:
+        if fingerprint(path) != kept:
             raise CheckpointError(f"{path} is damaged: its content does not match its checksum; count the text again")
 
 
@@ -312,6 +214,7 @@ def load_sequence(
     except CharlmError as error:
         raise CheckpointError(f"{directory} holds a broken model: {error}") from None
     model.to(device)
+    model.stack.backend = for_reading(model.device)
     return SequenceCheckpoint(directory=directory, model=model, data=config["data"], config=config)
 
 

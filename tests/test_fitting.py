@@ -76,12 +76,12 @@ def assert_equal_files(one: Path, two: Path) -> None:
     assert curve(one) == curve(two)
 
 
-@pytest.mark.parametrize("average", [0.0, 0.3])
+@pytest.mark.parametrize("average", [0.0, pytest.param(0.3, marks=pytest.mark.slow)])
 def test_a_resumed_fit_is_the_same_fit(tmp_path: Path, average: float) -> None:
-    options = plan(average=average)
+    options = plan(average=average, epochs=2.0)
     assert made(tmp_path / "whole", options).train() == "finished"
     fit = made(tmp_path / "pieces", options)
-    for after in (0, 11, 5):
+    for after in (0, 8, 5):
         assert fit.train(should_stop=Stop(after)) == "interrupted"
         fit = resume(tmp_path / "pieces", TRAIN, VALID, device=CPU)
     assert fit.train() == "finished"
@@ -123,6 +123,7 @@ def test_it_learns_and_keeps_what_it_says(tmp_path: Path) -> None:
     assert nats == pytest.approx(min(row["valid_nats"] for row in rows), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_numbers_of_any_size_are_scaled_and_undone(tmp_path: Path) -> None:
     train, valid = numbers(1, 200), numbers(2, 60)
     shape = SequenceConfig(cell="gru", hidden=16, features=2, loss="squared")
@@ -139,6 +140,7 @@ def test_numbers_of_any_size_are_scaled_and_undone(tmp_path: Path) -> None:
     assert curve(tmp_path / "fit")[-1]["epoch"] == 41
 
 
+@pytest.mark.slow
 def test_other_examples_and_damaged_states(tmp_path: Path) -> None:
     made(tmp_path / "whole").train()
     made(tmp_path / "fit").train(should_stop=Stop(20))

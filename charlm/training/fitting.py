@@ -18,7 +18,7 @@ from charlm.errors import CheckpointError, OptionError
 from charlm.files import write_json
 from charlm.models.sequence import SequenceConfig, SequenceModel
 from charlm.models.sequences import Examples
-from charlm.nn.kernels.choose import fastest, for_reading
+from charlm.nn.kernels.choose import fastest
 from charlm.text.vocab import Vocab
 from charlm.training.keeping import (
     DirectoryKeeper,
@@ -149,8 +149,7 @@ class Fit(Kept):
         best = load_sequence(self.directory, device=self.model.device).model
         self.model.load_state_dict(best.state_dict())
         self.model.eval()
-        if outcome != "interrupted":
-            self.model.stack.backend = for_reading(self.model.device)
+        self.model.stack.backend = best.stack.backend
         return outcome
 
     def description(self, **more: Any) -> dict[str, Any]:

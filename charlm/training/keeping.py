@@ -133,6 +133,10 @@ def read_moment(path: Path) -> Moment:
     if not lists or not all(isinstance(value, dict) for value in (*rows, *changes, progress)):
         raise CheckpointError(f"{path} is not a whole state of a run")
     Progress.from_json(progress)
+    try:
+        torch.device(str(config["training"]["device"]))
+    except RuntimeError:
+        raise CheckpointError(f"{path} was written on no device that there is") from None
     vocab = Vocab.from_json(json.loads(metadata["vocab"])) if "vocab" in metadata else None
     return Moment(config=config, vocab=vocab, changes=changes, progress=progress, rows=rows, tensors=tensors)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from charlm.errors import OptionError
 from charlm.models.sequence import SequenceConfig, SequenceModel
-from charlm.models.sequences import Examples
+from charlm.models.sequences import Examples, Sequences
 from charlm.models.translate import Translator
 from charlm.nn.heads import distribution_losses
 from charlm.nn.scale import Scale
@@ -155,7 +155,6 @@ class SequenceObjective(_ByExamples):
     Raises:
         OptionError: targets that such a model cannot have, with the number of the example.
 
-    >>> from charlm.models.sequences import Sequences
     >>> x, y = Sequences.of_numbers([[0.0, 1.0], [1.0]]), Sequences.of_numbers([0.0, 1.0])
     >>> model = SequenceModel(cell="gru", hidden=4)
     >>> objective = SequenceObjective(model, Examples(inputs=x, targets=y), batch=2)
@@ -232,8 +231,9 @@ def _lengths(part: Examples) -> Tensor:
 
 
 def check(config: SequenceConfig, part: Examples) -> None:
-    """Refuses targets that a model of this shape cannot have, with the number of the example (from 1)."""
+    """Refuses inputs and targets that a model of this shape cannot have, with the number of the example (from 1)."""
     inputs, targets = part.inputs, part.targets
+    _check_inputs(config, inputs)
     if config.output == "last":
         _refuse(targets.lengths != 1, "has more than one target: use output='every'")
     elif not (bool((inputs.lengths == 1).all()) or torch.equal(inputs.lengths, targets.lengths)):
@@ -256,6 +256,14 @@ def check(config: SequenceConfig, part: Examples) -> None:
         if wide != config.classes:
             raise OptionError(f"a row of probabilities has {config.classes} numbers, one for each class, not {wide}")
         _refuse((values < 0).any(-1) | ((values.sum(-1) - 1).abs() > 1e-4), "has no row of probabilities", owner)
+
+
+def _check_inputs(config: SequenceConfig, inputs: Sequences) -> None:
+    width = 0 if inputs.ids else inputs.values.flatten(1).shape[1]
+    if width != config.features:
+        came = f"{width} numbers a step" if width else "characters"
+        read = f"{config.features} numbers a step" if config.features else "characters"
+        raise OptionError(f"the sequences are of {came}, the model reads {read}")
 
 
 def _refuse(wrong_N: Tensor, what: str, owner_N: Tensor | None = None) -> None:
