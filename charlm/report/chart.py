@@ -9,8 +9,8 @@ from typing import Any
 
 __all__ = ["Series", "chart", "ticks"]
 
-_WIDTH, _HEIGHT = 720, 400
-_LEFT, _RIGHT, _TOP, _BOTTOM = 84, 704, 18, 330
+_WIDTH, _HEIGHT = 720, 392
+_LEFT, _RIGHT, _TOP, _BOTTOM = 84, 672, 18, 326
 
 
 @dataclass(frozen=True, kw_only=True)

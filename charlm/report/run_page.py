@@ -207,7 +207,7 @@ def about_samples(samples: Sequence[Sample], held_out: Novelty | None, seed: int
                 "temperature": f"{sample.temperature:g}",
                 "lines": sample.text.split("\n"),
                 "novelty": f"{_share(sample.novelty)} of its passages of 20 characters stand in the training text; the "
-                f"longest copied passage has {sample.novelty.longest} characters: {sample.passage!r}",
+                f"longest copied passage has {sample.novelty.longest} characters: “{sample.passage}”",
             }
             for sample in samples
         ],
@@ -241,7 +241,7 @@ def about_calibration(curve: Reliability, k: int, targets: int) -> dict[str, Any
     words = (
         f"The {k} most probable characters at each of {targets:,} held-out places: of those that were given a "
         "probability near p, the share p should come. On the diagonal a model is right about itself; below it, too "
-        f"sure. The expected error is {100 * curve.expected_error:.2f} per cent points."
+        f"sure. The expected error is {100 * curve.expected_error:.2f} percentage points."
     )
     series = [
         Series(name="right about itself", points=[(0, 0), (1, 1)], style="dashed", dots=False, color=4),
