@@ -1,6 +1,14 @@
 """Errors that a user can mend. Each says what was expected, what came, and the way out."""
 
-__all__ = ["CharlmError", "CheckpointError", "OptionError", "StorageError", "TextError", "UnknownCharacterError"]
+__all__ = [
+    "CharlmError",
+    "CheckpointError",
+    "LostProcessError",
+    "OptionError",
+    "StorageError",
+    "TextError",
+    "UnknownCharacterError",
+]
 
 
 class CharlmError(Exception):
@@ -50,3 +58,7 @@ class StorageError(CharlmError, OSError):
 
 class CheckpointError(CharlmError):
     """A model directory that is missing, broken, of another kind or of a future version."""
+
+
+class LostProcessError(CharlmError):
+    """Another process that worked on the same thing has ended: no wrong use, so the command line exits with 1."""

@@ -21,6 +21,8 @@ from charlm.text.vocab import Ids
 
 __all__ = ["Lanes", "Window"]
 
+ALL = slice(None)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
@@ -87,12 +89,22 @@ class Lanes:
         """Where in the ring the first lane of an epoch begins; the first epoch begins at the start of the text."""
         return 0 if epoch == 0 else int(np.random.default_rng([self.seed, epoch]).integers(self.pairs))
 
-    def window_at(self, epoch: int, number: int) -> Window:
-        """Window 0, 1, ... of epoch 0, 1, ...; a function of these two numbers and the seed alone."""
-        starts_B = np.arange(self.lanes + 1) * self.pairs // self.lanes
+    def window_at(self, epoch: int, number: int, own: slice = ALL) -> Window:
+        """Window 0, 1, ... of epoch 0, 1, ...; a function of these two numbers and the seed alone.
+
+        Args:
+            epoch, number: which.
+            own: lanes to look at alone; the window is as long as that of all lanes.
+
+        >>> lanes = Lanes(np.arange(8), np.array([[0, 8]]), lanes=2, window=3)
+        >>> lanes.window_at(0, 0, slice(1, 2)).inputs_TB.ravel().tolist()
+        [3, 4, 5]
+        """
+        edges_B = np.arange(self.lanes + 1) * self.pairs // self.lanes
+        starts_B, ends_B = edges_B[:-1][own], edges_B[1:][own]
         t = np.arange(number * self.window, min((number + 1) * self.window, self._longest))
-        place_TB = starts_B[:-1] + t[:, None]
-        inside_TB = place_TB < starts_B[1:]
+        place_TB = starts_B + t[:, None]
+        inside_TB = place_TB < ends_B
         pair_TB = (place_TB + self._offset(epoch)) % self.pairs
         span_TB = np.searchsorted(self._edges, pair_TB, side="right") - 1
         position_TB = pair_TB - self._edges[span_TB] + self.spans[span_TB, 0]

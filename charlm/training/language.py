@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from charlm.models.rnn import CharRNN
 from charlm.text.lanes import Lanes
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids
+from charlm.training.distributed import ALONE, Processes
 from charlm.training.loop import Objective
 
 __all__ = ["LanguageObjective"]
@@ -33,21 +35,35 @@ class LanguageObjective(Objective):
         ids: of the whole text.
         valid: the spans that are validated on; read by 32 lanes, each warmed with the 512 characters before it.
         seed: of dropout.
+        processes: share the lanes and the validation; each has dropout of its own.
     """
 
-    def __init__(self, model: CharRNN, lanes: Lanes, ids: Ids, valid: Spans, *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        model: CharRNN,
+        lanes: Lanes,
+        ids: Ids,
+        valid: Spans,
+        *,
+        seed: int = 0,
+        processes: Processes = ALONE,
+    ) -> None:
         self.module = self.model = model
-        self.lanes, self.ids = lanes, ids
+        self.lanes, self.ids, self.processes = lanes, ids, processes
         self.steps_per_epoch = lanes.windows_per_epoch
         self.segments = lane_segments(valid)
-        self.generator = torch.Generator(device=model.device).manual_seed(seed)
-        self.state: State = model.initial_state(lanes.lanes)
+        self.generator = torch.Generator(device=model.device).manual_seed(processes.seed(seed))
+        self.own = processes.own(lanes.lanes)
+        self.state: State = self._zeros()
+
+    def _zeros(self) -> State:
+        return self.model.initial_state(self.own.stop - self.own.start)
 
     def loss(self, position: int) -> tuple[Tensor, int]:
         """The mean over the targets of window `position`; the state of every lane moves on to its end."""
-        window = self.lanes.window_at(*divmod(position, self.steps_per_epoch))
+        window = self.lanes.window_at(*divmod(position, self.steps_per_epoch), self.own)
         device = self.model.device
-        state = self.model.initial_state(self.lanes.lanes) if window.first else self.state
+        state = self._zeros() if window.first else self.state
         inputs_TB = torch.from_numpy(window.inputs_TB).to(device)
         targets_TB = torch.from_numpy(window.targets_TB).to(device)
         resets_TB = None if window.resets_TB is None else torch.from_numpy(window.resets_TB).to(device)
@@ -55,35 +71,49 @@ class LanguageObjective(Objective):
             logp_TBV, state = self.model(inputs_TB, state, resets_TB, self.generator)
             logp_TB = pick_targets(logp_TBV, targets_TB)
         self.state = detach(state)
-        return -(logp_TB * (targets_TB >= 0)).sum() / window.count, window.count
+        return -(logp_TB * (targets_TB >= 0)).sum() / max(window.count, 1), window.count
 
     def validate(self) -> float:
         """Nats a character on the validation spans."""
-        with _autocast(self.model.device):
-            logp_N, _ = read_segments(self.model, self.ids, self.segments, lanes=32, hits=False)
-        return float(-logp_N.mean())
+        segments = self.segments[self.processes.rank :: self.processes.size]
+        logp_N = np.zeros(0)
+        if len(segments):
+            with _autocast(self.model.device):
+                logp_N, _ = read_segments(self.model, self.ids, segments, lanes=32, hits=False)
+        total, count = self.processes.add([float(logp_N.sum()), len(logp_N)])
+        return -total / count
 
     def carried(self) -> dict[str, Tensor]:
-        """The hidden state of every lane, and the generator of the dropout masks."""
+        """The hidden state of every lane of every process, and the generators of their dropout masks by rank."""
+        generators = self.processes.gather(self.generator.get_state())
         return {
-            **{f"state/{name}": tensor for name, tensor in self.state.items()},
-            "dropout": self.generator.get_state(),
+            **{f"state/{name}": torch.cat(self.processes.gather(t)) for name, t in self.state.items()},
+            **{_generator(rank): state for rank, state in enumerate(generators)},
         }
 
     def forget(self) -> None:
         """Sets every lane's state to zero."""
-        self.state = self.model.initial_state(self.lanes.lanes)
+        self.state = self._zeros()
 
     def restore(self, carried: Mapping[str, Tensor]) -> None:
-        """Takes back what `carried` gave; a generator of another device starts anew, lanes without a state at zero."""
+        """Takes back what `carried` gave, each process its own lanes, whatever number of processes there were.
+
+        A generator of another device or of a process that was not there starts anew, lanes without a state at zero.
+        """
         state = {key.removeprefix("state/"): t for key, t in carried.items() if key.startswith("state/")}
-        shapes = {name: tensor.shape for name, tensor in self.state.items()}
-        if state and shapes != {name: tensor.shape for name, tensor in state.items()}:
+        shapes = {name: (self.lanes.lanes, *tensor.shape[1:]) for name, tensor in self.state.items()}
+        if state and shapes != {name: tuple(tensor.shape) for name, tensor in state.items()}:
             raise CharlmError("the saved state has hidden states of another number of lanes")
-        self.state |= {name: tensor.clone().to(self.model.device) for name, tensor in state.items()}
-        if "dropout" in carried:
+        self.state |= {name: tensor[self.own].clone().to(self.model.device) for name, tensor in state.items()}
+        own = _generator(self.processes.rank)
+        if own in carried:
             with contextlib.suppress(RuntimeError, TypeError):
-                self.generator.set_state(carried["dropout"].clone())
+                self.generator.set_state(carried[own].clone())
+
+
+def _generator(rank: int) -> str:
+    """What the dropout generator of a process is called."""
+    return f"dropout/{rank}" if rank else "dropout"
 
 
 def _autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:

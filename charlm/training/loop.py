@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from charlm.nn.schedule import Schedule
 from charlm.training import snapshot
 from charlm.training.averaging import Average
+from charlm.training.distributed import ALONE, Heard, Processes
 from charlm.training.options import Optimisation, Progress, adamw
 from charlm.training.watching import Observer, StepReport, Unobserved, ValidationReport
 
@@ -95,7 +96,10 @@ class Loop:
         observer: who watches.
         keeper: where things are kept; None keeps nothing.
         save_every: seconds between two states beside those of the validations.
-        should_stop: asked after every step; true ends the run as `interrupted`, with its state kept.
+        should_stop: asked after every step; true ends the run as `interrupted`, with its state kept (one step later
+            where several processes train).
+        processes: train this model together, each with its part of the objective's data; all of them take the
+            same steps, and have the same weights after each.
     """
 
     def __init__(
@@ -107,8 +111,9 @@ class Loop:
         keeper: Keeper | None = None,
         save_every: float = 300.0,
         should_stop: Callable[[], bool] = lambda: False,
+        processes: Processes = ALONE,
     ) -> None:
-        self.objective, self.options = objective, options
+        self.objective, self.options, self.processes = objective, options, processes
         self.observer, self.keeper = observer or Unobserved(), keeper
         self.save_every, self.should_stop = save_every, should_stop
         self.progress = Progress()
@@ -117,12 +122,13 @@ class Loop:
         self._good: dict[str, Tensor] = {}
         self._step_seconds: list[float] = []
         self._validation_seconds = 0.0
-        self._saved_at = 0.0
+        self._asked, self._heard = False, Heard()
+        self._saved_at: float | None = None
 
     def run(self) -> Outcome:
         """Runs to the end; the module holds the optimiser's last weights afterwards."""
         self._clock = _Clock(self.progress.seconds)
-        self._saved_at = self._clock.seconds()
+        self._heard = Heard(seconds=self.progress.seconds)
         if self.progress.total is None:
             self._plan()
         while not self._over():
@@ -133,13 +139,18 @@ class Loop:
             if self._due() and not self._validate():
                 self._keep_state()
                 return "no improvement"
-            if self.should_stop() and not self._over():
+            if self._told_to_stop() and not self._over():
                 self._keep_state()
                 return "interrupted"
-            if self._clock.seconds() - self._saved_at > self.save_every:
+            if self._saved_at is not None and self._heard.seconds - self._saved_at > self.save_every:
                 self._keep_state()
         self._keep_state()
         return "finished"
+
+    def _told_to_stop(self) -> bool:
+        """Asks; several processes stop at the same step, after they have told each other in one."""
+        self._asked = self.should_stop()
+        return self._asked if self.processes.size == 1 else self._heard.stop
 
     # -- one step ---------------------------------------------------------------------------------------------
 
@@ -153,8 +164,14 @@ class Loop:
         loss, count = self.objective.loss(progress.position)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.objective.module.parameters(), options.clip)
-        value = float(loss.detach())
+        parameters = list(self.objective.module.parameters())
+        heard = self._heard = self.processes.step(
+            parameters, loss, count, stop=self._asked, seconds=self._clock.seconds()
+        )
+        value, count = heard.loss, heard.count
+        if self._saved_at is None:
+            self._saved_at = heard.seconds
+        norm = nn.utils.clip_grad_norm_(parameters, options.clip)
         if math.isfinite(value) and math.isfinite(float(norm)):
             self.optimizer.step()
             if self.average is not None:
@@ -170,7 +187,7 @@ class Loop:
         progress.step += 1
         progress.position += 1
         progress.targets += count
-        progress.seconds = self._clock.seconds()
+        progress.seconds = heard.seconds
         seconds = time.perf_counter() - begun
         self._step_seconds = [*self._step_seconds[-49:], seconds]
         self.observer.on_step(
@@ -216,7 +233,7 @@ class Loop:
         progress, options = self.progress, self.options
         if progress.total is not None or options.minutes is None:
             return
-        budget, used = options.minutes * 60, self._clock.seconds()
+        budget, used = options.minutes * 60, self._heard.seconds
         enough = progress.step >= 5 and used >= 0.03 * budget
         if not enough and progress.step < max(5, options.warmup - 1) and used < 0.2 * budget:
             return
@@ -226,7 +243,7 @@ class Loop:
         left = budget * 0.95 - used - validations * self._validation_seconds
         total = progress.step + max(1, int(left / max(seconds, 1e-9)))
         limit = self._step_limit()
-        self._fix(total if limit is None else min(total, limit), validations)
+        self._fix(*self.processes.agree([total if limit is None else min(total, limit), validations]))
 
     def _fix(self, total: int, validations: int) -> None:
         self.progress.total = total
@@ -236,7 +253,7 @@ class Loop:
         progress, options = self.progress, self.options
         if progress.total is not None and progress.step >= progress.total:
             return True
-        late = options.minutes is not None and self._clock.seconds() > options.minutes * 60
+        late = options.minutes is not None and self._heard.seconds > options.minutes * 60
         if late and progress.step > 0 and progress.step != (progress.total or 0):
             self.observer.on_note(f"the time is over after {progress.step} of {progress.total} steps")
             if self._since_validation():
@@ -310,9 +327,11 @@ class Loop:
 
     def _keep_state(self) -> None:
         self.progress.seconds = self._clock.seconds()
+        if self.processes.size > 1:
+            self.processes.same(snapshot.digest(self.weights()), _DIFFER)
         if self.keeper is not None:
             self.keeper.state(self)
-        self._saved_at = self._clock.seconds()
+        self._saved_at = None  # counted from the next step on, without the time that writing took
 
     def _roll_back(self) -> bool:
         """After too many steps without a finite gradient: the last good weights, half the rate; three times at most."""
@@ -352,6 +371,12 @@ class Loop:
         self._good = {name: t.clone().to(devices[name]) for name, t in snapshot.group(tensors, "good").items()}
         self.objective.restore(snapshot.group(tensors, "carried"))
         self.progress = Progress.from_json(progress)
+
+
+_DIFFER = (
+    "the processes no longer have the same weights, which must not happen: go on from the last state with --resume, "
+    "on machines of one kind"
+)
 
 
 def _finite(value: float) -> float | None:

@@ -5,7 +5,7 @@ What the directory holds is listed in `keeping`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,20 @@ import torch
 from charlm.analysis.evaluate import Evaluation, evaluate
 from charlm.analysis.evaluate import Progress as Reading
 from charlm.checkpoint import TextFacts, describe, load, write_tensors
-from charlm.errors import CheckpointError, TextError
+from charlm.errors import CheckpointError, LostProcessError, TextError
 from charlm.files import write_json
 from charlm.models.rnn import CharRNN
 from charlm.nn.kernels.choose import fastest, for_reading
 from charlm.text.corpus import Corpus
 from charlm.text.lanes import Lanes
 from charlm.text.splits import Split, count_targets
+from charlm.training.distributed import ALONE, Processes
 from charlm.training.keeping import DirectoryKeeper, Kept, resumable, saved_weights, take_back
 from charlm.training.language import LanguageObjective
 from charlm.training.loop import Loop
 from charlm.training.recipe import Plan
 from charlm.training.saved import read_saved
+from charlm.training.together import Follower, way_on
 from charlm.training.watching import Observer
 
 __all__ = ["Result", "Run", "reported_part", "resume", "start"]
@@ -39,7 +41,8 @@ class Result:
     Args:
         outcome: `finished`, `no improvement`, `interrupted` or `diverged`.
         part: the part of the text that was measured: test, or valid where there is no test part.
-        evaluation: the best weights on that part, one stream; None where the run was interrupted.
+        evaluation: the best weights on that part, one stream; None where the run was interrupted, and in every
+            process but the first.
     """
 
     outcome: str
@@ -61,10 +64,23 @@ class Run(Kept):
         corpus: the text.
         split: its parts.
         plan: how it is trained.
+        processes: train it together; the first one writes.
+        launch: what started the processes (`launch.launch_of`), by which an elastic restart finds the run.
     """
 
-    def __init__(self, directory: Path, model: CharRNN, corpus: Corpus, split: Split, plan: Plan) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        model: CharRNN,
+        corpus: Corpus,
+        split: Split,
+        plan: Plan,
+        *,
+        processes: Processes = ALONE,
+        launch: Sequence[str] = (),
+    ) -> None:
         self.directory, self.model, self.corpus, self.split, self.plan = directory, model, corpus, split, plan
+        self.processes, self.launch = processes, list(launch)
         self.command, self.vocab = "charlm train", corpus.vocab
         self.facts = TextFacts.of(corpus, split)
         self.parts = corpus.parts(split)
@@ -88,24 +104,34 @@ class Run(Kept):
             should_stop: asked after every step; true interrupts with everything saved.
             progress: called with the number of targets read in the last measurement.
         """
-        keeper = DirectoryKeeper(self)
-        lanes = self.lanes()
+        outcome = self._optimise(observer, save_every, should_stop)
+        part = reported_part(self.corpus, self.split)
+        self.processes.close()  # what is left to do is the first one's alone
+        measured = self.processes.first and outcome != "interrupted"
+        return Result(outcome=outcome, part=part, evaluation=self._measure(part, progress) if measured else None)
+
+    def _optimise(self, observer: Observer | None, save_every: float, should_stop: Callable[[], bool]) -> str:
+        """Runs the loop to its end and says how it ended."""
         valid = self.parts["valid"] if count_targets(self.parts["valid"]) else self.parts["train"]
-        objective = LanguageObjective(self.model, lanes, self.corpus.ids, valid, seed=self.plan.optimisation.seed)
+        options, processes = self.plan.optimisation, self.processes
+        objective = LanguageObjective(
+            self.model, self.lanes(), self.corpus.ids, valid, seed=options.seed, processes=processes
+        )
         loop = Loop(
             objective,
-            self.plan.optimisation,
+            options,
             observer=observer,
-            keeper=keeper,
+            keeper=DirectoryKeeper(self) if processes.first else Follower(),
             save_every=save_every,
             should_stop=should_stop,
+            processes=processes,
         )
         if self._saved is not None:
             loop.load_snapshot(*self._saved)
-        outcome = loop.run()
-        part = reported_part(self.corpus, self.split)
-        evaluation = None if outcome == "interrupted" else self._measure(part, progress)
-        return Result(outcome=outcome, part=part, evaluation=evaluation)
+        try:
+            return loop.run()
+        except LostProcessError as error:
+            raise LostProcessError(f"{error}: {way_on(self.directory)}") from error
 
     def lanes(self) -> Lanes:
         """The training part as the plan cuts it."""
@@ -130,14 +156,31 @@ class Run(Kept):
     def description(self, **more: Any) -> dict[str, Any]:
         """The content of `config.json`; `more` are further values."""
         training = {**self.plan.to_json(), "device": str(self.model.device), "changes": self.changes}
+        training |= {"processes": self.processes.size}
+        training |= {"launch": self.launch} if self.launch else {}
         return describe("rnn", self.plan.network.to_json(), self.facts, training=training, **more)
 
 
-def start(directory: Path, corpus: Corpus, split: Split, plan: Plan, device: torch.device) -> Run:
+def start(
+    directory: Path,
+    corpus: Corpus,
+    split: Split,
+    plan: Plan,
+    device: torch.device,
+    *,
+    processes: Processes = ALONE,
+    launch: Sequence[str] = (),
+) -> Run:
     """A new run in a new directory, with fresh weights from the plan's seed; call under `files.lock`.
+
+    Args:
+        directory: of the run, new and empty.
+        corpus, split, plan, device: see `Run`.
+        processes, launch: see `Run`; all processes call it, the first one holds the lock.
 
     Raises:
         TextError: the training part has nothing to predict.
+        OptionError: the processes cannot share the lanes equally.
     """
     parts = corpus.parts(split)
     if not count_targets(parts["train"]):
@@ -147,20 +190,24 @@ def start(directory: Path, corpus: Corpus, split: Split, plan: Plan, device: tor
     model = CharRNN(corpus.vocab, plan.network)
     model.reset_parameters(torch.Generator().manual_seed(plan.optimisation.seed))
     model.to(device)
+    run = Run(directory, model, corpus, split, plan, processes=processes, launch=launch)
+    own = processes.own(run.lanes().lanes)
     if plan.backend == "auto":
-        plan = replace(plan, backend=_fastest(model, plan))
-    model.stack.backend = plan.backend
-    write_json(directory / "vocab.json", corpus.vocab.to_json())
-    for name in ("best", "last"):
-        write_tensors(directory / f"{name}.safetensors", dict(model.named_parameters()))
-    run = Run(directory, model, corpus, split, plan)
-    run.describe()
+        run.plan = replace(plan, backend=_fastest(run, own.stop - own.start))
+    model.stack.backend = run.plan.backend
+    if processes.first:
+        write_json(directory / "vocab.json", corpus.vocab.to_json())
+        for name in ("best", "last"):
+            write_tensors(directory / f"{name}.safetensors", dict(model.named_parameters()))
+        run.describe()
     return run
 
 
-def _fastest(model: CharRNN, plan: Plan) -> str:
+def _fastest(run: Run, lanes: int) -> str:
+    """The backend that runs a window of so many lanes fastest, as the first process found it."""
+    model = run.model
     table = None if model.embedding is None else model.embedding.weight
-    return fastest(model.stack, plan.window, plan.lanes, table=table)
+    return str(run.processes.agree(fastest(model.stack, run.plan.window, lanes, table=table)))
 
 
 def resume(
@@ -170,12 +217,15 @@ def resume(
     *,
     budget: dict[str, Any] | None = None,
     lanes: int | None = None,
+    processes: Processes = ALONE,
+    launch: Sequence[str] = (),
 ) -> Run:
     """The run in a directory, at its newest whole state; call under `files.lock`.
 
-    With the same lanes on the same device it goes on to the bit. Another number of lanes begins at the same share of
-    the epoch with hidden states of zero; on another device the layers are run as is fastest there and dropout draws
-    from the seed anew. Both are recorded in `config.json`.
+    With the same lanes on the same device in the same number of processes it goes on to the bit. Another number of
+    lanes begins at the same share of the epoch with hidden states of zero; on another device the layers are run as is
+    fastest there and dropout draws from the seed anew; other processes keep the hidden states, and sums are rounded
+    otherwise. All of these are recorded in `config.json`.
 
     Args:
         directory: a run directory.
@@ -183,9 +233,11 @@ def resume(
         device: where it goes on.
         budget: new values of `epochs`, `max_steps`, `minutes`; they are recorded, and the steps planned again.
         lanes: a new number of lanes.
+        processes, launch: see `Run`; all processes call it, the first one holds the lock.
 
     Raises:
         CheckpointError: no run, no whole state, or another text.
+        OptionError: the processes cannot share the lanes equally.
     """
     saved = read_saved(directory)
     if corpus.sha256 != saved.text.sha256:
@@ -199,7 +251,7 @@ def resume(
         model = CharRNN(saved.vocab, saved.plan.network)
     _put_weights(model, saved.tensors, directory)
     model.to(device)
-    run = Run(directory, model, corpus, saved.text.split, saved.plan)
+    run = Run(directory, model, corpus, saved.text.split, saved.plan, processes=processes, launch=launch)
     run.rows, run.changes = list(saved.rows), list(saved.changes)
     progress = dict(saved.progress)
     if budget:
@@ -208,13 +260,17 @@ def resume(
     tensors = dict(saved.tensors)
     if lanes is not None and lanes != run.plan.lanes:
         tensors, progress = _change_lanes(run, lanes, tensors, progress)
+    own = processes.own(run.lanes().lanes)
+    if processes.size != saved.processes:
+        run.changes.append({"step": progress["step"], "processes": processes.size})
     if device.type != torch.device(saved.device).type:
-        run.plan = replace(run.plan, backend=_fastest(model, run.plan))
+        run.plan = replace(run.plan, backend=_fastest(run, own.stop - own.start))
         run.changes.append({"step": progress["step"], "device": str(device), "backend": run.plan.backend})
     model.stack.backend = run.plan.backend
     run._saved = tensors, progress
-    with resumable(directory):
-        take_back(run, tensors)
+    if processes.first:
+        with resumable(directory):
+            take_back(run, tensors)
     return run
 
 

@@ -26,6 +26,7 @@ class Saved:
         vocab: its symbols.
         plan: how it is trained.
         device: where it was trained.
+        processes: how many trained it together.
         changes: what was changed on the way that makes it another run than one left alone.
         progress: where it stands.
         rows: of the learning curve so far.
@@ -37,6 +38,7 @@ class Saved:
     vocab: Vocab
     plan: Plan
     device: str
+    processes: int
     changes: list[dict[str, Any]]
     progress: dict[str, Any]
     rows: list[dict[str, Any]]
@@ -63,6 +65,7 @@ def _saved(path: Path) -> Saved:
         vocab=moment.vocab,
         plan=Plan.from_json(moment.config["training"]),
         device=str(moment.config["training"]["device"]),
+        processes=int(moment.config["training"].get("processes", 1)),
         changes=moment.changes,
         progress=moment.progress,
         rows=moment.rows,

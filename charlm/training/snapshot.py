@@ -6,6 +6,7 @@ weights/NAME, optimizer/SLOT/NAME, average/NAME (averaged weights), good/NAME (t
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from charlm.errors import CharlmError
 
-__all__ = ["best_weights", "dump", "group", "last_weights", "load"]
+__all__ = ["best_weights", "digest", "dump", "group", "last_weights", "load"]
 
 _SLOTS = ("step", "exp_avg", "exp_avg_sq")
 
@@ -66,6 +67,18 @@ def last_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def best_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The best weights so far; those of this moment where nothing has been validated yet."""
     return group(tensors, "good") or last_weights(tensors)
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """The SHA-256 of the numbers, one tensor after the other.
+
+    >>> digest({"a": torch.ones(2)}) == digest({"a": torch.ones(2)}) != digest({"a": torch.zeros(2)})
+    True
+    """
+    found = hashlib.sha256()
+    for tensor in tensors.values():
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def _fits(tensors: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]) -> bool:

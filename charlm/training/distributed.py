@@ -1,0 +1,247 @@
+"""The processes that train one model together, as `torchrun` starts them: what they add up and agree on.
+
+Every process has the whole model and its own share of the lanes. A step adds gradients and numbers of targets in one
+flat all-reduce, so that each process has the gradient of the mean over all targets and takes the same step; what a
+process alone cannot know (the clock, a wish to stop) travels in the same tensor. All else is rare.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from charlm.errors import CharlmError, LostProcessError, OptionError
+
+__all__ = ["ALONE", "Alone", "Group", "Heard", "Processes", "lost"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heard:
+    """What all processes know after a step.
+
+    Args:
+        loss: mean over the targets of all processes.
+        count: how many targets those are.
+        stop: whether any process was asked to stop.
+        seconds: the first process's clock.
+    """
+
+    loss: float = 0.0
+    count: int = 0
+    stop: bool = False
+    seconds: float = 0.0
+
+
+class Processes(abc.ABC):
+    """Those that train together. All call the same methods in the same order, but for `rank`, `first` and `own`.
+
+    Args:
+        rank: this one's number, from 0.
+        size: how many there are.
+    """
+
+    def __init__(self, rank: int, size: int) -> None:
+        self.rank, self.size = rank, size
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and speaks."""
+        return self.rank == 0
+
+    def own(self, lanes: int) -> slice:
+        """This process's share of so many lanes.
+
+        Raises:
+            OptionError: they cannot be shared equally.
+
+        >>> Alone().own(16)
+        slice(0, 16, None)
+        """
+        if lanes % self.size:
+            raise OptionError(
+                f"{lanes} lanes cannot be shared equally by {self.size} processes: choose a --batch-size that is a "
+                f"multiple of {self.size} (it counts the lanes of all processes)"
+            )
+        share = lanes // self.size
+        return slice(self.rank * share, (self.rank + 1) * share)
+
+    def seed(self, seed: int) -> int:
+        """The seed of what is to differ from process to process; the first one's is the seed itself."""
+        return int(np.random.SeedSequence([seed, self.rank]).generate_state(1, np.uint64)[0]) if self.rank else seed
+
+    @abc.abstractmethod
+    def step(
+        self, parameters: Iterable[nn.Parameter], loss: Tensor, count: int, *, stop: bool, seconds: float
+    ) -> Heard:
+        """Makes the gradients those of the mean over all targets, and tells what all processes know then.
+
+        Args:
+            parameters: their gradients are those of `loss`.
+            loss: the mean over this process's targets.
+            count: of this process's targets; 0 where it has none in this step.
+            stop: whether this process was asked to stop.
+            seconds: this process's clock.
+        """
+
+    @abc.abstractmethod
+    def add(self, numbers: Sequence[float]) -> list[float]:
+        """The sums over all processes, in double precision."""
+
+    @abc.abstractmethod
+    def every(self, value: Any) -> list[Any]:
+        """The values that the processes gave (anything JSON can say), by rank."""
+
+    @abc.abstractmethod
+    def gather(self, tensor: Tensor) -> list[Tensor]:
+        """The tensors of one shape that the processes gave, by rank, on the CPU where there are several."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Ends the company: nothing can be added or agreed on after it. It may be called again."""
+
+    def agree(self, value: Any) -> Any:
+        """The first process's value, a JSON value, on all of them."""
+        return self.every(value if self.first else None)[0]
+
+    def same(self, value: str, sentence: str) -> None:
+        """Compares what should be the same everywhere.
+
+        Raises:
+            CharlmError: the sentence, on all processes, where it is not.
+        """
+        if len(set(self.every(value))) > 1:
+            raise CharlmError(sentence)
+
+    @contextlib.contextmanager
+    def alike(self) -> Iterator[None]:
+        """A block that fails on all processes if it fails on one; it must not talk to the others itself.
+
+        Raises:
+            CharlmError: this process's, or else that of the first process that has one.
+        """
+        error: CharlmError | None = None
+        try:
+            yield
+        except CharlmError as raised:
+            error = raised
+        told = self.every(None if error is None else str(error))
+        if error is not None:
+            raise error
+        for rank, sentence in enumerate(told):
+            if sentence is not None:
+                raise CharlmError(f"process {rank}: {sentence}")
+
+
+class Alone(Processes):
+    """One process, which has nobody to ask.
+
+    >>> Alone().add([1.5]), Alone().agree("x"), Alone().seed(7)
+    ([1.5], 'x', 7)
+    """
+
+    def __init__(self) -> None:
+        super().__init__(0, 1)
+
+    def step(
+        self, parameters: Iterable[nn.Parameter], loss: Tensor, count: int, *, stop: bool, seconds: float
+    ) -> Heard:
+        """See `Processes.step`."""
+        return Heard(loss=float(loss.detach()), count=count, stop=stop, seconds=seconds)
+
+    def add(self, numbers: Sequence[float]) -> list[float]:
+        """See `Processes.add`."""
+        return list(numbers)
+
+    def every(self, value: Any) -> list[Any]:
+        """See `Processes.every`."""
+        return [value]
+
+    def gather(self, tensor: Tensor) -> list[Tensor]:
+        """See `Processes.gather`."""
+        return [tensor]
+
+    def close(self) -> None:
+        """See `Processes.close`."""
+
+
+ALONE = Alone()
+"""What runs in one process."""
+
+
+class Group(Processes):
+    """Several processes that talk through a process group of torch's.
+
+    Args:
+        group: with a backend for CPU tensors, and one for the tensors of the device that is trained on.
+    """
+
+    def __init__(self, group: Any) -> None:
+        super().__init__(group.rank(), group.size())
+        self._group = group
+
+    def step(
+        self, parameters: Iterable[nn.Parameter], loss: Tensor, count: int, *, stop: bool, seconds: float
+    ) -> Heard:
+        """See `Processes.step`."""
+        trained = [parameter for parameter in parameters if parameter.grad is not None]
+        gradients = [parameter.grad.reshape(-1) for parameter in trained if parameter.grad is not None]
+        mean = loss.detach().reshape(1).to(gradients[0].dtype)
+        told = mean.new_tensor([count, stop, seconds if self.first else 0.0])
+        flat = torch.cat([*gradients, mean, told])
+        flat[:-3].mul_(count)  # sums, so that every target weighs the same whoever has it
+        self._sum(flat)
+        total, stops, now = flat[-3:].tolist()
+        flat[:-3].div_(total)
+        for parameter, piece in zip(trained, torch.split(flat[:-4], [p.numel() for p in trained]), strict=True):
+            parameter.grad = piece.view_as(parameter)
+        return Heard(loss=float(flat[-4]), count=round(total), stop=stops > 0, seconds=now)
+
+    def add(self, numbers: Sequence[float]) -> list[float]:
+        """See `Processes.add`."""
+        sums = torch.tensor(numbers, dtype=torch.float64)
+        self._sum(sums)
+        return [float(number) for number in sums]
+
+    def every(self, value: Any) -> list[Any]:
+        """See `Processes.every`."""
+        content = json.dumps(value).encode()
+        sizes = [int(size) for size in self.gather(torch.tensor([len(content)]))]
+        padded = torch.frombuffer(bytearray(content.ljust(max(sizes))), dtype=torch.uint8)
+        return [json.loads(bytes(each.tolist())) for each in self.gather(padded)]
+
+    def gather(self, tensor: Tensor) -> list[Tensor]:
+        """See `Processes.gather`."""
+        mine = tensor.detach().cpu().contiguous()
+        found = [torch.empty_like(mine) for _ in range(self.size)]
+        with lost():
+            self._group.allgather([found], [mine]).wait()
+        return found
+
+    def close(self) -> None:
+        """See `Processes.close`."""
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+    def _sum(self, tensor: Tensor) -> None:
+        with lost():
+            self._group.allreduce([tensor]).wait()
+
+
+@contextlib.contextmanager
+def lost() -> Iterator[None]:
+    """What torch says where another process does not answer becomes a sentence."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise LostProcessError("another process of this training has ended or does not answer") from error
