@@ -10,14 +10,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from charlm.analysis.surprise import Expected
+from charlm.checkpoint import TextFacts, save_rnn
 from charlm.cli.main import main
+from charlm.models.rnn import CharRNN, RNNConfig
 from charlm.report.chart import Series, chart, ticks
 from charlm.report.run_page import about_curves, next_reliability
+from charlm.text.corpus import read_corpus
+from charlm.text.splits import Split
 
 Run = Callable[..., tuple[int, str, str]]
-QUICK = ("--model", "gru", "--hidden", 10, "--max-steps", 20, "--batch-size", 4, "--seq-length", 16)
+TRAINING = {"lanes": 4, "window": 16, "backend": "torch", "device": "cpu", "optimisation": {"lr": 0.01, "seed": 7}}
+ROWS = [
+    {"step": 10, "epoch": 0.5, "train_nats": 3.25, "valid_nats": 3.125, "lr": 0.01, "skipped": 0, "seconds": 30.0},
+    {"step": 20, "epoch": 1.0, "train_nats": 3.0, "valid_nats": 3.0625, "lr": 0.01, "skipped": 0, "seconds": 66.0},
+]
 
 
 @pytest.fixture
@@ -35,6 +44,15 @@ def charlm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         return end.value.code, out, err
 
     return run
+
+
+def trained(text: Path, directory: Path) -> None:
+    """A directory as training leaves it, with random weights."""
+    corpus = read_corpus([text])
+    model = CharRNN(corpus.vocab, RNNConfig(model="gru", hidden=10))
+    model.reset_parameters(torch.Generator().manual_seed(2))
+    save_rnn(directory, model, TextFacts.of(corpus, Split.default(len(corpus))), training=TRAINING)
+    (directory / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
 
 
 class Page(HTMLParser):
@@ -60,7 +78,7 @@ class Page(HTMLParser):
 
 
 def test_the_figures_are_those_of_the_other_commands(charlm: Run, verse: Path) -> None:
-    charlm("train", verse, *QUICK, "--out", "run")
+    trained(verse, Path("run"))
     code, out, err = charlm("report", "run")
     assert (code, out) == (0, "run/report.html\n"), err
     page = Page(Path("run/report.html"))
@@ -71,8 +89,7 @@ def test_the_figures_are_those_of_the_other_commands(charlm: Run, verse: Path) -
     for line in table["models"]:
         assert line["nats"] is None or f"{line['nats']:.4f}" in page.text
         assert f"{100 * line['coverage']:.2f}" in page.text
-    rows = [json.loads(row) for row in Path("run/metrics.jsonl").read_text().splitlines()]
-    for row in rows:
+    for row in ROWS:
         assert f"{row['valid_nats']:.4f}" in page.text
     data = json.loads(page.data)["surprise"]
     items = [json.loads(row) for row in charlm("score", "run", verse, "--json")[1].splitlines()]
@@ -80,7 +97,14 @@ def test_the_figures_are_those_of_the_other_commands(charlm: Run, verse: Path) -
     assert page.tags.count("h3") == 3
     sample = charlm("sample", "run", "--temperature", "0.8", "--length", "700")[1]
     assert " ".join(sample.split())[:200] in page.text
-    for words in ("hidden 10", "trained on cpu", "minutes for 20 steps", "Temperature 1", "split tail:80/10/10"):
+    for words in (
+        "hidden 10",
+        "trained on cpu",
+        "1.1 minutes for 20 steps",
+        "lr 0.01, seed 7",
+        "Temperature 1",
+        "split tail:80/10/10",
+    ):
         assert words in page.text, words
     assert Path("run/report.html").stat().st_size < 3_000_000
     assert charlm("report", "run")[1] == "run/report-2.html\n"
