@@ -147,6 +147,8 @@ def sha256_of(path: Path, block: int = 1 << 22) -> str:
 
 def free_name(path: Path) -> Path:
     """`path` if nothing has that name yet, else `path-2`, `path-3`, ... so that nothing is overwritten."""
+    if not path.name:
+        raise CharlmError(f"{path} is a directory and no new name: give one, such as {path / 'new'}")
     candidate, number = path, 1
     while candidate.exists():
         number += 1
