@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
@@ -21,6 +22,7 @@ __all__ = [
     "progress",
     "reading_of",
     "reading_options",
+    "reading_progress",
     "seed_option",
     "split_option",
 ]
@@ -81,6 +83,18 @@ def reading_of(encoding: str, newlines: Any, as_bytes: bool, vocab_size: int | N
 def note(message: str) -> None:
     """One line for a person, on stderr, so that stdout holds data alone."""
     click.echo(message, err=True)
+
+
+@contextmanager
+def reading_progress() -> Iterator[Callable[[int, int], None]]:
+    """A progress bar while a big text is read: what `read_corpus` takes as `progress`."""
+    with progress(None, "reading", "B", unit_scale=True) as bar:
+
+        def tell(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield tell
 
 
 def finite(value: float | None) -> float | None:

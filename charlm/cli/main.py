@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import io
 import os
@@ -36,13 +37,17 @@ _COMMANDS = {
 
 _SMALLER = {
     "train": "a smaller --hidden, --batch-size or --seq-length",
-    "ngram": "a smaller --order, or a part of the text",
+    "ngram": "a smaller --order, or count on the disk with --memory",
     "sample": "fewer --streams, or a smaller --length",
     "compare": "smaller --orders, or a part of the text",
     "fit": "a smaller --hidden or --batch-size, or shorter sequences",
     "predict": "a part of the table",
 }
 """What to take less of where a command runs out of memory."""
+
+
+_NO_PLACE = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
+"""What the system says to a name that cannot be one: wrong use, not a fault of a disk."""
 
 
 class _LazyGroup(click.Group):
@@ -109,6 +114,7 @@ def main() -> None:
         _give_up_output()
         where = "" if error.filename is None else f"{error.filename}: "
         click.echo(f"charlm: {where}{error.strerror or error}", err=True)
+        code = 2 if error.errno in _NO_PLACE else 1
     sys.exit(code)
 
 

@@ -14,12 +14,14 @@ from typing import Any
 
 from charlm.errors import CheckpointError
 from charlm.files import write_json
+from charlm.models.counted import Estimator
 from charlm.text.corpus import Corpus
+from charlm.text.count_tables import CountTables
 from charlm.text.reading import Reading
 from charlm.text.splits import Split
 from charlm.version import __version__
 
-__all__ = ["FORMAT", "TextFacts", "describe", "fingerprint", "fingerprints", "write_config"]
+__all__ = ["FORMAT", "TextFacts", "describe", "describe_ngram", "fingerprint", "fingerprints", "write_config"]
 
 FORMAT = 1
 """The version of the layout that this charlm writes; later ones are refused, earlier ones are read."""
@@ -102,6 +104,18 @@ def describe(kind: str, model: Mapping[str, Any], text: TextFacts, **more: Any) 
 def write_config(directory: Path, kind: str, model: Mapping[str, Any], text: TextFacts, **more: Any) -> None:
     """Writes `config.json`; see `describe`."""
     write_json(directory / "config.json", describe(kind, model, text, **more))
+
+
+def describe_ngram(estimator: Estimator) -> dict[str, Any]:
+    """What `NGramLM.config` says of a model with this estimator; `tables` where it was counted past memory."""
+    index = estimator.index
+    return {
+        "order": estimator.order,
+        "smoothing": estimator.name,
+        "parameters": estimator.parameters(),
+        "characters": len(index),
+        **({"tables": True} if isinstance(index, CountTables) else {}),
+    }
 
 
 def fingerprints(directory: Path) -> dict[str, str]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import OptionError
-from charlm.models.counted import AddK, Contexts, Counted, Estimator, MaximumLikelihood, UniformMix, total_of
+from charlm.models.counted import AddK, Contexts, Counted, Estimator, Floats, MaximumLikelihood, UniformMix, total_of
 from charlm.models.kneser_ney import KneserNey, WittenBell
 from charlm.text.levels import Counts, pick
+from charlm.text.runs import added_up
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids
 
@@ -92,14 +93,14 @@ def tune(name: str, index: Counts, order: int, ids: Ids, spans: Spans) -> dict[s
         return {}
     estimator = make_estimator(name, index, order)
     assert isinstance(estimator, Counted)
-    count_N, total_N = _counts(estimator, ids, spans)
-    if not len(count_N):
+    count_P, total_P, times_P = _counts(estimator, ids, spans)
+    if not len(count_P):
         raise OptionError("the validation part has no character to tune on: use another --split")
 
     def nats(value: float, key: str) -> float:
         tried = make_estimator(name, index, order, **{key: value})
         assert isinstance(tried, Counted)
-        return float(-np.log(tried.of_counts(count_N, total_N)).mean())
+        return float(-(times_P * np.log(tried.of_counts(count_P, total_P))).sum() / times_P.sum())
 
     if name == "add-k":
         return {"k": math.exp(_lowest(lambda x: nats(math.exp(x), "k"), math.log(1e-9), math.log(1e3)))}
@@ -110,19 +111,66 @@ def _sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x))
 
 
-def _counts(estimator: Counted, ids: Ids, spans: Spans) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How often each known target of the spans came after its history, and how often that was followed."""
-    ids_N, age_N = read_spans(ids, spans)
+def _counts(estimator: Counted, ids: Ids, spans: Spans) -> tuple[Floats, Floats, Floats]:
+    """How often known targets of the spans came after their history, how often that was followed, and for how many
+    targets that is so: the P different pairs of numbers. The text is read in stretches, for it may be long.
+    """
+    found = added_up([np.zeros(0, dtype=np.uint64) for _ in range(2)])
+    for rows, read, new in _stretches(spans, max(1, estimator.order)):
+        ids_N, age_N = read_spans(ids, rows)
+        lengths = rows[:, 1] - rows[:, 0]
+        begins = np.cumsum(lengths) - lengths
+        place_N = np.arange(len(ids_N)) - np.repeat(begins, lengths)
+        age_N += np.repeat(read, lengths)
+        target_N = (age_N > 1) & (ids_N >= 0) & (place_N >= np.repeat(new, lengths))
+        pairs = added_up(_pairs(estimator, ids_N, age_N, np.flatnonzero(target_N)))
+        words = [np.concatenate(both) for both in zip(found.words, pairs.words, strict=True)]
+        found = added_up(words, np.concatenate([found.counts, pairs.counts]))
+    count_P, total_P = (word.astype(np.float64) for word in found.words)
+    return count_P, total_P, found.counts.astype(np.float64)
+
+
+def _pairs(
+    estimator: Counted, ids_N: NDArray[np.int64], age_N: NDArray[np.int64], targets: NDArray[np.int64]
+) -> list[NDArray[np.uint64]]:
+    """How often each target came after its history, and how often that was followed."""
     nodes = estimator.levels.nodes(ids_N, age_N, estimator.order)
-    targets = np.flatnonzero((age_N > 1) & (ids_N >= 0))
     used_N = np.minimum(age_N[targets] - 1, estimator.order)
-    count_N, total_N = np.zeros(len(targets), dtype=np.int64), np.zeros(len(targets), dtype=np.int64)
+    count_N, total_N = np.zeros(len(targets), dtype=np.uint64), np.zeros(len(targets), dtype=np.uint64)
     for order in np.unique(used_N).tolist():
         which, level = np.flatnonzero(used_N == order), estimator.levels[order]
         node = nodes[order][targets[which] - 1]
         count_N[which] = pick(level.count_E, level.child(node, ids_N[targets[which]]))
         total_N[which] = total_of(level, node)
-    return count_N, total_N
+    return [count_N, total_N]
+
+
+def _stretches(
+    spans: Spans, overlap: int, size: int = 1 << 17
+) -> Iterator[tuple[Spans, NDArray[np.int64], NDArray[np.int64]]]:
+    """Spans in pieces, some at a time: rows of (start, end), the symbols of the span before each, and how many of
+    its own are only there to be looked back at.
+
+    >>> [(rows.tolist(), read.tolist(), new.tolist()) for rows, read, new in _stretches(np.array([[0, 5]]), 1, 3)]
+    [([[0, 3]], [0], [0]), ([[2, 5]], [2], [1])]
+    """
+    rows: list[tuple[int, int, int, int]] = []
+    held = 0
+    for start, end in spans.tolist():
+        for at in range(start, end, size):
+            begin = max(start, at - overlap)
+            rows.append((begin, min(at + size, end), begin - start, at - begin))
+            held += rows[-1][1] - begin
+            if held >= size:
+                yield _columns(rows)
+                rows, held = [], 0
+    if rows:
+        yield _columns(rows)
+
+
+def _columns(rows: list[tuple[int, int, int, int]]) -> tuple[Spans, NDArray[np.int64], NDArray[np.int64]]:
+    table = np.array(rows, dtype=np.int64)
+    return table[:, :2], table[:, 2], table[:, 3]
 
 
 def _lowest(function: Callable[[float], float], low: float, high: float) -> float:

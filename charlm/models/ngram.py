@@ -16,6 +16,7 @@ from torch import Tensor
 
 from charlm.errors import CheckpointError, OptionError
 from charlm.models.counted import check_order
+from charlm.models.description import describe_ngram
 from charlm.models.estimators import Contexts, Estimator, make_estimator
 from charlm.models.lm import LanguageModel, State, pick_targets
 from charlm.models.ngram_rows import ngram_rows
@@ -28,7 +29,7 @@ from charlm.text.levels import UNSEEN, Counts
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids, Vocab
 
-__all__ = ["NOTHING", "NGramLM", "describe_ngram"]
+__all__ = ["NOTHING", "NGramLM"]
 
 NOTHING = -2
 """In a state's history: no character has been read there yet."""
@@ -234,18 +235,6 @@ class NGramLM(LanguageModel):
         except OptionError as error:
             raise CheckpointError(f"the n-gram model in {directory} cannot be made: {error}") from None
         return cls(vocab=vocab, index=index, order=order, estimator=estimator)
-
-
-def describe_ngram(estimator: Estimator) -> dict[str, Any]:
-    """What `NGramLM.config` says of a model with this estimator; `tables` where it was counted past memory."""
-    index = estimator.index
-    return {
-        "order": estimator.order,
-        "smoothing": estimator.name,
-        "parameters": estimator.parameters(),
-        "characters": len(index),
-        **({"tables": True} if isinstance(index, CountTables) else {}),
-    }
 
 
 def _log(p: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -101,6 +101,7 @@ def read_corpus(
     *,
     vocab: Vocab | None = None,
     progress: Progress | None = None,
+    streamed: bool = False,
 ) -> Corpus:
     """Reads files, directories of files, or standard input (`-`) as one corpus, a document each.
 
@@ -113,6 +114,7 @@ def read_corpus(
         vocab: encode by this vocabulary (of a model) instead of the texts' own; unknown characters become
             `UNKNOWN`.
         progress: told the bytes read and the bytes in all, for texts that are big enough to stream.
+        streamed: stream files of any size, for the sake of memory.
 
     Raises:
         TextError: a file that is missing, empty, packed, or not of the encoding, with the way out.
@@ -122,7 +124,7 @@ def read_corpus(
     if not files:
         raise TextError("name at least one text")
     names = tuple(str(path) for path in files)
-    if is_big(files):
+    if is_big(files) or (streamed and not any(str(path) == "-" for path in files)):
         found = encode_files(files, reading, vocab, progress)
         return Corpus(
             ids=found.ids,
