@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from charlm.cli.common import note, reading_of, reading_options, split_option
+from charlm.cli.common import note, reading_of, reading_options, reading_progress, split_option
 from charlm.errors import OptionError
-from charlm.files import lock
+from charlm.files import free_name, lock
 
 if TYPE_CHECKING:
     import torch
@@ -68,21 +68,25 @@ _OPTIMISATION = ("lanes", "window", "lr", "average", "weight_decay", "patience",
     help="How layers are run; auto times them and keeps the fastest.  [default: auto]",
 )
 @click.option("--out", metavar="DIR", help="Where the run is kept.  [default: checkpoints/NAME]")
+@click.option("--plot", metavar="FILE", help="Also draw the learning curve as .png, .svg or .pdf.")
 @click.option(
     "--resume",
     metavar="DIR",
     help="Go on with this run; a new --epochs, --max-steps, --minutes, --batch-size or --device is taken.",
 )
-def train_command(texts: tuple[str, ...], resume: str | None, out: str | None, **options: Any) -> int:
+def train_command(texts: tuple[str, ...], resume: str | None, out: str | None, plot: str | None, **options: Any) -> int:
     """Train a recurrent language model on TEXT (files, a directory of files, or - for standard input).
 
     What is not given is chosen from the text's size, the device and the time, and printed.
     """
     from charlm.cli.watching import run_directory
+    from charlm.report.picture import check_picture
     from charlm.training.recipe import pick_device
 
+    if plot is not None:
+        check_picture(Path(plot))
     if resume is not None:
-        return _resume(Path(resume), texts, out, options)
+        return _resume(Path(resume), texts, out, plot, options)
     device = pick_device(options["device"])
     if not texts:
         raise OptionError("name a text to train on, such as data/shakespeare.txt, or a run to go on with: --resume DIR")
@@ -97,7 +101,7 @@ def train_command(texts: tuple[str, ...], resume: str | None, out: str | None, *
             run.model.load_state_dict(weights)
         note(f"{corpus.title}: {len(corpus):,} characters, {len(corpus.vocab)} symbols, split {split}")
         note(f"{run.plan.line()} on {device}, backend {run.plan.backend}, {run.model.parameter_count:,} weights")
-        return _train(run, options["save_every"])
+        return _train(run, options["save_every"], plot)
 
 
 def _read(texts: tuple[str, ...], options: dict[str, Any]) -> tuple[Corpus, Split]:
@@ -110,7 +114,8 @@ def _read(texts: tuple[str, ...], options: dict[str, Any]) -> tuple[Corpus, Spli
     init = options["init_from"]
     vocab = None if init is None else _model_to_start_from(init, reading).vocab
     held_out = [name for name in (options["valid"], options["test"]) if name is not None]
-    corpus = read_corpus([*texts, *held_out], reading, vocab=vocab)
+    with reading_progress() as tell:
+        corpus = read_corpus([*texts, *held_out], reading, vocab=vocab, progress=tell)
     _refuse_unknown(corpus, init)
     if not held_out:
         return corpus, options["split"] or Split.default(len(corpus))
@@ -162,7 +167,7 @@ def _plan(corpus: Corpus, split: Split, device: torch.device, options: dict[str,
     return replace(plan, network=network), model.state_dict()
 
 
-def _resume(directory: Path, texts: tuple[str, ...], out: str | None, options: dict[str, Any]) -> int:
+def _resume(directory: Path, texts: tuple[str, ...], out: str | None, plot: str | None, options: dict[str, Any]) -> int:
     from charlm.cli.watching import device_of
     from charlm.text.corpus import read_corpus
     from charlm.training.run import resume
@@ -173,14 +178,16 @@ def _resume(directory: Path, texts: tuple[str, ...], out: str | None, options: d
     for problem in saved.notes:
         note(f"{problem}; the state before it is used")
     device = device_of(saved.device, options["device"])
-    corpus = read_corpus(list(texts or saved.text.names), saved.text.reading, vocab=saved.vocab)
+    with reading_progress() as tell:
+        names = list(texts or saved.text.names)
+        corpus = read_corpus(names, saved.text.reading, vocab=saved.vocab, progress=tell)
     budget = {name: options[name] for name in _BUDGET if options[name] is not None}
     with lock(directory):
         run = resume(directory, corpus, device, budget=budget, lanes=options["lanes"])
         note(f"{directory} goes on: {run.plan.line()} on {device}, backend {run.plan.backend}")
         if len(run.changes) > len(saved.changes):
             note("with other lanes or on another device it goes on well, but not to the bit as it would have been")
-        return _train(run, options["save_every"])
+        return _train(run, options["save_every"], plot)
 
 
 def _refuse_changes(out: str | None, options: dict[str, Any]) -> None:
@@ -200,7 +207,7 @@ def _refuse_changes(out: str | None, options: dict[str, Any]) -> None:
         )
 
 
-def _train(run: Run, save_every: float) -> int:
+def _train(run: Run, save_every: float, plot: str | None) -> int:
     """Trains, draws the curve, and prints the figure that is kept."""
     from charlm.cli.watching import draw, interruptible
     from charlm.report.curve import draw_curve
@@ -211,6 +218,10 @@ def _train(run: Run, save_every: float) -> int:
     if run.rows:
         metrics, picture = run.directory / "metrics.jsonl", run.directory / "curve.png"
         draw("the curve", lambda: draw_curve(metrics, picture, title=run.directory.name))
+        if plot is not None:
+            wanted = free_name(Path(plot))
+            draw("the curve", lambda: draw_curve(metrics, wanted, title=run.directory.name))
+            note(f"picture: {wanted}")
     if result.outcome == "interrupted":
         note(f"interrupted; everything is saved: go on with charlm train --resume {run.directory}")
         return 130
