@@ -1,11 +1,12 @@
-"""Damaged and hostile checkpoints and texts through the functions that read them: a result, or one sentence.
+"""Damaged and hostile checkpoints, texts and tables, and odd command lines: a result, or one sentence.
 
-    python -m benchmarks.fuzz [--checkpoints 10000] [--texts 10000] [--seed 0]
+    python -m benchmarks.fuzz [--checkpoints 10000] [--texts 10000] [--tables 10000] [--commands 10000] [--seed 0]
 
 Checkpoints (a network's directory, an n-gram model's, a run's newest state) are changed in their bytes, in their JSON,
 in their tensors and arrays (with right checksums, as a hostile writer would), and in what their names stand for. What
 opens is also used: a few characters are scored and generated. Texts are changed in their bytes and read in memory
-and as a stream, which have to agree, then split and cut into lanes. A case is right when it ends within ten seconds in
+and as a stream, which have to agree, then split and cut into lanes. Tables (`fuzz_tables`) become tasks that a fresh
+model predicts; command lines (`fuzz_commands`) are run whole. A case is right when it ends within ten seconds in
 a result or a `CharlmError` of one line. Memory may grow by 256 MB over what is used before the first case; the address
 space beyond that is refused by the system. Printed: a table of outcomes, the slowest case, the growth. Exit 1 where
 anything else happens.
@@ -411,13 +412,20 @@ def fuzz_texts(number: int, seed: int, scratch: Path, tally: Tally) -> None:
 # -- the whole --------------------------------------------------------------------------------------------------------
 
 
-def fuzz(checkpoints: int, texts: int, seed: int) -> Tally:
-    """Both, in a directory of their own."""
+def fuzz(checkpoints: int, texts: int, seed: int, *, tables: int = 0, commands: int = 0) -> Tally:
+    """All of them, in a directory of their own."""
+    from benchmarks.fuzz_commands import fuzz_commands
+    from benchmarks.fuzz_tables import fuzz_tables
+
     tally = Tally()
     with tempfile.TemporaryDirectory() as name, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         fuzz_checkpoints(checkpoints, seed, Path(name), tally)
         fuzz_texts(texts, seed, Path(name), tally)
+        if tables:
+            fuzz_tables(tables, seed, Path(name), tally)
+        if commands:
+            fuzz_commands(commands, seed, Path(name), tally)
     return tally
 
 
@@ -426,15 +434,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--checkpoints", type=int, default=10_000)
     parser.add_argument("--texts", type=int, default=10_000)
+    parser.add_argument("--tables", type=int, default=10_000)
+    parser.add_argument("--commands", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    fuzz(40, 40, -1)  # everything is imported and warm
+    fuzz(40, 40, -1, tables=40, commands=40)  # everything is imported and warm
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + 4 * GROWTH, resource.RLIM_INFINITY))
     begun = time.perf_counter()
-    tally = fuzz(given.checkpoints, given.texts, given.seed)
+    tally = fuzz(given.checkpoints, given.texts, given.seed, tables=given.tables, commands=given.commands)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10) - before
     for (kind, outcome), times in sorted(tally.outcomes.items()):
         print(f"{kind:12} {outcome:16} {times:>7,}")

@@ -31,7 +31,7 @@ FILES = (
     "text.txt", "net", "counts", "fitted", "missing", ".", "", "-", "/dev/null", "net/config.json", "x" * 300,
     "fitted/vocab.json", "text.txt", *TABLES,
 )  # fmt: skip
-TEXTS = ("", "a rose", "\udcff", "é", "x" * 2000, "--json", "-", "\n")
+TEXTS = ("", "a rose", "\udcff", "é", "x" * 2000, "--quiet", "-", "\n")
 NAMES = ("x", "y", "text", "label", "lengths", "", "q", "alone.npy", "column1")
 PLACES = ("new", "net", "text.txt/new", "", "new.npz", "new.csv", "missing/deep/new", "x" * 300, ".")
 PICTURES = ("p.png", "p.svg", "p.gif", "p", "", "text.txt", "missing/p.png")

@@ -1,10 +1,14 @@
 """A small part of `benchmarks.fuzz`: damaged and hostile files end in a result or in one sentence."""
 
+import warnings
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
-from benchmarks.fuzz import fuzz
+from benchmarks.fuzz import Tally, fuzz
+from benchmarks.fuzz_commands import fuzz_commands
+from benchmarks.fuzz_tables import fuzz_tables
 
 
 @pytest.mark.slow
@@ -14,3 +18,24 @@ def test_damaged_checkpoints_and_texts_end_in_a_result_or_a_sentence() -> None:
     kinds = Counter(kind for kind, _ in tally.outcomes)
     assert set(kinds) == {"network", "run", "n-gram", "Kneser-Ney", "text"}
     assert sum(tally.outcomes.values()) == 300
+
+
+def test_damaged_tables_end_in_a_result_or_a_sentence(tmp_path: Path) -> None:
+    tally = Tally()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fuzz_tables(80, 2, tmp_path, tally)
+    assert not tally.wrong, tally.wrong[0]
+    assert sum(tally.outcomes.values()) == 80
+    assert tally.outcomes["table", "result"] > 5  # enough of them get all the way
+    assert tally.outcomes["table", "sentence"] > 30
+
+
+@pytest.mark.slow
+def test_odd_command_lines_end_in_a_result_or_a_sentence(tmp_path: Path) -> None:
+    tally = Tally()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fuzz_commands(150, 3, tmp_path, tally)
+    assert not tally.wrong, tally.wrong[0]
+    assert tally.outcomes["command", "result"] == 150
