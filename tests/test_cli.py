@@ -35,8 +35,10 @@ QUICK = ("--model", "gru", "--hidden", 12, "--max-steps", 30, "--batch-size", 4,
 
 
 def test_train_sample_eval_compare_info_end_to_end(charlm: Run, verse: Path, tmp_path: Path) -> None:
-    code, out, err = charlm("train", verse, *QUICK, "--layers", 2, "--seed", 3)
+    code, out, err = charlm("train", verse, *QUICK, "--layers", 2, "--seed", 3, "--plot", "learning.svg")
     assert code == 0, err
+    assert "picture: learning.svg" in err
+    assert Path("learning.svg").read_text().count("<svg") == 1
     directory = Path(out.splitlines()[-1])
     assert directory == Path("checkpoints/verse-gru")
     assert "gru 2x12" in err
@@ -212,6 +214,7 @@ def wrong_uses(tmp_path: Path, verse: Path) -> list[tuple[tuple[object, ...], st
         (("compare", verse, "--orders", "a-b"), "0-10"),
         (("compare", verse, "--orders", "0-99"), "32"),
         (("compare", verse, "--plot", "table.gif"), ".png"),
+        (("train", verse, "--plot", "curve.gif"), ".png"),
         (("compare", verse, "kn", "--split", "50/25/25"), "was trained on"),
         (("compare", tmp_path / "three"), "too short"),
         (("info", tmp_path), "config.json"),

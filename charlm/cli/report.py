@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from charlm.cli.common import note, progress, seed_option
+from charlm.cli.common import note, progress, reading_progress, seed_option
 from charlm.errors import CharlmError, OptionError
 
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ def _text(checkpoint: Checkpoint, texts: tuple[str, ...]) -> Corpus:
     if missing and not texts:
         where = "it came from standard input" if "-" in missing else f"there is no {missing[0]} here"
         raise OptionError(f"the text of {checkpoint.name} is needed, and {where}: name it with --text FILE")
-    corpus = read_corpus(names, checkpoint.text.reading, vocab=checkpoint.model.vocab)
+    with reading_progress() as tell:
+        corpus = read_corpus(names, checkpoint.text.reading, vocab=checkpoint.model.vocab, progress=tell)
     if corpus.sha256 != checkpoint.text.sha256:
         raise OptionError(
             f"{shown} is not the text that {checkpoint.name} was made from ({checkpoint.text.sha256[:12]} then, "

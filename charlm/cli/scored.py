@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from charlm.cli.common import progress
+from charlm.cli.common import progress, reading_progress
 from charlm.errors import OptionError
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ def read_scored(models: list[str], text: str, part: str | None, device: str) -> 
     readings = {replace(checkpoint.text.reading, vocab_size=None) for checkpoint in checkpoints}
     if len(readings) > 1:
         raise OptionError("the two models read their texts differently (encoding, line ends or bytes): take alike ones")
-    own = read_corpus([text], readings.pop())
+    with reading_progress() as tell:
+        own = read_corpus([text], readings.pop(), progress=tell)
     seen = [recoded(own, checkpoint.model.vocab) for checkpoint in checkpoints]
     home = next((i for i, c in enumerate(checkpoints) if c.text.sha256 == own.sha256), 0)
     held = part_of(checkpoints[home], seen[home], part)

@@ -221,7 +221,8 @@ def _train(run: Run, save_every: float, plot: str | None) -> int:
         if plot is not None:
             wanted = free_name(Path(plot))
             draw("the curve", lambda: draw_curve(metrics, wanted, title=run.directory.name))
-            note(f"picture: {wanted}")
+            if wanted.exists():
+                note(f"picture: {wanted}")
     if result.outcome == "interrupted":
         note(f"interrupted; everything is saved: go on with charlm train --resume {run.directory}")
         return 130
