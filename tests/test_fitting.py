@@ -12,6 +12,8 @@ from charlm.errors import CharlmError, CheckpointError, OptionError
 from charlm.models.rnn import CharRNN, RNNConfig
 from charlm.models.sequence import SequenceConfig, SequenceModel
 from charlm.models.sequences import Examples, Sequences
+from charlm.nn.kernels.choose import CANDIDATES, fastest
+from charlm.nn.stack import Stack
 from charlm.text.vocab import Vocab
 from charlm.training.fitting import Fit, FitPlan, read_saved_fit, resume, start
 from charlm.training.options import Optimisation
@@ -235,3 +237,11 @@ def test_plans_come_back_and_wrong_ones_are_refused(tmp_path: Path) -> None:
             vocab=VOCAB,
         )
     assert not list((tmp_path / "fit").iterdir())
+
+
+def test_layers_are_run_as_is_fastest_for_the_examples(tmp_path: Path) -> None:
+    fit = made(tmp_path / "fit")  # lengths differ: torch's packed sequences
+    assert fit.plan.backend == fit.description()["training"]["backend"] == fit.model.stack.backend == "torch"
+    stack = Stack("lstm", inputs=3, hidden=4, bidirectional=True)
+    assert fastest(stack, 5, 2, dense=True, seconds=0) in CANDIDATES
+    assert (stack.backend, stack.training) == ("reference", True)

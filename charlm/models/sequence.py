@@ -6,7 +6,6 @@ Axes: T steps, B sequences, F numbers a step, V classes, D outputs of the top la
 from __future__ import annotations
 
 import contextlib
-from dataclasses import fields
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from charlm.errors import OptionError
 from charlm.models.lm import State
 from charlm.models.rnn import CharRNN
-from charlm.models.sequence_config import SequenceConfig
+from charlm.models.sequence_config import SequenceConfig, configured
 from charlm.models.sequences import Sequences
 from charlm.nn.dropout import dropout
 from charlm.nn.heads import DistributionHead, ScoreHead, distribution_losses, score_losses
@@ -51,7 +50,7 @@ class SequenceModel(nn.Module):
 
     def __init__(self, config: SequenceConfig | None = None, vocab: Vocab | None = None, **options: Any) -> None:
         super().__init__()
-        self.config = config = _configured(config, vocab, options)
+        self.config = config = configured(config, vocab is not None, options)
         if (vocab is None) != (config.features > 0):
             raise OptionError("a text input needs a vocabulary and features=0; numbers need features above 0 and none")
         self.vocab = vocab
@@ -292,26 +291,6 @@ def _stepwise(y_TBx: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
 
 def _to(lengths: Tensor | None, device: torch.device) -> Tensor | None:
     return None if lengths is None else lengths.to(device)
-
-
-def _configured(config: SequenceConfig | None, vocab: Vocab | None, options: dict[str, Any]) -> SequenceConfig:
-    """The configuration, or the one that its fields by name make."""
-    if config is not None:
-        if options:
-            raise OptionError(f"give a configuration or its fields by name, not both ({', '.join(options)})")
-        return config
-    if vocab is not None:
-        options = {"features": 0, **options}
-    if "proj_size" in options:
-        options = {**options, "projection": options["proj_size"]}
-        del options["proj_size"]
-    names = {field.name for field in fields(SequenceConfig)}
-    unknown = sorted(set(options) - names)
-    if unknown:
-        raise OptionError(f"a sequence model has no {', '.join(unknown)}: it has {', '.join(sorted(names))}")
-    if type(options.get("dropout")) is int:
-        options = {**options, "dropout": float(options["dropout"])}
-    return SequenceConfig(**options)
 
 
 def _checked(lengths: Tensor | None, x: Tensor) -> Tensor | None:

@@ -10,7 +10,7 @@ from charlm.errors import CheckpointError, OptionError
 from charlm.nn.cells import CELLS
 from charlm.nn.scale import Scale
 
-__all__ = ["SequenceConfig"]
+__all__ = ["SequenceConfig", "configured"]
 
 _SCALES = ("input_scale", "target_scale")
 _CHOICES = {
@@ -112,3 +112,32 @@ class SequenceConfig:
                     f"{name} in a stored sequence model's shape is {item!r}, not a {kinds[name].__name__}"
                 )
         return cls(**found)
+
+
+def configured(config: SequenceConfig | None, text: bool, options: dict[str, Any]) -> SequenceConfig:
+    """The configuration, or the one that its fields by name make.
+
+    Args:
+        config: the configuration; None where there are fields by name.
+        text: whether the input is text.
+        options: fields of a `SequenceConfig`, and `proj_size`, torch's name of `projection`.
+
+    >>> configured(None, False, {"hidden": 9, "proj_size": 3, "dropout": 0}).projection
+    3
+    """
+    if config is not None:
+        if options:
+            raise OptionError(f"give a configuration or its fields by name, not both ({', '.join(options)})")
+        return config
+    if text:
+        options = {"features": 0, **options}
+    if "proj_size" in options:
+        options = {**options, "projection": options["proj_size"]}
+        del options["proj_size"]
+    names = {field.name for field in fields(SequenceConfig)}
+    unknown = sorted(set(options) - names)
+    if unknown:
+        raise OptionError(f"a sequence model has no {', '.join(unknown)}: it has {', '.join(sorted(names))}")
+    if type(options.get("dropout")) is int:
+        options = {**options, "dropout": float(options["dropout"])}
+    return SequenceConfig(**options)
