@@ -187,7 +187,24 @@ def test_the_page(charlm: Run, models: tuple[Path, Path], verse: Path) -> None:
         )
         if data["ids"][at] in shares:
             assert shares[data["ids"][at]] == pytest.approx(1e6 * 2 ** -items[at - 1]["bits"], abs=2)  # type: ignore[operator]
+    strangest = lines_of(charlm("score", first, second, verse, "--json", "--top", 25)[1])
+    places = [int(place) for place in re.findall(r'data-go="(\d+)"', html)][-25:]
+    assert [text[place] for place in places] == [item["char"] for item in strangest]
+    begin = verse.read_text().index(text)
+    assert [begin + place for place in places] == [item["position"] for item in strangest]
     assert charlm("score", first, second, verse, "--html", "page.html")[1] == "page-2.html\n"
+
+
+@pytest.mark.slow
+def test_a_line_of_a_megabyte_does_not_swell_the_page(charlm: Run, models: tuple[Path, Path]) -> None:
+    Path("long.txt").write_text("to be or not " * 25_000)
+    assert charlm("score", models[1], "long.txt", "--html", "long.html")[0] == 0
+    html = Path("long.html").read_text()
+    tables, data = html.split('<script type="application/json"')
+    assert len(tables) < 100_000
+    assert "(325,000 characters)" in tables
+    assert "first 200,000 characters" in tables
+    assert len(data) < 3_500_000
 
 
 def test_wrong_use(charlm: Run, models: tuple[Path, Path], verse: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from charlm.text.corpus import Corpus
 from charlm.text.splits import Spans
 from charlm.text.vocab import Vocab
 
-__all__ = ["MOST", "map_data", "score_page"]
+__all__ = ["MOST", "map_data", "map_places", "score_page"]
 
 MOST = 200_000
 """Symbols that a page shows at most, so that a browser opens it at once."""
@@ -54,6 +54,24 @@ def map_data(
         "bits": [_hundredths(surprise, place_M).tolist() for surprise in surprises],
         "top": None if expected is None else _top(expected, surprises[0], place_M),
     }
+
+
+def map_places(spans: Spans, positions: Sequence[int], most: int = MOST) -> list[int | None]:
+    """Where positions of a text stand in the map of some spans; None where that does not show them.
+
+    A position before a span (the beginning of a line that the span cuts) stands at the span's beginning.
+
+    >>> map_places(np.array([[10, 20], [30, 40]]), [12, 25, 33, 50], most=15)
+    [2, 10, 13, None]
+    """
+    lengths = spans[:, 1] - spans[:, 0]
+    offsets = np.cumsum(lengths) - lengths
+    found: list[int | None] = []
+    for position in positions:
+        span = int(np.searchsorted(spans[:, 1], position, side="right"))
+        place = most if span == len(spans) else int(offsets[span]) + max(0, position - int(spans[span, 0]))
+        found.append(place if place < most else None)
+    return found
 
 
 def _symbols(shown: Vocab, model: Vocab) -> tuple[list[str], NDArray[np.int64]]:
@@ -113,7 +131,8 @@ def score_page(
         title: of the page.
         facts: names and values at its head.
         notes: sentences below them.
-        tables: each with `heading`, `words`, `caption`, `columns` (heading, whether it is a number) and `rows`.
+        tables: each with `heading`, `words`, `caption`, `columns` (heading, whether it is a number), `rows` and
+            `places` (where each row stands in the map, or None).
     """
     return render(
         "score.html",

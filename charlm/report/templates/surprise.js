@@ -113,10 +113,10 @@
     }
     for (const button of buttons) button.addEventListener("click", () => look(button.dataset.view));
     look(String(view));
-    for (const link of document.querySelectorAll(`[data-go-in="${root.id}"]`)) {
-      link.addEventListener("click", () => map.choose(Number(link.dataset.go)));
-      link.hidden = false;
+    for (const button of document.querySelectorAll(`[data-go-in="${root.id}"]`)) {
+      button.addEventListener("click", () => map.choose(Number(button.dataset.go)));
     }
+    for (const cell of document.querySelectorAll(`[data-go-head="${root.id}"]`)) cell.hidden = false;
     return map;
   };
 
