@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from charlm.cli.common import echo_json, json_option, note, progress
-from charlm.cli.tables import figure_lines, open_table, table_options
+from charlm.cli.common import json_option, note
+from charlm.cli.fitting import train_and_report
+from charlm.cli.tables import open_table, table_options
 from charlm.errors import OptionError
-from charlm.files import free_name, lock
+from charlm.files import lock
 from charlm.text.row_split import RowSplit
 
 if TYPE_CHECKING:
-    from charlm.analysis.predictions import Figures
-    from charlm.cli.watching import Watch
     from charlm.models.rnn import CharRNN
     from charlm.models.sequence import SequenceModel
     from charlm.text.vocab import Vocab
-    from charlm.training.fitting import Fit, FitPlan
+    from charlm.training.fitting import FitPlan
     from charlm.training.tabular import TableFacts, TableTask
-    from charlm.training.watching import StepReport
 
 _BUDGET = ("epochs", "max_steps", "minutes")
 _NETWORK = ("cell", "layers", "hidden", "bidirectional", "dropout", "embedding", "loss")
@@ -118,7 +114,7 @@ def _begin(table: str, out: str | None, plot: str | None, as_json: bool, options
         for said in (*_facts(task), *task.notes):
             note(said)
         note(f"{line(fit.plan)} on {device}, backend {fit.plan.backend}, {fit.model.parameter_count:,} weights")
-        return _train(fit, task, plot, as_json, options["save_every"])
+        return train_and_report(fit, task, plot, as_json, options["save_every"])
 
 
 def _task(table: str, options: dict[str, Any], vocab: Vocab | None) -> TableTask:
@@ -215,7 +211,7 @@ def _resume(
     with lock(directory):
         fit = resume(directory, train, valid, device=device, budget=budget)
         note(f"{directory} goes on: {line(fit.plan)} on {device}, backend {fit.plan.backend}")
-        return _train(fit, task, plot, as_json, options["save_every"])
+        return train_and_report(fit, task, plot, as_json, options["save_every"])
 
 
 def _refuse_changes(out: str | None, options: dict[str, Any]) -> None:
@@ -251,80 +247,3 @@ def _task_again(table: str, facts: TableFacts, vocab: Vocab | None) -> TableTask
         encoding=facts.encoding,
         header=facts.header,
     )
-
-
-# -- training and reporting --------------------------------------------------------------------------------------------
-
-
-def _train(fit: Fit, task: TableTask, plot: str | None, as_json: bool, save_every: float) -> int:
-    """Trains, measures the best weights on held-out rows, draws, and prints the figures."""
-    from charlm.cli.watching import draw, interruptible
-    from charlm.report.curve import draw_curve
-
-    watch = _watcher(fit.model.config.mode == "score" and fit.model.config.loss == "squared")
-    with closing(watch), interruptible() as stopped:
-        outcome = fit.train(observer=watch, save_every=save_every, should_stop=stopped)
-    metrics, picture = fit.directory / "metrics.jsonl", fit.directory / "curve.png"
-    if fit.rows:
-        draw("the curve", lambda: draw_curve(metrics, picture, title=fit.directory.name, loss="loss"))
-    if outcome == "interrupted":
-        note(f"interrupted; everything is saved: go on with charlm fit --resume {fit.directory}")
-        return 130
-    if outcome == "no improvement":
-        note("stopped early: no improvement for several validations")
-    figures = _measure(fit, task)
-    _draw(fit, task, figures, plot)
-    part = task.reported
-    if as_json:
-        about = {"directory": str(fit.directory), "outcome": outcome, "mode": task.facts.mode}
-        echo_json({**about, "split": task.facts.split, "part": part, **figures.to_json()})
-    else:
-        watched = {"valid": ", which early stopping watched", "train": ", which it learned from"}.get(part, "")
-        click.echo(f"{part} part{watched}: {len(task.parts[part]):,} rows, {figures.targets:,} labels")
-        for said in figure_lines(figures):
-            click.echo(said)
-        click.echo(f"{fit.directory}")
-    return 0 if outcome != "diverged" else 1
-
-
-def _measure(fit: Fit, task: TableTask) -> Figures:
-    """The figures of the reported part, which are also kept with the model."""
-    from charlm.training.tabular import figures_of, predict_rows
-
-    part = task.part(task.reported)
-    assert part is not None
-    with progress(len(part), "measuring", "row") as bar:
-        said = predict_rows(fit.model, part.inputs, bar.update)
-    figures = figures_of(said, part.targets, task.facts)
-    fit.describe(result={**figures.to_json(), "split": task.facts.split, "part": task.reported})
-    if part.inputs.ids and bool((part.inputs.values < 0).any()):
-        share = float((part.inputs.values < 0).double().mean())
-        note(f"{100 * share:.2g} % of the characters of the {task.reported} part never stood in the training part")
-    return figures
-
-
-def _draw(fit: Fit, task: TableTask, figures: Figures, plot: str | None) -> None:
-    from charlm.cli.watching import draw
-    from charlm.report.reliability import draw_confusion, draw_reliability
-
-    name = fit.directory.name
-    title, curve, confusion = f"{name}, {task.reported} part", figures.reliability, figures.confusion
-    said = "probability of the class that was named" if figures.classes else "Score"
-    pictures = [fit.directory / "reliability.png"] + ([] if plot is None else [free_name(Path(plot))])
-    if curve is not None:
-        for picture in pictures:
-            draw("the reliability", partial(draw_reliability, {name: curve}, picture, title=title, said=said))
-    if curve is None and plot is not None:
-        note("labels that are no probabilities have no reliability: nothing was drawn")
-    if confusion is not None and len(figures.classes) <= 60:
-        target = fit.directory / "confusion.png"
-        draw("the confusion", partial(draw_confusion, confusion, figures.classes, target, title=title))
-
-
-def _watcher(squared: bool) -> Watch:
-    from charlm.cli.watching import Watch
-
-    def shown(report: StepReport) -> str:
-        return f"loss {report.loss:.3f}, {report.targets_per_second:,.0f} labels/s"
-
-    return Watch(shown, what="squared error" if squared else "nats a label")

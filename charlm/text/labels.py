@@ -245,12 +245,15 @@ def _shares(table: Table, column: str, inputs: Inputs, rows: list[Any], known: S
     for row, (labels, length) in enumerate(zip(rows, inputs.lengths, strict=True)):
         where = table.place(row, column)
         steps = _counted(labels if every and isinstance(labels, list) else [labels], length, every, where)
+        read = []
         for step in steps:
-            numbers: list[float | None] = as_numbers(step) if isinstance(step, list) else [None]
+            flat = isinstance(step, list) and not any(isinstance(each, list) for each in step)
+            numbers: list[float | None] = as_numbers(step) if flat else [None]
             width = width or len(numbers)
             if None in numbers or len(numbers) != width or not sum_to_one(numbers):
                 raise TextError(f"{where}: {shown(step)} is no list of {max(width, 2)} probabilities that sum to 1")
-        array = np.array(steps, dtype=np.float64)
+            read.append([number for number in numbers if number is not None])
+        array = np.array(read)
         values.append(array / array.sum(axis=1, keepdims=True))
     classes = tuple(known) if known is not None else tuple(map(str, range(width)))
     _check_classes(classes, len(values), table.name, column)

@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 from charlm.errors import OptionError, TextError
 from charlm.text.arrays import NPY, read_npy, read_npz, write_npz
 from charlm.text.delimited import ALONE, header_of, records, show_delimiter, sniff
+from charlm.text.json_lines import json_records
 from charlm.text.reading import Reading, read_content, unreadable
 
 __all__ = ["Dialect", "Table", "read_table", "render_table"]
 
 _LARGEST = 1 << 31  # bytes
-_DEEPEST = 20  # lists in lists
 _OTHERS = {
     b"\xd0\xcf\x11\xe0": "an old office document",
     b"\x1f\x8b": "a gzip file",
@@ -217,40 +217,12 @@ def _delimited_table(text: str, name: str, sha256: str, dialect: Dialect) -> Tab
 
 
 def _json_table(text: str, name: str, sha256: str, dialect: Dialect) -> Table:
-    records, numbers = [], []
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line, parse_constant=_no_constant)
-            if line.count("[") + line.count("{") > _DEEPEST and _is_deep(record):
-                raise RecursionError
-        except RecursionError:
-            raise TextError(f"line {number} of {name} is nested too deep for a table") from None
-        except ValueError as error:
-            raise TextError(f"line {number} of {name} is not JSON ({str(error)[:100]})") from None
-        if not isinstance(record, dict):
-            raise TextError(f'line {number} of {name} is not an object: each line is like {{"text": "…", "label": 1}}')
-        records.append(record)
-        numbers.append(number)
+    records, numbers = json_records(text, name)
     names = dict.fromkeys(key for record in records for key in record)
     if not names or len(names) > 1000:
         raise TextError(f"{name} has {len(names):,} different keys: a table has a few columns, the same in each line")
     columns = {key: [record.get(key) for record in records] for key in names}
     return Table(name=name, kind="jsonl", columns=columns, numbers=numbers, sha256=sha256, dialect=dialect)
-
-
-def _is_deep(value: Any) -> bool:
-    """Whether lists and objects stand in each other deeper than any table needs."""
-    level = [value]
-    for _ in range(_DEEPEST):
-        level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)
-                 if isinstance(inner, list | dict)]  # fmt: skip
-    return bool(level)
-
-
-def _no_constant(word: str) -> float:
-    raise ValueError(f"{word} is no JSON number")
 
 
 def _arrays_table(content: bytes, name: str, sha256: str) -> Table:
