@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
+from charlm.cli.ranks import follower
 from charlm.text.reading import Reading
 from charlm.text.splits import Split
 
@@ -81,8 +82,9 @@ def reading_of(encoding: str, newlines: Any, as_bytes: bool, vocab_size: int | N
 
 
 def note(message: str) -> None:
-    """One line for a person, on stderr, so that stdout holds data alone."""
-    click.echo(message, err=True)
+    """One line for a person, on stderr, so that stdout holds data alone; of several processes the first one says it."""
+    if not follower():
+        click.echo(message, err=True)
 
 
 @contextmanager
@@ -116,7 +118,7 @@ def progress(total: int | None, what: str, unit: str = "it", **options: Any) -> 
         desc=what,
         unit=unit,
         file=sys.stderr,
-        disable=not sys.stderr.isatty(),
+        disable=follower() or not sys.stderr.isatty(),
         delay=2,
         leave=False,
         **options,

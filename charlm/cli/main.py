@@ -12,7 +12,8 @@ from typing import Any
 
 import click
 
-from charlm.errors import CharlmError, StorageError
+from charlm.cli.ranks import follower, several
+from charlm.errors import CharlmError, LostProcessError, OptionError, StorageError
 from charlm.version import __version__
 
 __all__ = ["cli", "main"]
@@ -63,6 +64,14 @@ class _LazyGroup(click.Group):
         command = getattr(module, f"{cmd_name}_command")
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        if several() and name != "train":
+            raise OptionError(f"only charlm train works in several processes: call charlm {name} without torchrun")
+        return name, command, rest
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -143,11 +152,14 @@ def _run() -> int:
         click.echo("interrupted", err=True)
         return 130
     except click.ClickException as error:
-        error.show()
+        if not follower():
+            error.show()
         return error.exit_code
     except CharlmError as error:
-        click.echo(f"charlm: {error}", err=True)
-        return 1 if isinstance(error, StorageError) else 2
+        lost = isinstance(error, LostProcessError)  # perhaps it was the first one, which would have said it
+        if lost or not follower():
+            click.echo(f"charlm: {error}", err=True)
+        return 1 if lost or isinstance(error, StorageError) else 2
     except _OutOfMemoryError as error:
         click.echo(f"charlm: {error}", err=True)
         return 1

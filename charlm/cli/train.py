@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import click
 
 from charlm.cli.common import note, reading_of, reading_options, reading_progress, split_option
 from charlm.errors import OptionError
-from charlm.files import free_name, lock
+from charlm.files import free_name
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from charlm.text.corpus import Corpus
     from charlm.text.reading import Reading
     from charlm.text.splits import Split
-    from charlm.training.run import Run
+    from charlm.training.distributed import Processes
+    from charlm.training.run import Result, Run
     from charlm.training.watching import StepReport
 
 _BUDGET = ("epochs", "max_steps", "minutes")
@@ -78,29 +80,55 @@ def train_command(texts: tuple[str, ...], resume: str | None, out: str | None, p
     """Train a recurrent language model on TEXT (files, a directory of files, or - for standard input).
 
     What is not given is chosen from the text's size, the device and the time, and printed.
+
+    torchrun --nproc-per-node N -m charlm train ... trains in N processes, which share the --batch-size.
     """
-    from charlm.cli.watching import run_directory
     from charlm.report.picture import check_picture
-    from charlm.training.recipe import pick_device
+    from charlm.training.launch import joined
 
     if plot is not None:
         check_picture(Path(plot))
-    if resume is not None:
-        return _resume(Path(resume), texts, out, plot, options)
-    device = pick_device(options["device"])
-    if not texts:
-        raise OptionError("name a text to train on, such as data/shakespeare.txt, or a run to go on with: --resume DIR")
-    corpus, split = _read(texts, options)
-    plan, weights = _plan(corpus, split, device, options)
-    directory = run_directory(out, texts[0], plan.network.model)
+    with joined() as processes:
+        if resume is not None:
+            return _resume(Path(resume), texts, out, plot, options, processes)
+        return _start(texts, out, plot, options, processes)
+
+
+def _start(
+    texts: tuple[str, ...], out: str | None, plot: str | None, options: dict[str, Any], processes: Processes
+) -> int:
+    """A new run; after an elastic restart the one that this launch began before."""
+    from charlm.cli.together import directory_for, held, in_turn
+    from charlm.training.launch import device_here, launch_of
+    from charlm.training.recipe import pick_device
     from charlm.training.run import start
 
-    with lock(directory):
-        run = start(directory, corpus, split, plan, device)
+    with processes.alike():
+        if not texts:
+            raise OptionError(
+                "name a text to train on, such as data/shakespeare.txt, or a run to go on with: --resume DIR"
+            )
+        if "-" in texts and processes.size > 1:
+            raise OptionError("several processes cannot read one standard input: name a file")
+        device = device_here(pick_device(options["device"]), os.environ)
+    corpus, split = in_turn(processes, lambda: _read(texts, options))
+    with processes.alike():
+        plan, weights = _plan(corpus, split, device, options, processes.size)
+    launch = launch_of(processes, os.environ)
+    directory, begun = directory_for(out, texts[0], plan.network.model, launch, processes)
+    if begun:
+        note(f"{directory} was begun before this restart")
+        return _resume(directory, texts, None, plot, options, processes, restarted=True)
+    with held(directory, processes):
+        run = start(directory, corpus, split, plan, device, processes=processes, launch=launch)
         if weights is not None:
             run.model.load_state_dict(weights)
         note(f"{corpus.title}: {len(corpus):,} characters, {len(corpus.vocab)} symbols, split {split}")
-        note(f"{run.plan.line()} on {device}, backend {run.plan.backend}, {run.model.parameter_count:,} weights")
+        together = f", {processes.size} processes" if processes.size > 1 else ""
+        note(
+            f"{run.plan.line()} on {device}{together}, backend {run.plan.backend}, "
+            f"{run.model.parameter_count:,} weights"
+        )
         return _train(run, options["save_every"], plot)
 
 
@@ -145,16 +173,21 @@ def _refuse_unknown(corpus: Corpus, init: str | None) -> None:
         )
 
 
-def _plan(corpus: Corpus, split: Split, device: torch.device, options: dict[str, Any]) -> tuple[Any, Any]:
-    """The plan, and the weights to start from, if any."""
+def _plan(
+    corpus: Corpus, split: Split, device: torch.device, options: dict[str, Any], processes: int
+) -> tuple[Any, Any]:
+    """The plan, and the weights to start from, if any; lanes that are chosen here can be shared by the processes."""
     from dataclasses import replace
 
     from charlm.text.splits import count_targets
     from charlm.training.recipe import choose
 
     given = {name: options[name] for name in (*_NETWORK, *_OPTIMISATION, *_BUDGET, "backend")}
+    characters = count_targets(corpus.parts(split)["train"])
+    if given["lanes"] is None:
+        given["lanes"] = -(-choose(characters, device, given).lanes // processes) * processes
     if options["init_from"] is None:
-        return choose(count_targets(corpus.parts(split)["train"]), device, given), None
+        return choose(characters, device, given), None
     model = _model_to_start_from(options["init_from"], corpus.reading)
     for name in ("model", "layers", "hidden", "embedding"):
         if given[name] not in (None, getattr(model.config, name)):
@@ -162,31 +195,55 @@ def _plan(corpus: Corpus, split: Split, device: torch.device, options: dict[str,
                 f"--{name} {given[name]} does not fit the weights of --init-from ({getattr(model.config, name)} there)"
             )
         given[name] = getattr(model.config, name)
-    plan = choose(count_targets(corpus.parts(split)["train"]), device, given)
+    plan = choose(characters, device, given)
     network = replace(model.config, dropout=plan.network.dropout)
     return replace(plan, network=network), model.state_dict()
 
 
-def _resume(directory: Path, texts: tuple[str, ...], out: str | None, plot: str | None, options: dict[str, Any]) -> int:
+def _resume(
+    directory: Path,
+    texts: tuple[str, ...],
+    out: str | None,
+    plot: str | None,
+    options: dict[str, Any],
+    processes: Processes,
+    *,
+    restarted: bool = False,
+) -> int:
+    """Goes on with a run; after a restart with the plan that it has, whatever the options say."""
+    from charlm.cli.together import held, in_turn
     from charlm.cli.watching import device_of
     from charlm.text.corpus import read_corpus
+    from charlm.training.launch import device_here, launch_of
     from charlm.training.run import resume
     from charlm.training.saved import read_saved
 
-    _refuse_changes(out, options)
-    saved = read_saved(directory)
-    for problem in saved.notes:
-        note(f"{problem}; the state before it is used")
-    device = device_of(saved.device, options["device"])
-    with reading_progress() as tell:
-        names = list(texts or saved.text.names)
-        corpus = read_corpus(names, saved.text.reading, vocab=saved.vocab, progress=tell)
-    budget = {name: options[name] for name in _BUDGET if options[name] is not None}
-    with lock(directory):
-        run = resume(directory, corpus, device, budget=budget, lanes=options["lanes"])
-        note(f"{directory} goes on: {run.plan.line()} on {device}, backend {run.plan.backend}")
+    with processes.alike():
+        if not restarted:
+            _refuse_changes(out, options)
+        saved = read_saved(directory)
+        for problem in saved.notes:
+            note(f"{problem}; the state before it is used")
+        device = device_here(device_of(saved.device, options["device"]), os.environ)
+
+    def read() -> Corpus:
+        with reading_progress() as tell:
+            names = list(texts or saved.text.names)
+            return read_corpus(names, saved.text.reading, vocab=saved.vocab, progress=tell)
+
+    corpus = in_turn(processes, read)
+    changed = {} if restarted else {name: options[name] for name in _BUDGET if options[name] is not None}
+    lanes = None if restarted else options["lanes"]
+    launch = launch_of(processes, os.environ)
+    with held(directory, processes):
+        run = resume(directory, corpus, device, budget=changed, lanes=lanes, processes=processes, launch=launch)
+        together = f", {processes.size} processes" if processes.size > 1 else ""
+        note(f"{directory} goes on: {run.plan.line()} on {device}{together}, backend {run.plan.backend}")
         if len(run.changes) > len(saved.changes):
-            note("with other lanes or on another device it goes on well, but not to the bit as it would have been")
+            note(
+                "with other lanes, on another device or in another number of processes it goes on well, but not to "
+                "the bit as it would have been"
+            )
         return _train(run, options["save_every"], plot)
 
 
@@ -208,24 +265,26 @@ def _refuse_changes(out: str | None, options: dict[str, Any]) -> None:
 
 
 def _train(run: Run, save_every: float, plot: str | None) -> int:
-    """Trains, draws the curve, and prints the figure that is kept."""
-    from charlm.cli.watching import draw, interruptible
-    from charlm.report.curve import draw_curve
+    """Trains; the first process shows how it goes and what came out."""
+    from charlm.cli.watching import interruptible
 
     watch = _watcher(run)
     with closing(watch), interruptible() as stopped:
-        result = run.train(observer=watch, save_every=save_every, should_stop=stopped, progress=watch.measuring)
+        observer = watch if run.processes.first else None
+        result = run.train(observer=observer, save_every=save_every, should_stop=stopped, progress=watch.measuring)
+    if run.processes.first:
+        _show(run, result, plot)
+    return {"interrupted": 130, "diverged": 1}.get(result.outcome, 0)
+
+
+def _show(run: Run, result: Result, plot: str | None) -> None:
+    """Draws the curve, and prints the figure that is kept."""
     if run.rows:
-        metrics, picture = run.directory / "metrics.jsonl", run.directory / "curve.png"
-        draw("the curve", lambda: draw_curve(metrics, picture, title=run.directory.name))
-        if plot is not None:
-            wanted = free_name(Path(plot))
-            draw("the curve", lambda: draw_curve(metrics, wanted, title=run.directory.name))
-            if wanted.exists():
-                note(f"picture: {wanted}")
+        _draw(run, plot)
     if result.outcome == "interrupted":
-        note(f"interrupted; everything is saved: go on with charlm train --resume {run.directory}")
-        return 130
+        launcher = f"torchrun --nproc-per-node {run.processes.size} -m " if run.processes.size > 1 else ""
+        note(f"interrupted; everything is saved: go on with {launcher}charlm train --resume {run.directory}")
+        return
     if result.outcome == "no improvement":
         note("stopped early: no improvement for several validations")
     if result.evaluation is not None:
@@ -237,7 +296,20 @@ def _train(run: Run, save_every: float, plot: str | None) -> int:
             f"{100 * figures.accuracy:.2f} % right of {figures.targets:,} (split {run.split})"
         )
     click.echo(f"{run.directory}")
-    return 0 if result.outcome != "diverged" else 1
+
+
+def _draw(run: Run, plot: str | None) -> None:
+    """The learning curve in the run's directory, and where the user wants it."""
+    from charlm.cli.watching import draw
+    from charlm.report.curve import draw_curve
+
+    metrics, picture = run.directory / "metrics.jsonl", run.directory / "curve.png"
+    draw("the curve", lambda: draw_curve(metrics, picture, title=run.directory.name))
+    if plot is not None:
+        wanted = free_name(Path(plot))
+        draw("the curve", lambda: draw_curve(metrics, wanted, title=run.directory.name))
+        if wanted.exists():
+            note(f"picture: {wanted}")
 
 
 def _watcher(run: Run) -> Watch:

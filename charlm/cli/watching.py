@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charlm.cli.common import note, progress
+from charlm.cli.ranks import several
 from charlm.errors import OptionError
 from charlm.files import free_name
 from charlm.training.watching import Observer, StepReport, ValidationReport
@@ -18,16 +19,20 @@ from charlm.training.watching import Observer, StepReport, ValidationReport
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Watch", "device_of", "draw", "interruptible", "run_directory"]
+__all__ = ["Watch", "device_of", "draw", "interruptible", "run_directory", "wanted_directory"]
 
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM ask the run to save and stop; a second Ctrl-C does not wait."""
+    """Ctrl-C and SIGTERM ask the run to save and stop; a second Ctrl-C does not wait.
+
+    Under torchrun a second one does: torchrun repeats what a process may have got already, and ends those that take
+    too long.
+    """
     flag = threading.Event()
 
     def ask(number: int, frame: object) -> None:
-        if flag.is_set():
+        if flag.is_set() and not several():
             raise KeyboardInterrupt
         flag.set()
 
@@ -107,6 +112,12 @@ class Watch(Observer):
                 bar.close()
 
 
+def wanted_directory(out: str | None, source: str, kind: str) -> Path:
+    """Where a run is to be kept, if nothing is there yet; see `run_directory`."""
+    stem = "stdin" if source == "-" else Path(source).stem or "text"
+    return Path(out) if out is not None else Path("checkpoints") / f"{stem}-{kind}"
+
+
 def run_directory(out: str | None, source: str, kind: str) -> Path:
     """A directory that no run has yet.
 
@@ -115,8 +126,7 @@ def run_directory(out: str | None, source: str, kind: str) -> Path:
         source: the file that the run learns from, which it is called by otherwise; - for standard input.
         kind: of cell.
     """
-    stem = "stdin" if source == "-" else Path(source).stem or "text"
-    directory = free_name(Path(out) if out is not None else Path("checkpoints") / f"{stem}-{kind}")
+    directory = free_name(wanted_directory(out, source, kind))
     if out is not None and directory != Path(out):
         note(f"{out} is taken: this run goes to {directory}")
     return directory

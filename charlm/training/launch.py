@@ -16,7 +16,7 @@ from charlm.training.distributed import ALONE, Group, Processes, lost
 
 __all__ = ["device_here", "joined", "launch_of", "several"]
 
-PATIENCE = datetime.timedelta(minutes=30)
+PATIENCE = datetime.timedelta(hours=2)
 """How long a process waits for the others before it gives up: longer than any of them reads or writes."""
 
 
@@ -58,7 +58,7 @@ def device_here(device: torch.device, environment: Mapping[str, str]) -> torch.d
 
 
 @contextlib.contextmanager
-def joined(device: torch.device) -> Iterator[Processes]:
+def joined() -> Iterator[Processes]:
     """The processes that torchrun started, this one among them; this one alone where it did not.
 
     They talk through NCCL about what is on GPUs and through Gloo about all else.
@@ -66,8 +66,9 @@ def joined(device: torch.device) -> Iterator[Processes]:
     if not several(os.environ):
         yield ALONE
         return
+    nccl = torch.cuda.is_available() and dist.is_nccl_available()
     with lost():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if nccl else "gloo", timeout=PATIENCE)
     group = Group(dist.group.WORLD)
     try:
         yield group

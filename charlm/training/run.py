@@ -104,7 +104,7 @@ class Run(Kept):
             should_stop: asked after every step; true interrupts with everything saved.
             progress: called with the number of targets read in the last measurement.
         """
-        outcome = self._optimise(observer, save_every, should_stop)
+        outcome = self.processes.agree(self._optimise(observer, save_every, should_stop))  # once all is written
         part = reported_part(self.corpus, self.split)
         self.processes.close()  # what is left to do is the first one's alone
         measured = self.processes.first and outcome != "interrupted"
@@ -195,12 +195,18 @@ def start(
     if plan.backend == "auto":
         run.plan = replace(plan, backend=_fastest(run, own.stop - own.start))
     model.stack.backend = run.plan.backend
-    if processes.first:
-        write_json(directory / "vocab.json", corpus.vocab.to_json())
-        for name in ("best", "last"):
-            write_tensors(directory / f"{name}.safetensors", dict(model.named_parameters()))
-        run.describe()
+    with processes.alike():
+        if processes.first:
+            _write_first(run)
     return run
+
+
+def _write_first(run: Run) -> None:
+    """The files of a run that has not made a step."""
+    write_json(run.directory / "vocab.json", run.corpus.vocab.to_json())
+    for name in ("best", "last"):
+        write_tensors(run.directory / f"{name}.safetensors", dict(run.model.named_parameters()))
+    run.describe()
 
 
 def _fastest(run: Run, lanes: int) -> str:
@@ -268,8 +274,8 @@ def resume(
         run.changes.append({"step": progress["step"], "device": str(device), "backend": run.plan.backend})
     model.stack.backend = run.plan.backend
     run._saved = tensors, progress
-    if processes.first:
-        with resumable(directory):
+    with processes.alike(), resumable(directory):
+        if processes.first:
             take_back(run, tensors)
     return run
 
