@@ -113,7 +113,10 @@ def summary(lines: Sequence[Compared]) -> str:
     counted = min((x for x in finite if x.row.family == "ngram"), key=_order, default=None)
     network = min((x for x in finite if x.row.family == "rnn"), key=_order, default=None)
     mixed = min((x for x in finite if x.row.family == "mixture"), key=_order, default=None)
+    learning = min((x for x in finite if x.row.family == "dynamic"), key=_order, default=None)
     sentence = _duel(counted, network, mixed)
+    if learning is not None:
+        sentence += f" {learning.row.name}, that is, learning on while it reads: {learning.evaluation.nats:.4f}."
     unsmoothed = [line for line in lines if line.row.smoothing == "none" and line.coverage < 1]
     if unsmoothed:
         worst = max(unsmoothed, key=lambda line: line.row.order or 0)

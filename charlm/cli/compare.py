@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +65,9 @@ class _Orders(click.ParamType[list[int]]):
 @click.option(
     "--mixture", is_flag=True, help="Also mix each network with Kneser-Ney, by weights learned while reading."
 )
+@click.option(
+    "--dynamic", is_flag=True, help="Also read with each network while it goes on learning, in rows of their own."
+)
 @click.option("--plot", metavar="FILE", help="Draw the comparison as .png, .svg or .pdf.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
 @json_option
@@ -84,6 +85,7 @@ def compare_command(
     """
     from charlm.analysis.compare import compare, summary
     from charlm.analysis.evaluate import targets_of
+    from charlm.cli.compared import network_rows
     from charlm.report.picture import check_picture
     from charlm.text.corpus import read_corpus
     from charlm.text.splits import Split, count_targets
@@ -101,9 +103,9 @@ def compare_command(
     for network in networks:
         _refuse_overlap(network, corpus, split, part)
     rows = _counted(corpus, split, held, orders, list(dict.fromkeys(smoothings)))
-    rows += [_network_row(network, text, held, corpus) for network in networks]
-    if options["mixture"]:
-        rows += [_mixture_row(network, held, corpus, split, orders) for network in networks]
+    rows += network_rows(
+        networks, text, corpus, split, held, orders, dynamic=options["dynamic"], mixture=options["mixture"]
+    )
     lines = compare(rows, targets_of(corpus.ids, held), corpus.vocab)
     _show(lines, corpus, split, part, summary(lines), options["as_json"])
     if options["plot"] is not None:
@@ -164,54 +166,6 @@ def _refuse_overlap(network: Checkpoint, corpus: Corpus, split: Split, part: str
             f"{network.name} was trained on {seen:,} of the characters that are held out here (its split is "
             f"{network.text.split}, this one {split}): compare with --split {network.text.split}"
         )
-
-
-def _network_row(network: Checkpoint, text: str, held: Spans, corpus: Corpus) -> Row:
-    """What one model says about the held-out spans."""
-    from charlm.analysis.evaluate import row_of
-    from charlm.models.rnn import CharRNN
-    from charlm.text.corpus import read_corpus
-    from charlm.text.splits import count_targets
-
-    model = network.model
-    seen = corpus if model.vocab == corpus.vocab else read_corpus([text], corpus.reading, vocab=model.vocab)
-    if len(seen) != len(corpus):
-        raise OptionError(f"{network.name} spells characters otherwise than this table: its figures cannot stand in it")
-    begun = time.perf_counter()
-    with progress(count_targets(held), f"reading with {network.name}", "char") as bar:
-        row = row_of(
-            model,
-            seen.ids,
-            held,
-            name=network.name,
-            family="rnn" if isinstance(model, CharRNN) else "ngram",
-            progress=bar.update,
-            parameters=model.parameter_count if isinstance(model, CharRNN) else None,
-            bytes=sum(path.stat().st_size for path in network.directory.glob("best.safetensors")) or None,
-            order=getattr(model, "order", None),
-        )
-    return replace(row, seconds=time.perf_counter() - begun)
-
-
-def _mixture_row(network: Checkpoint, held: Spans, corpus: Corpus, split: Split, orders: list[int]) -> Row:
-    """A network and the best Kneser-Ney model as one, mixed in the logistic domain while they read."""
-    from charlm.analysis.counting import best_order, count
-    from charlm.analysis.evaluate import row_of
-    from charlm.models.mixture import MixtureLM
-    from charlm.text.splits import count_targets
-
-    if network.model.vocab != corpus.vocab:
-        raise OptionError(f"{network.name} has another vocabulary than this text: it cannot be mixed with its counts")
-    parts = corpus.parts(split)
-    order = best_order(corpus, parts, orders=orders, smoothing="kneser-ney")
-    counted = count(corpus, parts, order=order, smoothing="kneser-ney")
-    begun = time.perf_counter()
-    name = f"{network.name} + Kneser-Ney {order}"
-    with progress(count_targets(held), f"reading with {name}", "char") as bar:
-        row = row_of(
-            MixtureLM([network.model, counted]), corpus.ids, held, name=name, family="mixture", progress=bar.update
-        )
-    return replace(row, seconds=time.perf_counter() - begun)
 
 
 def _show(lines: Sequence[Compared], corpus: Corpus, split: Split, part: str, sentence: str, as_json: bool) -> None:

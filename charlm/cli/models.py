@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from charlm.errors import CharlmError, OptionError
+from charlm.cli.common import progress
+from charlm.errors import CharlmError, CheckpointError, OptionError
 
 if TYPE_CHECKING:
     from charlm.checkpoint import Checkpoint
+    from charlm.models.dynamic import DynamicLM
     from charlm.text.corpus import Corpus
     from charlm.text.splits import Spans, Split
 
-__all__ = ["HeldOut", "held_out", "open_model", "part_of"]
+__all__ = ["HeldOut", "dynamic_of", "held_out", "open_model", "part_of"]
 
 
 def open_model(directory: str | Path, device: str = "auto") -> Checkpoint:
@@ -91,3 +93,42 @@ def _whole(corpus: Corpus) -> Spans:
     if not count_targets(corpus.documents):
         raise CharlmError(f"{corpus.title} has no character to predict: the first one is context alone")
     return corpus.documents
+
+
+def dynamic_of(checkpoint: Checkpoint, corpus: Corpus) -> DynamicLM:
+    """A network as one that goes on learning while it reads; its gradients are measured on its training part alone.
+
+    Args:
+        checkpoint: the network.
+        corpus: what will be read, in the model's symbols. Where the network was made from another text, that one
+            is read again from its files.
+    """
+    from charlm.models.dynamic import DynamicConfig, DynamicLM, gradient_sizes
+    from charlm.models.rnn import CharRNN
+
+    if not isinstance(checkpoint.model, CharRNN):
+        raise OptionError(f"{checkpoint.name} is not a recurrent network: only those go on learning while they read")
+    own = corpus if corpus.sha256 == checkpoint.text.sha256 else _own_text(checkpoint)
+    config, samples = DynamicConfig(), 256
+    train = own.part(checkpoint.text.split, "train")
+    with progress(samples, "measuring gradients on the training part", "segment") as bar:
+        sizes = gradient_sizes(
+            checkpoint.model, own.ids, train, segment=config.segment, samples=samples, progress=bar.update
+        )
+    return DynamicLM(checkpoint.model, sizes, config)
+
+
+def _own_text(checkpoint: Checkpoint) -> Corpus:
+    """The text that a model was made from, read again."""
+    from charlm.text.corpus import read_corpus
+
+    names, problem = list(checkpoint.text.names), "it has changed since"
+    try:
+        corpus = read_corpus(names, checkpoint.text.reading, vocab=checkpoint.model.vocab)
+        if corpus.sha256 == checkpoint.text.sha256:
+            return corpus
+    except CharlmError as error:
+        problem = str(error)
+    raise CheckpointError(
+        f"--dynamic needs the text that {checkpoint.name} was trained on, {', '.join(names)}: {problem}; bring it back"
+    )

@@ -19,7 +19,7 @@ class Row:
 
     Args:
         name: what a table calls the model, `maximum likelihood, order 4` or a directory's name.
-        family: `ngram`, `rnn` or `mixture`.
+        family: `ngram`, `rnn`, `mixture`, or `dynamic` for a network that goes on learning while it reads.
         logp_T: float64 natural logarithms; -inf where the model held the target impossible, NaN where the
             history was never seen and the model is undefined, or where the target is unknown.
         hit_T: bool; whether the target was the most probable symbol.

@@ -1,0 +1,115 @@
+"""The rows of networks in `charlm compare`: as they are, while they go on learning, and mixed with counts."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from charlm.cli.common import progress
+from charlm.cli.models import dynamic_of
+from charlm.errors import OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from charlm.checkpoint import Checkpoint
+    from charlm.models.lm import LanguageModel
+    from charlm.models.ngram import NGramLM
+    from charlm.models.rows import Row
+    from charlm.text.corpus import Corpus
+    from charlm.text.splits import Spans, Split
+
+__all__ = ["network_rows"]
+
+
+def network_rows(
+    networks: Sequence[Checkpoint],
+    text: str,
+    corpus: Corpus,
+    split: Split,
+    held: Spans,
+    orders: list[int],
+    *,
+    dynamic: bool,
+    mixture: bool,
+) -> list[Row]:
+    """The rows of all networks over the held-out spans, in this order: static, dynamic, mixtures.
+
+    Args:
+        networks: opened.
+        text: the file, read again for a network of other symbols.
+        corpus: the same, read.
+        split: under which n-grams are counted.
+        held: the spans.
+        orders: of which the best for Kneser-Ney is taken, chosen on a part that is not reported.
+        dynamic: whether there is also a row of each network that goes on learning while it reads.
+        mixture: whether each row has one in which Kneser-Ney is mixed in.
+    """
+    rows, mixed = [static_row(network, text, held, corpus) for network in networks], []
+    counted = _best_counts(corpus, split, orders) if mixture and networks else None
+    readers: list[tuple[str, Checkpoint, LanguageModel]] = [(net.name, net, net.model) for net in networks]
+    if dynamic:
+        learners = [(f"{net.name}, dynamic", net, _learner(net, corpus)) for net in networks if net.kind == "rnn"]
+        rows += [_read(model, corpus, held, name, "dynamic", **_size(net)) for name, net, model in learners]
+        readers += learners
+    if counted is not None:
+        mixed = [_mixture_row(name, net, model, counted, corpus, held) for name, net, model in readers]
+    return rows + mixed
+
+
+def static_row(network: Checkpoint, text: str, held: Spans, corpus: Corpus) -> Row:
+    """What one model says about the held-out spans."""
+    from charlm.text.corpus import read_corpus
+
+    model = network.model
+    seen = corpus if model.vocab == corpus.vocab else read_corpus([text], corpus.reading, vocab=model.vocab)
+    if len(seen) != len(corpus):
+        raise OptionError(f"{network.name} spells characters otherwise than this table: its figures cannot stand in it")
+    family = "rnn" if network.kind == "rnn" else "ngram"
+    return _read(model, seen, held, network.name, family, order=getattr(model, "order", None), **_size(network))
+
+
+def _size(network: Checkpoint) -> dict[str, Any]:
+    """How big a model is."""
+    return {
+        "parameters": getattr(network.model, "parameter_count", None),
+        "bytes": sum(path.stat().st_size for path in network.directory.glob("best.safetensors")) or None,
+    }
+
+
+def _read(model: LanguageModel, corpus: Corpus, held: Spans, name: str, family: str, **facts: Any) -> Row:
+    """The row of a model, with the time it took."""
+    from charlm.analysis.evaluate import row_of
+    from charlm.text.splits import count_targets
+
+    begun = time.perf_counter()
+    with progress(count_targets(held), f"reading with {name}", "char") as bar:
+        row = row_of(model, corpus.ids, held, name=name, family=family, progress=bar.update, **facts)
+    return replace(row, seconds=time.perf_counter() - begun)
+
+
+def _learner(network: Checkpoint, corpus: Corpus) -> LanguageModel:
+    if network.model.vocab != corpus.vocab:
+        raise OptionError(f"{network.name} has another vocabulary than this text: leave --dynamic away")
+    return dynamic_of(network, corpus)
+
+
+def _best_counts(corpus: Corpus, split: Split, orders: list[int]) -> NGramLM:
+    """The best Kneser-Ney model of the training part."""
+    from charlm.analysis.counting import best_order, count
+
+    parts = corpus.parts(split)
+    order = best_order(corpus, parts, orders=orders, smoothing="kneser-ney")
+    return count(corpus, parts, order=order, smoothing="kneser-ney")
+
+
+def _mixture_row(
+    name: str, network: Checkpoint, model: LanguageModel, counted: NGramLM, corpus: Corpus, held: Spans
+) -> Row:
+    """A network and counts as one, mixed in the logistic domain while they read."""
+    from charlm.models.mixture import MixtureLM
+
+    if network.model.vocab != corpus.vocab:
+        raise OptionError(f"{network.name} has another vocabulary than this text: it cannot be mixed with its counts")
+    return _read(MixtureLM([model, counted]), corpus, held, f"{name} + Kneser-Ney {counted.order}", "mixture")

@@ -1,0 +1,116 @@
+"""`--dynamic`: figures of a network that goes on learning stand beside the static ones and never in their place."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from charlm.analysis.evaluate import evaluate
+from charlm.checkpoint import TextFacts, load, save_ngram, save_rnn
+from charlm.cli.main import main
+from charlm.models.dynamic import DynamicConfig, DynamicLM, gradient_sizes
+from charlm.models.ngram import NGramLM
+from charlm.models.rnn import CharRNN, RNNConfig
+from charlm.text.corpus import Corpus, read_corpus
+from charlm.text.index import SuffixIndex
+from charlm.text.splits import Split
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def charlm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["charlm", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = capsys.readouterr()
+        assert isinstance(end.value.code, int)
+        return end.value.code, out, err
+
+    return run
+
+
+@pytest.fixture
+def corpus(verse: Path) -> Corpus:
+    verse.write_text(verse.read_text()[:2500])
+    return read_corpus([verse])
+
+
+@pytest.fixture
+def network(corpus: Corpus, tmp_path: Path) -> Path:
+    model = CharRNN(corpus.vocab, RNNConfig(model="gru", hidden=10))
+    model.reset_parameters(torch.Generator().manual_seed(1))
+    save_rnn(tmp_path / "net", model, TextFacts.of(corpus, Split.parse("80/10/10")))
+    return tmp_path / "net"
+
+
+def by_hand(directory: Path, corpus: Corpus) -> float:
+    """Nats on the test part of a network that learns by what the training part says about its gradients."""
+    model = load(directory).model
+    assert isinstance(model, CharRNN)
+    parts = corpus.parts(Split.parse("80/10/10"))
+    sizes = gradient_sizes(model, corpus.ids, parts["train"], segment=DynamicConfig().segment)
+    return evaluate(DynamicLM(model, sizes), corpus.ids, parts["test"]).nats
+
+
+def test_eval(charlm: Run, network: Path, verse: Path, corpus: Corpus) -> None:
+    static = json.loads(charlm("eval", network, verse, "--json")[1])
+    code, out, err = charlm("eval", network, verse, "--dynamic", "--json")
+    assert code == 0, err
+    both = json.loads(out)
+    dynamic = both.pop("dynamic")
+    assert both == static
+    assert dynamic["nats"] == pytest.approx(by_hand(network, corpus), abs=1e-4)
+    assert dynamic["nats"] < static["nats"]  # these weights never were trained: any learning helps
+    assert {name: dynamic[name] for name in DynamicConfig().to_json()} == DynamicConfig().to_json()
+
+    code, out, _ = charlm("eval", network, verse, "--dynamic")
+    lines = out.splitlines()
+    assert lines[1].startswith(f"{static['nats']:.6f}")
+    assert lines[2].startswith("dynamic")
+    assert lines[3].startswith(f"{dynamic['nats']:.6f}")
+
+
+def test_eval_of_a_foreign_text_learns_by_the_models_own(charlm: Run, network: Path, verse: Path) -> None:
+    other = Path("other.txt")
+    other.write_text("so fair and foul a day I have not seen.\n" * 8)
+    code, out, err = charlm("eval", network, other, "--dynamic", "--json")
+    assert code == 0, err
+    assert json.loads(out)["dynamic"]["nats"] < json.loads(out)["nats"]
+    verse.unlink()
+    code, _, err = charlm("eval", network, other, "--dynamic")
+    assert (code, "bring it back" in err, len(err.splitlines())) == (2, True, 1)
+
+
+def test_counts_do_not_learn(charlm: Run, verse: Path, corpus: Corpus) -> None:
+    index = SuffixIndex.build(corpus.ids, corpus.documents, symbols=len(corpus.vocab))
+    model = NGramLM(vocab=corpus.vocab, index=index, order=2, estimator="kneser-ney")
+    save_ngram(Path("counted"), model, TextFacts.of(corpus, Split.parse("80/10/10")))
+    code, _, err = charlm("eval", "counted", verse, "--dynamic")
+    assert (code, "not a recurrent network" in err) == (2, True)
+
+
+def test_compare_keeps_static_and_dynamic_apart(charlm: Run, network: Path, verse: Path, corpus: Corpus) -> None:
+    code, out, err = charlm("compare", verse, network, "--orders", "2", "--dynamic", "--mixture", "--json")
+    assert code == 0, err
+    rows = {row["name"]: row for row in json.loads(out)["models"]}
+    families = {name: row["family"] for name, row in rows.items() if row["family"] != "ngram"}
+    assert families == {
+        "net": "rnn",
+        "net, dynamic": "dynamic",
+        "net + Kneser-Ney 2": "mixture",
+        "net, dynamic + Kneser-Ney 2": "mixture",
+    }
+    assert rows["net, dynamic"]["nats"] == pytest.approx(by_hand(network, corpus), abs=1e-4)
+    assert rows["net, dynamic + Kneser-Ney 2"]["nats"] < rows["net + Kneser-Ney 2"]["nats"]
+    assert all(set(row["network_covered_nats"]) <= {"net"} for row in rows.values())
+    code, out, _ = charlm("compare", verse, network, "--orders", "2", "--dynamic")
+    assert "net, dynamic, that is, learning on while it reads" in out
+    assert "net foresees" in out or "below net (" in out  # the duel is between counts and the static network
