@@ -148,6 +148,7 @@ def _sort_and_merge(job: CountJob, processes: int, told: _Told) -> None:
     planned = job.ranges_path.exists()
     if planned and not job.missing_ranges():
         told.add(_RUNS + _MERGING)
+        job.drop_runs()
         return
     if processes > 1:
         job.share()
