@@ -8,9 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from charlm.nn.kernels import native
+from charlm.nn.kernels import fused, native
 
-__all__ = ["fastest", "for_reading"]
+__all__ = ["fastest", "for_reading", "notes"]
 
 CANDIDATES = ("fused", "torch")
 
@@ -88,3 +88,19 @@ def _times(choose: Callable[[str], None], run: Callable[[], None], seconds: floa
 def for_reading(device: torch.device) -> str:
     """The backend that reads one stream fastest, by rule and not by time, so that a figure can be had again."""
     return "fused" if device.type == "cpu" and native.library() is not None else "torch"
+
+
+def notes(stack: nn.Module) -> list[str]:
+    """What a person should know who asked for `fused` on a GPU: a sentence for each layer that torch runs instead.
+
+    It asks the kernels to test themselves, which takes some seconds the first time.
+    """
+    if stack.backend != "fused" or not _on_gpu(stack):
+        return []
+    with torch.autocast("cuda", enabled=torch.cuda.is_bf16_supported(), dtype=torch.bfloat16):
+        found = [fused.declined(cell) for cell in stack.cells]  # type: ignore[union-attr]
+    return list(dict.fromkeys(sentence for sentence in found if sentence))
+
+
+def _on_gpu(stack: nn.Module) -> bool:
+    return next(stack.parameters()).device.type == "cuda"

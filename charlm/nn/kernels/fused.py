@@ -2,7 +2,8 @@
 
 What can be done for all steps at once is: the input's part of the gates before the loop, the gradients of the
 weights after it. Layer 0 adds no product at all, as a one-hot or embedded character picks a row of a table.
-The loop is compiled (`native`) or torch (`loops`). First derivatives only.
+The loop is compiled (`native`), torch (`loops`), or on a GPU one launch (`triton_layers`) where that has passed
+its test there; other layers on a GPU are left to torch's. First derivatives only.
 
 Axes: T steps, B lanes, I inputs, G gates, H units, V symbols, D numbers of a lane's gate gradients.
 """
@@ -17,9 +18,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from charlm.nn.cells import Cell, GRUCell, LSTMCell
-from charlm.nn.kernels import loops, native, reference, torch_layers
+from charlm.nn.kernels import loops, native, reference, selftest, torch_layers, triton_layers
 
-__all__ = ["input_rows", "run", "split_biases"]
+__all__ = ["declined", "input_rows", "run", "split_biases"]
 
 
 def run(
@@ -32,18 +33,54 @@ def run(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Like `reference.run`; torch's layers take over where lanes have lengths or the cell a projection."""
     alone = len(x) == 1 and x.shape[1] < 16 and not torch.is_grad_enabled()  # not worth packing weights for
-    if lengths_B is not None or cell.projection:
+    dtype = _precision(cell)
+    if lengths_B is not None or cell.projection or not _ours(cell, dtype):
         return torch_layers.run(cell, x, state, table, resets_TB, lengths_B)
     if alone:
         return reference.run(cell, x, state, table, resets_TB)
     dense = x.is_floating_point()
     bias_G, bias_n = split_biases(cell)
-    gates = F.linear(x, cell.weight_ih, bias_G) if dense else input_rows(cell, table, bias_G)
+    gates = (F.linear(x, cell.weight_ih, bias_G) if dense else input_rows(cell, table, bias_G)).to(dtype)
     ids_TB = None if dense else x.contiguous()
     resets_TB = None if resets_TB is None or not bool(resets_TB.any()) else resets_TB.to(torch.uint8).contiguous()
     apply: Any = _Layer.apply
-    y, *c = apply(cell, gates, ids_TB, cell.weight_hh, bias_n, resets_TB, torch.is_grad_enabled(), *state)
+    weight_hh = cell.weight_hh.to(dtype)
+    y, *c = apply(cell, gates, ids_TB, weight_hh, bias_n, resets_TB, torch.is_grad_enabled(), *state)
     return y, (y[-1].clone(), *c)
+
+
+def _precision(cell: Cell) -> torch.dtype:
+    """In which the layer is computed: that of its weights, on a GPU that of autocast where it is on."""
+    weight = cell.weight_hh
+    mixed = weight.device.type == "cuda" and torch.is_autocast_enabled("cuda")
+    return torch.get_autocast_dtype("cuda") if mixed else weight.dtype
+
+
+def _ours(cell: Cell, dtype: torch.dtype) -> bool:
+    """Whether our loops take the layer: always on a CPU; on a GPU in one launch that has passed its test, or not."""
+    return cell.weight_hh.device.type != "cuda" or not declined(cell, dtype)
+
+
+def declined(cell: Cell, dtype: torch.dtype | None = None) -> str:
+    """Why torch runs this layer on a GPU though `fused` was asked for, in a sentence; empty where it does not.
+
+    Args:
+        cell: the layer.
+        dtype: in which it is computed; as autocast has it now by default.
+    """
+    like = cell.weight_hh.new_empty(0, dtype=dtype or _precision(cell))
+    if triton_layers.fits(cell, like):
+        return selftest.verdict_on(cell, like).reason
+    name = type(cell).__name__.removesuffix("Cell").lower()
+    why = "its weights do not fit one block of threads" if triton_layers.there() else "Triton is not installed"
+    return f"{name} {cell.hidden} is run by torch's kernels on this GPU, as {why}"
+
+
+def _loop(cell: Cell, gates: Tensor) -> Any:
+    """The module whose `forward` and `backward` run the layer."""
+    if triton_layers.fits(cell, gates):
+        return triton_layers
+    return native if native.fits(gates) else loops
 
 
 def split_biases(cell: Cell) -> tuple[Tensor | None, Tensor | None]:
@@ -77,7 +114,7 @@ class _Layer(torch.autograd.Function):
         keep: bool,
         *state: Tensor,
     ) -> tuple[Tensor, ...]:
-        loop = native if native.fits(gates) else loops
+        loop = _loop(cell, gates)
         state = tuple(tensor.contiguous() for tensor in state)
         gates, weight_hh = gates.contiguous(), weight_hh.contiguous()
         bias_n = None if bias_n is None else bias_n.contiguous()
@@ -92,7 +129,7 @@ class _Layer(torch.autograd.Function):
     def backward(ctx: Any, y_grad: Tensor, c_grad: Tensor | None = None) -> tuple[Any, ...]:
         ids_TB, weight_hh, resets_TB, y, values, extra, *state = ctx.saved_tensors
         cell, needs = ctx.cell, ctx.needs_input_grad
-        loop = native if native.fits(y) else loops
+        loop = _loop(cell, y)
         wanted = any(needs[7:])
         grad, before = loop.backward(
             cell, weight_hh, (y, values, extra), tuple(state), resets_TB, y_grad.contiguous(), c_grad, wanted
@@ -112,7 +149,7 @@ class _Layer(torch.autograd.Function):
 
 def _weight_grad(cell: Cell, grad: Tensor, y: Tensor, h0: Tensor, resets_TB: Tensor | None) -> Tensor:
     """The gradient of W_hh: every step's gate gradients times the state that the step started from."""
-    lanes = len(h0)
+    lanes, h0 = len(h0), h0.to(grad.dtype)
     if resets_TB is None:
         weight_grad = grad[lanes:].t() @ y[:-1].flatten(0, 1)
         weight_grad.addmm_(grad[:lanes].t(), h0)

@@ -92,6 +92,9 @@ def _kept(value, resets, lane, lanes, RESETS: tl.constexpr):
 
 @jit
 def _times(a, weight, PRECISION: tl.constexpr):
+    """A product summed in float32; `emulated` is for the interpreter, whose products misread bfloat16."""
+    if PRECISION == "emulated":
+        return tl.dot(a.to(weight.dtype).to(tl.float32), weight.to(tl.float32))
     return tl.dot(a.to(weight.dtype), weight, input_precision=PRECISION)
 
 

@@ -20,7 +20,8 @@ __all__ = ["backward", "fits", "forward", "room", "sum_rows", "there"]
 _NAMES: dict[type[Cell], str] = {RNNCell: "rnn", GRUCell: "gru", LSTMCell: "lstm"}
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 LANES = 16  # of a program: the least that a product of Triton's takes
-BYTES = 192 * 1024  # of weights that may stay with a program
+BYTES = 128 * 1024  # of weights that stay with a program; the way back needs almost as much beside them
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # the kernels run on a CPU, slowly, to be tested
 
 
 @functools.cache
@@ -51,14 +52,13 @@ def fits(cell: Cell, gates: Tensor) -> bool:
     >>> fits(make_cell("lstm", 3, 512), torch.zeros(1))
     False
     """
-    interpreted = gates.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
-    return (
-        (gates.device.type == "cuda" or interpreted)
-        and gates.dtype in _DTYPES
-        and not cell.projection
-        and room(cell, gates.dtype) <= BYTES
-        and there()
-    )
+    placed = gates.device.type == "cuda" or (INTERPRETED and gates.device.type == "cpu")
+    return placed and gates.dtype in _DTYPES and not cell.projection and _small(cell, gates.dtype) and there()
+
+
+def _small(cell: Cell, dtype: torch.dtype) -> bool:
+    """Whether the weights stay with a program; in float32 each is multiplied in three parts, which takes more."""
+    return room(cell, dtype) * (2 if dtype == torch.float32 else 1) <= BYTES
 
 
 def forward(
@@ -128,17 +128,23 @@ def _launch(
     some = next(pointer for pointer in pointers if pointer is not None)
     addresses = [some if pointer is None else pointer for pointer in pointers]
     width = _width(hidden)
-    exact = "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
     kernel[(-(-lanes // LANES),)](
         *addresses,
         *numbers,
         LANES=LANES,
         W=width,
         RESETS=resets_TB is not None,
-        PRECISION=exact,
+        PRECISION=_products(),
         num_warps=4 if width <= 64 else 8,
         **options,
     )
+
+
+def _products() -> str:
+    """How float32 is multiplied: in TF32 where torch does so too, else in three parts, which is as good as whole."""
+    if INTERPRETED:
+        return "emulated"
+    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
 
 
 def sum_rows(rows_RW: Tensor, ids_R: Tensor | None, groups: int) -> Tensor:
