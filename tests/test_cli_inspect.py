@@ -89,11 +89,11 @@ def test_units_over_the_text(charlm: Run, verse: Path, tmp_path: Path, monkeypat
     )
     assert code == 0, err
     corpus = read_corpus([verse])
-    atlas = read_units(model, corpus.ids[1800:2100])
+    atlas = read_units(model, corpus.ids[1900:2200])
     header, *rows = (line.split("\t") for line in out.splitlines())
     assert header == ["position", "character", "0:3:h", "1:11:c"]
-    assert [int(row[0]) for row in rows] == list(range(260, 300))
-    assert "".join(eval(row[1]) for row in rows) == corpus.vocab.decode(corpus.ids[2060:2100])
+    assert [int(row[0]) for row in rows] == list(range(360, 400))
+    assert "".join(eval(row[1]) for row in rows) == corpus.vocab.decode(corpus.ids[2160:2200])
     for column, unit in ((2, Unit(0, 3, "h")), (3, Unit(1, 11, "c"))):
         values = atlas.values_UT[atlas.row(unit), 260:].astype(float)
         assert [float(row[column]) for row in rows] == pytest.approx(values.tolist(), abs=1e-4)

@@ -108,7 +108,7 @@ def inspect_command(
     if as_json:
         echo_json(as_values(checkpoint, held, atlas, findings, chosen, visible, start))
     elif chosen and html is None:
-        show_units(atlas, chosen, characters, coloured=may_paint(color))
+        show_units(atlas, chosen, characters, start + len(place_T) - visible, coloured=may_paint(color))
     elif html is None:
         show_tables(checkpoint, held, atlas, findings)
     if plot is not None:

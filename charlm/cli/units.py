@@ -21,8 +21,9 @@ __all__ = ["as_values", "show_tables", "show_units", "unit_level"]
 
 def show_tables(checkpoint: Checkpoint, held: HeldOut, atlas: Atlas, findings: Sequence[Finding]) -> None:
     """The units that follow something, and how often gates are closed and open."""
-    click.echo(f"{checkpoint.name} reads {len(atlas.ids):,} characters, the {held.part} part of {held.corpus.title}:")
-    click.echo(f"{'unit':>10}  {'area':>5}  {'control':>7}  follows")
+    click.echo(f"{checkpoint.name} reads {len(atlas.ids):,} characters of {held.corpus.title}, {held.part} part:")
+    if any(finding.found for finding in findings):
+        click.echo(f"{'unit':>10}  {'area':>5}  {'control':>7}  follows")
     for finding in findings:
         if finding.found:
             word = "" if finding.rises else " (falls)"
@@ -33,7 +34,7 @@ def show_tables(checkpoint: Checkpoint, held: HeldOut, atlas: Atlas, findings: S
     if not findings:
         note("there is too little in this text to search for: read more of it (--length), or another one")
     if atlas.gates:
-        click.echo(f"\n{'layer':>5}  gate  below 0.1  above 0.9   most in one unit")
+        click.echo(f"{'layer':>5}  gate  below 0.1  above 0.9   most in one unit")
     for item in atlas.gates:
         click.echo(
             f"{item.layer:>5}  {item.gate:<4}  {item.left_H.mean():8.1%}  {item.right_H.mean():9.1%}   "
@@ -41,11 +42,13 @@ def show_tables(checkpoint: Checkpoint, held: HeldOut, atlas: Atlas, findings: S
         )
 
 
-def show_units(atlas: Atlas, chosen: Sequence[Unit], characters: list[str], *, coloured: bool) -> None:
-    """The text once for each unit in its colours, or one line a character with the units' values."""
+def show_units(atlas: Atlas, chosen: Sequence[Unit], characters: list[str], first: int, *, coloured: bool) -> None:
+    """The text once for each unit in its colours, or one line a character with the units' values.
+
+    `first` is the position of the first character in the part that was read.
+    """
     rows = [atlas.values_UT[atlas.row(unit), -len(characters) :].astype(float) for unit in chosen]
     if not coloured:
-        first = len(atlas.ids) - len(characters)
         click.echo("\t".join(["position", "character", *map(str, chosen)]))
         for place, values in enumerate(zip(*rows, strict=True)):
             shown = (repr(characters[place]), *(f"{value:.4f}" for value in values))
@@ -83,6 +86,7 @@ def as_values(
         **held.to_json(),
         "start": start,
         "length": len(atlas.ids),
+        "shown_from": start + len(atlas.ids) - visible,
         "units": [
             {
                 "unit": str(finding.unit),
