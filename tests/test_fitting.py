@@ -111,7 +111,7 @@ def test_a_frozen_language_model_is_left_alone_and_resumes(tmp_path: Path) -> No
 
 
 def test_it_learns_and_keeps_what_it_says(tmp_path: Path) -> None:
-    fit = made(tmp_path / "fit", plan(epochs=12.0))
+    fit = made(tmp_path / "fit", plan(epochs=8.0, lr=0.03))
     assert fit.train() == "finished"
     rows = curve(tmp_path / "fit")
     assert rows[-1]["valid_nats"] < 0.1 < rows[0]["valid_nats"]

@@ -34,8 +34,15 @@ def weighted(y: Tensor, weights: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(("cell", "bidirectional", "layers", "backend"), CASES)
-@pytest.mark.parametrize("output", ["last", "every"])
-@pytest.mark.parametrize("mode", ["score", "distribution"])
+@pytest.mark.parametrize(
+    ("output", "mode"),
+    [
+        ("last", "distribution"),
+        ("every", "score"),
+        pytest.param("last", "score", marks=pytest.mark.slow),
+        pytest.param("every", "distribution", marks=pytest.mark.slow),
+    ],
+)
 def test_a_padded_batch_is_the_sequences_one_by_one(
     cell: str, bidirectional: bool, layers: int, backend: str, output: str, mode: str
 ) -> None:
