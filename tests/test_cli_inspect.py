@@ -84,9 +84,8 @@ def test_the_table_and_the_json_agree(charlm: Run, verse: Path, tmp_path: Path) 
 
 def test_units_over_the_text(charlm: Run, verse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = keep(tmp_path / "net", verse)
-    code, out, err = charlm(
-        "inspect", "net", verse, "--unit", "0:3:h", "--unit", "1:11", "--length", 300, "--shown", 40
-    )
+    where = ("--start", 100, "--length", 300, "--shown", 40)
+    code, out, err = charlm("inspect", "net", verse, "--unit", "0:3:h", "--unit", "1:11", *where)
     assert code == 0, err
     corpus = read_corpus([verse])
     atlas = read_units(model, corpus.ids[1900:2200])
