@@ -39,7 +39,11 @@ class Average:
         """Takes the module's weights in after so many steps."""
         with torch.no_grad():
             now = [p.detach() for p in self.module.parameters()]
-            torch._foreach_lerp_(list(self.weights.values()), now, 1 / max(1.0, self.share * step))
+            torch._foreach_lerp_(list(self.weights.values()), now, self.pace(step))
+
+    def pace(self, step: int) -> float:
+        """By which share of the way to the module's weights the averaged ones move after so many steps."""
+        return 1 / max(1.0, self.share * step)
 
     def restore(self, weights: Mapping[str, Tensor]) -> None:
         """Goes on from these averaged weights."""

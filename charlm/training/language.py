@@ -17,7 +17,7 @@ from charlm.analysis.evaluate import lane_segments, read_segments
 from charlm.errors import CharlmError
 from charlm.models.lm import State, detach, pick_targets
 from charlm.models.rnn import CharRNN
-from charlm.text.lanes import Lanes
+from charlm.text.lanes import Lanes, Window
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids
 from charlm.training.distributed import ALONE, Processes
@@ -59,19 +59,35 @@ class LanguageObjective(Objective):
     def _zeros(self) -> State:
         return self.model.initial_state(self.own.stop - self.own.start)
 
+    def window(self, position: int) -> Window:
+        """The data of a step, of this process's lanes."""
+        return self.lanes.window_at(*divmod(position, self.steps_per_epoch), self.own)
+
     def loss(self, position: int) -> tuple[Tensor, int]:
         """The mean over the targets of window `position`; the state of every lane moves on to its end."""
-        window = self.lanes.window_at(*divmod(position, self.steps_per_epoch), self.own)
+        window = self.window(position)
         device = self.model.device
         state = self._zeros() if window.first else self.state
         inputs_TB = torch.from_numpy(window.inputs_TB).to(device)
         targets_TB = torch.from_numpy(window.targets_TB).to(device)
         resets_TB = None if window.resets_TB is None else torch.from_numpy(window.resets_TB).to(device)
-        with _autocast(device):
+        loss, self.state = self.mean_loss(inputs_TB, targets_TB, state, resets_TB, window.count)
+        return loss, window.count
+
+    def mean_loss(
+        self,
+        inputs_TB: Tensor,
+        targets_TB: Tensor,
+        state: State,
+        resets_TB: Tensor | None = None,
+        count: int | None = None,
+    ) -> tuple[Tensor, State]:
+        """The mean over so many targets (all by default), and the state behind the window, without its past."""
+        with _autocast(self.model.device):
             logp_TBV, state = self.model(inputs_TB, state, resets_TB, self.generator)
             logp_TB = pick_targets(logp_TBV, targets_TB)
-        self.state = detach(state)
-        return -(logp_TB * (targets_TB >= 0)).sum() / max(window.count, 1), window.count
+        count = inputs_TB.numel() if count is None else max(count, 1)
+        return -(logp_TB * (targets_TB >= 0)).sum() / count, detach(state)
 
     def validate(self) -> float:
         """Nats a character on the validation spans."""

@@ -22,6 +22,7 @@ from charlm.training import snapshot
 from charlm.training.averaging import Average
 from charlm.training.distributed import ALONE, Heard, Processes
 from charlm.training.options import Optimisation, Progress, adamw
+from charlm.training.stepping import Stepper
 from charlm.training.watching import Observer, StepReport, Unobserved, ValidationReport
 
 __all__ = ["Keeper", "Loop", "Objective", "Optimisation", "Progress"]
@@ -100,6 +101,7 @@ class Loop:
             where several processes train).
         processes: train this model together, each with its part of the objective's data; all of them take the
             same steps, and have the same weights after each.
+        stepper: takes the steps that it can; None takes all of them here.
     """
 
     def __init__(
@@ -112,8 +114,10 @@ class Loop:
         save_every: float = 300.0,
         should_stop: Callable[[], bool] = lambda: False,
         processes: Processes = ALONE,
+        stepper: Stepper | None = None,
     ) -> None:
         self.objective, self.options, self.processes = objective, options, processes
+        self.stepper = stepper
         self.observer, self.keeper = observer or Unobserved(), keeper
         self.save_every, self.should_stop = save_every, should_stop
         self.progress = Progress()
@@ -154,10 +158,20 @@ class Loop:
 
     # -- one step ---------------------------------------------------------------------------------------------
 
+    def rate(self) -> float:
+        """The learning rate of the next step."""
+        return self._schedule().at(self.progress.step) * self.progress.lr_scale
+
+    def seconds(self) -> float:
+        """What has been used of the budget by now."""
+        return self._clock.seconds()
+
     def _step(self) -> None:
+        if self.stepper is not None and self.stepper.step(self):
+            return
         begun = time.perf_counter()
         progress, options = self.progress, self.options
-        lr = self._schedule().at(progress.step) * progress.lr_scale
+        lr = self.rate()
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.objective.module.train()
@@ -165,40 +179,49 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         parameters = list(self.objective.module.parameters())
-        heard = self._heard = self.processes.step(
-            parameters, loss, count, stop=self._asked, seconds=self._clock.seconds()
-        )
-        value, count = heard.loss, heard.count
-        if self._saved_at is None:
-            self._saved_at = heard.seconds
+        heard = self.processes.step(parameters, loss, count, stop=self._asked, seconds=self._clock.seconds())
         norm = nn.utils.clip_grad_norm_(parameters, options.clip)
-        if math.isfinite(value) and math.isfinite(float(norm)):
+        finite = math.isfinite(heard.loss) and math.isfinite(float(norm))
+        if finite:
             self.optimizer.step()
             if self.average is not None:
                 self.average.update(progress.step + 1)
+        else:
+            self.objective.forget()
+        self.learned(heard.loss, heard.count, finite, progress.step)
+        self.advance(heard, lr, time.perf_counter() - begun)
+
+    def learned(self, loss: float, count: int, finite: bool, step: int) -> None:
+        """Takes down the loss of a step, the mean over so many targets; one that was not finite changed no weight."""
+        progress = self.progress
+        if finite:
             progress.skipped_in_a_row = 0
-            progress.loss_sum += value * count
+            progress.loss_sum += loss * count
             progress.loss_count += count
         else:
             progress.skipped += 1
             progress.skipped_in_a_row += 1
-            self.objective.forget()
-        self._look_at_first_loss(value)
+        self._look_at_first_loss(loss, step)
+
+    def advance(self, heard: Heard, lr: float, seconds: float) -> None:
+        """Goes on by the step that was taken; the loss heard is the last one known."""
+        progress, self._heard = self.progress, heard
+        if self._saved_at is None:
+            self._saved_at = heard.seconds
         progress.step += 1
         progress.position += 1
-        progress.targets += count
+        progress.targets += heard.count
         progress.seconds = heard.seconds
-        seconds = time.perf_counter() - begun
         self._step_seconds = [*self._step_seconds[-49:], seconds]
         self.observer.on_step(
-            StepReport(progress=progress, loss=value, lr=lr, targets_per_second=count / max(seconds, 1e-9))
+            StepReport(progress=progress, loss=heard.loss, lr=lr, targets_per_second=heard.count / max(seconds, 1e-9))
         )
 
-    def _look_at_first_loss(self, value: float) -> None:
+    def _look_at_first_loss(self, value: float, step: int) -> None:
         progress = self.progress
         if progress.first_loss is None and math.isfinite(value):
             progress.first_loss = value
-        elif progress.first_loss is not None and progress.step == 200 and value > progress.first_loss:
+        elif progress.first_loss is not None and step == 200 and value > progress.first_loss:
             self.observer.on_note(
                 f"the training loss rises ({progress.first_loss:.3f} at first, {value:.3f} now): a lower --lr may help"
             )
@@ -279,6 +302,8 @@ class Loop:
 
     def _validate(self) -> bool:
         """Validates and keeps the weights to use; false where there has been no improvement for too long."""
+        if self.stepper is not None:
+            self.stepper.settle(self)
         with contextlib.nullcontext() if self.average is None else self.average.in_place():
             report = self._look()
             self._keep(report)
@@ -326,6 +351,8 @@ class Loop:
             self.keeper.best(self)
 
     def _keep_state(self) -> None:
+        if self.stepper is not None:
+            self.stepper.settle(self)
         self.progress.seconds = self._clock.seconds()
         if self.processes.size > 1:
             self.processes.same(snapshot.digest(self.weights()), _DIFFER)
@@ -345,6 +372,8 @@ class Loop:
         if self.average is not None:
             self.average.restore(self._good)
         self.optimizer = adamw(self.objective.module, self.options)
+        if self.stepper is not None:
+            self.stepper.begin_again(self)
         progress.rollbacks += 1
         progress.skipped_in_a_row = 0
         progress.lr_scale /= 2

@@ -23,6 +23,7 @@ from charlm.text.corpus import Corpus
 from charlm.text.lanes import Lanes
 from charlm.text.splits import Split, count_targets
 from charlm.training.distributed import ALONE, Processes
+from charlm.training.graphed import stepper_for
 from charlm.training.keeping import DirectoryKeeper, Kept, resumable, saved_weights, take_back
 from charlm.training.language import LanguageObjective
 from charlm.training.loop import Loop
@@ -125,6 +126,7 @@ class Run(Kept):
             save_every=save_every,
             should_stop=should_stop,
             processes=processes,
+            stepper=stepper_for(objective, self.plan.backend),
         )
         if self._saved is not None:
             loop.load_snapshot(*self._saved)
