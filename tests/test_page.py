@@ -12,6 +12,7 @@ from pathlib import Path
 import jinja2
 import pytest
 
+from charlm.cli import painting
 from charlm.report.page import TEMPLATES, render, shown_symbols, visible, write_page
 
 EVIL = "<script>alert(1)</script> </script></style><img src=x onerror=alert(1)> ' \" & \u202egpj.exe\x1b[31m"
@@ -137,3 +138,17 @@ def test_every_colour_carries_readable_text() -> None:
         for mode in (0, 1):
             low, high = sorted((luminance(colours[ground][mode]), luminance(colours[ink][mode])))
             assert (high + 0.05) / (low + 0.05) >= 4.5, (ground, mode, (high + 0.05) / (low + 0.05))
+
+
+def test_pages_and_terminals_paint_alike() -> None:
+    script = (TEMPLATES / "surprise.js").read_text()
+    levels, differences = (
+        [float(number) / 1000 for number in re.findall(r"\d+", found)]
+        for found in re.search(r"levels = \[(.*?)\];\s*const differences = \[(.*?)\];", script).groups()  # type: ignore[union-attr]
+    )
+    assert [painting.surprise_level(bound) for bound in levels] == [f"s{i}" for i in range(1, 8)]
+    assert [painting.surprise_level(bound - 0.001) for bound in levels] == [f"s{i}" for i in range(7)]
+    assert [painting.difference_level(bound) for bound in differences] == ["p2", "p3", "p4"]
+    assert [painting.difference_level(0.001 - bound) for bound in differences] == ["n1", "n2", "n3"]
+    assert "if (size < 250)" in script
+    assert (painting.difference_level(0.25), painting.difference_level(0.249)) == ("p1", "s0")

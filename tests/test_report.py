@@ -93,7 +93,7 @@ def test_the_figures_are_those_of_the_other_commands(charlm: Run, verse: Path) -
         assert f"{row['valid_nats']:.4f}" in page.text
     data = json.loads(page.data)["surprise"]
     items = [json.loads(row) for row in charlm("score", "run", verse, "--json")[1].splitlines()]
-    assert data["bits"][0] == [-3, *(pytest.approx(100 * item["bits"], abs=0.51) for item in items)]
+    assert data["bits"][0] == [-3, *(pytest.approx(1000 * item["bits"], abs=0.51) for item in items)]
     assert page.tags.count("h3") == 3
     sample = charlm("sample", "run", "--temperature", "0.8", "--length", "700")[1]
     assert " ".join(sample.split())[:200] in page.text

@@ -177,7 +177,7 @@ def test_the_page(charlm: Run, models: tuple[Path, Path], verse: Path) -> None:
     assert text in verse.read_text()
     assert text[1:] == "".join(str(item["char"]) for item in items)
     for number, key in enumerate(("bits", "second_bits")):
-        wanted = [-3, *(round(100 * item[key]) for item in items)]  # type: ignore[operator]
+        wanted = [-3, *(round(1000 * item[key]) for item in items)]  # type: ignore[operator]
         assert data["bits"][number] == pytest.approx(wanted, abs=1)
     steps, k = data["top"]["steps"], len(data["top"]["ids"]) // data["top"]["steps"]
     assert (steps, k) == (len(text), 5)

@@ -128,4 +128,4 @@ def _tables(scored: Scored) -> list[dict[str, Any]]:
 
 
 def _shortened(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text):,} characters)"
+    return (text or "⏎") if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text):,} characters)"

@@ -51,7 +51,7 @@ def map_data(
         "ids": table[shown.ids[place_M]].tolist(),
         "breaks": starts[starts < len(place_M)].tolist(),
         "models": list(names),
-        "bits": [_hundredths(surprise, place_M).tolist() for surprise in surprises],
+        "bits": [_thousandths(surprise, place_M).tolist() for surprise in surprises],
         "top": None if expected is None else _top(expected, surprises[0], place_M),
     }
 
@@ -85,12 +85,12 @@ def _symbols(shown: Vocab, model: Vocab) -> tuple[list[str], NDArray[np.int64]]:
     return list(numbers), np.array(table, dtype=np.int64)
 
 
-def _hundredths(surprise: Surprise, place_M: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Hundredths of bits of the symbols at these places, or the code that says why there are none."""
+def _thousandths(surprise: Surprise, place_M: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Thousandths of bits of the symbols at these places, or the code that says why there are none."""
     index_M, there_M = _find(surprise.position_N, place_M)
     bits_M, undefined_M = surprise.bits_N[index_M], surprise.undefined_N[index_M]
     finite_M = np.where(np.isfinite(bits_M), bits_M, 0)
-    found: NDArray[np.int64] = np.rint(100 * finite_M).astype(np.int64)
+    found: NDArray[np.int64] = np.rint(1000 * finite_M).astype(np.int64)
     found[np.isinf(bits_M)] = _IMPOSSIBLE
     found[undefined_M] = _UNDEFINED
     found[np.isnan(bits_M)] = _UNKNOWN

@@ -54,9 +54,9 @@ const charlm = (() => {
   }
 
   function percent(probability) {
-    if (probability === 0) return "0 %";
-    if (probability < 0.0001) return "< 0.01 %";
-    return (100 * probability).toFixed(probability < 0.1 ? 2 : 1) + " %";
+    if (probability === 0) return "0\u00a0%";
+    if (probability < 0.0001) return "<\u00a00.01\u00a0%";
+    return (100 * probability).toFixed(probability < 0.1 ? 2 : 1) + "\u00a0%";
   }
 
   function themeButton() {

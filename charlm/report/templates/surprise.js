@@ -5,7 +5,7 @@
 
      symbols, ids, breaks   see textmap.js
      models                 the names of one or two models
-     bits                   for each model a list of hundredths of bits; the codes below where there are none
+     bits                   for each model a list of thousandths of bits; the codes below where there are none
      top                    null, or {steps, ids, parts}: for each of the first `steps` positions the ids of the most
                             probable characters and their probabilities in millionths, `ids.length / steps` of them;
                             those of the first model */
@@ -20,18 +20,18 @@
     [CONTEXT]: "context: the model begins to read here",
     [UNDEFINED]: "undefined: this history was never counted",
   };
-  const levels = [100, 200, 300, 400, 600, 800, 1100];
-  const differences = [50, 200, 400];
+  const levels = [1000, 2000, 3000, 4000, 6000, 8000, 11000];
+  const differences = [500, 2000, 4000];
 
-  function style(hundredths) {
-    if (hundredths === UNKNOWN) return "u";
-    if (hundredths === CONTEXT) return "x";
-    if (hundredths < 0) return "s7";
-    return "s" + levels.filter((bound) => hundredths >= bound).length;
+  function style(thousandths) {
+    if (thousandths === UNKNOWN) return "u";
+    if (thousandths === CONTEXT) return "x";
+    if (thousandths < 0) return "s7";
+    return "s" + levels.filter((bound) => thousandths >= bound).length;
   }
 
-  function infinite(hundredths) {
-    return hundredths === IMPOSSIBLE || hundredths === UNDEFINED ? Infinity : hundredths;
+  function infinite(thousandths) {
+    return thousandths === IMPOSSIBLE || thousandths === UNDEFINED ? Infinity : thousandths;
   }
 
   /* Blue where the first model knows more, orange where the second does. */
@@ -41,16 +41,16 @@
     const difference = infinite(second) - infinite(first);
     if (Number.isNaN(difference)) return "s0";
     const size = Math.abs(difference);
-    if (size < 25) return "s0";
+    if (size < 250) return "s0";
     return (difference > 0 ? "p" : "n") + (1 + differences.filter((bound) => size >= bound).length);
   }
 
-  function bitsText(hundredths) {
-    return hundredths < 0 ? words[hundredths] : (hundredths / 100).toFixed(2) + " bits";
+  function bitsText(thousandths) {
+    return thousandths < 0 ? words[thousandths] : (thousandths / 1000).toFixed(2) + " bits";
   }
 
-  function probabilityText(hundredths) {
-    return hundredths < 0 ? "" : "probability " + charlm.percent(2 ** (-hundredths / 100));
+  function probabilityText(thousandths) {
+    return thousandths < 0 ? "" : "probability " + charlm.percent(2 ** (-thousandths / 1000));
   }
 
   function topTable(data, position) {
@@ -82,10 +82,10 @@
     const title = element("p", { class: "big" }, charlm.symbolElement(symbol));
     panel.append(title, element("p", { class: "hint" }, `${charlm.nameOf(symbol)}, character ${(position + 1).toLocaleString("en")}`));
     data.models.forEach((name, number) => {
-      const hundredths = data.bits[number][position];
+      const thousandths = data.bits[number][position];
       const line = element("p", {}, ...(data.models.length > 1 ? [element("bdi", {}, name), ": "] : []),
-        element("strong", {}, bitsText(hundredths)));
-      if (hundredths >= 0) line.append(", ", probabilityText(hundredths));
+        element("strong", {}, bitsText(thousandths)));
+      if (thousandths >= 0) line.append(", ", probabilityText(thousandths));
       panel.append(line);
     });
     if (data.bits[0][position] === CONTEXT) return;
