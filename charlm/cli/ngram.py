@@ -150,16 +150,20 @@ def _count_within(
 
     form = "{desc}: {percentage:3.0f}% |{bar}| {elapsed}<{remaining}"
     with progress(100, "counting", bar_format=form) as bar:
-        return count_to_directory(
-            directory,
-            corpus,
-            split,
-            order=order,
-            smoothing=smoothing,
-            memory=limit,
-            processes=processes,
-            progress=lambda share: bar.update(100 * share - bar.n),
-        )
+        try:
+            return count_to_directory(
+                directory,
+                corpus,
+                split,
+                order=order,
+                smoothing=smoothing,
+                memory=limit,
+                processes=processes,
+                progress=lambda share: bar.update(100 * share - bar.n),
+            )
+        except KeyboardInterrupt:
+            note(f"what is done is kept in {directory}: the same command goes on with it")
+            raise
 
 
 def _write_arpa(corpus: Corpus, estimator: Estimator, wanted: Path, limit: int | None) -> None:
