@@ -26,12 +26,14 @@ from charlm.text.tables import Table
 __all__ = ["Inputs", "Spelling", "is_missing", "read_inputs", "shown", "spelling_of"]
 
 Floats = NDArray[np.float64]
+Steps = Floats | list[list[float]]
 
 _NUMBER = r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 _POINT = re.compile(_NUMBER)
 _COMMA = re.compile(_NUMBER.replace(r"\.", ","))
 _THOUSAND = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")
 _LISTED = re.compile(r"[0-9]+(?:,[0-9]+)+")
+_PLAIN = re.compile(r"[0-9eE+\-. ]+")
 _LIKE = re.compile(r"[\s0-9eE+\-.,;|]+")
 _STEPS = re.compile(r"[;|]")
 _MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "?", "#n/a", "#nv"))
@@ -202,8 +204,21 @@ def _looks_numeric(cell: str) -> bool:
     )
 
 
-def _numbers(cell: str, spelling: Spelling, vectors: bool, where: str) -> list[list[float]]:
+def _plain_numbers(cell: str) -> Floats | None:
+    """Most cells, quickly: numbers with points and spaces, one feature a step; None where anything is else."""
+    if not _PLAIN.fullmatch(cell):
+        return None
+    try:
+        found = np.array(cell.split(), dtype=np.float64)[:, None]
+    except ValueError:
+        return None
+    return found if len(found) and bool((np.abs(found) <= 1e300).all()) else None
+
+
+def _numbers(cell: str, spelling: Spelling, vectors: bool, where: str) -> Steps:
     """Steps of numbers."""
+    if not vectors and not spelling.comma and (quick := _plain_numbers(cell)) is not None:
+        return quick
     steps = [step.split() for step in _STEPS.split(cell)] if vectors else [[token] for token in cell.split()]
     if not steps:
         raise TextError(f"{where} is empty: every example needs a sequence")
@@ -231,12 +246,12 @@ def _of_json(table: Table, column: str, row: int, value: Any) -> list[list[float
     return found
 
 
-def _packed(table: Table, column: str, rows: list[list[list[float]]], features: int | None, notes: list[str]) -> Inputs:
+def _packed(table: Table, column: str, rows: Sequence[Steps], features: int | None, notes: list[str]) -> Inputs:
     """Rows of steps as arrays, all steps with as many features."""
     wanted = features or len(rows[0][0])
     for row, steps in enumerate(rows):
-        for number, step in enumerate(steps, 1):
-            if len(step) != wanted or not step:
+        for number, step in enumerate(steps if not isinstance(steps, np.ndarray) or wanted != 1 else (), 1):
+            if len(step) != wanted or not len(step):
                 raise TextError(
                     f"{table.place(row, column)}: step {number} has {len(step)} features, not {wanted} as "
                     + ("the model expects" if features else "the first row has")
