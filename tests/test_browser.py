@@ -1,5 +1,6 @@
 """The pages in a real browser: they ask for nothing, answer clicks and keys, and hostile texts stay text."""
 
+import random
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +29,7 @@ HOSTILE = {
     "controls": f"{SIGNS} \x1b[31mred\r\n",
     "right-to-left": "\u0645\u0631\u062d\u0628\u0627 abc \u202etxt.exe\u202c \u05e9\u05dc\u05d5 (1) \u2067x\u2069\n",
     "emoji": "\U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001f1e9\U0001f1ea e\u0301 \U0001f44d\U0001f3fd\n",
-    "a line of a megabyte": "<b>very long line</b> " * 47_000,
+    "a line of a megabyte": "".join(random.Random(1).choices("<b> />very long&line", k=1_000_000)),
 }
 
 
@@ -60,9 +61,9 @@ def pages(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one page of each kind, made by the commands."""
     folder = tmp_path_factory.mktemp("pages")
     text = folder / "drama.txt"
-    text.write_text((ROOT / "data" / "shakespeare.txt").read_text()[:20_000])
+    text.write_text((ROOT / "data" / "shakespeare.txt").read_text()[:12_000])
     shape = ("--model", "lstm", "--layers", 2, "--hidden", 16, "--batch-size", 8, "--seq-length", 32)
-    charlm("train", text, *shape, "--max-steps", 40, "--out", folder / "net")
+    charlm("train", text, *shape, "--max-steps", 20, "--out", folder / "net")
     charlm("ngram", text, "--order", 3, "--smoothing", "witten-bell", "--out", folder / "counts")
     charlm("score", folder / "net", text, "--html", folder / "score.html")
     charlm("score", folder / "net", folder / "counts", text, "--html", folder / "difference.html")
