@@ -439,3 +439,72 @@ def test_options_that_do_not_go_are_refused(verse: Path, options: list[str], sen
 def test_make_estimator_takes_tables(tmp_path: Path, tiny: Callable[[int], None]) -> None:
     with pytest.raises(OptionError, match="unknown smoothing"):
         make_estimator("magic", go(tmp_path), 3)
+
+
+def walks(size: int) -> Any:
+    """Ids of a text over 28 symbols: walks of 64 steps in a Markov chain, one after the other."""
+    rng = np.random.default_rng(0)
+    follow = (rng.zipf(1.5, (28, 256)) % 28).astype(np.uint8)
+    follow[:, ::2] = np.arange(28)[:, None] * np.arange(3, 131) % 28
+    lanes, now = 1 << 16, rng.integers(0, 28, 1 << 16, dtype=np.uint8)
+    text, block = np.empty((size >> 22, lanes, 64), dtype=np.uint8), np.empty((64, lanes), dtype=np.uint8)
+    for part in text:
+        for step in block:
+            step[:] = now
+            now = follow[now, rng.integers(0, 256, lanes, dtype=np.uint8)]
+        part[:] = block.T
+    return text.ravel()
+
+
+def peak_of(command: list[str], **environment: str) -> int:
+    """The most anonymous memory that a process has, in bytes, seen from outside."""
+    child = subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL)
+    peak = 0
+    while child.poll() is None:
+        try:
+            lines = Path(f"/proc/{child.pid}/status").read_text().splitlines()
+        except OSError:
+            continue
+        peak = max([peak, *(int(line.split()[1]) << 10 for line in lines if line.startswith("RssAnon"))])
+        time.sleep(0.003)
+    assert child.returncode == 0
+    return peak
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="anonymous memory is read from /proc")
+def test_a_text_four_times_the_memory_is_counted_within_it(tmp_path: Path) -> None:
+    memory, order = 64 << 20, 3
+    ids = walks(4 * memory)
+    np.frombuffer(b"\n abcdefghijklmnopqrstuvwxyz", dtype=np.uint8)[ids].tofile(tmp_path / "text")
+    command = [
+        sys.executable,
+        "-m",
+        "charlm",
+        "ngram",
+        str(tmp_path / "text"),
+        "--memory",
+        "64M",
+        "--order",
+        str(order),
+    ]
+    peak = peak_of([*command, "--out", str(tmp_path / "m")], CHARLM_CACHE=str(tmp_path / "cache"))
+    assert 20 << 20 < peak < memory
+    ids = ids[: len(ids) * 9 // 10]  # the training part
+    tables = CountTables.load(tmp_path / "m", symbols=28, order=order)
+    assert len(tables) == len(ids)
+    dense = np.zeros(28 ** (order + 1), dtype=np.int64)
+    for start in range(0, len(ids), 1 << 22):
+        piece = ids[start : start + (1 << 22) + order].astype(np.int32)
+        size = len(piece) - order
+        keys = ((piece[:size] * 28 + piece[1 : size + 1]) * 28 + piece[2 : size + 2]) * 28 + piece[3:]
+        dense += np.bincount(keys, minlength=len(dense))
+    for n in range(order, -1, -1):
+        level, seen = tables.levels[n], np.flatnonzero(dense)
+        assert np.array_equal(level.count_E, dense[seen])
+        assert np.array_equal(level.id_E, seen % 28)
+        dense = dense.reshape(-1, 28).sum(1)
+        histories = np.flatnonzero(dense)  # each of these was followed by something; the text's end may be a new one
+        assert np.array_equal(level.total_H[level.total_H > 0], dense[histories])
+        if n:
+            dense[sum(int(ids[len(ids) - n + k]) * 28 ** (n - 1 - k) for k in range(n))] += 1  # the text's end
