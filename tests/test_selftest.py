@@ -99,6 +99,7 @@ def test_notes_name_each_reason_once(monkeypatch: pytest.MonkeyPatch) -> None:
     stack = Stack("gru", inputs=3, hidden=16, layers=3)
     stack.backend = "fused"
     monkeypatch.setattr(choose, "_on_gpu", lambda stack: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
     monkeypatch.setattr(triton_layers, "fits", lambda cell, like: True)
     monkeypatch.setattr(selftest, "verdict_on", lambda cell, like: Verdict(usable=False, reason="they are wrong"))
     assert choose.notes(stack) == ["they are wrong"]

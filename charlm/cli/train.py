@@ -267,7 +267,10 @@ def _refuse_changes(out: str | None, options: dict[str, Any]) -> None:
 def _train(run: Run, save_every: float, plot: str | None) -> int:
     """Trains; the first process shows how it goes and what came out."""
     from charlm.cli.watching import interruptible
+    from charlm.nn.kernels.choose import notes
 
+    for sentence in notes(run.model.stack) if run.processes.first else ():
+        note(sentence)
     watch = _watcher(run)
     with closing(watch), interruptible() as stopped:
         observer = watch if run.processes.first else None

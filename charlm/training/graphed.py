@@ -58,7 +58,8 @@ class CudaGraph(Graph):
     """
 
     def __init__(self, generators: Sequence[torch.Generator] = ()) -> None:
-        self._generators, self._stream = generators, torch.cuda.Stream()
+        self._generators = generators
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def warm(self, body: Body) -> None:

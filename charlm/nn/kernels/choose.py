@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from charlm.nn.kernels import fused, native
+from charlm.nn.kernels.devices import precision
 
 __all__ = ["fastest", "for_reading", "notes"]
 
@@ -91,14 +92,16 @@ def for_reading(device: torch.device) -> str:
 
 
 def notes(stack: nn.Module) -> list[str]:
-    """What a person should know who asked for `fused` on a GPU: a sentence for each layer that torch runs instead.
+    """What a person should know of a stack on a GPU: the precision, and each layer that torch runs instead of `fused`.
 
-    It asks the kernels to test themselves, which takes some seconds the first time.
+    It asks the kernels to test themselves, which takes some seconds the first time. Nothing is said elsewhere.
     """
-    if stack.backend != "fused" or not _on_gpu(stack):
+    if not _on_gpu(stack):
         return []
-    with torch.autocast("cuda", enabled=torch.cuda.is_bf16_supported(), dtype=torch.bfloat16):
-        found = [fused.declined(cell) for cell in stack.cells]  # type: ignore[union-attr]
+    found = [precision(next(stack.parameters()).device)]
+    if stack.backend == "fused":
+        with torch.autocast("cuda", enabled=torch.cuda.is_bf16_supported(), dtype=torch.bfloat16):
+            found += [fused.declined(cell) for cell in stack.cells]  # type: ignore[union-attr]
     return list(dict.fromkeys(sentence for sentence in found if sentence))
 
 

@@ -25,7 +25,7 @@ except ImportError:  # the file can be read and imported without it, not run
         return function
 
 
-__all__ = ["FORWARD", "HAVE_TRITON"]
+__all__ = ["FORWARD", "HAVE_TRITON", "jit", "tl"]
 
 
 @jit
