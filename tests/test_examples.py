@@ -1,0 +1,46 @@
+"""The examples run, at a size of seconds, and what they keep says what the README says."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+NAMES = ("noise", "palindromes", "languages", "logs", "sine", "reversing")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_a_small_size_runs(name: str) -> None:
+    torch.manual_seed(0)
+    report = importlib.import_module(f"examples.{name}").main(True)
+    assert re.search(r"\d", report)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_output_and_picture_are_kept_and_named(name: str) -> None:
+    assert (EXAMPLES / "output" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert (EXAMPLES / "output" / f"{name}.txt").read_text(encoding="utf-8").strip()
+    assert f"python -m examples.{name}" in (EXAMPLES / "README.md").read_text(encoding="utf-8")
+
+
+def test_noise_is_memorised_and_not_understood() -> None:
+    """The bounds of the textbook's claim, on the kept output."""
+    kept = (EXAMPLES / "output" / "noise.txt").read_text(encoding="utf-8")
+    losses = {int(epoch): float(loss) for epoch, loss in re.findall(r"epoch +(\d+): training loss ([\d.]+)", kept)}
+    assert losses[20] < 0.15
+    assert losses[40] < 0.02
+    (others,) = re.findall(r"other sequences: +([\d.]+)%", kept)
+    assert 46 < float(others) < 54
+
+
+def test_gated_cells_remember_where_the_simple_one_forgets() -> None:
+    kept = (EXAMPLES / "output" / "palindromes.txt").read_text(encoding="utf-8").splitlines()
+    lengths = [int(word) for word in kept[1].split()[1:] if word.isdecimal()]
+    right = {line.split()[0]: [float(word.rstrip("%")) for word in line.split()[1:-1]] for line in kept[2:5]}
+    at = lengths.index(20)
+    assert right["gru"][at] >= 99
+    assert right["lstm"][at] >= 99
+    assert right["rnn"][0] - right["rnn"][-1] > 20
