@@ -198,7 +198,7 @@ def figures_of(directory: Path, args: argparse.Namespace) -> list[tuple[str, flo
     }
     rows: list[tuple[str, float, float | None]] = []
     for name, reader in readers.items():
-        found = evaluate(reader, ids, held.spans)
+        found = evaluate(reader, ids, held.spans, lanes=1 if name.startswith("dynamic") else 64)
         rows.append((name, found.nats, found.standard_error))
         if reader is model:
             rows.append((f"static, {args.windows:,} windows", by_windows["nats"], by_windows["standard_error"]))

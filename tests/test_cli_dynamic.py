@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from charlm.analysis.evaluate import evaluate
-from charlm.checkpoint import TextFacts, load, save_ngram, save_rnn
+from charlm.checkpoint import TextFacts, save_ngram, save_rnn
 from charlm.cli.main import main
+from charlm.cli.models import open_model
 from charlm.models.dynamic import DynamicConfig, DynamicLM, gradient_sizes
 from charlm.models.ngram import NGramLM
 from charlm.models.rnn import CharRNN, RNNConfig
@@ -53,7 +54,7 @@ def network(corpus: Corpus, tmp_path: Path) -> Path:
 
 def by_hand(directory: Path, corpus: Corpus) -> float:
     """Nats on the test part of a network that learns by what the training part says about its gradients."""
-    model = load(directory).model
+    model = open_model(directory, "cpu").model
     assert isinstance(model, CharRNN)
     parts = corpus.parts(Split.parse("80/10/10"))
     sizes = gradient_sizes(model, corpus.ids, parts["train"], segment=DynamicConfig().segment)

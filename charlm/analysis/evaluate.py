@@ -246,16 +246,20 @@ def row_of(
     *,
     name: str = "model",
     family: str = "rnn",
+    lanes: int = 64,
     progress: Progress | None = None,
     **facts: Any,
 ) -> Row:
-    """Reads each span as one stream and gives the model's row; `facts` go into the row as they are."""
-    logp_N, hit_N = read_segments(model, ids, span_segments(spans), progress=progress)
+    """Reads each span as one stream, up to `lanes` side by side, and gives the model's row; `facts` go into the row
+    as they are."""
+    logp_N, hit_N = read_segments(model, ids, span_segments(spans), lanes=lanes, progress=progress)
     return Row(name=name, family=family, logp_T=logp_N, hit_T=hit_N, **facts)
 
 
-def evaluate(model: LanguageModel, ids: Ids, spans: Spans, *, progress: Progress | None = None) -> Evaluation:
-    """Measures a model on the spans of a text, each read as one stream.
+def evaluate(
+    model: LanguageModel, ids: Ids, spans: Spans, *, lanes: int = 64, progress: Progress | None = None
+) -> Evaluation:
+    """Measures a model on the spans of a text, each read as one stream, up to `lanes` side by side.
 
     >>> import torch
     >>> from charlm.models.rnn import CharRNN, RNNConfig
@@ -266,4 +270,4 @@ def evaluate(model: LanguageModel, ids: Ids, spans: Spans, *, progress: Progress
     >>> result.targets, round(result.perplexity, 5)  # uniform over 5 characters
     (10, 5.0)
     """
-    return measure(row_of(model, ids, spans, progress=progress), targets_of(ids, spans), model.vocab)
+    return measure(row_of(model, ids, spans, lanes=lanes, progress=progress), targets_of(ids, spans), model.vocab)

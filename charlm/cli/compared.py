@@ -51,7 +51,7 @@ def network_rows(
     readers: list[tuple[str, Checkpoint, LanguageModel]] = [(net.name, net, net.model) for net in networks]
     if dynamic:
         learners = [(f"{net.name}, dynamic", net, _learner(net, corpus)) for net in networks if net.kind == "rnn"]
-        rows += [_read(model, corpus, held, name, "dynamic", **_size(net)) for name, net, model in learners]
+        rows += [_read(model, corpus, held, name, "dynamic", lanes=1, **_size(net)) for name, net, model in learners]
         readers += learners
     if counted is not None:
         mixed = [_mixture_row(name, net, model, counted, corpus, held) for name, net, model in readers]
@@ -79,7 +79,7 @@ def _size(network: Checkpoint) -> dict[str, Any]:
 
 
 def _read(model: LanguageModel, corpus: Corpus, held: Spans, name: str, family: str, **facts: Any) -> Row:
-    """The row of a model, with the time it took."""
+    """The row of a model, with the time it took; `facts` as of `row_of`."""
     from charlm.analysis.evaluate import row_of
     from charlm.text.splits import count_targets
 
@@ -112,4 +112,6 @@ def _mixture_row(
 
     if network.model.vocab != corpus.vocab:
         raise OptionError(f"{network.name} has another vocabulary than this text: it cannot be mixed with its counts")
-    return _read(MixtureLM([model, counted]), corpus, held, f"{name} + Kneser-Ney {counted.order}", "mixture")
+    lanes = 64 if model is network.model else 1  # of one that learns each lane has weights of its own
+    mixed = MixtureLM([model, counted])
+    return _read(mixed, corpus, held, f"{name} + Kneser-Ney {counted.order}", "mixture", lanes=lanes)

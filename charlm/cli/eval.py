@@ -45,7 +45,8 @@ def eval_command(
     learned = None
     if learner is not None:
         with progress(count_targets(held.spans), "reading and learning", "char") as bar:
-            learned = evaluate(learner, held.corpus.ids, held.spans, progress=bar.update), learner.config
+            found = evaluate(learner, held.corpus.ids, held.spans, lanes=1, progress=bar.update)
+            learned = found, learner.config
     if as_json:
         more = {} if learned is None else {"dynamic": {**learned[0].to_json(), **learned[1].to_json()}}
         echo_json({**figures.to_json(), **held.to_json(), **more})

@@ -51,9 +51,9 @@ class DynamicConfig:
     """
 
     rate: float = 0.0006
-    decay: float = 0.002
+    decay: float = 0.001
     segment: int = 32
-    floor: float = 0.1
+    floor: float = 0.3
 
     def __post_init__(self) -> None:
         if self.segment < 1:
