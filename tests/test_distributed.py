@@ -268,8 +268,11 @@ def torchrun(*arguments: object, processes: int = 2, restarts: int = 0) -> subpr
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[str, str]:
-    out, err = process.communicate(timeout=120)
-    return out, err
+    try:
+        return process.communicate(timeout=600)
+    except subprocess.TimeoutExpired:
+        process.terminate()  # which torchrun hands on
+        return process.communicate()
 
 
 def workers(process: subprocess.Popen[str]) -> list[int]:
