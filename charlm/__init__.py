@@ -21,9 +21,10 @@ _HOMES = {
     "Corpus": "charlm.text.corpus",
     "read_corpus": "charlm.text.corpus",
     "Split": "charlm.text.splits",
+    "SequenceModel": "charlm.models.sequence",
 }
 
-__all__ = ["CharlmError", "Corpus", "Split", "Vocab", "__version__", "read_corpus"]
+__all__ = ["CharlmError", "Corpus", "SequenceModel", "Split", "Vocab", "__version__", "read_corpus"]
 
 
 def __getattr__(name: str) -> Any:
