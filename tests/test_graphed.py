@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from charlm.models.rnn import CharRNN, RNNConfig
+from charlm.nn.kernels.cuda_graph import Graph
 from charlm.text.lanes import Lanes
 from charlm.text.vocab import Vocab
-from charlm.training.graphed import Graph, GraphedStepper, stepper_for
+from charlm.training.graphed import GraphedStepper, stepper_for
 from charlm.training.language import LanguageObjective
 from charlm.training.loop import Loop
 from charlm.training.options import Optimisation

@@ -20,6 +20,7 @@ from charlm.nn.dropout import drop_symbols, dropout
 from charlm.nn.heads import DistributionHead
 from charlm.nn.kernels import native
 from charlm.nn.kernels.generate import Draw, generate, pack
+from charlm.nn.kernels.graph_generate import Network, generate_in_graphs
 from charlm.nn.stack import Stack
 from charlm.text.vocab import Vocab
 
@@ -192,23 +193,36 @@ class CharRNN(nn.Module, LanguageModel):
     def generate(
         self, ids_B: Tensor, state: State, steps: int, rule: SamplingRule, noise_TB: Tensor
     ) -> tuple[Tensor, Tensor, State]:
-        """See `LanguageModel.generate`; in one call where the compiled kernels serve the model."""
+        """See `LanguageModel.generate`; in one call where the compiled kernels serve the model, on a GPU in graphs
+        where `fused` is its backend."""
         with torch.inference_mode():
-            if not steps or not self._compiled():
+            if not steps or not (self._compiled() or self._graphed()):
                 return generate_by_steps(self, ids_B, state, steps, rule, noise_TB)
             cells = [self.stack.cell(layer) for layer in range(self.stack.layers)]
             table = None if self.embedding is None else self.embedding.weight
-            packed = pack(self, cells, table, self.head.linear)
-            draw = Draw(temperature=rule.temperature, top_k=rule.top_k, top_p=rule.top_p)
             names = cells[0].states
             layers = [tuple(state[f"{name}{n}"] for name in names) for n in range(len(cells))]
-            drawn, logp, layers = generate(packed, ids_B, layers, draw, noise_TB[:steps])
+            if self._graphed():
+                network = Network(cells=cells, table=table, head=self.head.linear)
+                drawn, logp, layers = generate_in_graphs(
+                    self, network, rule.draw, rule, ids_B, layers, noise_TB[:steps]
+                )
+            else:
+                packed = pack(self, cells, table, self.head.linear)
+                draw = Draw(temperature=rule.temperature, top_k=rule.top_k, top_p=rule.top_p)
+                drawn, logp, layers = generate(packed, ids_B, layers, draw, noise_TB[:steps])
         after = {f"{name}{n}": t for n, layer in enumerate(layers) for name, t in zip(names, layer, strict=True)}
         return drawn, logp, after
 
     def _compiled(self) -> bool:
         """Whether the compiled kernels can generate from this model as it is."""
         weight = self.head.linear.weight
+        return weight.dtype == torch.float32 and native.fits(weight) and not (self._drops() or self.config.projection)
+
+    def _graphed(self) -> bool:
+        """Whether generation is recorded on a GPU: asked for by the backend, as it has not been measured yet."""
+        return self.device.type == "cuda" and self.stack.backend == "fused" and not self._drops()
+
+    def _drops(self) -> bool:
         config = self.config
-        drops = self.training and config.dropout + config.weight_dropout + config.input_dropout > 0
-        return weight.dtype == torch.float32 and native.fits(weight) and not (drops or self.config.projection)
+        return self.training and config.dropout + config.weight_dropout + config.input_dropout > 0

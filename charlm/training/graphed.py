@@ -2,14 +2,12 @@
 
 A step is recorded once, on buffers that stay where they are, and played again with new numbers in them. What does
 not fit the record (the ragged last window, a window in which a lane is reset) is a step of the loop's own. Nothing is
-read back in a step: losses come in bundles. `Graph` is all that knows of CUDA.
+read back in a step: losses come in bundles.
 """
 
 from __future__ import annotations
 
-import abc
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from charlm.models.lm import State, copy_into
+from charlm.nn.kernels.cuda_graph import CudaGraph, Graph
 from charlm.text.lanes import Window
 from charlm.training.averaging import Average
 from charlm.training.distributed import Heard
@@ -25,63 +24,12 @@ from charlm.training.language import LanguageObjective
 from charlm.training.loop import Loop
 from charlm.training.stepping import Stepper
 
-__all__ = ["CudaGraph", "Graph", "GraphedStepper", "stepper_for"]
+__all__ = ["GraphedStepper", "stepper_for"]
 
-Body = Callable[[], None]
 EVERY = 16
 """Steps whose losses are read back together."""
 WARM = 3
 """Steps before the recording, in which libraries make their choices and take their memory."""
-
-
-class Graph(abc.ABC):
-    """Runs a callable, records it, plays the record. The callable reads and writes the same tensors each time."""
-
-    @abc.abstractmethod
-    def warm(self, body: Body) -> None:
-        """Runs it as it will be recorded."""
-
-    @abc.abstractmethod
-    def capture(self, body: Body) -> None:
-        """Records it without running it, in place of an earlier record."""
-
-    @abc.abstractmethod
-    def replay(self) -> None:
-        """Plays the record."""
-
-
-class CudaGraph(Graph):
-    """A CUDA graph.
-
-    Args:
-        generators: sources of random numbers that the callable draws from, which have to move on with each replay.
-    """
-
-    def __init__(self, generators: Sequence[torch.Generator] = ()) -> None:
-        self._generators = generators
-        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        self._graph: torch.cuda.CUDAGraph | None = None
-
-    def warm(self, body: Body) -> None:
-        """Runs it on the stream of the recording."""
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
-            body()
-        torch.cuda.current_stream().wait_stream(self._stream)
-
-    def capture(self, body: Body) -> None:
-        """Records it."""
-        graph = torch.cuda.CUDAGraph()
-        for generator in self._generators:
-            graph.register_generator_state(generator)
-        with torch.cuda.graph(graph, stream=self._stream):
-            body()
-        self._graph = graph
-
-    def replay(self) -> None:
-        """Plays the record on the current stream, without waiting for it."""
-        assert self._graph is not None
-        self._graph.replay()
 
 
 @dataclass(frozen=True, kw_only=True)
