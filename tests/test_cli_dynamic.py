@@ -5,9 +5,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from charlm.analysis.compare import compare, summary
 from charlm.analysis.evaluate import evaluate
 from charlm.checkpoint import TextFacts, save_ngram, save_rnn
 from charlm.cli.main import main
@@ -15,9 +17,11 @@ from charlm.cli.models import open_model
 from charlm.models.dynamic import DynamicConfig, DynamicLM, gradient_sizes
 from charlm.models.ngram import NGramLM
 from charlm.models.rnn import CharRNN, RNNConfig
+from charlm.models.rows import Row
 from charlm.text.corpus import Corpus, read_corpus
 from charlm.text.index import SuffixIndex
 from charlm.text.splits import Split
+from charlm.text.vocab import Vocab
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -112,6 +116,15 @@ def test_compare_keeps_static_and_dynamic_apart(charlm: Run, network: Path, vers
     assert rows["net, dynamic"]["nats"] == pytest.approx(by_hand(network, corpus), abs=1e-4)
     assert rows["net, dynamic + Kneser-Ney 2"]["nats"] < rows["net + Kneser-Ney 2"]["nats"]
     assert all(set(row["network_covered_nats"]) <= {"net"} for row in rows.values())
-    code, out, _ = charlm("compare", verse, network, "--orders", "2", "--dynamic")
-    assert "net, dynamic, that is, learning on while it reads" in out
-    assert "net foresees" in out or "below net (" in out  # the duel is between counts and the static network
+
+
+def test_the_sentence_below_the_table_names_the_static_network_as_the_network() -> None:
+    def row(name: str, family: str, p: float) -> Row:
+        return Row(name=name, family=family, logp_T=np.log([p, p]), hit_T=np.array([True, True]))
+
+    rows = [row("counts", "ngram", 0.25), row("net", "rnn", 0.2), row("net, dynamic", "dynamic", 0.5)]
+    lines = compare(rows, np.array([0, 1]), Vocab(("a", "b")))
+    assert summary(lines) == (
+        "counts foresees this text best with 1.3863 nats a character, 13.9 % below net (1.6094). "
+        "net, dynamic, that is, learning on while it reads: 0.6931."
+    )
