@@ -1,6 +1,6 @@
 """Characters a second that charlm draws against a loop over torch's layers, interleaved in one process.
 
-    python -m benchmarks.sample_speed [--streams 1] [--streams 64] [--seconds 3]
+    python -m benchmarks.sample_speed [--streams 1] [--streams 64] [--seconds 3] [--device cuda]
 
 Both draw from the whole distribution at temperature 1, in float32. torch's side is what one writes with it: an
 embedding, a layer call for one step, a linear map, softmax, `multinomial`, the ids read again without leaving
@@ -56,7 +56,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--streams", type=int, action="append")
     parser.add_argument("--seconds", type=float, default=3, help="at least so long for a model")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     arguments = parser.parse_args()
+    if arguments.device == "cuda":
+        from benchmarks import gpu
+
+        gpu.sample(arguments.streams or [], arguments.seconds)
+        return
     top = ceiling()
     print(f"load {os.getloadavg()[0]:.1f}; matrix product {top / 1e9:.0f} GFLOP/s")
     for streams in arguments.streams or [1, 64]:

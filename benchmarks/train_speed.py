@@ -1,11 +1,13 @@
 """A training step through charlm's layers against one through torch's, interleaved in one process.
 
     python -m benchmarks.train_speed [--cell lstm] [--size 128,1,64,64] [--seconds 4] [--memory]
+    python -m benchmarks.train_speed --device cuda [--precision bf16] [--cell lstm] [--size 512,2,64,128]
 
 A step is forward, cross-entropy, backward, clipping and Adam, on random ids over 65 symbols, in float32. charlm
 runs `auto`; torch's side has an embedding of the width at which it is fastest. Each side runs with the thread
 count that suits it best. Printed: medians, their ratio (above 1: charlm is faster), and the share of the
-fastest matrix product that was measured on this machine just before.
+fastest matrix product that was measured on this machine just before. On a GPU (`gpu`) both sides run with and
+without a CUDA graph, in several precisions.
 """
 
 from __future__ import annotations
@@ -178,8 +180,20 @@ def main() -> None:
     parser.add_argument("--size", action="append", help="hidden,layers,lanes,steps")
     parser.add_argument("--seconds", type=float, default=4, help="at least so long for a size")
     parser.add_argument("--memory", action="store_true", help="peak memory instead of time")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--precision", action="append", choices=["fp32", "tf32", "bf16", "fp16"], help="on a GPU")
     arguments = parser.parse_args()
-    sizes = [tuple(map(int, text.split(","))) for text in arguments.size or []] or SIZES
+    given = [tuple(map(int, text.split(","))) for text in arguments.size or []]
+    if arguments.device == "cuda":
+        if arguments.memory:
+            parser.error("--memory is measured on a CPU alone")
+        from benchmarks import gpu
+
+        gpu.train(arguments.cell or list(TORCH), given, arguments.precision or [], arguments.seconds)
+        return
+    if arguments.precision:
+        parser.error("--precision is for --device cuda: on a CPU all is float32")
+    sizes = given or SIZES
     top = 0.0 if arguments.memory else ceiling()
     if not arguments.memory:
         print(f"load {os.getloadavg()[0]:.1f}; matrix product {top / 1e9:.0f} GFLOP/s")
