@@ -155,7 +155,8 @@ def line(size: Size, name: str, medians: Mapping[str, float]) -> tuple[str, floa
     graph = f"{min(graphs) * 1e3:8.3f} ms ({min(graphs) / mine[best]:5.2f})" if graphs else "none"
     text = (
         f"{size.cell:5}{size.hidden:5} x {size.layers} {size.lanes:4} lanes {size.steps:4} steps  {name:5}"
-        f"{best:20}{mine[best] * 1e3:8.3f} ms   torch {plain * 1e3:8.3f} ms ({plain / mine[best]:5.2f})   its graph {graph}"
+        f"{best:20}{mine[best] * 1e3:8.3f} ms   torch {plain * 1e3:8.3f} ms ({plain / mine[best]:5.2f})   "
+        f"its graph {graph}"
     )
     return text, plain / mine[best]
 

@@ -119,8 +119,9 @@ def test_many_windows_need_no_more_memory() -> None:
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_recorded_generation_draws_what_single_steps_draw(cell: str) -> None:
-    model = CharRNN(Vocab.of(TEXT), RNNConfig(model=cell, hidden=48, layers=2)).to("cuda")
-    model.reset_parameters(torch.Generator(device="cuda").manual_seed(4))
+    model = CharRNN(Vocab.of(TEXT), RNNConfig(model=cell, hidden=48, layers=2))
+    model.reset_parameters(torch.Generator().manual_seed(4))
+    model.to("cuda")
     model.stack.backend = "fused"
     assert model._graphed()
     noise = torch.rand(150, 5, generator=torch.Generator().manual_seed(6), dtype=torch.float64)

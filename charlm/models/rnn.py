@@ -204,9 +204,8 @@ class CharRNN(nn.Module, LanguageModel):
             layers = [tuple(state[f"{name}{n}"] for name in names) for n in range(len(cells))]
             if self._graphed():
                 network = Network(cells=cells, table=table, head=self.head.linear)
-                drawn, logp, layers = generate_in_graphs(
-                    self, network, rule.draw, rule, ids_B, layers, noise_TB[:steps]
-                )
+                noise_TB = noise_TB[:steps]
+                drawn, logp, layers = generate_in_graphs(self, network, rule.draw, rule, ids_B, layers, noise_TB)
             else:
                 packed = pack(self, cells, table, self.head.linear)
                 draw = Draw(temperature=rule.temperature, top_k=rule.top_k, top_p=rule.top_p)

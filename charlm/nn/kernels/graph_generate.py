@@ -104,8 +104,8 @@ class Chunks:
         noise_TB = noise_TB.to(self._noise.device, torch.float64)
         whole = len(noise_TB) - len(noise_TB) % self.size
         drawn, logps = [], []
-        for noise in noise_TB[:whole].split(self.size):
-            self._noise.copy_(noise)
+        for begun in range(0, whole, self.size):
+            self._noise.copy_(noise_TB[begun : begun + self.size])
             self._run()
             drawn.append(self._drawn.clone())
             logps.append(self._logp.clone())
