@@ -40,6 +40,7 @@ _SMALLER = {
     "train": "a smaller --hidden, --batch-size or --seq-length",
     "ngram": "a smaller --order, or count on the disk with --memory",
     "sample": "fewer --streams, or a smaller --length",
+    "inspect": "a smaller --length",
     "compare": "smaller --orders, or a part of the text",
     "fit": "a smaller --hidden or --batch-size, or shorter sequences",
     "predict": "a part of the table",
