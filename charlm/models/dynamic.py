@@ -35,8 +35,8 @@ __all__ = ["DynamicConfig", "DynamicLM", "gradient_sizes"]
 
 @dataclass(frozen=True, kw_only=True)
 class DynamicConfig:
-    """How a network learns while it reads. The defaults are the best of a few settings on the validation part of
-    a bundled text (benchmarks/RESULTS.md).
+    """How a network learns while it reads. The defaults were chosen among a few settings on the validation part of
+    a bundled text, a little to the careful side (benchmarks/RESULTS.md).
 
     Args:
         rate: how far a weight moves for a gradient of its usual size.
@@ -50,7 +50,7 @@ class DynamicConfig:
     32
     """
 
-    rate: float = 0.0006
+    rate: float = 0.0004
     decay: float = 0.001
     segment: int = 32
     floor: float = 0.3
