@@ -21,6 +21,7 @@ import torch
 from torch.distributed import HashStore, ProcessGroupGloo
 
 from benchmarks.kills import curve, newest_step, weights
+from charlm.cli import main
 from charlm.errors import CharlmError, LostProcessError, OptionError
 from charlm.models.rnn import CharRNN, RNNConfig
 from charlm.text.corpus import corpus_of_text
@@ -28,6 +29,7 @@ from charlm.text.lanes import Lanes
 from charlm.training.distributed import ALONE, Group, Processes
 from charlm.training.language import LanguageObjective
 from charlm.training.loop import Loop, Optimisation
+from charlm.training.together import left_by
 from charlm.training.watching import StepReport, Unobserved, ValidationReport
 
 TEXT = "she sells sea shells by the sea shore; the shells she sells are sea shells, surely, said she.\n" * 5
@@ -242,6 +244,36 @@ def test_lanes_are_shared_equally_or_refused() -> None:
         return processes.own(6)
 
     assert together(2, own) == [slice(0, 3), slice(3, 6)]
+
+
+def test_the_first_process_speaks_and_other_commands_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    for arguments, said in (
+        (["info", "x"], "call charlm info without torchrun"),
+        (["train", "--hidden", "x"], "--hidden"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["charlm", *arguments])
+        for rank in ("0", "1"):
+            monkeypatch.setenv("RANK", rank)
+            assert main._run() == 2
+            captured = capsys.readouterr()
+            assert (said in captured.err) == (rank == "0")
+            assert bool(captured.err) == (rank == "0")
+
+
+def test_a_restart_knows_its_own_run(tmp_path: Path) -> None:
+    """By what started it; runs of others, and directories that are no runs, are left alone."""
+    for name, launch in (("run", ["a/host/1"]), ("run-2", ["b/host/2", "b/other/3"]), ("run-3", ["c/host/4"])):
+        (tmp_path / name).mkdir()
+        config = {"format": 1, "kind": "rnn", "model": {}, "text": {}, "training": {"launch": launch}}
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+    (tmp_path / "run-4").mkdir()
+    assert left_by(tmp_path / "run", ["b/other/3", "b/new/9"]) == tmp_path / "run-2"
+    assert left_by(tmp_path / "run", ["d/host/1"]) is None
+    assert left_by(tmp_path / "else", ["a/host/1"]) is None
 
 
 # -- as torchrun starts them ------------------------------------------------------------------------------------------

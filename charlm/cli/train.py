@@ -41,7 +41,9 @@ _OPTIMISATION = ("lanes", "window", "lr", "average", "weight_decay", "patience",
 @click.option("--weight-dropout", type=float, metavar="P", help="Of the recurrent weights, a window at a time.")
 @click.option("--input-dropout", type=float, metavar="P", help="Share of the characters read as unknown.")
 @click.option("--seq-length", "window", type=int, metavar="T", help="Steps between two truncations.")
-@click.option("--batch-size", "lanes", type=int, metavar="B", help="Pieces of the text that are read side by side.")
+@click.option(
+    "--batch-size", "lanes", type=int, metavar="B", help="Pieces of text read side by side, by all processes."
+)
 @click.option("--lr", type=float, metavar="R", help="Peak learning rate.")
 @click.option("--weight-decay", type=float, metavar="D", help="AdamW's, of the matrices.")
 @click.option("--average", type=float, metavar="S", help="Average the weights over this share of the steps so far.")

@@ -46,12 +46,17 @@ def left_by(directory: Path, launch: Collection[str]) -> Path | None:
     """
     found, number, candidate = None, 1, directory
     while candidate.exists():
-        try:
-            config = read_config(candidate)
-        except CharlmError:
-            config = {}
-        if not set(launch).isdisjoint(config.get("training", {}).get("launch", [])):
+        if not set(launch).isdisjoint(_launch(candidate)):
             found = candidate
         number += 1
         candidate = directory.with_name(f"{directory.stem}-{number}{directory.suffix}")
     return found
+
+
+def _launch(directory: Path) -> list[Any]:
+    """What started the processes of the run in a directory; nothing where that is not known."""
+    try:
+        found = read_config(directory)["training"]["launch"]
+    except (CharlmError, KeyError, TypeError):
+        return []
+    return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
