@@ -14,10 +14,10 @@ import numpy as np
 
 from benchmarks.fuzz import Tally, changed_bytes, changed_json
 from charlm.models.sequence import SequenceModel
-from charlm.text.arrays import write_npz
-from charlm.text.cells import read_inputs
-from charlm.text.row_split import RowSplit
-from charlm.text.tables import read_table, render_table
+from charlm.text.tables.arrays import write_npz
+from charlm.text.tables.cells import read_inputs
+from charlm.text.tables.row_split import RowSplit
+from charlm.text.tables.table import read_table, render_table
 from charlm.training.tabular import figures_of, make_task, predict_rows, sequences_of
 
 __all__ = ["TABLES", "fuzz_tables"]

@@ -17,8 +17,8 @@ import pytest
 
 from charlm.analysis.calibration import accuracy, brier_score, log_loss
 from charlm.cli.main import main
-from charlm.text.arrays import read_npz, write_npz
-from charlm.text.row_split import RowSplit
+from charlm.text.tables.arrays import read_npz, write_npz
+from charlm.text.tables.row_split import RowSplit
 
 Run = Callable[..., tuple[int, str, str]]
 

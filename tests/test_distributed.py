@@ -386,11 +386,12 @@ def test_an_elastic_restart_goes_on_in_the_same_directory(undisturbed: Path) -> 
 @pytest.mark.slow
 def test_sigterm_saves_and_another_number_of_processes_goes_on(undisturbed: Path) -> None:
     directory = undisturbed / "stopped"
-    process = torchrun(undisturbed / "verse.txt", *OPTIONS, "--max-steps", 10**6, "--out", directory)
-    while not list(directory.glob("LOCK")):
+    process = torchrun(
+        undisturbed / "verse.txt", *OPTIONS, "--max-steps", 10**6, "--save-every", 0.02, "--out", directory
+    )
+    while not newest_step(directory):
         assert process.poll() is None, ended(process)
         time.sleep(0.01)
-    time.sleep(3)
     process.send_signal(signal.SIGTERM)
     _, err = ended(process)
     assert err.count("everything is saved") == 1, err

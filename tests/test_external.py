@@ -29,14 +29,14 @@ from charlm.checkpoint import load
 from charlm.errors import CharlmError, CheckpointError, OptionError, StorageError, TextError
 from charlm.models.estimators import ESTIMATORS, make_estimator, tune
 from charlm.models.ngram_rows import ngram_rows
-from charlm.text import external, workers
 from charlm.text.corpus import read_corpus
-from charlm.text.count_job import CountJob
-from charlm.text.count_tables import CountTables
-from charlm.text.external import count_past_memory, smallest_memory
+from charlm.text.counting import external, workers
+from charlm.text.counting.external import count_past_memory, smallest_memory
+from charlm.text.counting.job import CountJob
+from charlm.text.counting.packing import Packing
+from charlm.text.counting.runs import added_up, cut, merge
+from charlm.text.counting.tables import CountTables
 from charlm.text.index import SuffixIndex
-from charlm.text.packing import Packing
-from charlm.text.runs import added_up, cut, merge
 from charlm.text.splits import Split
 from charlm.text.vocab import Vocab
 
@@ -228,11 +228,11 @@ def test_killed_by_the_system_it_goes_on(tmp_path: Path) -> None:
     code = (
         "import sys, time; sys.path.insert(0, 'tests')\n"
         "from pathlib import Path\n"
-        "from charlm.text import count_job, external\n"
+        "from charlm.text.counting import external, job\n"
         "import numpy as np\n"
         "external._capacity = lambda *_: 20\n"
-        "write = count_job.write_run\n"
-        "count_job.write_run = lambda *given: (write(*given), time.sleep(0.05))\n"
+        "write = job.write_run\n"
+        "job.write_run = lambda *given: (write(*given), time.sleep(0.05))\n"
         "ids, spans = np.random.default_rng(3).integers(0, 3, 90), np.array([[0, 40], [40, 90]])\n"
         f"external.count_past_memory(ids, spans, symbols=3, order=3, directory=Path({str(tmp_path / 'w')!r}),"
         f" memory={ROOM}, identity='me')"

@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charlm.errors import CharlmError, OptionError, TextError
-from charlm.text import arrays
-from charlm.text.arrays import read_npy, read_npz, write_npz
-from charlm.text.cells import Inputs, read_inputs
-from charlm.text.guess import guess_columns, guess_mode
-from charlm.text.labels import read_labels
-from charlm.text.row_split import RowSplit
-from charlm.text.tables import Table, read_table, render_table
+from charlm.text.tables import arrays
+from charlm.text.tables.arrays import read_npy, read_npz, write_npz
+from charlm.text.tables.cells import Inputs, read_inputs
+from charlm.text.tables.guess import guess_columns, guess_mode
+from charlm.text.tables.labels import read_labels
+from charlm.text.tables.row_split import RowSplit
+from charlm.text.tables.table import Table, read_table, render_table
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import torch
 from charlm.errors import CheckpointError
 from charlm.models.sequence import SequenceConfig, SequenceModel
 from charlm.models.sequences import Sequences
-from charlm.text.row_split import RowSplit
-from charlm.text.tables import read_table
+from charlm.text.tables.row_split import RowSplit
+from charlm.text.tables.table import read_table
 from charlm.training.fit_recipe import choose_fit
 from charlm.training.tabular import TableFacts, TableTask, check_config, figures_of, make_task, predict_rows
 from charlm.training.tasks import fit_scales

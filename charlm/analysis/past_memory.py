@@ -18,7 +18,7 @@ from charlm.models.counted import Estimator
 from charlm.models.description import TextFacts, describe_ngram, fingerprints, write_config
 from charlm.models.estimators import make_estimator, tune
 from charlm.text.corpus import Corpus
-from charlm.text.external import Progress, count_past_memory
+from charlm.text.counting.external import Progress, count_past_memory
 from charlm.text.splits import Spans, Split, count_targets
 
 __all__ = ["WORK", "count_to_directory", "was_stopped"]

@@ -87,7 +87,7 @@ def ngram_command(
 def _limit(memory: str | None, processes: int, order: int, texts: tuple[str, ...]) -> int | None:
     """The memory to count within, in bytes; what cannot be kept to is refused before the text is read."""
     from charlm.models.counted import check_order
-    from charlm.text.external import smallest_memory
+    from charlm.text.counting.external import smallest_memory
 
     check_order(order)
     if memory is None:

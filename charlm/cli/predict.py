@@ -13,8 +13,8 @@ from charlm.cli.common import echo_json, json_option, note, progress
 from charlm.cli.tables import figure_lines, open_table, table_options
 from charlm.errors import CharlmError, OptionError
 from charlm.files import free_name, write_bytes
-from charlm.text.cells import is_missing
-from charlm.text.tables import Table, render_table
+from charlm.text.tables.cells import is_missing
+from charlm.text.tables.table import Table, render_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from charlm.analysis.predictions import Figures
     from charlm.checkpoint import SequenceCheckpoint
-    from charlm.text.cells import Inputs
+    from charlm.text.tables.cells import Inputs
     from charlm.training.tabular import TableFacts
 
 _COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
@@ -75,7 +75,7 @@ def predict_command(model: str, table: str, out: str | None, as_json: bool, devi
 
 def _read(path: str, facts: TableFacts, options: dict[str, Any]) -> tuple[Table, str | None, Inputs]:
     """The table, the column of its labels if it has whole ones, and its sequences, as the model's own were read."""
-    from charlm.text.cells import read_inputs
+    from charlm.text.tables.cells import read_inputs
 
     header = facts.header and not options["no_header"]
     wanted = None if options["no_labels"] else options["label_column"]
@@ -104,7 +104,7 @@ def _label_column(table: Table, label: str, sequence: str, asked: bool, options:
 def _figures(
     table: Table, label: str, inputs: Inputs, said: Sequence[NDArray[np.float64]], facts: TableFacts
 ) -> Figures:
-    from charlm.text.labels import read_labels
+    from charlm.text.tables.labels import read_labels
     from charlm.training.tabular import figures_of, targets_of
 
     classes = facts.classes or None

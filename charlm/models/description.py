@@ -16,7 +16,7 @@ from charlm.errors import CheckpointError
 from charlm.files import write_json
 from charlm.models.counted import Estimator
 from charlm.text.corpus import Corpus
-from charlm.text.count_tables import CountTables
+from charlm.text.counting.tables import CountTables
 from charlm.text.reading import Reading
 from charlm.text.splits import Split
 from charlm.version import __version__

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from charlm.errors import OptionError
 from charlm.models.counted import AddK, Contexts, Counted, Estimator, Floats, MaximumLikelihood, UniformMix, total_of
 from charlm.models.kneser_ney import KneserNey, WittenBell
+from charlm.text.counting.runs import added_up
 from charlm.text.levels import Counts, pick
-from charlm.text.runs import added_up
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids
 

@@ -23,7 +23,7 @@ from charlm.models.ngram_rows import ngram_rows
 from charlm.models.occurrences import can_draw, draw_occurrences
 from charlm.models.rows import Row
 from charlm.models.rule import SamplingRule
-from charlm.text.count_tables import CountTables
+from charlm.text.counting.tables import CountTables
 from charlm.text.index import SuffixIndex
 from charlm.text.levels import UNSEEN, Counts
 from charlm.text.splits import Spans

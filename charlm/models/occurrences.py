@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.models.counted import Contexts, Estimator, total_of
-from charlm.text.count_tables import CountTables
+from charlm.text.counting.tables import CountTables
 from charlm.text.levels import slices
 
 __all__ = ["can_draw", "draw_occurrences"]

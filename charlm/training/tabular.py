@@ -19,11 +19,11 @@ from charlm.analysis.predictions import Figures, distribution_figures, score_fig
 from charlm.errors import CheckpointError, OptionError
 from charlm.models.sequence import SequenceConfig, SequenceModel
 from charlm.models.sequences import Examples, Sequences
-from charlm.text.cells import Inputs, read_inputs
-from charlm.text.guess import guess_columns, guess_mode
-from charlm.text.labels import Labels, read_labels
-from charlm.text.row_split import RowSplit
-from charlm.text.tables import Table
+from charlm.text.tables.cells import Inputs, read_inputs
+from charlm.text.tables.guess import guess_columns, guess_mode
+from charlm.text.tables.labels import Labels, read_labels
+from charlm.text.tables.row_split import RowSplit
+from charlm.text.tables.table import Table
 from charlm.text.vocab import Vocab
 
 __all__ = [

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from charlm.errors import TextError
-from charlm.text.cells import is_missing
-from charlm.text.labels import as_numbers, label_cells, sum_to_one
-from charlm.text.tables import Table
+from charlm.text.tables.cells import is_missing
+from charlm.text.tables.labels import as_numbers, label_cells, sum_to_one
+from charlm.text.tables.table import Table
 
 __all__ = ["guess_columns", "guess_mode"]
 

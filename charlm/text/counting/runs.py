@@ -1,6 +1,6 @@
 """Sorted runs: strings with their counts on the disk, each once in a run, merged by ranges of keys.
 
-A run is made of one block of text: its keys (see `charlm.text.packing`) sorted, equal ones added up. To merge many
+A run is made of one block of text: its keys (see `packing`) sorted, equal ones added up. To merge many
 runs, the keys are cut into ranges that fit in memory; a range's pieces of all runs are put together and sorted again.
 Ranges are independent, so any number of processes may merge them, and what they write is the same.
 """
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.files import atomic_writer
-from charlm.text.packing import Words
+from charlm.text.counting.packing import Words
 
 __all__ = ["Run", "Strings", "added_up", "cut", "merge", "open_run", "write_run"]
 

@@ -19,14 +19,14 @@ import numpy as np
 
 from charlm.errors import CharlmError, OptionError, TextError
 from charlm.files import read_json, sweep, write_json, write_with
-from charlm.text.count_job import CountJob
-from charlm.text.count_tables import OPENINGS, CountTables
-from charlm.text.packing import Packing, SpannedText
-from charlm.text.runs import cut
+from charlm.text.counting.job import CountJob
+from charlm.text.counting.packing import Packing, SpannedText
+from charlm.text.counting.runs import cut
+from charlm.text.counting.tables import OPENINGS, CountTables
+from charlm.text.counting.workers import Workers
+from charlm.text.counting.writer import write_tables
 from charlm.text.splits import Spans
-from charlm.text.table_writer import write_tables
 from charlm.text.vocab import Ids
-from charlm.text.workers import Workers
 
 __all__ = ["Progress", "count_past_memory", "smallest_memory"]
 

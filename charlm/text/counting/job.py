@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from charlm.errors import CharlmError
 from charlm.files import unwritten, write_with
-from charlm.text.packing import Packing, SpannedText
-from charlm.text.runs import Run, Strings, added_up, merge, open_run, write_run
+from charlm.text.counting.packing import Packing, SpannedText
+from charlm.text.counting.runs import Run, Strings, added_up, merge, open_run, write_run
 
 __all__ = ["CountJob"]
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import TextError
-from charlm.text.cells import Inputs, Spelling, is_missing, shown, spelling_of
-from charlm.text.tables import Table
+from charlm.text.tables.cells import Inputs, Spelling, is_missing, shown, spelling_of
+from charlm.text.tables.table import Table
 
 __all__ = ["Labels", "as_numbers", "label_cells", "read_labels", "sum_to_one"]
 

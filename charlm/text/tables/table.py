@@ -23,10 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import OptionError, TextError
-from charlm.text.arrays import NPY, read_npy, read_npz, write_npz
-from charlm.text.delimited import ALONE, header_of, records, show_delimiter, sniff
-from charlm.text.json_lines import json_records
 from charlm.text.reading import Reading, read_content, unreadable
+from charlm.text.tables.arrays import NPY, read_npy, read_npz, write_npz
+from charlm.text.tables.delimited import ALONE, header_of, records, show_delimiter, sniff
+from charlm.text.tables.json_lines import json_records
 
 __all__ = ["Dialect", "Table", "read_table", "render_table"]
 

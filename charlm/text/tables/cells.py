@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import TextError
-from charlm.text.tables import Table
+from charlm.text.tables.table import Table
 
 __all__ = ["Inputs", "Spelling", "is_missing", "read_inputs", "shown", "spelling_of"]
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from charlm.errors import TextError
 from charlm.files import unwritten
-from charlm.text.count_tables import KINDS, file_of
-from charlm.text.packing import Packing
-from charlm.text.runs import Run, Strings
+from charlm.text.counting.packing import Packing
+from charlm.text.counting.runs import Run, Strings
+from charlm.text.counting.tables import KINDS, file_of
 from charlm.text.vocab import smallest_dtype
 
 __all__ = ["write_tables"]

@@ -1,0 +1,1 @@
+"""Counting texts that are larger than memory: sorted runs on the disk, merged into tables."""
