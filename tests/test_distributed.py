@@ -407,6 +407,23 @@ def test_sigterm_saves_and_another_number_of_processes_goes_on(undisturbed: Path
 
 
 @pytest.mark.slow
+def test_the_command_line_gives_the_curve_of_one_process(tmp_path: Path, verse: Path) -> None:
+    """In single precision, without dropout."""
+    options = [verse, *OPTIONS, "--dropout", 0, "--lr", 0.02, "--max-steps", 60, "--patience", 0]
+    process = torchrun(*options, "--out", tmp_path / "two")
+    single = [sys.executable, "-m", "charlm", "train", *options, "--out", tmp_path / "one"]
+    alone = subprocess.run([str(part) for part in single], capture_output=True, text=True, check=True)
+    out, err = ended(process)
+    assert process.returncode == 0, err
+    one, two = curve(tmp_path / "one"), curve(tmp_path / "two")
+    for name in ("train_nats", "valid_nats"):
+        assert [row[name] for row in two] == pytest.approx([row[name] for row in one], abs=1e-4)
+    assert one[-1]["valid_nats"] < one[0]["valid_nats"] - 0.3
+    found = [float(text.split("part: ")[1].split(" nats")[0]) for text in (out, alone.stdout)]
+    assert found[0] == pytest.approx(found[1], abs=1e-4)
+
+
+@pytest.mark.slow
 def test_a_wrong_option_is_said_once(tmp_path: Path, verse: Path) -> None:
     process = torchrun(verse, *OPTIONS, "--batch-size", 5, "--max-steps", 9, "--out", tmp_path / "x")
     _, err = ended(process)
