@@ -1,8 +1,6 @@
 """`--dynamic`: figures of a network that goes on learning stand beside the static ones and never in their place."""
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,6 @@ import torch
 from charlm.analysis.compare import compare, summary
 from charlm.analysis.evaluate import evaluate
 from charlm.checkpoint import TextFacts, save_ngram, save_rnn
-from charlm.cli.main import main
 from charlm.cli.models import open_model
 from charlm.models.dynamic import DynamicConfig, DynamicLM, gradient_sizes
 from charlm.models.ngram import NGramLM
@@ -22,24 +19,7 @@ from charlm.text.corpus import Corpus, read_corpus
 from charlm.text.index import SuffixIndex
 from charlm.text.splits import Split
 from charlm.text.vocab import Vocab
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def charlm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["charlm", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = capsys.readouterr()
-        assert isinstance(end.value.code, int)
-        return end.value.code, out, err
-
-    return run
+from tests.conftest import Run
 
 
 @pytest.fixture

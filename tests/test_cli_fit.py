@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import random
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,11 +15,9 @@ import numpy as np
 import pytest
 
 from charlm.analysis.calibration import accuracy, brier_score, log_loss
-from charlm.cli.main import main
 from charlm.text.tables.arrays import read_npz, write_npz
 from charlm.text.tables.row_split import RowSplit
-
-Run = Callable[..., tuple[int, str, str]]
+from tests.conftest import Run
 
 
 @pytest.fixture
@@ -30,23 +27,6 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 SMALL = ("--cell", "gru", "--hidden", 8, "--batch-size", 16, "--lr", 0.03, "--backend", "torch")
-
-
-@pytest.fixture
-def charlm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs the command line in an empty directory: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["charlm", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = capsys.readouterr()
-        assert isinstance(end.value.code, int)
-        return end.value.code, out, err
-
-    return run
 
 
 def mails(rows: int = 90) -> str:

@@ -3,8 +3,6 @@
 import base64
 import json
 import re
-import sys
-from collections.abc import Callable
 from html import unescape
 from pathlib import Path
 
@@ -14,32 +12,13 @@ import torch
 
 from charlm.analysis.atlas import Unit, read_units
 from charlm.checkpoint import TextFacts, save_rnn
-from charlm.cli.main import main
 from charlm.models.rnn import CharRNN, RNNConfig
 from charlm.report.cells import draw_cells, rows_of
 from charlm.report.inspect_page import picked_units
 from charlm.text.corpus import read_corpus
 from charlm.text.splits import Split
 from charlm.text.vocab import Vocab
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def charlm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs the command line in an empty directory: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["charlm", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = capsys.readouterr()
-        assert isinstance(end.value.code, int)
-        return end.value.code, out, err
-
-    return run
+from tests.conftest import Run
 
 
 def keep(directory: Path, text: Path, **options: object) -> CharRNN:

@@ -274,6 +274,7 @@ def test_a_restart_knows_its_own_run(tmp_path: Path) -> None:
     assert left_by(tmp_path / "run", ["b/other/3", "b/new/9"]) == tmp_path / "run-2"
     assert left_by(tmp_path / "run", ["d/host/1"]) is None
     assert left_by(tmp_path / "else", ["a/host/1"]) is None
+    assert left_by(Path(), ["a/host/1"]) is None
 
 
 # -- as torchrun starts them ------------------------------------------------------------------------------------------

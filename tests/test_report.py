@@ -3,8 +3,6 @@
 import json
 import math
 import re
-import sys
-from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,36 +12,18 @@ import torch
 
 from charlm.analysis.surprise import Expected
 from charlm.checkpoint import TextFacts, save_rnn
-from charlm.cli.main import main
 from charlm.models.rnn import CharRNN, RNNConfig
 from charlm.report.chart import Series, chart, ticks
 from charlm.report.run_page import about_curves, next_reliability
 from charlm.text.corpus import read_corpus
 from charlm.text.splits import Split
+from tests.conftest import Run
 
-Run = Callable[..., tuple[int, str, str]]
 TRAINING = {"lanes": 4, "window": 16, "backend": "torch", "device": "cpu", "optimisation": {"lr": 0.01, "seed": 7}}
 ROWS = [
     {"step": 10, "epoch": 0.5, "train_nats": 3.25, "valid_nats": 3.125, "lr": 0.01, "skipped": 0, "seconds": 30.0},
     {"step": 20, "epoch": 1.0, "train_nats": 3.0, "valid_nats": 3.0625, "lr": 0.01, "skipped": 0, "seconds": 66.0},
 ]
-
-
-@pytest.fixture
-def charlm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs the command line in an empty directory: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["charlm", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = capsys.readouterr()
-        assert isinstance(end.value.code, int)
-        return end.value.code, out, err
-
-    return run
 
 
 def trained(text: Path, directory: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from charlm.checkpoint import load, read_tensors
+from charlm.checkpoint import load, read_tensors, write_tensors
 from charlm.errors import CharlmError, CheckpointError, OptionError
 from charlm.text.corpus import corpus_of_text
 from charlm.text.splits import Split
@@ -225,3 +225,16 @@ def test_options_are_checked() -> None:
         Optimisation()
     with pytest.raises(OptionError, match="max-steps"):
         Optimisation(max_steps=0)
+
+
+@pytest.mark.parametrize("nasty", ["1e999", "NaN", "-Infinity"])
+def test_a_state_with_numbers_that_json_has_no_word_for_is_not_whole(tmp_path: Path, nasty: str) -> None:
+    """Resuming would write them again, which strict JSON refuses."""
+    run(tmp_path / "run", [7])
+    newest = max((tmp_path / "run").glob("state-*.safetensors"), key=lambda path: int(path.stem[6:]))
+    tensors, metadata = read_tensors(newest)
+    changed = metadata["rows"].replace('"seconds": ', f'"more": {nasty}, "seconds": ', 1)
+    assert changed != metadata["rows"]
+    write_tensors(newest, tensors, {**metadata, "rows": changed})
+    assert resume(tmp_path / "run", CORPUS, CPU).train().outcome == "finished"
+    assert nasty not in (tmp_path / "run" / "metrics.jsonl").read_text()

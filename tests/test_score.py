@@ -5,38 +5,18 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from charlm.checkpoint import TextFacts, save_rnn
-from charlm.cli.main import main
 from charlm.cli.painting import difference_level, may_paint, paint, surprise_level
 from charlm.models.rnn import CharRNN, RNNConfig
 from charlm.text.corpus import read_corpus
 from charlm.text.reading import Reading
 from charlm.text.splits import Split
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def charlm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs the command line in an empty directory: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["charlm", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = capsys.readouterr()
-        assert isinstance(end.value.code, int)
-        return end.value.code, out, err
-
-    return run
+from tests.conftest import Run
 
 
 def network(text: Path, directory: Path, reading: Reading | None = None) -> Path:

@@ -127,8 +127,8 @@ def read_moment(path: Path) -> Moment:
             makes a sentence of it.
     """
     tensors, metadata = read_tensors(path)
-    config, rows = json.loads(metadata["config"]), json.loads(metadata["rows"])
-    progress, changes = json.loads(metadata["progress"]), config["training"]["changes"]
+    config, rows, progress = (_strict_json(metadata[name]) for name in ("config", "rows", "progress"))
+    changes = config["training"]["changes"]
     lists = isinstance(changes, list) and isinstance(rows, list)
     if not lists or not all(isinstance(value, dict) for value in (*rows, *changes, progress)):
         raise CheckpointError(f"{path} is not a whole state of a run")
@@ -139,6 +139,13 @@ def read_moment(path: Path) -> Moment:
         raise CheckpointError(f"{path} was written on no device that there is") from None
     vocab = Vocab.from_json(json.loads(metadata["vocab"])) if "vocab" in metadata else None
     return Moment(config=config, vocab=vocab, changes=changes, progress=progress, rows=rows, tensors=tensors)
+
+
+def _strict_json(text: str) -> Any:
+    """A value that can be written again: no infinity, no NaN."""
+    value = json.loads(text)
+    json.dumps(value, allow_nan=False)
+    return value
 
 
 def newest_whole(
