@@ -45,7 +45,7 @@ def left_by(directory: Path, launch: Collection[str]) -> Path | None:
         launch: what started the processes, see `launch.launch_of`.
     """
     found, number, candidate = None, 1, directory
-    while candidate.exists():
+    while candidate.name and candidate.exists():
         if not set(launch).isdisjoint(_launch(candidate)):
             found = candidate
         number += 1
