@@ -66,6 +66,7 @@ def test_a_test_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "longer than 3 seconds" in judge(WHAT, selftest._start, 3).reason
 
 
+@pytest.mark.slow
 def test_the_program_runs_as_one_and_a_missing_device_is_a_reason() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
