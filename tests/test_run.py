@@ -14,7 +14,7 @@ from charlm.text.splits import Split
 from charlm.training.options import Optimisation
 from charlm.training.recipe import Plan, choose, pick_device
 from charlm.training.run import Result, resume, start
-from charlm.training.watching import Unobserved, ValidationReport
+from charlm.training.watching import StepReport, Unobserved
 
 TEXT = "the quick brown fox jumps over the lazy dog. the lazy dog sleeps; the quick fox jumps.\n" * 30
 CORPUS = corpus_of_text(TEXT)
@@ -175,7 +175,7 @@ def test_steps_without_a_finite_gradient_are_skipped_then_rolled_back(tmp_path: 
     made = start(directory, CORPUS, SPLIT, plan(max_steps=200), CPU)
 
     class Poison(Nonsense):
-        def on_validation(self, report: ValidationReport) -> None:
+        def on_step(self, report: StepReport) -> None:
             if report.progress.step == 50:
                 next(made.model.parameters()).data.fill_(float("nan"))
 
