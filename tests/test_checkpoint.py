@@ -28,6 +28,7 @@ def change(path: Path, **values: object) -> None:
     path.write_text(json.dumps({**content, **values}))
 
 
+@pytest.mark.slow
 def test_facts_come_back(directory: Path) -> None:
     checkpoint = load(directory)
     assert checkpoint.name == "run"

@@ -103,6 +103,7 @@ def test_ngram_and_next(charlm: Run, tmp_path: Path) -> None:
     assert json.loads(charlm("eval", "kn", text, "--json")[1])["nats"] > 0
 
 
+@pytest.mark.slow
 def test_resuming(charlm: Run, verse: Path) -> None:
     assert charlm("train", verse, *QUICK, "--out", "run")[0] == 0
     code, out, err = charlm("train", "--resume", "run", "--max-steps", 40)

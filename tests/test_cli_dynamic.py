@@ -45,6 +45,7 @@ def by_hand(directory: Path, corpus: Corpus) -> float:
     return evaluate(DynamicLM(model, sizes), corpus.ids, parts["test"]).nats
 
 
+@pytest.mark.slow
 def test_eval(charlm: Run, network: Path, verse: Path, corpus: Corpus) -> None:
     static = json.loads(charlm("eval", network, verse, "--json")[1])
     code, out, err = charlm("eval", network, verse, "--dynamic", "--json")
@@ -82,6 +83,7 @@ def test_counts_do_not_learn(charlm: Run, verse: Path, corpus: Corpus) -> None:
     assert (code, "not a recurrent network" in err) == (2, True)
 
 
+@pytest.mark.slow
 def test_compare_keeps_static_and_dynamic_apart(charlm: Run, network: Path, verse: Path, corpus: Corpus) -> None:
     code, out, err = charlm("compare", verse, network, "--orders", "2", "--dynamic", "--mixture", "--json")
     assert code == 0, err

@@ -50,6 +50,7 @@ def waves(rows: int = 60) -> dict[str, Any]:
     return {"x": x, "y": np.array(["down", "flat", "up"])[y], "lengths": chance.integers(2, 7, rows)}
 
 
+@pytest.mark.slow
 def test_a_spreadsheets_table_becomes_a_score(charlm: Run) -> None:
     Path("mails.csv").write_bytes(mails().encode())
     columns = ("--sequence-column", "Betreff; kurz", "--label-column", "Spam")

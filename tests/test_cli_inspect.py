@@ -37,6 +37,7 @@ def page_data(path: Path) -> dict[str, object]:
     return json.loads(found[1])["inspect"]
 
 
+@pytest.mark.slow
 def test_the_table_and_the_json_agree(charlm: Run, verse: Path, tmp_path: Path) -> None:
     model = keep(tmp_path / "net", verse)
     code, out, err = charlm("inspect", "net", verse, "--json")

@@ -23,6 +23,7 @@ from charlm.text.vocab import Vocab
 texts = st.lists(st.text("ab\n\réß漢😀", min_size=1, max_size=20), min_size=1, max_size=4)
 
 
+@pytest.mark.slow
 @given(texts, st.sampled_from([None, 2]), st.booleans())
 def test_a_directory_equals_its_files_as_documents(written: list[str], size: int | None, as_bytes: bool) -> None:
     reading = Reading(bytes=True) if as_bytes else Reading(vocab_size=size)

@@ -103,6 +103,7 @@ def test_discounts_fall_back_as_a_whole():
     assert discounts(np.array([1, 2, 3, 3, 3, 3, 4])) == (0.5, 1.0, 1.5)  # the second would be negative
 
 
+@pytest.mark.slow
 def test_tuning_finds_what_a_fine_grid_finds():
     rng = np.random.default_rng(2)
     ids = rng.choice(4, 900, p=[0.6, 0.3, 0.08, 0.02]).astype(np.uint8)

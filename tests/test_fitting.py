@@ -110,6 +110,7 @@ def test_a_frozen_language_model_is_left_alone_and_resumes(tmp_path: Path) -> No
     assert load_sequence(tmp_path / "whole").model.config.frozen
 
 
+@pytest.mark.slow
 def test_it_learns_and_keeps_what_it_says(tmp_path: Path) -> None:
     fit = made(tmp_path / "fit", plan(epochs=8.0, lr=0.03))
     assert fit.train() == "finished"

@@ -33,6 +33,7 @@ def built(spans, symbols=3):
     return ids, rows, SuffixIndex.build(ids, rows, symbols=symbols)
 
 
+@pytest.mark.slow
 @given(
     phrase=st.lists(st.integers(0, 2), min_size=35, max_size=60),
     pieces=st.lists(st.tuples(st.integers(0, 59), st.integers(1, 60), st.integers(-1, 2)), min_size=1, max_size=4),

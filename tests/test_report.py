@@ -90,6 +90,7 @@ def test_the_figures_are_those_of_the_other_commands(charlm: Run, verse: Path) -
     assert charlm("report", "run")[1] == "run/report-2.html\n"
 
 
+@pytest.mark.slow
 def test_a_hostile_corpus_stays_text(charlm: Run, tmp_path: Path) -> None:
     evil = '<script>alert(1)</script> </script> <img src=x onerror="alert(1)"> {{ 7 * 7 }} \u202eabc\x1b[31m שלום 😀\n'
     mild = evil.translate({ord(sign): "." for sign in "<>{}&\"'"})
@@ -129,6 +130,7 @@ def test_the_text_is_found_or_asked_for(charlm: Run, verse: Path, tmp_path: Path
     assert "Learning" not in page.text
 
 
+@pytest.mark.slow
 def test_a_model_of_all_of_its_text(charlm: Run, verse: Path) -> None:
     charlm("ngram", verse, "--order", 2, "--split", "100/0/0", "--out", "all")
     assert charlm("report", "all")[0] == 0

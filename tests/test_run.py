@@ -148,6 +148,7 @@ def test_minutes_become_steps_and_the_run_ends_in_time(tmp_path: Path) -> None:
     assert 0.5 < last["seconds"] < 6
 
 
+@pytest.mark.slow
 def test_early_stopping(tmp_path: Path) -> None:
     directory = tmp_path / "run"
     directory.mkdir()
@@ -227,7 +228,9 @@ def test_options_are_checked() -> None:
         Optimisation(max_steps=0)
 
 
-@pytest.mark.parametrize("nasty", ["1e999", "NaN", "-Infinity"])
+@pytest.mark.parametrize(
+    "nasty", ["1e999", *(pytest.param(more, marks=pytest.mark.slow) for more in ("NaN", "-Infinity"))]
+)
 def test_a_state_with_numbers_that_json_has_no_word_for_is_not_whole(tmp_path: Path, nasty: str) -> None:
     """Resuming would write them again, which strict JSON refuses."""
     run(tmp_path / "run", [7])

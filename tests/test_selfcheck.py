@@ -23,6 +23,7 @@ def problems() -> dict[str, str]:
     return {outcome.name: outcome.problem for outcome in run_checks() if outcome.problem is not None}
 
 
+@pytest.mark.slow
 def test_all_is_well() -> None:
     assert problems() == {}
     assert [outcome.name for outcome in run_checks()] == list(CHECKS)
