@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 
 import torch
 from torch import distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from charlm.errors import OptionError
 from charlm.training.distributed import ALONE, Group, Processes, lost
@@ -57,6 +58,11 @@ def device_here(device: torch.device, environment: Mapping[str, str]) -> torch.d
     return torch.device("cuda", number)
 
 
+def _attempt(environment: Mapping[str, str]) -> str:
+    """What distinguishes the attempts of one launch: restarts so far, and how many processes there are."""
+    return "/".join(environment.get(name, "0") for name in ("TORCHELASTIC_RESTART_COUNT", "WORLD_SIZE"))
+
+
 @contextlib.contextmanager
 def joined() -> Iterator[Processes]:
     """The processes that torchrun started, this one among them; this one alone where it did not.
@@ -68,7 +74,11 @@ def joined() -> Iterator[Processes]:
         return
     nccl = torch.cuda.is_available() and dist.is_nccl_available()
     with lost():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if nccl else "gloo", timeout=PATIENCE)
+        store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+        # torchrun may keep the store over a restart, with the addresses of processes that are gone
+        store = dist.PrefixStore(_attempt(os.environ), store)  # type: ignore[attr-defined]
+        backend = "cpu:gloo,cuda:nccl" if nccl else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     group = Group(dist.group.WORLD)
     try:
         yield group
