@@ -88,6 +88,7 @@ def zipped() -> bytes:
         (b"\x28\xb5\x2f\xfd\x00", "unzstd"),
         (b"%PDF-1.7\n", "pdftotext"),
     ],
+    ids=["gzip", "bzip2", "xz", "zip", "zstd", "pdf"],  # packed bytes hold the time
 )
 def test_a_packed_file_is_named_with_the_tool_to_unpack_it(content: bytes, what: str) -> None:
     assert what in refusal(content)
