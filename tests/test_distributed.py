@@ -334,9 +334,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     root = tmp_path_factory.mktemp("torchrun")
     verse = Path(__file__).parents[1] / "data" / "shakespeare.txt"
     (root / "verse.txt").write_text(verse.read_text()[:6000])
-    process = torchrun(
-        root / "verse.txt", *OPTIONS, "--max-steps", STEPS, "--save-every", 0.02, "--out", root / "whole"
-    )
+    process = torchrun(root / "verse.txt", *OPTIONS, "--max-steps", STEPS, "--save-every", 0.5, "--out", root / "whole")
     out, err = ended(process)
     assert process.returncode == 0, err
     assert out.count("test part") == 1
@@ -354,7 +352,7 @@ def same_end(one: Path, other: Path) -> bool:
 def test_a_killed_process_ends_the_others_and_the_run_goes_on_to_the_bit(undisturbed: Path) -> None:
     directory = undisturbed / "killed"
     process = torchrun(
-        undisturbed / "verse.txt", *OPTIONS, "--max-steps", STEPS, "--save-every", 0.02, "--out", directory
+        undisturbed / "verse.txt", *OPTIONS, "--max-steps", STEPS, "--save-every", 0.5, "--out", directory
     )
     kill_one(process, directory, seed=1)
     _, err = ended(process)
@@ -362,7 +360,7 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on_to_the_bit(undistu
     assert f"-m charlm train --resume {directory}" in err
     assert "Traceback" not in err.split("charlm: ")[1].split("\n")[0]
     assert not (directory / "LOCK").exists() or newest_step(directory) < STEPS
-    process = torchrun("--resume", directory, "--save-every", 0.02)
+    process = torchrun("--resume", directory, "--save-every", 0.5)
     _, err = ended(process)
     assert process.returncode == 0, err
     assert same_end(directory, undisturbed / "whole")
@@ -373,7 +371,7 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on_to_the_bit(undistu
 def test_an_elastic_restart_goes_on_in_the_same_directory(undisturbed: Path) -> None:
     (undisturbed / "elastic").mkdir()  # taken by something else
     directory = undisturbed / "elastic-2"
-    arguments = (undisturbed / "verse.txt", *OPTIONS, "--max-steps", STEPS, "--save-every", 0.02)
+    arguments = (undisturbed / "verse.txt", *OPTIONS, "--max-steps", STEPS, "--save-every", 0.5)
     process = torchrun(*arguments, "--out", undisturbed / "elastic", restarts=1)
     kill_one(process, directory, seed=2)
     _, err = ended(process)
@@ -388,7 +386,7 @@ def test_an_elastic_restart_goes_on_in_the_same_directory(undisturbed: Path) -> 
 def test_sigterm_saves_and_another_number_of_processes_goes_on(undisturbed: Path) -> None:
     directory = undisturbed / "stopped"
     process = torchrun(
-        undisturbed / "verse.txt", *OPTIONS, "--max-steps", 10**6, "--save-every", 0.02, "--out", directory
+        undisturbed / "verse.txt", *OPTIONS, "--max-steps", 10**6, "--save-every", 0.5, "--out", directory
     )
     while not newest_step(directory):
         assert process.poll() is None, ended(process)
