@@ -6,7 +6,6 @@ are kept is a `Keeper`. Everything that decides the next step is in `Loop.snapsh
 
 from __future__ import annotations
 
-import abc
 import contextlib
 import math
 import time
@@ -21,6 +20,7 @@ from charlm.nn.schedule import Schedule
 from charlm.training import snapshot
 from charlm.training.averaging import Average
 from charlm.training.distributed import ALONE, Heard, Processes
+from charlm.training.objective import Keeper, Objective
 from charlm.training.options import Optimisation, Progress, adamw
 from charlm.training.stepping import Stepper
 from charlm.training.watching import Observer, StepReport, Unobserved, ValidationReport
@@ -28,53 +28,6 @@ from charlm.training.watching import Observer, StepReport, Unobserved, Validatio
 __all__ = ["Keeper", "Loop", "Objective", "Optimisation", "Progress"]
 
 Outcome = Literal["finished", "no improvement", "interrupted", "diverged"]
-
-
-class Objective(abc.ABC):
-    """Something that can be optimised step by step."""
-
-    module: nn.Module
-    steps_per_epoch: int
-
-    @abc.abstractmethod
-    def loss(self, position: int) -> tuple[Tensor, int]:
-        """The mean loss of the data at this position, differentiable, and how many targets it is the mean of.
-
-        Args:
-            position: how many steps' data lie before it; `steps_per_epoch` of them are an epoch.
-        """
-
-    @abc.abstractmethod
-    def validate(self) -> float:
-        """The mean loss on the held-out data that early stopping watches."""
-
-    @abc.abstractmethod
-    def carried(self) -> dict[str, Tensor]:
-        """What is carried from step to step beside the weights: hidden states, generators."""
-
-    @abc.abstractmethod
-    def forget(self) -> None:
-        """Begins anew with the hidden states, which may not be finite after a step that was not."""
-
-    @abc.abstractmethod
-    def restore(self, carried: Mapping[str, Tensor]) -> None:
-        """Takes back what `carried` gave."""
-
-
-class Keeper(abc.ABC):
-    """Keeps weights, states and metrics somewhere that outlasts the process."""
-
-    @abc.abstractmethod
-    def metrics(self, row: dict[str, Any]) -> None:
-        """A row of the learning curve."""
-
-    @abc.abstractmethod
-    def best(self, loop: Loop) -> None:
-        """The weights are the best so far."""
-
-    @abc.abstractmethod
-    def state(self, loop: Loop) -> None:
-        """Everything of this moment is to be kept."""
 
 
 @dataclass
