@@ -22,6 +22,7 @@ from torch.distributed import HashStore, ProcessGroupGloo
 
 from benchmarks.kills import curve, newest_step, weights
 from charlm.cli import main
+from charlm.cli import train as train_module
 from charlm.errors import CharlmError, LostProcessError, OptionError
 from charlm.models.rnn import CharRNN, RNNConfig
 from charlm.text.corpus import corpus_of_text
@@ -29,6 +30,7 @@ from charlm.text.lanes import Lanes
 from charlm.training.distributed import ALONE, Group, Processes
 from charlm.training.language import LanguageObjective
 from charlm.training.loop import Loop, Optimisation
+from charlm.training.run import Run
 from charlm.training.together import left_by
 from charlm.training.watching import StepReport, Unobserved, ValidationReport
 
@@ -235,6 +237,31 @@ def test_a_process_that_is_gone_becomes_a_sentence() -> None:
 
     with pytest.raises(LostProcessError, match="has ended"):
         together(2, work, patience=0.5)
+
+
+def test_a_loss_is_said_though_torchrun_ends_the_others_meanwhile(
+    tmp_path: Path, verse: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGTERM that comes while the sentence is on its way does not cut it off."""
+    said, cut_off = [], []
+
+    def train(run: Run, **others: object) -> None:
+        raise LostProcessError("another process has ended")
+
+    def echo(message: str, err: bool = False) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        said.append(message)
+
+    monkeypatch.setattr(Run, "train", train)
+    monkeypatch.setattr(train_module.click, "echo", echo)
+    before = signal.signal(signal.SIGTERM, lambda number, frame: cut_off.append(len(said)))
+    try:
+        arguments = ["train", str(verse), "--hidden", "4", "--device", "cpu", "--out", str(tmp_path / "run")]
+        assert main.cli.main(arguments, standalone_mode=False) == 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert said[-1] == "charlm: another process has ended"
+    assert cut_off == list(range(len(said) - 1))
 
 
 def test_lanes_are_shared_equally_or_refused() -> None:

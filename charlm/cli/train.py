@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from charlm.cli.common import note, reading_of, reading_options, reading_progress, split_option
-from charlm.errors import OptionError
+from charlm.errors import LostProcessError, OptionError
 from charlm.files import free_name
 
 if TYPE_CHECKING:
@@ -274,9 +274,13 @@ def _train(run: Run, save_every: float, plot: str | None) -> int:
     for sentence in notes(run.model.stack) if run.processes.first else ():
         note(sentence)
     watch = _watcher(run)
+    observer = watch if run.processes.first else None
     with closing(watch), interruptible() as stopped:
-        observer = watch if run.processes.first else None
-        result = run.train(observer=observer, save_every=save_every, should_stop=stopped, progress=watch.measuring)
+        try:
+            result = run.train(observer=observer, save_every=save_every, should_stop=stopped, progress=watch.measuring)
+        except LostProcessError as error:  # said here, while torchrun's SIGTERM cannot end us before it is
+            click.echo(f"charlm: {error}", err=True)
+            return 1
     if run.processes.first:
         _show(run, result, plot)
     return {"interrupted": 130, "diverged": 1}.get(result.outcome, 0)
