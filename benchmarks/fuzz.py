@@ -37,10 +37,11 @@ import numpy as np
 import torch
 
 from charlm.analysis.counting import count
-from charlm.checkpoint import TextFacts, load, read_tensors, save_ngram, write_tensors
+from charlm.checkpoint import TextFacts, load, save_ngram
 from charlm.cli.info import facts_of
 from charlm.errors import CharlmError
 from charlm.models.rule import SamplingRule
+from charlm.tensors import read_tensors, write_tensors
 from charlm.text import cache
 from charlm.text.corpus import corpus_of_text, read_corpus
 from charlm.text.lanes import Lanes

@@ -17,9 +17,10 @@ import pytest
 import torch
 
 import charlm.cli.main
-from charlm.checkpoint import TextFacts, load, read_tensors, save_rnn, write_tensors
+from charlm.checkpoint import TextFacts, load, save_rnn
 from charlm.errors import CharlmError, CheckpointError, StorageError
 from charlm.models.rnn import CharRNN, RNNConfig
+from charlm.tensors import read_tensors, write_tensors
 from charlm.text.corpus import corpus_of_text
 from charlm.text.lanes import Lanes
 from charlm.text.splits import Split

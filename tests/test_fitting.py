@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from charlm.checkpoint import load, load_sequence, newest, read_tensors, save_rnn, save_sequence
+from charlm.checkpoint import load, load_sequence, newest, save_rnn, save_sequence
 from charlm.errors import CharlmError, CheckpointError, OptionError
 from charlm.models.rnn import CharRNN, RNNConfig
 from charlm.models.sequence import SequenceConfig, SequenceModel
 from charlm.models.sequences import Examples, Sequences
 from charlm.nn.kernels.choose import CANDIDATES, fastest
 from charlm.nn.stack import Stack
+from charlm.tensors import read_tensors
 from charlm.text.vocab import Vocab
 from charlm.training.fitting import Fit, FitPlan, read_saved_fit, resume, start
 from charlm.training.options import Optimisation

@@ -12,6 +12,7 @@ LEVELS = {
     "version": 0,
     "text": 1,
     "nn": 1,
+    "tensors": 1,
     "models": 2,
     "analysis": 3,
     "sampling": 3,

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from charlm.checkpoint import load, read_tensors, write_tensors
+from charlm.checkpoint import load
 from charlm.errors import CharlmError, CheckpointError, OptionError
+from charlm.tensors import read_tensors, write_tensors
 from charlm.text.corpus import corpus_of_text
 from charlm.text.splits import Split
 from charlm.training.options import Optimisation

@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from charlm.checkpoint import describe_sequence, load_sequence, write_tensors
+from charlm.checkpoint import describe_sequence, load_sequence
 from charlm.errors import CheckpointError, OptionError
 from charlm.files import write_json
 from charlm.models.sequence import SequenceConfig, SequenceModel
 from charlm.models.sequences import Examples
 from charlm.nn.kernels.choose import fastest
+from charlm.tensors import write_tensors
 from charlm.text.vocab import Vocab
 from charlm.training.keeping import (
     DirectoryKeeper,

@@ -22,9 +22,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from charlm.checkpoint import read_config, read_tensors, write_tensors
+from charlm.checkpoint import read_config
 from charlm.errors import CharlmError, CheckpointError, StorageError
 from charlm.files import sweep, unwritten, write_bytes, write_json
+from charlm.tensors import read_tensors, write_tensors
 from charlm.text.vocab import Vocab
 from charlm.training.loop import Keeper, Loop
 from charlm.training.options import Progress

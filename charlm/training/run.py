@@ -14,11 +14,12 @@ import torch
 
 from charlm.analysis.evaluate import Evaluation, evaluate
 from charlm.analysis.evaluate import Progress as Reading
-from charlm.checkpoint import TextFacts, describe, load, write_tensors
+from charlm.checkpoint import TextFacts, describe, load
 from charlm.errors import CheckpointError, LostProcessError, TextError
 from charlm.files import write_json
 from charlm.models.rnn import CharRNN
 from charlm.nn.kernels.choose import fastest, for_reading
+from charlm.tensors import write_tensors
 from charlm.text.corpus import Corpus
 from charlm.text.lanes import Lanes
 from charlm.text.splits import Split, count_targets

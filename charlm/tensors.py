@@ -1,0 +1,110 @@
+"""Files of tensors without pickle: equal content is equal bytes, and every one is checked when it is read.
+
+Reading trusts nothing: sizes are compared with the file before memory is taken for them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from charlm.errors import CheckpointError
+from charlm.files import atomic_writer
+from charlm.version import __version__
+
+__all__ = ["read_tensors", "write_tensors"]
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Writes tensors as one safetensors file, whole or not at all, with a SHA-256 of their content in its header."""
+    kept = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+    facts = {**(metadata or {}), "charlm": __version__, "sha256": _digest(kept, metadata or {})}
+    content = memoryview(save(kept, facts))
+    header = _ordered_header(content)
+    with atomic_writer(path, len(header) + len(content)) as file:
+        file.write(header)
+        file.write(content[8 + struct.unpack("<Q", content[:8])[0] :])
+
+
+def _ordered_header(content: memoryview) -> bytes:
+    """The header of a safetensors file in one order (the library's varies), so that equal content is equal files."""
+    size = struct.unpack("<Q", content[:8])[0]
+    header = json.loads(bytes(content[8 : 8 + size]))
+    metadata = dict(sorted(header.pop("__metadata__").items()))
+    text = json.dumps({"__metadata__": metadata, **header}, separators=(",", ":")).encode()
+    padded = text.ljust(-(-len(text) // 8) * 8)
+    return struct.pack("<Q", len(padded)) + padded
+
+
+def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    digest = hashlib.sha256()
+    for name, text in sorted(metadata.items()):
+        digest.update(f"{name}={len(text)}:{text};".encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+        if tensor.numel():
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def read_tensors(
+    path: Path, expected: Mapping[str, tuple[int, ...]] | None = None
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Reads a file that `write_tensors` wrote, and its metadata.
+
+    Args:
+        path: the file.
+        expected: names and shapes that it must have, neither more nor fewer; compared before anything is loaded.
+
+    Raises:
+        CheckpointError: missing, truncated, altered, or not of the expected names and shapes.
+    """
+    _check_header(path)
+    try:
+        with safe_open(str(path), framework="pt", device="cpu") as file:
+            names = list(file.keys())
+            if expected is not None:
+                _compare({name: tuple(file.get_slice(name).get_shape()) for name in names}, expected, path)
+            tensors = {name: file.get_tensor(name).clone() for name in names}
+            metadata = dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path} is not a whole weights file ({error})") from None
+    metadata.pop("charlm", None)
+    if metadata.pop("sha256", None) != _digest(tensors, metadata):
+        raise CheckpointError(f"{path} is damaged: its content does not match its checksum")
+    return tensors, metadata
+
+
+def _check_header(path: Path) -> None:
+    """A header longer than its file is recognised before a reader believes it."""
+    try:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise CheckpointError(f"{path} is not a file")
+        with open(path, "rb") as file:
+            head = file.read(8)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing: the directory is not a whole model") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
+    if len(head) < 8 or struct.unpack("<Q", head)[0] > size - 8:
+        raise CheckpointError(f"{path} is not a whole weights file (its header is cut off)")
+
+
+def _compare(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], path: Path) -> None:
+    missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+    if missing or extra:
+        raise CheckpointError(
+            f"{path} does not fit its model: missing tensors {missing[:3]}, unknown tensors {extra[:3]}"
+        )
+    for name, shape in expected.items():
+        if found[name] != shape:
+            raise CheckpointError(f"{path} does not fit its model: {name} has shape {found[name]}, not {shape}")
