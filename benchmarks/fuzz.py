@@ -1,12 +1,13 @@
 """Damaged and hostile checkpoints, texts and tables, and odd command lines: a result, or one sentence.
 
-    python -m benchmarks.fuzz [--checkpoints 10000] [--texts 10000] [--tables 10000] [--commands 10000] [--seed 0]
+    python -m benchmarks.fuzz [--checkpoints N] [--texts N] [--tables N] [--commands N] [--fits N] [--seed 0]
 
 Checkpoints (a network's directory, an n-gram model's, a run's newest state) are changed in their bytes, in their JSON,
 in their tensors and arrays (with right checksums, as a hostile writer would), and in what their names stand for. What
 opens is also used: a few characters are scored and generated. Texts are changed in their bytes and read in memory
 and as a stream, which have to agree, then split and cut into lanes. Tables (`fuzz_tables`) become tasks that a fresh
-model predicts; command lines (`fuzz_commands`) are run whole. A case is right when it ends within ten seconds in
+model predicts; command lines (`fuzz_commands`) are run whole; directories of fits (`fuzz_fits`) are changed like
+checkpoints, predicted from and gone on with. A case is right when it ends within ten seconds in
 a result or a `CharlmError` of one line. Memory may grow by 256 MB over what is used before the first case; the address
 space beyond that is refused by the system. Printed: a table of outcomes, the slowest case, the growth. Exit 1 where
 anything else happens.
@@ -413,9 +414,10 @@ def fuzz_texts(number: int, seed: int, scratch: Path, tally: Tally) -> None:
 # -- the whole --------------------------------------------------------------------------------------------------------
 
 
-def fuzz(checkpoints: int, texts: int, seed: int, *, tables: int = 0, commands: int = 0) -> Tally:
+def fuzz(checkpoints: int, texts: int, seed: int, *, tables: int = 0, commands: int = 0, fits: int = 0) -> Tally:
     """All of them, in a directory of their own."""
     from benchmarks.fuzz_commands import fuzz_commands
+    from benchmarks.fuzz_fits import fuzz_fits
     from benchmarks.fuzz_tables import fuzz_tables
 
     tally = Tally()
@@ -427,6 +429,8 @@ def fuzz(checkpoints: int, texts: int, seed: int, *, tables: int = 0, commands: 
             fuzz_tables(tables, seed, Path(name), tally)
         if commands:
             fuzz_commands(commands, seed, Path(name), tally)
+        if fits:
+            fuzz_fits(fits, seed, Path(name), tally)
     return tally
 
 
@@ -437,15 +441,18 @@ def main() -> int:
     parser.add_argument("--texts", type=int, default=10_000)
     parser.add_argument("--tables", type=int, default=10_000)
     parser.add_argument("--commands", type=int, default=10_000)
+    parser.add_argument("--fits", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    fuzz(40, 40, -1, tables=40, commands=40)  # everything is imported and warm
+    fuzz(40, 40, -1, tables=40, commands=40, fits=40)  # everything is imported and warm
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + 4 * GROWTH, resource.RLIM_INFINITY))
     begun = time.perf_counter()
-    tally = fuzz(given.checkpoints, given.texts, given.seed, tables=given.tables, commands=given.commands)
+    tally = fuzz(
+        given.checkpoints, given.texts, given.seed, tables=given.tables, commands=given.commands, fits=given.fits
+    )
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10) - before
     for (kind, outcome), times in sorted(tally.outcomes.items()):
         print(f"{kind:12} {outcome:16} {times:>7,}")

@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.fuzz import Tally, fuzz
 from benchmarks.fuzz_commands import fuzz_commands
+from benchmarks.fuzz_fits import fuzz_fits
 from benchmarks.fuzz_tables import fuzz_tables
 
 
@@ -39,3 +40,14 @@ def test_odd_command_lines_end_in_a_result_or_a_sentence(tmp_path: Path) -> None
         fuzz_commands(150, 3, tmp_path, tally)
     assert not tally.wrong, tally.wrong[0]
     assert tally.outcomes["command", "result"] == 150
+
+
+@pytest.mark.slow
+def test_damaged_fits_end_in_a_result_or_a_sentence(tmp_path: Path) -> None:
+    tally = Tally()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fuzz_fits(100, 4, tmp_path, tally)
+    assert not tally.wrong, tally.wrong[0]
+    assert tally.outcomes["prediction", "result"] > 20
+    assert tally.outcomes["fit", "result"] > 20
