@@ -1,0 +1,155 @@
+"""Whether what a model generates has the form of its text: `python -m benchmarks.forms checkpoints/NAME --form drama`.
+
+- drama: the share of blocks between blank lines that begin with a line `NAME:` (the last block, which is cut off, is
+  left out);
+- latex: groups `{...}` (those of `\\begin{x}` among them) and environments, how many were opened, and the share of them
+  closed in order (`\\{` and `\\}` are no groups; what is still open at the end counts as not closed);
+- xml: tags, likewise; `<x/>` opens and closes.
+
+Each of --seeds texts of --length characters at --temperature is looked at, and the held-out part as the model's
+text really goes on, from its first blank line, so long as well: the measure itself must find that in form. Copied: the
+longest passage that stands in the training part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import statistics
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from charlm.analysis.novelty import novelty
+from charlm.cli.models import HeldOut, held_out, open_model
+from charlm.errors import CharlmError
+from charlm.models.rule import SamplingRule
+from charlm.sampling import generate_streams
+from charlm.text.index import SuffixIndex
+
+LATEX = re.compile(r"\\begin\s*\{([^{}]*)\}|\\end\s*\{([^{}]*)\}|\\.|[{}]", re.DOTALL)
+TAG = re.compile(r"<(/?)([A-Za-z][\w:.-]*)[^<>]*?(/?)>")
+NAME = re.compile(r"[A-Z][A-Za-z .,'-]*:$")
+
+
+@dataclass(frozen=True)
+class Form:
+    """How many things were opened or begun, and how many of them as they should be."""
+
+    all: int
+    right: int
+
+    @property
+    def share(self) -> float:
+        return self.right / self.all if self.all else 0.0
+
+
+def drama(text: str) -> Form:
+    """Blocks, and those that begin with a name.
+
+    >>> drama("ANNE:\\nGo.\\n\\nHe went.\\n\\nSecond Guard:\\nHo.\\n\\nCut o")
+    Form(all=3, right=2)
+    """
+    blocks = [block for block in re.split(r"\n{2,}", text.strip("\n"))[:-1] if block.strip()]
+    return Form(len(blocks), sum(bool(NAME.match(block.split("\n")[0])) for block in blocks))
+
+
+def latex(text: str) -> Form:
+    """Groups and environments opened, and those closed in order.
+
+    >>> latex(r"\\begin{proof} {a} \\{ {b \\end{proof} } {")
+    Form(all=6, right=4)
+    """
+    return _nested(_latex_events(text))
+
+
+def xml(text: str) -> Form:
+    """Tags opened, and those closed in order.
+
+    >>> xml('<page id="1"><b>x</b><br/><i></page></i> <a')
+    Form(all=4, right=3)
+    """
+    return _nested(_xml_events(text))
+
+
+def _latex_events(text: str) -> Iterable[tuple[bool, str]]:
+    for found in LATEX.finditer(text):
+        begin, end = found.groups()
+        if begin is not None:
+            yield True, begin
+        if begin is not None or end is not None:
+            yield from ((True, "{"), (False, "{"))
+        elif found[0] in "{}":
+            yield found[0] == "{", "{"
+        if end is not None:
+            yield False, end
+
+
+def _xml_events(text: str) -> Iterable[tuple[bool, str]]:
+    for found in TAG.finditer(text):
+        closes, name, empty = found.groups()
+        if not closes:
+            yield True, name
+        if closes or empty:
+            yield False, name
+
+
+def _nested(events: Iterable[tuple[bool, str]]) -> Form:
+    """An end closes the innermost that is open under its name; what was opened since stays unclosed for good."""
+    open_: list[str] = []
+    opened = closed = 0
+    for opens, name in events:
+        if opens:
+            open_.append(name)
+            opened += 1
+        elif name in open_:
+            while open_.pop() != name:
+                pass
+            closed += 1
+    return Form(opened, closed)
+
+
+FORMS: dict[str, Callable[[str], Form]] = {"drama": drama, "latex": latex, "xml": xml}
+
+
+def real(held: HeldOut, length: int) -> str:
+    """The held-out part as it is, from its first blank line."""
+    start, end = held.spans[0]
+    text = held.corpus.vocab.decode(held.corpus.ids[start:end].tolist())
+    return text[max(text.find("\n\n"), 0) :][:length]
+
+
+def main() -> None:
+    """Prints a line a seed, medians, and the same of the real text."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--form", choices=sorted(FORMS), required=True)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--length", type=int, default=5000)
+    parser.add_argument("--temperature", type=float, default=0.8)
+    args = parser.parse_args()
+    checkpoint = open_model(args.directory, "auto")
+    held = held_out(checkpoint, list(checkpoint.text.names), None)
+    train = held.corpus.parts(checkpoint.text.split)["train"]
+    index = SuffixIndex.build(held.corpus.ids, train, symbols=len(held.corpus.vocab))
+    texts = {"held-out text": real(held, args.length)}
+    for seed in range(args.seeds):
+        rule = SamplingRule(temperature=args.temperature)
+        *_, last = generate_streams(checkpoint.model, [checkpoint.start], length=args.length, rule=rule, seed=seed)
+        texts[f"seed {seed}"] = last[0].text
+    print("| text | opened or begun | right | longest copied passage |\n|---|---|---|---|")
+    shares = []
+    for name, text in texts.items():
+        form = FORMS[args.form](text)
+        copied = novelty(index, held.corpus.vocab.encode(text)).longest
+        shares.append(form.share)
+        print(f"| {name} | {form.all} | {100 * form.share:.1f} % | {copied} |")
+    generated = [100 * share for share in shares[1:]]
+    print(f"\nmedian of the generated ones: {statistics.median(generated):.1f} %, least {min(generated):.1f} %")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except CharlmError as error:
+        raise SystemExit(str(error)) from None
