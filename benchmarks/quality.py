@@ -178,9 +178,9 @@ def run_recipes(args: argparse.Namespace, out: Path) -> None:
 
 
 def figures_of(directory: Path, args: argparse.Namespace) -> list[tuple[str, float, float | None]]:
-    """A run's figures: static as one stream and by windows, dynamic, mixed with Kneser-Ney, and both."""
+    """A run's figures: static as one stream and by windows, dynamic, and each mixed with counts, old and new."""
     from charlm.analysis.counting import best_order, count
-    from charlm.models.mixture import MixtureLM
+    from charlm.models.mixture import adaptive
 
     checkpoint, held = opened(directory, args.text)
     model, corpus, ids = checkpoint.model, held.corpus, held.corpus.ids
@@ -193,12 +193,16 @@ def figures_of(directory: Path, args: argparse.Namespace) -> list[tuple[str, flo
         "static, one stream": model,
         "dynamic": learner,
         f"Kneser-Ney {order} alone": counted,
-        f"static + Kneser-Ney {order}": MixtureLM([model, counted]),
-        f"dynamic + Kneser-Ney {order}": MixtureLM([learner, counted]),
+        f"static + Kneser-Ney {order}": adaptive([model, counted]),
+        f"static + Kneser-Ney {order} + cache": adaptive([model, counted], cache=True),
+        f"dynamic + Kneser-Ney {order}": adaptive([learner, counted]),
+        f"dynamic + Kneser-Ney {order} + cache": adaptive([learner, counted], cache=True),
     }
     rows: list[tuple[str, float, float | None]] = []
     for name, reader in readers.items():
-        found = evaluate(reader, ids, held.spans, lanes=1 if name.startswith("dynamic") else 64)
+        found = evaluate(
+            reader, ids, held.spans, lanes=1 if name.startswith("dynamic") or name.endswith("cache") else 64
+        )
         rows.append((name, found.nats, found.standard_error))
         if reader is model:
             rows.append((f"static, {args.windows:,} windows", by_windows["nats"], by_windows["standard_error"]))
@@ -261,3 +265,5 @@ if __name__ == "__main__":
         main()
     except CharlmError as error:
         raise SystemExit(str(error)) from None
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted; a grid goes on where it stands with the same command") from None

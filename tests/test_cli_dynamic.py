@@ -100,6 +100,18 @@ def test_compare_keeps_static_and_dynamic_apart(charlm: Run, network: Path, vers
     assert all(set(row["network_covered_nats"]) <= {"net"} for row in rows.values())
 
 
+@pytest.mark.slow
+def test_compare_mixes_in_what_was_just_read(charlm: Run, network: Path, verse: Path) -> None:
+    code, out, err = charlm("compare", verse, network, "--orders", "2", "--cache", "--mixture", "--json")
+    assert code == 0, err
+    found = {row["name"]: row["nats"] for row in json.loads(out)["models"] if row["family"] == "mixture"}
+    assert list(found) == ["net + Kneser-Ney 2", "net + Kneser-Ney 2 + cache"]
+    code, out, err = charlm("compare", verse, network, "--orders", "2", "--cache", "--json")
+    assert code == 0, err
+    rows = {row["name"]: row["nats"] for row in json.loads(out)["models"]}
+    assert rows["net + cache"] < rows["net"]  # these weights never were trained: any counts help
+
+
 def test_the_sentence_below_the_table_names_the_static_network_as_the_network() -> None:
     def row(name: str, family: str, p: float) -> Row:
         return Row(name=name, family=family, logp_T=np.log([p, p]), hit_T=np.array([True, True]))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from charlm.analysis.evaluate import evaluate
 from charlm.checkpoint import TextFacts, load, save_ngram, save_rnn
+from charlm.models.cache import CacheLM
 from charlm.models.dynamic import DynamicConfig, DynamicLM, gradient_sizes
 from charlm.models.lm import LanguageModel, take
 from charlm.models.ngram import NGramLM
@@ -49,6 +50,9 @@ MODELS: dict[str, Callable[[], LanguageModel]] = {
     "embedded": lambda: network("gru", embedding=5),
     "tied": lambda: network("lstm", embedding=11, tied=True),
     "projected": lambda: network("lstm", projection=4),
+    "cache 0": lambda: CacheLM(CORPUS.vocab, order=0),
+    "cache": lambda: CacheLM(CORPUS.vocab, order=4),
+    "forgetful cache": lambda: CacheLM(CORPUS.vocab, order=4, memory=9),
     "dynamic gru": lambda: learning("gru"),
     "dynamic lstm": lambda: learning("lstm"),
     **{
@@ -179,8 +183,8 @@ def test_greedy_generation_takes_the_most_probable(model: LanguageModel) -> None
 
 def test_saved_and_loaded_is_bit_equal(model: LanguageModel, tmp_path: Path) -> None:
     facts = TextFacts.of(CORPUS, Split())
-    if isinstance(model, DynamicLM):
-        return  # made anew from a saved network
+    if isinstance(model, DynamicLM | CacheLM):
+        return  # made anew: from a saved network, from nothing
     if isinstance(model, CharRNN):
         save_rnn(tmp_path, model, facts)
     else:

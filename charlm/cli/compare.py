@@ -68,6 +68,7 @@ class _Orders(click.ParamType[list[int]]):
 @click.option(
     "--dynamic", is_flag=True, help="Also read with each network while it goes on learning, in rows of their own."
 )
+@click.option("--cache", is_flag=True, help="Also mix in counts of the text as it is read, in rows of their own.")
 @click.option("--plot", metavar="FILE", help="Draw the comparison as .png, .svg or .pdf.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
 @json_option
@@ -103,9 +104,8 @@ def compare_command(
     for network in networks:
         _refuse_overlap(network, corpus, split, part)
     rows = _counted(corpus, split, held, orders, list(dict.fromkeys(smoothings)))
-    rows += network_rows(
-        networks, text, corpus, split, held, orders, dynamic=options["dynamic"], mixture=options["mixture"]
-    )
+    extra = {name: options[name] for name in ("dynamic", "mixture", "cache")}
+    rows += network_rows(networks, text, corpus, split, held, orders, **extra)
     lines = compare(rows, targets_of(corpus.ids, held), corpus.vocab)
     _show(lines, corpus, split, part, summary(lines), options["as_json"])
     if options["plot"] is not None:

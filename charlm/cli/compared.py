@@ -33,6 +33,7 @@ def network_rows(
     *,
     dynamic: bool,
     mixture: bool,
+    cache: bool,
 ) -> list[Row]:
     """The rows of all networks over the held-out spans, in this order: static, dynamic, mixtures.
 
@@ -45,17 +46,20 @@ def network_rows(
         orders: of which the best for Kneser-Ney is taken, chosen on a part that is not reported.
         dynamic: whether there is also a row of each network that goes on learning while it reads.
         mixture: whether each row has one in which Kneser-Ney is mixed in.
+        cache: whether each row has one in which counts of what was just read are mixed in, with Kneser-Ney where that
+            is wanted too.
     """
-    rows, mixed = [static_row(network, text, held, corpus) for network in networks], []
+    rows = [static_row(network, text, held, corpus) for network in networks]
     counted = _best_counts(corpus, split, orders) if mixture and networks else None
     readers: list[tuple[str, Checkpoint, LanguageModel]] = [(net.name, net, net.model) for net in networks]
     if dynamic:
         learners = [(f"{net.name}, dynamic", net, _learner(net, corpus)) for net in networks if net.kind == "rnn"]
         rows += [_read(model, corpus, held, name, "dynamic", lanes=1, **_size(net)) for name, net, model in learners]
         readers += learners
-    if counted is not None:
-        mixed = [_mixture_row(name, net, model, counted, corpus, held) for name, net, model in readers]
-    return rows + mixed
+    for reader in readers:
+        rows += [_mixture_row(*reader, counted, corpus, held, cache=False)] if counted is not None else []
+        rows += [_mixture_row(*reader, counted, corpus, held, cache=True)] if cache else []
+    return rows
 
 
 def static_row(network: Checkpoint, text: str, held: Spans, corpus: Corpus) -> Row:
@@ -105,13 +109,21 @@ def _best_counts(corpus: Corpus, split: Split, orders: list[int]) -> NGramLM:
 
 
 def _mixture_row(
-    name: str, network: Checkpoint, model: LanguageModel, counted: NGramLM, corpus: Corpus, held: Spans
+    name: str,
+    network: Checkpoint,
+    model: LanguageModel,
+    counted: NGramLM | None,
+    corpus: Corpus,
+    held: Spans,
+    *,
+    cache: bool,
 ) -> Row:
     """A network and counts as one, mixed in the logistic domain while they read."""
-    from charlm.models.mixture import MixtureLM
+    from charlm.models.mixture import adaptive
 
     if network.model.vocab != corpus.vocab:
         raise OptionError(f"{network.name} has another vocabulary than this text: it cannot be mixed with its counts")
-    lanes = 64 if model is network.model else 1  # of one that learns each lane has weights of its own
-    mixed = MixtureLM([model, counted])
-    return _read(mixed, corpus, held, f"{name} + Kneser-Ney {counted.order}", "mixture", lanes=lanes)
+    lanes = 1 if cache or model is not network.model else 64  # of one that learns each lane learns for itself
+    parts = [name] if counted is None else [name, f"Kneser-Ney {counted.order}"]
+    mixed = adaptive([model] if counted is None else [model, counted], cache=cache)
+    return _read(mixed, corpus, held, " + ".join([*parts, *(["cache"] if cache else [])]), "mixture", lanes=lanes)

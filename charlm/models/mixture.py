@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 
 from charlm.errors import OptionError
+from charlm.models.cache import CacheLM
 from charlm.models.lm import LanguageModel, State, generate_by_steps, pick_targets
 from charlm.models.mixing import Floats, Mixer, MixtureConfig, linear
 from charlm.models.rule import SamplingRule
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids
 
-__all__ = ["MixtureConfig", "MixtureLM", "tune_weights"]
+__all__ = ["MixtureConfig", "MixtureLM", "adaptive", "tune_weights"]
 
 _CELLS = 1 << 22  # numbers held at once
 
@@ -128,6 +129,18 @@ class MixtureLM(LanguageModel):
             empty = torch.zeros((0, len(ids_B)))
             return empty.long(), empty.double(), state
         return generate_by_steps(self, ids_B, state, steps, rule, noise_TB)
+
+
+def adaptive(models: Sequence[LanguageModel], *, cache: bool = False) -> MixtureLM:
+    """A mixture in the logistic domain, its weights equal to begin with.
+
+    Args:
+        models: two or more, or one where there is a cache.
+        cache: whether an n-gram model of what was just read (`CacheLM`) is mixed in too; it begins with a weight of
+            0, for it knows nothing yet.
+    """
+    weights = [1 / len(models)] * len(models) + [0.0] * cache
+    return MixtureLM([*models, *([CacheLM(models[0].vocab)] if cache else [])], weights=weights)
 
 
 def _own(state: Mapping[str, Tensor], number: int) -> State:
