@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,22 +23,13 @@ from charlm.files import write_bytes
 from charlm.report.grid import GridCell, draw_grid
 from charlm.text.corpus import Corpus, read_corpus
 from charlm.text.splits import Split, count_targets
+from charlm.training.recipe import rate
 
 MODELS, LAYERS, HIDDEN = ("rnn", "gru", "lstm"), (1, 2, 3), (64, 128, 256)
 ORDERS = [*range(1, 11), 20]
 OPTIONS = ("--batch-size=32", "--seq-length=64", "--dropout=0", "--weight-decay=0.01", "--patience=0", "--seed=0")
 
 Row = dict[str, Any]
-
-
-def rate(model: str, layers: int, hidden: int) -> float:
-    """A learning rate by size, a rule and not a search: 8e-3 for 64 units, less in proportion to the square root of
-    the width and of the depth, and half of it for the plain cell, which has no gates to keep its gradient in bounds.
-
-    >>> rate("lstm", 1, 64), rate("rnn", 1, 256)
-    (0.008, 0.002)
-    """
-    return round(8e-3 * math.sqrt(64 / hidden / layers) / (2 if model == "rnn" else 1), 5)
 
 
 def run_grid(args: argparse.Namespace) -> None:

@@ -212,6 +212,26 @@ def test_plans_keep_what_is_given_and_come_back(tmp_path: Path) -> None:
         Plan.from_json({"network": {}})
 
 
+def test_defaults_follow_the_text_the_time_and_what_is_given() -> None:
+    def chosen(characters: int, **given: Any) -> Plan:
+        return choose(characters, CPU, given)
+
+    brief, usual, long = (chosen(10**6, minutes=minutes) for minutes in (0.4, 5.0, 40.0))
+    assert brief.window < usual.window
+    assert brief.network.layers < usual.network.layers
+    assert brief.network.hidden <= usual.network.hidden < long.network.hidden
+    assert brief.network.dropout < usual.network.dropout <= long.network.dropout
+    assert chosen(10**8).network.dropout == 0.0  # read a fraction of it
+    assert chosen(10**5).network.dropout > chosen(10**6).network.dropout > 0
+    assert chosen(10**8, epochs=30.0).network.dropout > 0
+    assert chosen(10**6, max_steps=100).network.dropout == 0.0
+    assert chosen(10**6, hidden=512).optimisation.lr < chosen(10**6, hidden=64).optimisation.lr
+    assert chosen(10**6, model="rnn").optimisation.lr < usual.optimisation.lr
+    deep = chosen(150_000, layers=3, hidden=100, dropout=0.05, lanes=3, lr=0.1)
+    assert (deep.network.layers, deep.network.hidden, deep.network.dropout) == (3, 100, 0.05)
+    assert (deep.lanes, deep.optimisation.lr) == (3, 0.1)
+
+
 def test_devices() -> None:
     assert pick_device("cpu").type == "cpu"
     assert pick_device("auto").type in ("cpu", "cuda")

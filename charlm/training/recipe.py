@@ -5,6 +5,7 @@ Every option given by hand is kept; the rest is chosen here, printed in one line
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from charlm.errors import OptionError
 from charlm.models.rnn import RNNConfig
 from charlm.training.options import Optimisation
 
-__all__ = ["DEFAULT_MINUTES", "Plan", "choose", "pick_device"]
+__all__ = ["DEFAULT_MINUTES", "Plan", "choose", "pick_device", "rate"]
 
 DEFAULT_MINUTES = 4.0
 """The time that training takes where no budget is given."""
@@ -141,17 +142,68 @@ def _for(owner: type, values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name in owner.__dataclass_fields__}  # type: ignore[attr-defined]
 
 
+def rate(model: str, layers: int, hidden: int) -> float:
+    """A peak learning rate by size, a rule and not a search: 8e-3 for 64 units, less in proportion to the square root
+    of the width and of the depth, and half of it for the plain cell, which has no gates to keep its gradient in bounds.
+    All cells of a grid from 1x64 to 3x256 train well by it (benchmarks/RESULTS.md).
+
+    >>> rate("lstm", 1, 64), rate("rnn", 1, 256)
+    (0.008, 0.002)
+    """
+    return round(8e-3 * math.sqrt(64 / max(hidden, 1) / max(layers, 1)) / (2 if model == "rnn" else 1), 5)
+
+
 def _by_budget(characters: int, device: torch.device, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What suits the time and the size of the text."""
+    """What suits the time and the size of the text; figures behind it: benchmarks/RESULTS.md."""
     small = characters < 500_000
-    values: dict[str, Any] = {"model": "gru", "layers": 1, "warmup": 50}
     if device.type == "cuda":
-        values |= {"model": "lstm", "layers": 2, "hidden": 512, "dropout": 0.5 if small else 0.3}
-        values |= {"lanes": 64, "window": 64, "lr": 3e-3}
-        return values
-    brief = asked.get("minutes", 60.0) <= 1.5
-    values |= {"hidden": 256 if brief or small else 384, "lanes": 16, "window": 32 if brief else 64}
-    values |= {"dropout": 0.3 if small else 0.0 if brief else 0.1, "lr": 5e-3 if brief else 4e-3}
-    if asked.get("layers", 1) > 1:
-        values |= {"hidden": values["hidden"] * 3 // 4, "lr": values["lr"] / 2}
-    return values
+        values = {"model": "lstm", "layers": 2, "hidden": 512, "dropout": 0.5 if small else 0.3}
+        return {**values, "warmup": 50, "lanes": 64, "window": 64, "lr": 3e-3}
+    minutes = asked.get("minutes", 10.0)
+    if minutes <= 1.5:
+        layers = asked.get("layers", 1)
+        values = {"hidden": 256 if layers == 1 else 192, "window": 32, "lr": 5e-3 if layers == 1 else 2.5e-3}
+        values["dropout"] = 0.3 if small else 0.0
+    else:
+        layers = asked.get("layers", 2 if minutes > 3 else 1)
+        values = {"hidden": _width(layers, minutes, small=small), "window": 64, "average": 0.05}
+        values["lr"] = rate(asked.get("model", "gru"), layers, asked.get("hidden", values["hidden"]))
+        values["dropout"] = _dropout(_readings(characters, {"layers": layers, **values, **asked}))
+    return {"model": "gru", "layers": layers, "warmup": 50, "lanes": 16, **values}
+
+
+def _width(layers: int, minutes: float, *, small: bool) -> int:
+    """Units a layer: more where there is one layer alone, or much time."""
+    if layers > 2:
+        return 192 if small else 256
+    if minutes > 20 and not small:
+        return 512
+    return 384 if layers == 1 and not small else 256
+
+
+_SPEED = 9e9
+"""Weights times characters that a core trains in a second: 6 to 12e9 where it was measured, which is near enough."""
+
+
+def _readings(characters: int, values: Mapping[str, Any]) -> float:
+    """About how often the training part is read within the budget."""
+    found = [values["epochs"]] if "epochs" in values else []
+    if "max_steps" in values:
+        found.append(values["max_steps"] * values.get("lanes", 16) * values["window"] / max(characters, 1))
+    if "minutes" in values:
+        cores = min(torch.get_num_threads(), 4)  # more do not help layers as narrow as these
+        weights = 3 * (2 * values["layers"] - 1) * values["hidden"] ** 2  # of GRU layers
+        found.append(values["minutes"] * 60 * cores * _SPEED / max(weights * characters, 1))
+    return float(min(found))
+
+
+def _dropout(readings: float) -> float:
+    """The more often a text is read, the more is left out of each reading.
+
+    >>> [_dropout(readings) for readings in (0.2, 2, 7, 20, 100)]
+    [0.0, 0.0, 0.1, 0.3, 0.4]
+    """
+    return next(dropout for most, dropout in _DROPOUT if readings <= most)
+
+
+_DROPOUT = ((3.0, 0.0), (8.0, 0.1), (12.0, 0.2), (24.0, 0.3), (math.inf, 0.4))
