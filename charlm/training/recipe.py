@@ -203,7 +203,7 @@ def _dropout(readings: float) -> float:
     >>> [_dropout(readings) for readings in (0.2, 2, 7, 20, 100)]
     [0.0, 0.0, 0.1, 0.3, 0.4]
     """
-    return next(dropout for most, dropout in _DROPOUT if readings <= most)
+    return next((dropout for most, dropout in _DROPOUT if readings <= most), 0.0)  # not a number: refused elsewhere
 
 
 _DROPOUT = ((3.0, 0.0), (8.0, 0.1), (12.0, 0.2), (24.0, 0.3), (math.inf, 0.4))
