@@ -200,10 +200,10 @@ def _readings(characters: int, values: Mapping[str, Any]) -> float:
 def _dropout(readings: float) -> float:
     """The more often a text is read, the more is left out of each reading.
 
-    >>> [_dropout(readings) for readings in (0.2, 2, 7, 20, 100)]
+    >>> [_dropout(readings) for readings in (0.2, 2, 9, 20, 100)]
     [0.0, 0.0, 0.1, 0.3, 0.4]
     """
     return next((dropout for most, dropout in _DROPOUT if readings <= most), 0.0)  # not a number: refused elsewhere
 
 
-_DROPOUT = ((3.0, 0.0), (8.0, 0.1), (12.0, 0.2), (24.0, 0.3), (math.inf, 0.4))
+_DROPOUT = ((3.0, 0.0), (10.0, 0.1), (16.0, 0.2), (30.0, 0.3), (math.inf, 0.4))
