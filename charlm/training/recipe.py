@@ -168,7 +168,8 @@ def _by_budget(characters: int, device: torch.device, asked: Mapping[str, Any]) 
         layers = asked.get("layers", 2 if minutes > 3 else 1)
         values = {"hidden": _width(layers, minutes, small=small), "window": 64, "average": 0.05}
         values["lr"] = rate(asked.get("model", "gru"), layers, asked.get("hidden", values["hidden"]))
-        values["dropout"] = _dropout(_readings(characters, {"layers": layers, **values, **asked}))
+        given = {"layers": layers, **values, **asked}
+        values["dropout"] = _dropout(_readings(characters, given) * given["hidden"] / 256)
     return {"model": "gru", "layers": layers, "warmup": 50, "lanes": 16, **values}
 
 
@@ -198,7 +199,7 @@ def _readings(characters: int, values: Mapping[str, Any]) -> float:
 
 
 def _dropout(readings: float) -> float:
-    """The more often a text is read, the more is left out of each reading.
+    """The more often a text is read, the more is left out of each reading (by 256 units; wider layers want more).
 
     >>> [_dropout(readings) for readings in (0.2, 2, 9, 20, 100)]
     [0.0, 0.0, 0.1, 0.3, 0.4]
