@@ -192,3 +192,20 @@ def test_lstm_starts_with_open_forget_gates_and_orthogonal_squares() -> None:
     assert torch.equal((cell.bias_ih + cell.bias_hh)[5:10], torch.ones(5))
     for gate in cell.weight_hh.detach().chunk(4):
         assert (gate @ gate.t() - torch.eye(5)).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_symbols_are_heard_from_the_start(bidirectional: bool) -> None:
+    """The first layer's input weights are wide for symbols, ±1/√H for numbers; nothing else differs."""
+    stack = Stack("gru", inputs=40, hidden=64, layers=2, bidirectional=bidirectional)
+    stack.reset_parameters(torch.Generator().manual_seed(1))
+    numbers = {name: tensor.clone() for name, tensor in stack.state_dict().items()}
+    stack.reset_parameters(torch.Generator().manual_seed(1), symbols=True)
+    first = {f"cells.{number}.weight_ih" for number in range(len(stack.directions))}
+    for name, tensor in stack.state_dict().items():
+        if name in first:
+            assert numbers[name].abs().max() <= 1 / 8
+            assert 2.9 < float(tensor.abs().max()) <= 3
+            assert float(tensor.mean()) == pytest.approx(0, abs=0.1)
+        else:
+            assert torch.equal(tensor, numbers[name])

@@ -140,7 +140,7 @@ class CharRNN(nn.Module, LanguageModel):
         """Fresh initial weights from this generator: embeddings normal with deviation 1/√E, the rest as documented
         with the cells and the head."""
         self.head.reset_parameters(generator)
-        self.stack.reset_parameters(generator)
+        self.stack.reset_parameters(generator, symbols=True)
         if self.embedding is not None:
             with torch.no_grad():
                 self.embedding.weight.normal_(0, self.config.embedding**-0.5, generator=generator)

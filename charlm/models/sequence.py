@@ -106,7 +106,7 @@ class SequenceModel(nn.Module):
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Fresh initial weights from this generator, as documented with the cells, the head and `CharRNN`."""
         self.head.reset_parameters(generator)
-        self.stack.reset_parameters(generator)
+        self.stack.reset_parameters(generator, symbols=self.vocab is not None)
         if self.embedding is not None:
             with torch.no_grad():
                 self.embedding.weight.normal_(0, self.config.embedding**-0.5, generator=generator)

@@ -121,7 +121,7 @@ class Translator(nn.Module):
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Fresh initial weights from this generator, as documented with `CharRNN`."""
         self.decoder.reset_parameters(generator)
-        self.encoder.reset_parameters(generator)
+        self.encoder.reset_parameters(generator, symbols=True)
         if self.embedding is not None:
             with torch.no_grad():
                 self.embedding.weight.normal_(0, self.config.embedding**-0.5, generator=generator)

@@ -21,6 +21,9 @@ __all__ = ["Stack", "copy_from_torch", "to_torch"]
 StackState = dict[str, Tensor]
 
 _TORCH: dict[type[Cell], type[nn.RNNBase]] = {RNNCell: nn.RNN, GRUCell: nn.GRU, LSTMCell: nn.LSTM}
+SYMBOL_BOUND = 3.0
+"""Of the first input weights where the input is a symbol; measured in benchmarks/RESULTS.md."""
+
 _PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
 
 
@@ -82,10 +85,20 @@ class Stack(nn.Module):
         """The width of a layer's output with all its directions."""
         return outputs * len(self.directions)
 
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Initial weights again, from this generator."""
+    def reset_parameters(self, generator: torch.Generator | None = None, *, symbols: bool = False) -> None:
+        """Initial weights again, from this generator.
+
+        Args:
+            generator: of all that is drawn.
+            symbols: whether the input is one of many symbols, one-hot or an embedding of about length 1. The input
+                weights of the first layer are uniform in ±`SYMBOL_BOUND` then: one number of a row meets the input at a
+                time, so that ±1/√H would let a symbol hardly be heard beside the H units of the state.
+        """
         for cell in self.cells:
             cast(Cell, cell).reset_parameters(generator)
+        for number in range(len(self.directions)) if symbols else ():
+            with torch.no_grad():
+                self.cell(0, number).weight_ih.uniform_(-SYMBOL_BOUND, SYMBOL_BOUND, generator=generator)
 
     def cell(self, layer: int, direction: int = 0) -> Cell:
         """The cell of a layer and direction."""
