@@ -118,7 +118,7 @@ def test_a_text_without_properties_finds_nothing() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("cell", "least"), [("lstm", 0.9), ("gru", 0.75)])
 def test_a_trained_network_has_a_quote_and_a_bracket_unit(tmp_path: Path, cell: str, least: float) -> None:
-    """Purer in an LSTM, whose cell state can hold what its output does not show; a GRU's output holds the symbol too."""
+    """Purer in an LSTM, whose cell state can hold what it does not show; a GRU's output holds the symbol too."""
     corpus = corpus_of_text(prose(60_000, 7))
     options = {"model": cell, "hidden": 48, "layers": 1, "dropout": 0.0, "lanes": 16, "window": 64, "lr": 0.01}
     plan = choose(len(corpus), torch.device("cpu"), {**options, "max_steps": 600, "backend": "fused"})

@@ -80,6 +80,19 @@ def test_train_sample_eval_compare_info_end_to_end(charlm: Run, verse: Path, tmp
     assert json.loads(charlm("info", directory, "--json")[1])["kind"] == "rnn"
 
 
+def test_columns_stand_under_their_names(charlm: Run, verse: Path) -> None:
+    options = ("compare", verse, "--orders", "2", "--smoothing", "kneser-ney")
+    (row,) = json.loads(charlm(*options, "--json")[1])["models"]
+    head, shown, *_ = (line for line in charlm(*options)[1].splitlines() if line.startswith(("model ", "Kneser-Ney, ")))
+    expected = {
+        "nats": f"{row['nats']:.4f}",
+        "train": f"{row['train_nats']:.4f}",
+        "right %": f"{100 * row['accuracy']:.1f}",
+    }
+    for name, value in expected.items():
+        assert shown[: head.index(name) + len(name)].split()[-1] == value
+
+
 def test_ngram_and_next(charlm: Run, tmp_path: Path) -> None:
     text = tmp_path / "magic.txt"
     text.write_text("abracadabra\n" * 20)

@@ -225,8 +225,8 @@ def _finite(line: Compared) -> list[str]:
         row.name,
         "-" if size is None else f"{size:,}",
         *(_number(figures[key]) for key in ("nats", "standard_error", "bits_per_char", "perplexity")),
-        f"{100 * figures['accuracy']:.1f}",
         _number(row.train_nats),
+        f"{100 * figures['accuracy']:.1f}",
         _number(None if row.bytes is None else row.bytes / 1e6, 1),
         _number(row.seconds, 2),
     ]
