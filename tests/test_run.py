@@ -13,7 +13,7 @@ from charlm.tensors import read_tensors, write_tensors
 from charlm.text.corpus import corpus_of_text
 from charlm.text.splits import Split
 from charlm.training.options import Optimisation
-from charlm.training.recipe import Plan, choose, pick_device
+from charlm.training.recipe import DEFAULT_EPOCHS, Plan, choose, pick_device
 from charlm.training.run import Result, resume, start
 from charlm.training.watching import StepReport, Unobserved
 
@@ -226,6 +226,8 @@ def test_defaults_follow_the_text_the_time_and_what_is_given() -> None:
     assert chosen(10**8, epochs=30.0).network.dropout > 0
     assert chosen(10**6, max_steps=100).network.dropout == 0.0
     assert chosen(10**6, hidden=512).optimisation.lr < chosen(10**6, hidden=64).optimisation.lr
+    assert chosen(10**5).optimisation.epochs == DEFAULT_EPOCHS  # or sooner than the minutes
+    assert chosen(10**5, minutes=4.0).optimisation.epochs is None
     assert chosen(10**6, model="rnn").optimisation.lr < usual.optimisation.lr
     deep = chosen(150_000, layers=3, hidden=100, dropout=0.05, lanes=3, lr=0.1)
     assert (deep.network.layers, deep.network.hidden, deep.network.dropout) == (3, 100, 0.05)

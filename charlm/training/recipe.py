@@ -16,10 +16,13 @@ from charlm.errors import OptionError
 from charlm.models.rnn import RNNConfig
 from charlm.training.options import Optimisation
 
-__all__ = ["DEFAULT_MINUTES", "Plan", "choose", "pick_device", "rate"]
+__all__ = ["DEFAULT_EPOCHS", "DEFAULT_MINUTES", "Plan", "choose", "pick_device", "rate"]
 
 DEFAULT_MINUTES = 4.0
-"""The time that training takes where no budget is given."""
+"""The time that training takes where no budget is given, ..."""
+
+DEFAULT_EPOCHS = 24.0
+"""... or how often it reads the text, if that is sooner: a small text is not read until it is known by heart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,9 +129,12 @@ def choose(characters: int, device: torch.device, given: Mapping[str, Any]) -> P
     (3, 2.0)
     """
     asked = {name: value for name, value in given.items() if value is not None}
-    if not {"epochs", "max_steps", "minutes"} & set(asked):
+    unbound = not {"epochs", "max_steps", "minutes"} & set(asked)
+    if unbound:
         asked["minutes"] = DEFAULT_MINUTES
     chosen = _by_budget(characters, device, asked) | asked
+    if unbound:
+        chosen["epochs"] = DEFAULT_EPOCHS
     return Plan(
         network=RNNConfig(**_for(RNNConfig, chosen)),
         optimisation=Optimisation(**_for(Optimisation, chosen)),
