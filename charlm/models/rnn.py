@@ -137,8 +137,8 @@ class CharRNN(nn.Module, LanguageModel):
             self.head.linear.weight = self.embedding.weight
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Fresh initial weights from this generator: embeddings normal with deviation 1/√E, the rest as documented
-        with the cells and the head."""
+        """Fresh initial weights from this generator: embeddings normal with deviation 1/√E, input weights of the first
+        layer wide (see `Stack.reset_parameters`), the rest as documented with the cells and the head."""
         self.head.reset_parameters(generator)
         self.stack.reset_parameters(generator, symbols=True)
         if self.embedding is not None:

@@ -104,9 +104,10 @@ class SequenceModel(nn.Module):
         return made
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Fresh initial weights from this generator, as documented with the cells, the head and `CharRNN`."""
+        """Fresh initial weights from this generator, as documented with the cells and the head; embeddings as in
+        `CharRNN`."""
         self.head.reset_parameters(generator)
-        self.stack.reset_parameters(generator, symbols=self.vocab is not None)
+        self.stack.reset_parameters(generator)
         if self.embedding is not None:
             with torch.no_grad():
                 self.embedding.weight.normal_(0, self.config.embedding**-0.5, generator=generator)

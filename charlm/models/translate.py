@@ -119,9 +119,10 @@ class Translator(nn.Module):
         self.eval()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Fresh initial weights from this generator, as documented with `CharRNN`."""
+        """Fresh initial weights from this generator: the decoder as documented with `CharRNN`, the encoder with the
+        cells."""
         self.decoder.reset_parameters(generator)
-        self.encoder.reset_parameters(generator, symbols=True)
+        self.encoder.reset_parameters(generator)
         if self.embedding is not None:
             with torch.no_grad():
                 self.embedding.weight.normal_(0, self.config.embedding**-0.5, generator=generator)
