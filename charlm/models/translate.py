@@ -119,9 +119,9 @@ class Translator(nn.Module):
         self.eval()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Fresh initial weights from this generator: the decoder as documented with `CharRNN`, the encoder with the
-        cells."""
-        self.decoder.reset_parameters(generator)
+        """Fresh initial weights from this generator, as documented with `CharRNN`, but none of them wide: with a wide
+        decoder fewer strings were reversed exactly (91 % in place of 99 %)."""
+        self.decoder.reset_parameters(generator, wide=False)
         self.encoder.reset_parameters(generator)
         if self.embedding is not None:
             with torch.no_grad():
