@@ -116,19 +116,18 @@ def test_a_text_without_properties_finds_nothing() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("cell", "least"), [("lstm", 0.9), ("gru", 0.75)])
-def test_a_trained_network_has_a_quote_and_a_bracket_unit(tmp_path: Path, cell: str, least: float) -> None:
-    """Purer in an LSTM, whose cell state can hold what it does not show; a GRU's output holds the symbol too."""
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_a_trained_network_has_a_quote_and_a_bracket_unit(tmp_path: Path, cell: str) -> None:
     corpus = corpus_of_text(prose(60_000, 7))
-    options = {"model": cell, "hidden": 48, "layers": 1, "dropout": 0.0, "lanes": 16, "window": 64, "lr": 0.01}
-    plan = choose(len(corpus), torch.device("cpu"), {**options, "max_steps": 600, "backend": "fused"})
+    options = {"model": cell, "hidden": 48, "layers": 1, "dropout": 0.0, "lanes": 16, "window": 64, "lr": 0.003}
+    plan = choose(len(corpus), torch.device("cpu"), {**options, "max_steps": 900, "backend": "fused"})
     start(tmp_path, corpus, Split.parse("90/5/5"), plan, torch.device("cpu")).train()
     model = load(tmp_path).model
     assert isinstance(model, CharRNN)
     fresh = prose(66_000, 7)[-40_000:]  # the end of it was not seen; words are the same
     findings = search(read_units(model, model.vocab.encode(fresh)), model.vocab)
     best = {name: next(f for f in findings if f.follows == name) for name in ("inside double quotes", "inside ( )")}
-    assert max(finding.area for finding in best.values()) >= least
+    assert max(finding.area for finding in best.values()) >= 0.9
     for finding in best.values():
         assert finding.found
         assert finding.control < 0.65
