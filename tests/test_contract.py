@@ -170,6 +170,18 @@ def test_generated_logprobs_are_the_models_own(model: LanguageModel, name: str) 
             assert torch.allclose(tensor.double(), state[key].double(), atol=1e-4)
 
 
+def test_no_steps_generate_nothing_and_keep_the_state(model: LanguageModel) -> None:
+    with torch.no_grad():
+        _, state = model.logprobs(texts()[:7], model.initial_state(3))
+    before = {name: tensor.clone() for name, tensor in state.items()}
+    none = torch.zeros((0, 3))
+    drawn_TB, logp_TB, after = model.generate(torch.tensor([2, 0, 1]), state, 0, SamplingRule(), none)
+    assert drawn_TB.shape == logp_TB.shape == (0, 3)
+    assert drawn_TB.dtype == torch.int64
+    assert logp_TB.is_floating_point()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
 def test_greedy_generation_takes_the_most_probable(model: LanguageModel) -> None:
     start = torch.from_numpy(CORPUS.ids[:1].astype(np.int64))
     with torch.no_grad():

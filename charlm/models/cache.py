@@ -83,9 +83,6 @@ class CacheLM(LanguageModel):
         self, ids_B: Tensor, state: State, steps: int, rule: SamplingRule, noise_TB: Tensor
     ) -> tuple[Tensor, Tensor, State]:
         """See `LanguageModel.generate`; what is drawn is counted too."""
-        if not steps:
-            empty = torch.zeros((0, len(ids_B)))
-            return empty.long(), empty.double(), state
         return generate_by_steps(self, ids_B, state, steps, rule, noise_TB)
 
 

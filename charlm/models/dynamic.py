@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from charlm.errors import OptionError
-from charlm.models.lm import LanguageModel, State, pick_targets
+from charlm.models.lm import LanguageModel, State, generate_by_steps, pick_targets
 from charlm.models.rnn import CharRNN
 from charlm.models.rule import SamplingRule
 from charlm.text.splits import Spans
@@ -156,8 +156,7 @@ class DynamicLM(LanguageModel):
     ) -> tuple[Tensor, Tensor, State]:
         """See `LanguageModel.generate`; nothing is learned from what is drawn."""
         if not steps:
-            empty = ids_B.new_zeros((0, len(ids_B)))
-            return empty, empty.to(self.weights_P.dtype), state
+            return generate_by_steps(self, ids_B, state, steps, rule, noise_TB)
         lanes = [self._lane(state, number) for number in range(len(ids_B))]
         found = []
         for number, lane in enumerate(lanes):

@@ -90,6 +90,8 @@ def generate_by_steps(
     model: LanguageModel, ids_B: Tensor, state: State, steps: int, rule: SamplingRule, noise_TB: Tensor
 ) -> tuple[Tensor, Tensor, State]:
     """`LanguageModel.generate` by asking for one row at a time: right for any model, fast for none."""
+    if not steps:
+        return ids_B.new_zeros((0, len(ids_B))), noise_TB.new_zeros((0, len(ids_B))), state
     drawn, logps = [], []
     for step in range(steps):
         logp_TBV, state = model.logprobs(ids_B.unsqueeze(0), state)

@@ -125,9 +125,6 @@ class MixtureLM(LanguageModel):
         self, ids_B: Tensor, state: State, steps: int, rule: SamplingRule, noise_TB: Tensor
     ) -> tuple[Tensor, Tensor, State]:
         """See `LanguageModel.generate`; weights go on learning from what is drawn."""
-        if not steps:
-            empty = torch.zeros((0, len(ids_B)))
-            return empty.long(), empty.double(), state
         return generate_by_steps(self, ids_B, state, steps, rule, noise_TB)
 
 
