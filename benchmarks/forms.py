@@ -4,7 +4,8 @@
   left out);
 - latex: groups `{...}` (those of `\\begin{x}` among them) and environments, how many were opened, and the share of them
   closed in order (`\\{` and `\\}` are no groups; what is still open at the end counts as not closed);
-- xml: tags, likewise; `<x/>` opens and closes.
+- xml: tags, likewise; `<x/>` opens and closes;
+- wiki: tags up to the last `</page>`, for the page behind it is cut off.
 
 Each of --seeds texts of --length characters at --temperature is looked at, and the held-out part as the model's
 text really goes on, from its first blank line, so long as well: the measure itself must find that in form. Copied: the
@@ -72,6 +73,16 @@ def xml(text: str) -> Form:
     return _nested(_xml_events(text))
 
 
+def wiki(text: str) -> Form:
+    """Tags opened up to the end of the last whole page, and those closed in order.
+
+    >>> wiki("so</b></page><page><id>1</id></page><page><id>")
+    Form(all=2, right=2)
+    """
+    whole, end, _ = text.rpartition("</page>")
+    return xml(whole + end)
+
+
 def _latex_events(text: str) -> Iterable[tuple[bool, str]]:
     for found in LATEX.finditer(text):
         begin, end = found.groups()
@@ -109,7 +120,7 @@ def _nested(events: Iterable[tuple[bool, str]]) -> Form:
     return Form(opened, closed)
 
 
-FORMS: dict[str, Callable[[str], Form]] = {"drama": drama, "latex": latex, "xml": xml}
+FORMS: dict[str, Callable[[str], Form]] = {"drama": drama, "latex": latex, "xml": xml, "wiki": wiki}
 
 
 def real(held: HeldOut, length: int) -> str:
@@ -138,14 +149,20 @@ def main() -> None:
         *_, last = generate_streams(checkpoint.model, [checkpoint.start], length=args.length, rule=rule, seed=seed)
         texts[f"seed {seed}"] = last[0].text
     print("| text | opened or begun | right | longest copied passage |\n|---|---|---|---|")
-    shares = []
+    found = {name: FORMS[args.form](text) for name, text in texts.items()}
     for name, text in texts.items():
-        form = FORMS[args.form](text)
         copied = novelty(index, held.corpus.vocab.encode(text)).longest
-        shares.append(form.share)
-        print(f"| {name} | {form.all} | {100 * form.share:.1f} % | {copied} |")
-    generated = [100 * share for share in shares[1:]]
-    print(f"\nmedian of the generated ones: {statistics.median(generated):.1f} %, least {min(generated):.1f} %")
+        print(f"| {name} | {found[name].all} | {_percent(found[name])} | {copied} |")
+    generated = [form for name, form in found.items() if name.startswith("seed")]
+    shares = [100 * form.share for form in generated if form.all]
+    together = Form(sum(form.all for form in generated), sum(form.right for form in generated))
+    if shares:
+        print(f"\nmedian of the generated ones: {statistics.median(shares):.1f} %, least {min(shares):.1f} %;", end=" ")
+    print(f"of all {together.all} in them: {_percent(together)}")
+
+
+def _percent(form: Form) -> str:
+    return f"{100 * form.share:.1f} %" if form.all else "-"
 
 
 if __name__ == "__main__":

@@ -12,7 +12,12 @@ DATA = Path(__file__).parents[1] / "data"
 
 @pytest.mark.parametrize(
     ("name", "form", "least"),
-    [("shakespeare.txt", "drama", 500), ("algebra.tex", "latex", 1500), ("wiki.xml", "xml", 300)],
+    [
+        ("shakespeare.txt", "drama", 500),
+        ("algebra.tex", "latex", 3000),
+        ("wiki.xml", "xml", 1000),
+        ("wiki.xml", "wiki", 1000),
+    ],
 )
 def test_the_bundled_texts_have_their_form(name: str, form: str, least: int) -> None:
     found = forms.FORMS[form]((DATA / name).read_text())
@@ -57,3 +62,15 @@ def test_groups_and_environments(text: str, expected: Form) -> None:
 )
 def test_tags(text: str, expected: Form) -> None:
     assert forms.xml(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("x</b></page><page><a></a></page><page><b>", Form(2, 2)),  # what was cut off at the start and at the end
+        ("<page><a></page>", Form(2, 1)),
+        ("<page><a></a>", Form(0, 0)),
+    ],
+)
+def test_tags_of_whole_pages(text: str, expected: Form) -> None:
+    assert forms.wiki(text) == expected
