@@ -3,7 +3,8 @@
 - drama: the share of blocks between blank lines that begin with a line `NAME:` (the last block, which is cut off, is
   left out);
 - latex: groups `{...}` (those of `\\begin{x}` among them) and environments, how many were opened, and the share of them
-  closed in order (`\\{` and `\\}` are no groups; what is still open at the end counts as not closed);
+  closed in order: by any `\\end`, and by the `\\end` of their own name (`\\{` and `\\}` are no groups; what is still
+  open at the end counts as not closed);
 - xml: tags, likewise; `<x/>` opens and closes;
 - wiki: tags up to the last `</page>`, for the page behind it is cut off.
 
@@ -18,7 +19,7 @@ import argparse
 import re
 import statistics
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from charlm.analysis.novelty import novelty
@@ -35,10 +36,12 @@ NAME = re.compile(r"[A-Z][A-Za-z .,'-]*:$")
 
 @dataclass(frozen=True)
 class Form:
-    """How many things were opened or begun, and how many of them as they should be."""
+    """How many things were opened or begun, how many of them as they should be, and how many by name too, if names
+    are asked for."""
 
     all: int
     right: int
+    named: int | None = None
 
     @property
     def share(self) -> float:
@@ -58,10 +61,12 @@ def drama(text: str) -> Form:
 def latex(text: str) -> Form:
     """Groups and environments opened, and those closed in order.
 
-    >>> latex(r"\\begin{proof} {a} \\{ {b \\end{proof} } {")
-    Form(all=6, right=4)
+    >>> latex(r"\\begin{proof} {a} \\{ {b \\end{lemma} } {")
+    Form(all=6, right=4, named=3)
     """
-    return _nested(_latex_events(text))
+    events = list(_latex_events(text))
+    kinds = _nested((opens, "{" if name == "{" else "environment") for opens, name in events)
+    return replace(kinds, named=_nested(events).right)
 
 
 def xml(text: str) -> Form:
@@ -148,21 +153,26 @@ def main() -> None:
         rule = SamplingRule(temperature=args.temperature)
         *_, last = generate_streams(checkpoint.model, [checkpoint.start], length=args.length, rule=rule, seed=seed)
         texts[f"seed {seed}"] = last[0].text
-    print("| text | opened or begun | right | longest copied passage |\n|---|---|---|---|")
+    print("| text | opened or begun | right | by name too | longest copied passage |\n|---|---|---|---|---|")
     found = {name: FORMS[args.form](text) for name, text in texts.items()}
     for name, text in texts.items():
         copied = novelty(index, held.corpus.vocab.encode(text)).longest
-        print(f"| {name} | {found[name].all} | {_percent(found[name])} | {copied} |")
+        print(f"| {name} | {found[name].all} | {_right(found[name])} | {_named(found[name])} | {copied} |")
     generated = [form for name, form in found.items() if name.startswith("seed")]
     shares = [100 * form.share for form in generated if form.all]
-    together = Form(sum(form.all for form in generated), sum(form.right for form in generated))
+    named = None if generated[0].named is None else sum(form.named or 0 for form in generated)
+    together = Form(sum(form.all for form in generated), sum(form.right for form in generated), named)
     if shares:
         print(f"\nmedian of the generated ones: {statistics.median(shares):.1f} %, least {min(shares):.1f} %;", end=" ")
-    print(f"of all {together.all} in them: {_percent(together)}")
+    print(f"of all {together.all} in them: {_right(together)}, by name too: {_named(together)}")
 
 
-def _percent(form: Form) -> str:
+def _right(form: Form) -> str:
     return f"{100 * form.share:.1f} %" if form.all else "-"
+
+
+def _named(form: Form) -> str:
+    return f"{100 * form.named / form.all:.1f} %" if form.all and form.named is not None else "-"
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ def test_the_bundled_texts_have_their_form(name: str, form: str, least: int) -> 
     found = forms.FORMS[form]((DATA / name).read_text())
     assert found.all > least
     assert found.share > 0.999, found
+    assert found.named in (None, found.right)
 
 
 @pytest.mark.parametrize(
@@ -40,11 +41,12 @@ def test_blocks_of_a_drama(text: str, expected: Form) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (r"\begin{a}{x}\end{a}", Form(4, 4)),
-        (r"\begin{a}{x\end{a}}", Form(4, 3)),  # crossing
-        (r"}\end{a}{", Form(2, 1)),
-        (r"\{ \\{a} \%{b}", Form(2, 2)),  # an escaped brace is none, one behind a line break is
-        (r"\begin {a} \end{b}", Form(3, 2)),
+        (r"\begin{a}{x}\end{a}", Form(4, 4, 4)),
+        (r"\begin{a}{x\end{a}}", Form(4, 3, 3)),  # crossing
+        (r"}\end{a}{", Form(2, 1, 1)),
+        (r"\{ \\{a} \%{b}", Form(2, 2, 2)),  # an escaped brace is none, one behind a line break is
+        (r"\begin {a} \end{b}", Form(3, 3, 2)),  # another's name
+        (r"\begin{a}\begin{b}\end{a}", Form(5, 4, 4)),  # by kind the inner one, by name the outer one
     ],
 )
 def test_groups_and_environments(text: str, expected: Form) -> None:
