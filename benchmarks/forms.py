@@ -52,7 +52,7 @@ def drama(text: str) -> Form:
     """Blocks, and those that begin with a name.
 
     >>> drama("ANNE:\\nGo.\\n\\nHe went.\\n\\nSecond Guard:\\nHo.\\n\\nCut o")
-    Form(all=3, right=2)
+    Form(all=3, right=2, named=None)
     """
     blocks = [block for block in re.split(r"\n{2,}", text.strip("\n"))[:-1] if block.strip()]
     return Form(len(blocks), sum(bool(NAME.match(block.split("\n")[0])) for block in blocks))
@@ -61,8 +61,8 @@ def drama(text: str) -> Form:
 def latex(text: str) -> Form:
     """Groups and environments opened, and those closed in order.
 
-    >>> latex(r"\\begin{proof} {a} \\{ {b \\end{lemma} } {")
-    Form(all=6, right=4, named=3)
+    >>> latex(r"\\begin{proof} {a} \\{ \\end{lemma} {")
+    Form(all=5, right=4, named=3)
     """
     events = list(_latex_events(text))
     kinds = _nested((opens, "{" if name == "{" else "environment") for opens, name in events)
@@ -73,7 +73,7 @@ def xml(text: str) -> Form:
     """Tags opened, and those closed in order.
 
     >>> xml('<page id="1"><b>x</b><br/><i></page></i> <a')
-    Form(all=4, right=3)
+    Form(all=4, right=3, named=None)
     """
     return _nested(_xml_events(text))
 
@@ -82,7 +82,7 @@ def wiki(text: str) -> Form:
     """Tags opened up to the end of the last whole page, and those closed in order.
 
     >>> wiki("so</b></page><page><id>1</id></page><page><id>")
-    Form(all=2, right=2)
+    Form(all=2, right=2, named=None)
     """
     whole, end, _ = text.rpartition("</page>")
     return xml(whole + end)
