@@ -137,10 +137,10 @@ class CharRNN(nn.Module, LanguageModel):
             self.head.linear.weight = self.embedding.weight
 
     def reset_parameters(self, generator: torch.Generator | None = None, *, wide: bool = True) -> None:
-        """Fresh initial weights from this generator: embeddings normal with deviation 1/√E, input weights `wide`
-        (see `Stack.reset_parameters`) or not, the rest as documented with the cells and the head."""
+        """Fresh initial weights from this generator: embeddings normal with deviation 1/√E, input weights of the first
+        layer `wide` (see `Stack.reset_parameters`) or not, the rest as documented with the cells and the head."""
         self.head.reset_parameters(generator)
-        self.stack.reset_parameters(generator, wide=wide)
+        self.stack.reset_parameters(generator, symbols=wide)
         if self.embedding is not None:
             with torch.no_grad():
                 self.embedding.weight.normal_(0, self.config.embedding**-0.5, generator=generator)

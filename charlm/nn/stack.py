@@ -24,10 +24,6 @@ _TORCH: dict[type[Cell], type[nn.RNNBase]] = {RNNCell: nn.RNN, GRUCell: nn.GRU, 
 SYMBOL_BOUND = 3.0
 """Of the first input weights where the input is a symbol; measured in benchmarks/RESULTS.md."""
 
-DEEP_GAIN = 8.0
-"""By which input weights between LSTM layers start wider than ±1/√H, for a hidden state that two squashings have made
-small; measured in benchmarks/RESULTS.md."""
-
 _PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
 
 
@@ -89,22 +85,18 @@ class Stack(nn.Module):
         """The width of a layer's output with all its directions."""
         return outputs * len(self.directions)
 
-    def reset_parameters(self, generator: torch.Generator | None = None, *, wide: bool = False) -> None:
+    def reset_parameters(self, generator: torch.Generator | None = None, *, symbols: bool = False) -> None:
         """Initial weights again, from this generator.
 
         Args:
             generator: of all that is drawn.
-            wide: for an input that is one of many symbols, one-hot or an embedding of about length 1. The input weights
-                of the first layer are uniform in ±`SYMBOL_BOUND` then: one number of a row meets the input at a time,
-                so that ±1/√H would let a symbol hardly be heard beside the H units of the state. Those of an LSTM's
-                further layers are `DEEP_GAIN` times what they would be.
+            symbols: whether the input is one of many symbols, one-hot or an embedding of about length 1. The input
+                weights of the first layer are uniform in ±`SYMBOL_BOUND` then: one number of a row meets the input at a
+                time, so that ±1/√H would let a symbol hardly be heard beside the H units of the state.
         """
-        for number, cell in enumerate(cast(list[Cell], self.cells)):
-            cell.reset_parameters(generator)
-            if wide and number >= len(self.directions) and isinstance(cell, LSTMCell):
-                with torch.no_grad():
-                    cell.weight_ih.mul_(DEEP_GAIN)
-        for number in range(len(self.directions)) if wide else ():
+        for cell in self.cells:
+            cast(Cell, cell).reset_parameters(generator)
+        for number in range(len(self.directions)) if symbols else ():
             with torch.no_grad():
                 self.cell(0, number).weight_ih.uniform_(-SYMBOL_BOUND, SYMBOL_BOUND, generator=generator)
 
