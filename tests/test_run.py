@@ -218,7 +218,7 @@ def test_defaults_follow_the_text_the_time_and_what_is_given() -> None:
 
     brief, usual, long = (chosen(10**6, minutes=minutes) for minutes in (0.4, 5.0, 40.0))
     assert brief.window < usual.window
-    assert brief.network.layers < usual.network.layers
+    assert brief.network.layers < usual.network.layers < long.network.layers
     assert brief.network.hidden <= usual.network.hidden < long.network.hidden
     assert brief.network.dropout < usual.network.dropout <= long.network.dropout
     assert chosen(10**8).network.dropout == 0.0  # read a fraction of it

@@ -171,20 +171,19 @@ def _by_budget(characters: int, device: torch.device, asked: Mapping[str, Any]) 
         values = {"hidden": 256 if layers == 1 else 192, "window": 32, "lr": 5e-3 if layers == 1 else 2.5e-3}
         values["dropout"] = 0.3 if small else 0.0
     else:
-        layers = asked.get("layers", 2 if minutes > 3 else 1)
-        values = {"hidden": _width(layers, minutes, small=small), "window": 64, "average": 0.05}
+        long = minutes > 10 and not small
+        layers = asked.get("layers", 3 if long else 2 if minutes > 3 else 1)
+        values = {"hidden": _width(layers, long=long, small=small), "window": 64, "average": 0.05}
         values["lr"] = rate(asked.get("model", "gru"), layers, asked.get("hidden", values["hidden"]))
         given = {"layers": layers, **values, **asked}
         values["dropout"] = _dropout(_readings(characters, given) * given["hidden"] / 256)
     return {"model": "gru", "layers": layers, "warmup": 50, "lanes": 16, **values}
 
 
-def _width(layers: int, minutes: float, *, small: bool) -> int:
+def _width(layers: int, *, long: bool, small: bool) -> int:
     """Units a layer: more where there is one layer alone, or much time."""
     if layers > 2:
-        return 192 if small else 256
-    if minutes > 20 and not small:
-        return 512
+        return 192 if small else 320 if long else 256
     return 384 if layers == 1 and not small else 256
 
 
