@@ -9,7 +9,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-KERNELS = Path("charlm/nn/kernels")
+KERNELS = Path("charlm/nn/kernels/cpu")
 FLAGS = [
     "-O3",
     "-march=native",
@@ -54,7 +54,7 @@ class BuildKernels(build_ext):
 setup(
     ext_modules=[
         Extension(
-            "charlm.nn.kernels._native",
+            "charlm.nn.kernels.cpu._native",
             sources=[str(KERNELS / "native.c")],
             depends=sorted(str(path) for path in KERNELS.glob("*.h")),
             optional=True,

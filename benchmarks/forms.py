@@ -22,12 +22,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from charlm.analysis.novelty import novelty
 from charlm.cli.models import HeldOut, held_out, open_model
 from charlm.errors import CharlmError
-from charlm.models.rule import SamplingRule
-from charlm.sampling import generate_streams
-from charlm.text.index import SuffixIndex
+from charlm.lm.interface import SamplingRule
+from charlm.lm.sampling import generate_streams
+from charlm.ngrams.index import SuffixIndex
+from charlm.ngrams.novelty import novelty
 
 LATEX = re.compile(r"\\begin\s*\{([^{}]*)\}|\\end\s*\{([^{}]*)\}|\\.|[{}]", re.DOTALL)
 TAG = re.compile(r"<(/?)([A-Za-z][\w:.-]*)[^<>]*?(/?)>")

@@ -18,11 +18,10 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.train_speed import SYMBOLS, WIDTHS, Size, Step, TorchModel
-from charlm.models.rnn import CharRNN, RNNConfig
-from charlm.models.rule import SamplingRule
-from charlm.nn.kernels.choose import notes
-from charlm.nn.kernels.cuda_graph import CudaGraph
-from charlm.nn.kernels.devices import facts, precision
+from charlm.lm.interface import SamplingRule
+from charlm.nn.kernels.choose import facts, notes, precision
+from charlm.nn.kernels.gpu.graphs import CudaGraph
+from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.vocab import Vocab
 
 PRECISIONS: dict[str, torch.dtype | None] = {"fp32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}

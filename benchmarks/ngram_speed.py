@@ -69,7 +69,7 @@ def run_dict(path: str, order: int) -> dict[str, float]:
 
 
 def run_index(path: str, method: str) -> dict[str, float]:
-    from charlm.text.index import SuffixIndex
+    from charlm.ngrams.index import SuffixIndex
 
     corpus, _, _ = corpus_of(path)
     before, since = peak(), time.perf_counter()
@@ -86,7 +86,7 @@ def run_index(path: str, method: str) -> dict[str, float]:
 
 def run_levels(path: str, order: int) -> dict[str, float]:
     """The tables that scoring and sampling use, of the same order as the dict and all below."""
-    from charlm.text.index import SuffixIndex
+    from charlm.ngrams.index import SuffixIndex
 
     corpus, _, _ = corpus_of(path)
     index = SuffixIndex.build(corpus.ids, corpus.documents, symbols=len(corpus.vocab))
@@ -96,8 +96,8 @@ def run_levels(path: str, order: int) -> dict[str, float]:
 
 
 def run_score(path: str, estimator: str) -> dict[str, float]:
-    from charlm.models.ngram_rows import ngram_rows
-    from charlm.text.index import SuffixIndex
+    from charlm.ngrams.index import SuffixIndex
+    from charlm.ngrams.rows import ngram_rows
 
     corpus, train, held_out = corpus_of(path)
     index = SuffixIndex.build(corpus.ids, train, symbols=len(corpus.vocab))
@@ -110,9 +110,9 @@ def run_score(path: str, estimator: str) -> dict[str, float]:
 def run_sample(path: str, order: int, streams: int, estimator: str) -> dict[str, float]:
     import torch
 
-    from charlm.models.ngram import NGramLM
-    from charlm.models.rule import SamplingRule
-    from charlm.text.index import SuffixIndex
+    from charlm.lm.interface import SamplingRule
+    from charlm.ngrams.index import SuffixIndex
+    from charlm.ngrams.model import NGramLM
 
     corpus, _, _ = corpus_of(path)
     index = SuffixIndex.build(corpus.ids, corpus.documents, symbols=len(corpus.vocab))
@@ -130,8 +130,8 @@ def run_sample(path: str, order: int, streams: int, estimator: str) -> dict[str,
 
 def run_kneser_ney(path: str, method: str) -> dict[str, float]:
     """From text to the held-out number, 5 characters of history."""
-    from charlm.models.ngram_rows import ngram_rows
-    from charlm.text.index import SuffixIndex
+    from charlm.ngrams.index import SuffixIndex
+    from charlm.ngrams.rows import ngram_rows
 
     since = time.perf_counter()
     corpus, train, held_out = corpus_of(path)
@@ -143,7 +143,7 @@ def run_kneser_ney(path: str, method: str) -> dict[str, float]:
 
 def run_big(characters: int, method: str) -> dict[str, float]:
     """A generated text of words over 60 symbols, indexed, saved, opened and asked."""
-    from charlm.text.index import SuffixIndex
+    from charlm.ngrams.index import SuffixIndex
 
     rng = np.random.default_rng(0)
     words = [rng.integers(0, 60, rng.integers(2, 10)) for _ in range(20_000)]
@@ -203,7 +203,7 @@ def in_turns(contestants: dict[str, tuple[object, ...]], rounds: int) -> dict[st
 
 
 def report(path: str, order: int, rounds: int) -> None:
-    from charlm.text.sorting import fast_available
+    from charlm.ngrams.sorting import fast_available
 
     methods = ["numpy", *(["fast"] if fast_available() else [])]
     contestants: dict[str, tuple[object, ...]] = {"dict": ("dict", path, order)}

@@ -29,15 +29,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from charlm.models.rnn import CharRNN, RNNConfig
 from charlm.nn.kernels.choose import fastest
+from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.corpus import read_corpus
 from charlm.text.lanes import Lanes
 from charlm.text.splits import Split
 from charlm.text.vocab import Vocab
-from charlm.training.distributed import Processes
+from charlm.training.distributed import Processes, joined
 from charlm.training.language import LanguageObjective
-from charlm.training.launch import joined
 from charlm.training.loop import Loop, Optimisation
 from charlm.training.watching import StepReport, Unobserved, ValidationReport
 

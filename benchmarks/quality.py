@@ -35,13 +35,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from charlm.analysis.evaluate import Segments, evaluate, read_segments
 from charlm.checkpoint import Checkpoint
 from charlm.cli.main import cli
 from charlm.cli.models import HeldOut, dynamic_of, held_out, open_model
 from charlm.errors import CharlmError
-from charlm.models.lm import LanguageModel
-from charlm.report.curve import read_metrics
+from charlm.lm.evaluate import Segments, evaluate, read_segments
+from charlm.lm.interface import LanguageModel
+from charlm.report.figures import read_metrics
 from charlm.text.splits import Spans
 
 WINDOW = 256
@@ -179,8 +179,8 @@ def run_recipes(args: argparse.Namespace, out: Path) -> None:
 
 def figures_of(directory: Path, args: argparse.Namespace) -> list[tuple[str, float, float | None]]:
     """A run's figures: static as one stream and by windows, dynamic, and each mixed with counts, old and new."""
-    from charlm.analysis.counting import best_order, count
-    from charlm.models.mixture import adaptive
+    from charlm.mixing.mixture import adaptive
+    from charlm.ngrams.fit import best_order, count
 
     checkpoint, held = opened(directory, args.text)
     model, corpus, ids = checkpoint.model, held.corpus, held.corpus.ids

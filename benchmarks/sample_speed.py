@@ -16,8 +16,8 @@ import statistics
 import torch
 
 from benchmarks.train_speed import SYMBOLS, Size, Step, TorchModel, best, ceiling, interleaved
-from charlm.models.rnn import CharRNN, RNNConfig
-from charlm.models.rule import SamplingRule
+from charlm.lm.interface import SamplingRule
+from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.vocab import Vocab
 
 MODELS = [("lstm", 1, 128), ("gru", 2, 256), ("lstm", 3, 512), ("rnn", 1, 128), ("gru", 1, 512)]

@@ -25,10 +25,9 @@ import numpy as np
 import torch
 
 from benchmarks import sample_speed, train_speed
-from charlm.analysis.counting import count
-from charlm.analysis.past_memory import count_to_directory
-from charlm.models.rnn import CharRNN, RNNConfig
-from charlm.models.rule import SamplingRule
+from charlm.lm.interface import SamplingRule
+from charlm.ngrams.fit import count, count_to_directory
+from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.corpus import Corpus, corpus_of_text
 from charlm.text.splits import Split
 from charlm.text.vocab import Vocab

@@ -26,8 +26,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from charlm.models.rnn import CharRNN, RNNConfig
 from charlm.nn.kernels.choose import fastest
+from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.vocab import Vocab
 
 SIZES = [

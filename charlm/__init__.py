@@ -21,7 +21,7 @@ _HOMES = {
     "Corpus": "charlm.text.corpus",
     "read_corpus": "charlm.text.corpus",
     "Split": "charlm.text.splits",
-    "SequenceModel": "charlm.models.sequence",
+    "SequenceModel": "charlm.sequences.model",
 }
 
 __all__ = ["CharlmError", "Corpus", "SequenceModel", "Split", "Vocab", "__version__", "read_corpus"]

@@ -19,16 +19,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from charlm.analysis.evaluate import evaluate
 from charlm.checkpoint import TextFacts, load, save_rnn
-from charlm.models.ngram import NGramLM
-from charlm.models.rnn import CharRNN, RNNConfig
-from charlm.models.rule import SamplingRule
+from charlm.lm.evaluate import evaluate
+from charlm.lm.interface import SamplingRule
+from charlm.ngrams.index import SuffixIndex
+from charlm.ngrams.model import NGramLM
 from charlm.nn.cells import CELLS
 from charlm.nn.kernels import BACKENDS
 from charlm.nn.stack import Stack, copy_from_torch, to_torch
+from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.corpus import corpus_of_text
-from charlm.text.index import SuffixIndex
 from charlm.text.lanes import Lanes
 from charlm.text.splits import Split
 from charlm.training.language import LanguageObjective

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from charlm.models.sequence import SequenceModel
-from charlm.models.sequences import Examples, Sequences
+from charlm.sequences.batches import Examples, Sequences
+from charlm.sequences.model import SequenceModel
+from charlm.sequences.tasks import SequenceObjective
 from charlm.text.vocab import Vocab
-from charlm.training.tasks import SequenceObjective
 from examples.tools import picture, script, train
 
 TABLE = Path(__file__).with_name("languages.tsv")

@@ -18,16 +18,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from charlm.analysis.calibration import area_under_curve
-from charlm.models.features import hidden_features, scores
-from charlm.models.rnn import CharRNN, RNNConfig
-from charlm.models.sequence import SequenceModel
-from charlm.models.sequences import Examples, Sequences
+from charlm.recurrent.model import CharRNN, RNNConfig
+from charlm.sequences.batches import Examples, Sequences
+from charlm.sequences.calibration import area_under_curve
+from charlm.sequences.features import hidden_features, scores
+from charlm.sequences.model import SequenceModel
+from charlm.sequences.tasks import SequenceObjective, fit_scales
 from charlm.text.corpus import corpus_of_text
 from charlm.text.lanes import Lanes
 from charlm.text.splits import Split
 from charlm.training.language import LanguageObjective
-from charlm.training.tasks import SequenceObjective, fit_scales
 from examples.tools import picture, script, train
 
 READERS, WRITERS = ("ada", "ben", "cleo"), ("dora", "emil")

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from charlm.models.sequence import SequenceModel
-from charlm.models.sequences import Examples, Sequences
-from charlm.training.tasks import SequenceObjective
+from charlm.sequences.batches import Examples, Sequences
+from charlm.sequences.model import SequenceModel
+from charlm.sequences.tasks import SequenceObjective
 from examples.tools import picture, script, train
 
 

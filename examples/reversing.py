@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from charlm.models.translate import TranslationConfig, Translator
+from charlm.sequences.tasks import TranslationObjective
+from charlm.sequences.translate import TranslationConfig, Translator
 from charlm.text.vocab import Vocab
-from charlm.training.tasks import TranslationObjective
 from examples.tools import picture, script, train
 
 LETTERS = "abcdefghij"

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from charlm.analysis.calibration import area_under_curve, brier_score, log_loss, reliability
-from charlm.models.sequence import SequenceModel
-from charlm.models.sequences import Examples, Sequences
-from charlm.training.tasks import SequenceObjective
+from charlm.sequences.batches import Examples, Sequences
+from charlm.sequences.calibration import area_under_curve, brier_score, log_loss, reliability
+from charlm.sequences.model import SequenceModel
+from charlm.sequences.tasks import SequenceObjective
 from examples.tools import picture, script, train
 
 EDGES = np.linspace(-3, 3, 31)

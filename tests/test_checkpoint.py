@@ -9,7 +9,7 @@ import torch
 
 from charlm.checkpoint import TextFacts, load, newest, save_rnn
 from charlm.errors import CharlmError, CheckpointError
-from charlm.models.rnn import CharRNN, RNNConfig
+from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.tensors import read_tensors, write_tensors
 from charlm.text.corpus import corpus_of_text
 from charlm.text.splits import Split

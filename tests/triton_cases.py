@@ -12,9 +12,9 @@ import sys
 
 import torch
 
-from charlm.nn.kernels import triton_layers
+from charlm.nn.kernels.gpu import layers as triton_layers
 from charlm.nn.kernels.selftest import error_of
-from tests.test_kernels import numbers
+from tests.nn.test_kernels import numbers
 
 CASES = {
     "ids, resets, two layers": {"hidden": 19, "shape": (4, 21), "resets": True, "layers": 2},

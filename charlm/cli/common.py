@@ -28,6 +28,7 @@ __all__ = [
     "split_option",
 ]
 
+
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON value for programs.")

@@ -7,15 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from charlm.cli.common import (
-    echo_json,
-    json_option,
-    note,
-    progress,
-    reading_of,
-    reading_options,
-    split_option,
-)
+from charlm.cli.common import echo_json, json_option, note, progress, reading_of, reading_options, split_option
 from charlm.cli.ngram import SMOOTHINGS
 from charlm.errors import CharlmError, OptionError
 from charlm.files import free_name
@@ -23,9 +15,9 @@ from charlm.files import free_name
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from charlm.analysis.compare import Compared
     from charlm.checkpoint import Checkpoint
-    from charlm.models.rows import Row
+    from charlm.lm.compare import Compared
+    from charlm.lm.evaluate import Row
     from charlm.text.corpus import Corpus
     from charlm.text.splits import Spans, Split
 
@@ -84,10 +76,10 @@ def compare_command(
 
     With no MODEL, every network under checkpoints/ that was trained on this text with this split is taken.
     """
-    from charlm.analysis.compare import compare, summary
-    from charlm.analysis.evaluate import targets_of
     from charlm.cli.compared import network_rows
-    from charlm.report.picture import check_picture
+    from charlm.lm.compare import compare, summary
+    from charlm.lm.evaluate import targets_of
+    from charlm.report.figures import check_picture
     from charlm.text.corpus import read_corpus
     from charlm.text.splits import Split, count_targets
 
@@ -113,7 +105,7 @@ def compare_command(
 
 
 def _counted(corpus: Corpus, split: Split, held: Spans, orders: list[int], smoothings: list[str]) -> list[Row]:
-    from charlm.analysis.counting import counted_rows
+    from charlm.ngrams.fit import counted_rows
 
     rows = []
     with progress(len(smoothings) * len(orders), "counting", "model") as bar:
@@ -244,7 +236,7 @@ def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> None:
 
 
 def _plot(lines: Sequence[Compared], wanted: Path, title: str) -> None:
-    from charlm.report.comparison import draw_comparison
+    from charlm.report.figures import draw_comparison
 
     picture = free_name(wanted)
     draw_comparison(lines, picture, title=title)

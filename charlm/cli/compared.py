@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from charlm.checkpoint import Checkpoint
-    from charlm.models.lm import LanguageModel
-    from charlm.models.ngram import NGramLM
-    from charlm.models.rows import Row
+    from charlm.lm.evaluate import Row
+    from charlm.lm.interface import LanguageModel
+    from charlm.ngrams.model import NGramLM
     from charlm.text.corpus import Corpus
     from charlm.text.splits import Spans, Split
 
@@ -84,7 +84,7 @@ def _size(network: Checkpoint) -> dict[str, Any]:
 
 def _read(model: LanguageModel, corpus: Corpus, held: Spans, name: str, family: str, **facts: Any) -> Row:
     """The row of a model, with the time it took; `facts` as of `row_of`."""
-    from charlm.analysis.evaluate import row_of
+    from charlm.lm.evaluate import row_of
     from charlm.text.splits import count_targets
 
     begun = time.perf_counter()
@@ -101,7 +101,7 @@ def _learner(network: Checkpoint, corpus: Corpus) -> LanguageModel:
 
 def _best_counts(corpus: Corpus, split: Split, orders: list[int]) -> NGramLM:
     """The best Kneser-Ney model of the training part."""
-    from charlm.analysis.counting import best_order, count
+    from charlm.ngrams.fit import best_order, count
 
     parts = corpus.parts(split)
     order = best_order(corpus, parts, orders=orders, smoothing="kneser-ney")
@@ -119,7 +119,7 @@ def _mixture_row(
     cache: bool,
 ) -> Row:
     """A network and counts as one, mixed in the logistic domain while they read."""
-    from charlm.models.mixture import adaptive
+    from charlm.mixing.mixture import adaptive
 
     if network.model.vocab != corpus.vocab:
         raise OptionError(f"{network.name} has another vocabulary than this text: it cannot be mixed with its counts")

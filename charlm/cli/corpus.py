@@ -8,22 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from charlm.cli.common import (
-    echo_json,
-    json_option,
-    note,
-    progress,
-    reading_of,
-    reading_options,
-    split_option,
-)
+from charlm.cli.common import echo_json, json_option, note, progress, reading_of, reading_options, split_option
 from charlm.errors import OptionError
 from charlm.text.catalog import CATALOG, KnownText, bundled_names, known
 from charlm.text.splits import Split
 
 if TYPE_CHECKING:
     from charlm.text.corpus import Corpus
-    from charlm.text.portrait import Leak, Portrait
+    from charlm.text.profile import Leak, Portrait
 
 _SHOWN = 60
 
@@ -115,7 +107,7 @@ def info_command(texts: tuple[str, ...], split: Split | None, as_json: bool, **r
     That is its size, its vocabulary, how predictable it is, what repeats, and whether the split leaks.
     """
     from charlm.text.corpus import read_corpus
-    from charlm.text.portrait import portrait
+    from charlm.text.profile import portrait
 
     if not texts:
         raise OptionError(f"name a text, for example one that comes with charlm: {bundled_names()}")

@@ -9,9 +9,9 @@ import click
 from charlm.cli.common import echo_json, json_option, note, progress
 
 if TYPE_CHECKING:
-    from charlm.analysis.evaluate import Evaluation
     from charlm.cli.models import HeldOut
-    from charlm.models.dynamic import DynamicConfig
+    from charlm.lm.evaluate import Evaluation
+    from charlm.recurrent.dynamic import DynamicConfig
 
 
 @click.command("eval")
@@ -33,8 +33,8 @@ def eval_command(
     model: str, texts: tuple[str, ...], split_part: str | None, dynamic: bool, device: str, as_json: bool
 ) -> None:
     """Measure MODEL (a directory under checkpoints/) on TEXT: nats, bits per character, perplexity, accuracy."""
-    from charlm.analysis.evaluate import evaluate
     from charlm.cli.models import dynamic_of, held_out, open_model
+    from charlm.lm.evaluate import evaluate
     from charlm.text.splits import count_targets
 
     checkpoint = open_model(model, device)

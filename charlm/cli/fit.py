@@ -12,14 +12,14 @@ from charlm.cli.fitting import train_and_report
 from charlm.cli.tables import open_table, table_options
 from charlm.errors import OptionError
 from charlm.files import lock
-from charlm.text.tables.row_split import RowSplit
+from charlm.sequences.tables.row_split import RowSplit
 
 if TYPE_CHECKING:
-    from charlm.models.rnn import CharRNN
-    from charlm.models.sequence import SequenceModel
+    from charlm.recurrent.model import CharRNN
+    from charlm.sequences.fitting import FitPlan
+    from charlm.sequences.model import SequenceModel
+    from charlm.sequences.tabular import TableFacts, TableTask
     from charlm.text.vocab import Vocab
-    from charlm.training.fitting import FitPlan
-    from charlm.training.tabular import TableFacts, TableTask
 
 _BUDGET = ("epochs", "max_steps", "minutes")
 _NETWORK = ("cell", "layers", "hidden", "bidirectional", "dropout", "embedding", "loss")
@@ -83,7 +83,7 @@ def fit_command(
     separated by spaces) and one of labels. What is not given is chosen from the table and printed.
     """
     if plot is not None:
-        from charlm.report.picture import check_picture
+        from charlm.report.figures import check_picture
 
         check_picture(Path(plot))
     if options["freeze"] and options["init_from"] is None:
@@ -97,8 +97,8 @@ def fit_command(
 
 def _begin(table: str, out: str | None, plot: str | None, as_json: bool, options: dict[str, Any]) -> int:
     from charlm.cli.watching import run_directory
-    from charlm.training.fit_recipe import line
-    from charlm.training.fitting import start
+    from charlm.sequences.fit_recipe import line
+    from charlm.sequences.fitting import start
     from charlm.training.recipe import pick_device
 
     device = pick_device(options["device"])
@@ -118,7 +118,7 @@ def _begin(table: str, out: str | None, plot: str | None, as_json: bool, options
 
 
 def _task(table: str, options: dict[str, Any], vocab: Vocab | None) -> TableTask:
-    from charlm.training.tabular import make_task
+    from charlm.sequences.tabular import make_task
 
     encoding, header = options["encoding"] or "utf-8", not options["no_header"]
     opened, label, label_file = open_table(table, encoding, header, options["label_column"])
@@ -140,7 +140,7 @@ def _task(table: str, options: dict[str, Any], vocab: Vocab | None) -> TableTask
 
 def _language_model(directory: str) -> CharRNN:
     from charlm.checkpoint import load
-    from charlm.models.rnn import CharRNN
+    from charlm.recurrent.model import CharRNN
 
     model = load(directory).model
     if not isinstance(model, CharRNN):
@@ -152,9 +152,9 @@ def _plan(task: TableTask, options: dict[str, Any], source: CharRNN | None) -> t
     """The plan, and the model to start from where there is one."""
     from dataclasses import replace
 
-    from charlm.models.sequence import SequenceModel
-    from charlm.training.fit_recipe import choose_fit
-    from charlm.training.tasks import fit_scales
+    from charlm.sequences.fit_recipe import choose_fit
+    from charlm.sequences.model import SequenceModel
+    from charlm.sequences.tasks import fit_scales
 
     given = {name: options[name] for name in (*_NETWORK, *_TRAINING, *_BUDGET)}
     train = task.part("train")
@@ -194,9 +194,9 @@ def _resume(
     directory: Path, table: str | None, out: str | None, plot: str | None, as_json: bool, options: dict[str, Any]
 ) -> int:
     from charlm.cli.watching import device_of
-    from charlm.training.fit_recipe import line
-    from charlm.training.fitting import read_saved_fit, resume
-    from charlm.training.tabular import TableFacts
+    from charlm.sequences.fit_recipe import line
+    from charlm.sequences.fitting import read_saved_fit, resume
+    from charlm.sequences.tabular import TableFacts
 
     _refuse_changes(out, options)
     saved = read_saved_fit(directory)
@@ -227,7 +227,7 @@ def _refuse_changes(out: str | None, options: dict[str, Any]) -> None:
 
 def _task_again(table: str, facts: TableFacts, vocab: Vocab | None) -> TableTask:
     """The same table, read as it was the first time."""
-    from charlm.training.tabular import make_task
+    from charlm.sequences.tabular import make_task
 
     if table == "standard input":
         raise OptionError("the table came from standard input: name it again, - for standard input")

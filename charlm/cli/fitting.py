@@ -14,10 +14,10 @@ from charlm.cli.tables import figure_lines
 from charlm.files import free_name
 
 if TYPE_CHECKING:
-    from charlm.analysis.predictions import Figures
     from charlm.cli.watching import Watch
-    from charlm.training.fitting import Fit
-    from charlm.training.tabular import TableTask
+    from charlm.sequences.fitting import Fit
+    from charlm.sequences.predictions import Figures
+    from charlm.sequences.tabular import TableTask
     from charlm.training.watching import StepReport
 
 __all__ = ["train_and_report"]
@@ -37,7 +37,7 @@ def train_and_report(fit: Fit, task: TableTask, plot: str | None, as_json: bool,
         The exit code: 130 where it was interrupted, 1 where it diverged.
     """
     from charlm.cli.watching import draw, interruptible
-    from charlm.report.curve import draw_curve
+    from charlm.report.figures import draw_curve
 
     watch = _watcher(fit.model.config.mode == "score" and fit.model.config.loss == "squared")
     with closing(watch), interruptible() as stopped:
@@ -67,7 +67,7 @@ def train_and_report(fit: Fit, task: TableTask, plot: str | None, as_json: bool,
 
 def _measure(fit: Fit, task: TableTask) -> Figures:
     """The figures of the reported part, which are also kept with the model."""
-    from charlm.training.tabular import figures_of, predict_rows
+    from charlm.sequences.tabular import figures_of, predict_rows
 
     part = task.part(task.reported)
     assert part is not None
@@ -83,7 +83,7 @@ def _measure(fit: Fit, task: TableTask) -> Figures:
 
 def _draw(fit: Fit, task: TableTask, figures: Figures, plot: str | None) -> None:
     from charlm.cli.watching import draw
-    from charlm.report.reliability import draw_confusion, draw_reliability
+    from charlm.report.figures import draw_confusion, draw_reliability
 
     name = fit.directory.name
     title, curve, confusion = f"{name}, {task.reported} part", figures.reliability, figures.confusion

@@ -13,11 +13,11 @@ from charlm.cli.common import echo_json, json_option, note, progress, seed_optio
 from charlm.errors import OptionError
 
 if TYPE_CHECKING:
-    from charlm.analysis.agreement import Finding
-    from charlm.analysis.atlas import Atlas, Unit
     from charlm.checkpoint import Checkpoint
     from charlm.cli.models import HeldOut
-    from charlm.models.rnn import CharRNN
+    from charlm.recurrent.agreement import Finding
+    from charlm.recurrent.atlas import Atlas, Unit
+    from charlm.recurrent.model import CharRNN
 
 
 class _UnitType(click.ParamType[tuple[int, int, str]]):
@@ -93,7 +93,7 @@ def inspect_command(
     from charlm.cli.models import held_out, open_model
     from charlm.cli.painting import may_paint
     from charlm.cli.units import as_values, show_tables, show_units
-    from charlm.report.picture import check_picture
+    from charlm.report.figures import check_picture
 
     if plot is not None:
         check_picture(plot)
@@ -119,7 +119,7 @@ def inspect_command(
 
 
 def _network(checkpoint: Checkpoint, layer: int | None) -> CharRNN:
-    from charlm.models.rnn import CharRNN
+    from charlm.recurrent.model import CharRNN
 
     if not isinstance(checkpoint.model, CharRNN):
         raise OptionError(
@@ -134,7 +134,7 @@ def _network(checkpoint: Checkpoint, layer: int | None) -> CharRNN:
 
 def _unit(network: CharRNN, wanted: tuple[int, int, str]) -> Unit:
     """The unit that was asked for; of an LSTM's the cell state where nothing else was said."""
-    from charlm.analysis.atlas import Unit
+    from charlm.recurrent.atlas import Unit
 
     layer, number, signal = wanted
     if layer >= network.config.layers:
@@ -161,8 +161,8 @@ def _places(held: HeldOut, start: int, length: int) -> Any:
 def _look(
     network: CharRNN, held: HeldOut, place_T: Any, visible: int, layer: int | None, seed: int
 ) -> tuple[Atlas, list[Finding]]:
-    from charlm.analysis.agreement import search
-    from charlm.analysis.atlas import read_units
+    from charlm.recurrent.agreement import search
+    from charlm.recurrent.atlas import read_units
 
     total = len(place_T)
     with progress(total, "reading", "char") as bar:
@@ -178,7 +178,7 @@ def _text(
     held: HeldOut, texts: list[str], checkpoint: Checkpoint, place_S: Any
 ) -> tuple[tuple[list[str], list[int]], list[str]]:
     """What is shown: (symbols, an id for each position), and the characters one by one."""
-    from charlm.analysis.properties import symbols_of
+    from charlm.recurrent.properties import symbols_of
     from charlm.report.page import shown_symbols
     from charlm.text.corpus import read_corpus
 

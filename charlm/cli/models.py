@@ -11,7 +11,7 @@ from charlm.errors import CharlmError, CheckpointError, OptionError
 
 if TYPE_CHECKING:
     from charlm.checkpoint import Checkpoint
-    from charlm.models.dynamic import DynamicLM
+    from charlm.recurrent.dynamic import DynamicLM
     from charlm.text.corpus import Corpus
     from charlm.text.splits import Spans, Split
 
@@ -21,8 +21,8 @@ __all__ = ["HeldOut", "dynamic_of", "held_out", "open_model", "part_of"]
 def open_model(directory: str | Path, device: str = "auto") -> Checkpoint:
     """A language model ready to read and generate, run the fastest way for one stream."""
     from charlm.checkpoint import load
-    from charlm.models.rnn import CharRNN
     from charlm.nn.kernels.choose import for_reading
+    from charlm.recurrent.model import CharRNN
     from charlm.training.recipe import pick_device
 
     checkpoint = load(directory, device=pick_device(device))
@@ -103,8 +103,8 @@ def dynamic_of(checkpoint: Checkpoint, corpus: Corpus) -> DynamicLM:
         corpus: what will be read, in the model's symbols. Where the network was made from another text, that one
             is read again from its files.
     """
-    from charlm.models.dynamic import DynamicConfig, DynamicLM, gradient_sizes
-    from charlm.models.rnn import CharRNN
+    from charlm.recurrent.dynamic import DynamicConfig, DynamicLM, gradient_sizes
+    from charlm.recurrent.model import CharRNN
 
     if not isinstance(checkpoint.model, CharRNN):
         raise OptionError(f"{checkpoint.name} is not a recurrent network: only those go on learning while they read")

@@ -10,7 +10,7 @@ from charlm.cli.common import echo_json, json_option
 from charlm.errors import OptionError
 
 if TYPE_CHECKING:
-    from charlm.models.lm import LanguageModel
+    from charlm.lm.interface import LanguageModel
 
 
 @click.command("next")
@@ -45,7 +45,7 @@ def _distribution(model: LanguageModel, ids: list[int]) -> tuple[list[int], list
     """The part of the history that counts, and (symbol, probability, count) by falling probability."""
     import torch
 
-    from charlm.models.ngram import NGramLM
+    from charlm.ngrams.model import NGramLM
 
     if isinstance(model, NGramLM):
         used, found = model.next_distribution(ids)

@@ -13,7 +13,7 @@ from charlm.errors import OptionError
 from charlm.files import free_name, lock
 
 if TYPE_CHECKING:
-    from charlm.models.counted import Estimator
+    from charlm.ngrams.counted import Estimator
     from charlm.text.corpus import Corpus
     from charlm.text.splits import Split
 
@@ -86,8 +86,8 @@ def ngram_command(
 
 def _limit(memory: str | None, processes: int, order: int, texts: tuple[str, ...]) -> int | None:
     """The memory to count within, in bytes; what cannot be kept to is refused before the text is read."""
-    from charlm.models.counted import check_order
-    from charlm.text.counting.external import smallest_memory
+    from charlm.ngrams.counted import check_order
+    from charlm.ngrams.past_memory.external import smallest_memory
 
     check_order(order)
     if memory is None:
@@ -117,7 +117,7 @@ def parse_size(text: str) -> int:
 
 def _directory(texts: tuple[str, ...], out: str | None, ending: str, *, stopped: bool) -> Path:
     """A free name for the model, or one where a count was stopped and may go on."""
-    from charlm.analysis.past_memory import was_stopped
+    from charlm.ngrams.fit import was_stopped
 
     stem = "stdin" if texts[0] == "-" else Path(texts[0]).stem or "text"
     wanted = Path(out) if out is not None else Path("checkpoints") / f"{stem}-{ending}"
@@ -135,8 +135,8 @@ def _directory(texts: tuple[str, ...], out: str | None, ending: str, *, stopped:
 
 
 def _count(directory: Path, corpus: Corpus, split: Split, order: int, smoothing: str) -> Estimator:
-    from charlm.analysis.counting import count
     from charlm.checkpoint import TextFacts, save_ngram
+    from charlm.ngrams.fit import count
 
     model = count(corpus, corpus.parts(split), order=order, smoothing=smoothing)
     save_ngram(directory, model, TextFacts.of(corpus, split))
@@ -146,7 +146,7 @@ def _count(directory: Path, corpus: Corpus, split: Split, order: int, smoothing:
 def _count_within(
     limit: int, processes: int, directory: Path, corpus: Corpus, split: Split, order: int, smoothing: str
 ) -> Estimator:
-    from charlm.analysis.past_memory import count_to_directory
+    from charlm.ngrams.fit import count_to_directory
 
     form = "{desc}: {percentage:3.0f}% |{bar}| {elapsed}<{remaining}"
     with progress(100, "counting", bar_format=form) as bar:
@@ -167,8 +167,8 @@ def _count_within(
 
 
 def _write_arpa(corpus: Corpus, estimator: Estimator, wanted: Path, limit: int | None) -> None:
-    from charlm.models.arpa import write_arpa
-    from charlm.models.ngram import NGramLM
+    from charlm.ngrams.arpa import write_arpa
+    from charlm.ngrams.model import NGramLM
 
     if limit is not None:
         note("the ARPA file is made in memory, --memory is for the counting")

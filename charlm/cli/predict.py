@@ -13,18 +13,18 @@ from charlm.cli.common import echo_json, json_option, note, progress
 from charlm.cli.tables import figure_lines, open_table, table_options
 from charlm.errors import CharlmError, OptionError
 from charlm.files import free_name, write_bytes
-from charlm.text.tables.cells import is_missing
-from charlm.text.tables.table import Table, render_table
+from charlm.sequences.tables.cells import is_missing
+from charlm.sequences.tables.table import Table, render_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from charlm.analysis.predictions import Figures
-    from charlm.checkpoint import SequenceCheckpoint
-    from charlm.text.tables.cells import Inputs
-    from charlm.training.tabular import TableFacts
+    from charlm.sequences.checkpoint import SequenceCheckpoint
+    from charlm.sequences.predictions import Figures
+    from charlm.sequences.tables.cells import Inputs
+    from charlm.sequences.tabular import TableFacts
 
 _COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
 
@@ -43,10 +43,10 @@ def predict_command(model: str, table: str, out: str | None, as_json: bool, devi
     The table is printed in the format it came in, with its own columns as they were. If it has labels, the figures of
     the predictions are shown too.
     """
-    from charlm.checkpoint import load_sequence
     from charlm.nn.kernels.choose import for_reading
+    from charlm.sequences.checkpoint import load_sequence
+    from charlm.sequences.tabular import TableFacts, check_config, predict_rows, sequences_of
     from charlm.training.recipe import pick_device
-    from charlm.training.tabular import TableFacts, check_config, predict_rows, sequences_of
 
     checkpoint = load_sequence(model, device=pick_device(device))
     checkpoint.model.stack.backend = for_reading(checkpoint.model.device)
@@ -75,7 +75,7 @@ def predict_command(model: str, table: str, out: str | None, as_json: bool, devi
 
 def _read(path: str, facts: TableFacts, options: dict[str, Any]) -> tuple[Table, str | None, Inputs]:
     """The table, the column of its labels if it has whole ones, and its sequences, as the model's own were read."""
-    from charlm.text.tables.cells import read_inputs
+    from charlm.sequences.tables.cells import read_inputs
 
     header = facts.header and not options["no_header"]
     wanted = None if options["no_labels"] else options["label_column"]
@@ -104,8 +104,8 @@ def _label_column(table: Table, label: str, sequence: str, asked: bool, options:
 def _figures(
     table: Table, label: str, inputs: Inputs, said: Sequence[NDArray[np.float64]], facts: TableFacts
 ) -> Figures:
-    from charlm.text.tables.labels import read_labels
-    from charlm.training.tabular import figures_of, targets_of
+    from charlm.sequences.tables.labels import read_labels
+    from charlm.sequences.tabular import figures_of, targets_of
 
     classes = facts.classes or None
     labels = read_labels(

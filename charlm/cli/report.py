@@ -13,11 +13,11 @@ from charlm.cli.common import note, progress, reading_progress, seed_option
 from charlm.errors import CharlmError, OptionError
 
 if TYPE_CHECKING:
-    from charlm.analysis.novelty import Novelty
     from charlm.checkpoint import Checkpoint
+    from charlm.ngrams.index import SuffixIndex
+    from charlm.ngrams.novelty import Novelty
     from charlm.report.run_page import RunPage, Sample
     from charlm.text.corpus import Corpus
-    from charlm.text.index import SuffixIndex
     from charlm.text.splits import Spans
 
 _TEMPERATURES = (0.5, 0.8, 1.0)
@@ -42,7 +42,7 @@ def report_command(directory: str, texts: tuple[str, ...], out: str | None, devi
     The page is a single file that needs no network. It is made with the text that the model was made from.
     """
     from charlm.cli.models import open_model
-    from charlm.report.curve import read_metrics
+    from charlm.report.figures import read_metrics
     from charlm.report.page import write_page
     from charlm.report.run_page import RunPage, about_curves
 
@@ -92,9 +92,9 @@ def _held(checkpoint: Checkpoint, corpus: Corpus) -> tuple[str, Spans | None]:
 
 def _add_held_out(page: RunPage, checkpoint: Checkpoint, corpus: Corpus, part: str, held: Spans) -> None:
     """Everything that is measured on the held-out part."""
-    from charlm.analysis.compare import compare
-    from charlm.analysis.evaluate import row_of, targets_of
-    from charlm.models.ngram import NGramLM
+    from charlm.lm.compare import compare
+    from charlm.lm.evaluate import row_of, targets_of
+    from charlm.ngrams.model import NGramLM
     from charlm.report.run_page import about_comparison
     from charlm.text.splits import count_targets
 
@@ -123,7 +123,7 @@ def _add_held_out(page: RunPage, checkpoint: Checkpoint, corpus: Corpus, part: s
 
 
 def _counted(checkpoint: Checkpoint, corpus: Corpus, held: Spans) -> list[Any]:
-    from charlm.analysis.counting import counted_rows
+    from charlm.ngrams.fit import counted_rows
 
     parts, smoothings = corpus.parts(checkpoint.text.split), ("none", "kneser-ney")
     rows = []
@@ -145,8 +145,8 @@ def _figure(figures: Any, corpus: Corpus, part: str, split: str) -> str:
 
 def _add_surprise(page: RunPage, checkpoint: Checkpoint, corpus: Corpus, part: str, held: Spans) -> None:
     """The surprise map of the beginning of the held-out part, and whether the probabilities are right."""
-    from charlm.analysis.evaluate import targets_of
-    from charlm.analysis.surprise import expected_next, read_surprise
+    from charlm.lm.evaluate import targets_of
+    from charlm.lm.scores import expected_next, read_surprise
     from charlm.report.run_page import about_calibration, next_reliability
     from charlm.report.surprise_page import map_data
 
@@ -172,9 +172,9 @@ def _first(spans: Spans, symbols: int) -> Spans:
 
 def _add_samples(page: RunPage, checkpoint: Checkpoint, corpus: Corpus, held: Spans | None, seed: int) -> None:
     """Texts at three temperatures, and what they share with the training text."""
-    from charlm.analysis.novelty import novelty
+    from charlm.ngrams.index import SuffixIndex
+    from charlm.ngrams.novelty import novelty
     from charlm.report.run_page import about_samples
-    from charlm.text.index import SuffixIndex
 
     train = corpus.parts(checkpoint.text.split)["train"]
     index = SuffixIndex.build(corpus.ids, train, symbols=len(corpus.vocab))
@@ -194,10 +194,10 @@ def _add_samples(page: RunPage, checkpoint: Checkpoint, corpus: Corpus, held: Sp
 
 
 def _sample(checkpoint: Checkpoint, index: SuffixIndex, train: Spans, temperature: float, seed: int) -> Sample:
-    from charlm.analysis.novelty import novelty
-    from charlm.models.rule import SamplingRule
+    from charlm.lm.interface import SamplingRule
+    from charlm.lm.sampling import generate_streams
+    from charlm.ngrams.novelty import novelty
     from charlm.report.run_page import Sample
-    from charlm.sampling import generate_streams
 
     rule, vocab = SamplingRule(temperature=temperature), checkpoint.model.vocab
     *_, last = generate_streams(checkpoint.model, [checkpoint.start], length=_LENGTH, rule=rule, seed=seed)
@@ -212,7 +212,7 @@ def _facts(checkpoint: Checkpoint, rows: list[dict[str, Any]]) -> list[tuple[str
     import torch
 
     from charlm.cli.info import facts_of
-    from charlm.models.rnn import CharRNN
+    from charlm.recurrent.model import CharRNN
 
     size = sum(path.stat().st_size for path in checkpoint.directory.iterdir() if path.is_file())
     facts = facts_of(checkpoint.config, len(checkpoint.model.vocab), size)

@@ -15,7 +15,7 @@ from charlm.errors import OptionError
 
 if TYPE_CHECKING:
     from charlm.checkpoint import Checkpoint
-    from charlm.sampling import Stream
+    from charlm.lm.sampling import Stream
 
 
 @click.command("sample")
@@ -37,8 +37,8 @@ def sample_command(
     """Generate text from MODEL, by default the newest language model under checkpoints/."""
     from charlm.checkpoint import newest
     from charlm.cli.models import open_model
-    from charlm.models.rule import SamplingRule
-    from charlm.sampling import generate_streams
+    from charlm.lm.interface import SamplingRule
+    from charlm.lm.sampling import generate_streams
 
     directory = Path(model) if model is not None else newest(Path("checkpoints"))
     if model is None:
@@ -90,9 +90,9 @@ def _show_growing(prompt: str, grown: Any) -> list[Stream]:
 
 def _novelty(checkpoint: Checkpoint, streams: list[Stream]) -> dict[str, Any]:
     """How much of each text stands in the training text, and how much of real held-out text does."""
-    from charlm.analysis.novelty import novelty
+    from charlm.ngrams.index import SuffixIndex
+    from charlm.ngrams.novelty import novelty
     from charlm.text.corpus import read_corpus
-    from charlm.text.index import SuffixIndex
 
     corpus = read_corpus(list(checkpoint.text.names), checkpoint.text.reading, vocab=checkpoint.model.vocab)
     if corpus.sha256 != checkpoint.text.sha256:

@@ -81,8 +81,8 @@ def _stretch_bits(bits: float | None) -> str:
 
 def write_html(scored: Scored, wanted: Path) -> None:
     """Makes the page and says where it is."""
-    from charlm.analysis.surprise import expected_next
     from charlm.cli.scored import figure, warnings
+    from charlm.lm.scores import expected_next
     from charlm.report.page import write_page
     from charlm.report.surprise_page import MOST, map_data, score_page
     from charlm.text.splits import count_targets

@@ -15,9 +15,9 @@ from charlm.errors import OptionError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from charlm.analysis.surprise import Stretch, Surprise
     from charlm.checkpoint import Checkpoint
     from charlm.cli.models import HeldOut
+    from charlm.lm.scores import Stretch, Surprise
     from charlm.text.corpus import Corpus
 
 __all__ = ["Scored", "character_order", "figure", "gained", "read_scored", "stretch_order", "warnings"]
@@ -46,7 +46,7 @@ class Scored:
     @cached_property
     def order_values(self) -> NDArray[np.float64]:
         """Per character what it is ranked by: its bits, or how many bits less it is to the first model."""
-        from charlm.analysis.surprise import difference
+        from charlm.lm.scores import difference
 
         return self.items[0].bits_N if len(self.items) == 1 else difference(*self.items)
 
@@ -67,7 +67,7 @@ class Scored:
 
     def found(self, by: str) -> list[list[Stretch]]:
         """Lines or documents, for each model in the order of the text."""
-        from charlm.analysis.surprise import line_starts, stretches
+        from charlm.lm.scores import line_starts, stretches
 
         starts = line_starts(self.shown) if by == "line" else self.shown.documents[:, 0]
         return [
@@ -78,8 +78,8 @@ class Scored:
 
 def read_scored(models: list[str], text: str, part: str | None, device: str) -> Scored:
     """Reads the text once and scores it with every model."""
-    from charlm.analysis.surprise import difference, read_surprise, recoded, whole_characters
     from charlm.cli.models import open_model, part_of
+    from charlm.lm.scores import difference, read_surprise, recoded, whole_characters
     from charlm.text.corpus import read_corpus
     from charlm.text.splits import count_targets
 
@@ -138,7 +138,7 @@ def character_order(scored: Scored, top: int | None) -> list[int]:
 
 def stretch_order(found: list[list[Stretch]]) -> list[tuple[Stretch, ...]]:
     """Lines or documents, the strangest first; of two models the one that the first knows best before the second."""
-    from charlm.analysis.surprise import ranked
+    from charlm.lm.scores import ranked
 
     if len(found) == 1:
         return [(stretch,) for stretch in ranked(found[0])]

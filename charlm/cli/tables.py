@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from charlm.errors import OptionError
-from charlm.text.tables.table import Table, read_table
+from charlm.sequences.tables.table import Table, read_table
 
 if TYPE_CHECKING:
-    from charlm.analysis.predictions import Figures
+    from charlm.sequences.predictions import Figures
 
 __all__ = ["figure_lines", "open_table", "table_options"]
 

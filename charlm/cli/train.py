@@ -85,8 +85,8 @@ def train_command(texts: tuple[str, ...], resume: str | None, out: str | None, p
 
     torchrun --nproc-per-node N -m charlm train ... trains in N processes, which share the --batch-size.
     """
-    from charlm.report.picture import check_picture
-    from charlm.training.launch import joined
+    from charlm.report.figures import check_picture
+    from charlm.training.distributed import joined
 
     if plot is not None:
         check_picture(Path(plot))
@@ -101,7 +101,7 @@ def _start(
 ) -> int:
     """A new run; after an elastic restart the one that this launch began before."""
     from charlm.cli.together import directory_for, held, in_turn
-    from charlm.training.launch import device_here, launch_of
+    from charlm.training.distributed import device_here, launch_of
     from charlm.training.recipe import pick_device
     from charlm.training.run import start
 
@@ -159,7 +159,7 @@ def _read(texts: tuple[str, ...], options: dict[str, Any]) -> tuple[Corpus, Spli
 
 def _model_to_start_from(directory: str, reading: Reading) -> Any:
     from charlm.checkpoint import load
-    from charlm.models.rnn import CharRNN
+    from charlm.recurrent.model import CharRNN
 
     model = load(directory).model
     if not isinstance(model, CharRNN):
@@ -216,9 +216,9 @@ def _resume(
     from charlm.cli.together import held, in_turn
     from charlm.cli.watching import device_of
     from charlm.text.corpus import read_corpus
-    from charlm.training.launch import device_here, launch_of
+    from charlm.training.distributed import device_here, launch_of
+    from charlm.training.keeping import read_saved
     from charlm.training.run import resume
-    from charlm.training.saved import read_saved
 
     with processes.alike():
         if not restarted:
@@ -310,7 +310,7 @@ def _show(run: Run, result: Result, plot: str | None) -> None:
 def _draw(run: Run, plot: str | None) -> None:
     """The learning curve in the run's directory, and where the user wants it."""
     from charlm.cli.watching import draw
-    from charlm.report.curve import draw_curve
+    from charlm.report.figures import draw_curve
 
     metrics, picture = run.directory / "metrics.jsonl", run.directory / "curve.png"
     draw("the curve", lambda: draw_curve(metrics, picture, title=run.directory.name))
@@ -324,8 +324,8 @@ def _draw(run: Run, plot: str | None) -> None:
 def _watcher(run: Run) -> Watch:
     """An observer that shows a progress bar, the validations, and a short sample at each."""
     from charlm.cli.watching import Watch
-    from charlm.models.rule import SamplingRule
-    from charlm.sampling import generate_streams
+    from charlm.lm.interface import SamplingRule
+    from charlm.lm.sampling import generate_streams
 
     def shown(report: StepReport) -> str:
         bits = report.loss / math.log(2)

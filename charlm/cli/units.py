@@ -11,10 +11,10 @@ from charlm.cli.common import note
 from charlm.cli.painting import paint
 
 if TYPE_CHECKING:
-    from charlm.analysis.agreement import Finding
-    from charlm.analysis.atlas import Atlas, Unit
     from charlm.checkpoint import Checkpoint
     from charlm.cli.models import HeldOut
+    from charlm.recurrent.agreement import Finding
+    from charlm.recurrent.atlas import Atlas, Unit
 
 __all__ = ["as_values", "show_tables", "show_units", "unit_level"]
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.analysis.atlas import Saturation
+from charlm.recurrent.atlas import Saturation
+from charlm.report.figures import save_figure
 from charlm.report.page import visible
-from charlm.report.picture import save_figure
 
 __all__ = ["GATE_WORDS", "draw_cells", "rows_of"]
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.analysis.agreement import Finding
-from charlm.analysis.atlas import Atlas, Saturation, Unit
+from charlm.recurrent.agreement import Finding
+from charlm.recurrent.atlas import Atlas, Saturation, Unit
 from charlm.report.cells import GATE_WORDS
 from charlm.report.page import render
 

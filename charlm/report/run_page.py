@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.analysis.calibration import Reliability, reliability
-from charlm.analysis.compare import Compared, summary
-from charlm.analysis.novelty import Novelty
-from charlm.analysis.surprise import Expected
+from charlm.lm.compare import Compared, summary
+from charlm.lm.scores import Expected
+from charlm.ngrams.novelty import Novelty
 from charlm.report.chart import Series, chart
 from charlm.report.page import render
+from charlm.sequences.calibration import Reliability, reliability
 
 __all__ = ["Sample", "about_calibration", "about_comparison", "about_curves", "about_samples", "next_reliability"]
 __all__ += ["RunPage"]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.analysis.surprise import Expected, Surprise
+from charlm.lm.scores import Expected, Surprise
 from charlm.report.page import render, shown_symbols
 from charlm.text.corpus import Corpus
 from charlm.text.splits import Spans

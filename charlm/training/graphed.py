@@ -15,13 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from charlm.models.lm import State, copy_into
-from charlm.nn.kernels.cuda_graph import CudaGraph, Graph
+from charlm.lm.interface import State, copy_into
+from charlm.nn.kernels.gpu.graphs import CudaGraph, Graph
 from charlm.text.lanes import Window
-from charlm.training.averaging import Average
 from charlm.training.distributed import Heard
 from charlm.training.language import LanguageObjective
 from charlm.training.loop import Loop
+from charlm.training.options import Average
 from charlm.training.stepping import Stepper
 
 __all__ = ["GraphedStepper", "stepper_for"]

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from charlm.analysis.evaluate import lane_segments, read_segments
 from charlm.errors import CharlmError
-from charlm.models.lm import State, detach, pick_targets
-from charlm.models.rnn import CharRNN
+from charlm.lm.evaluate import lane_segments, read_segments
+from charlm.lm.interface import State, detach, pick_targets
+from charlm.recurrent.model import CharRNN
 from charlm.text.lanes import Lanes, Window
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids

@@ -18,10 +18,9 @@ from torch import Tensor, nn
 
 from charlm.nn.schedule import Schedule
 from charlm.training import snapshot
-from charlm.training.averaging import Average
 from charlm.training.distributed import ALONE, Heard, Processes
 from charlm.training.objective import Keeper, Objective
-from charlm.training.options import Optimisation, Progress, adamw
+from charlm.training.options import Average, Optimisation, Progress, adamw
 from charlm.training.stepping import Stepper
 from charlm.training.watching import Observer, StepReport, Unobserved, ValidationReport
 

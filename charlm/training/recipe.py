@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from charlm.errors import OptionError
-from charlm.models.rnn import RNNConfig
+from charlm.recurrent.model import RNNConfig
 from charlm.training.options import Optimisation
 
 __all__ = ["DEFAULT_EPOCHS", "DEFAULT_MINUTES", "Plan", "choose", "pick_device", "rate"]

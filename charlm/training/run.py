@@ -12,24 +12,23 @@ from typing import Any
 
 import torch
 
-from charlm.analysis.evaluate import Evaluation, evaluate
-from charlm.analysis.evaluate import Progress as Reading
 from charlm.checkpoint import TextFacts, describe, load
 from charlm.errors import CheckpointError, LostProcessError, TextError
 from charlm.files import write_json
-from charlm.models.rnn import CharRNN
+from charlm.lm.evaluate import Evaluation, evaluate
+from charlm.lm.evaluate import Progress as Reading
 from charlm.nn.kernels.choose import fastest, for_reading
+from charlm.recurrent.model import CharRNN
 from charlm.tensors import write_tensors
 from charlm.text.corpus import Corpus
 from charlm.text.lanes import Lanes
 from charlm.text.splits import Split, count_targets
 from charlm.training.distributed import ALONE, Processes
 from charlm.training.graphed import stepper_for
-from charlm.training.keeping import DirectoryKeeper, Kept, resumable, saved_weights, take_back
+from charlm.training.keeping import DirectoryKeeper, Kept, read_saved, resumable, saved_weights, take_back
 from charlm.training.language import LanguageObjective
 from charlm.training.loop import Loop
 from charlm.training.recipe import Plan
-from charlm.training.saved import read_saved
 from charlm.training.together import Follower, way_on
 from charlm.training.watching import Observer
 

@@ -18,7 +18,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from charlm.nn.cells import Cell, GRUCell, LSTMCell
-from charlm.nn.kernels import loops, native, reference, selftest, torch_layers, triton_layers
+from charlm.nn.kernels import reference, selftest, torch_layers
+from charlm.nn.kernels.cpu import loops, native
+from charlm.nn.kernels.gpu import layers as triton_layers
 
 __all__ = ["declined", "input_rows", "run", "split_biases"]
 

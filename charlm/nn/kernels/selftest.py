@@ -92,8 +92,9 @@ def verdict_on(cell: Cell, like: Tensor) -> Verdict:
 
 def error_of(device: str, cell: str, hidden: int, precision: str) -> float:
     """The largest difference from the formulas, as a share of 1 + the largest number, over all that a layer gives."""
-    from charlm.nn.kernels import reference, triton_layers
+    from charlm.nn.kernels import reference
     from charlm.nn.kernels.fused import split_biases
+    from charlm.nn.kernels.gpu import layers as triton_layers
 
     dtype = getattr(torch, precision)
     layer = make_cell(cell, 7, hidden).to(device)

@@ -1,1 +1,0 @@
-"""Evaluating, comparing and looking into language models, whatever their family."""

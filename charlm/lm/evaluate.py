@@ -1,0 +1,311 @@
+"""Rows: what one model says about every target of a text. Tables and reports are made of these alone.
+
+One suffix index yields the rows of many orders at once, a network yields one; nobody downstream asks which.
+
+
+Reading a text with a language model and measuring how well it foresaw each character.
+
+Every number comes from one place: the log-probability of each target, in the order of the text. Axes: T steps,
+B lanes, N targets.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from charlm.errors import TextError
+from charlm.lm.interface import LanguageModel, pick_targets, take
+from charlm.text.splits import Spans
+from charlm.text.vocab import Ids, Vocab
+
+__all__ = [
+    "Evaluation",
+    "Row",
+    "Segments",
+    "evaluate",
+    "lane_segments",
+    "measure",
+    "read_segments",
+    "row_of",
+    "standard_error",
+    "targets_of",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What one model gave each of T targets, in the order of the text.
+
+    Args:
+        name: what a table calls the model, `maximum likelihood, order 4` or a directory's name.
+        family: `ngram`, `rnn`, `mixture`, or `dynamic` for a network that goes on learning while it reads.
+        logp_T: float64 natural logarithms; -inf where the model held the target impossible, NaN where the
+            history was never seen and the model is undefined, or where the target is unknown.
+        hit_T: bool; whether the target was the most probable symbol.
+        order: characters of history of an n-gram model.
+        smoothing: of an n-gram model, by the name that `--smoothing` takes.
+        parameters: of a network.
+        ngrams: distinct n-grams of exactly this order plus one, the model's own event table.
+        bytes: what the model needs in memory or on disk.
+        train_nats: nats a character on the training part (memorisation), where it is known.
+        seconds: time it took to make this row.
+    """
+
+    name: str
+    family: str
+    logp_T: NDArray[np.float64]
+    hit_T: NDArray[np.bool_]
+    order: int | None = None
+    smoothing: str | None = None
+    parameters: int | None = None
+    ngrams: int | None = None
+    bytes: int | None = None
+    train_nats: float | None = None
+    seconds: float | None = None
+
+
+Segments = NDArray[np.int64]
+"""Rows of (start, first target, end): read from start, score from the first target on, end excluded."""
+
+Progress = Callable[[int], object]
+"""Called with the number of targets that were just read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """How well a model foresaw a text.
+
+    Args:
+        nats: mean negative natural log-probability a character (`inf` where a target was held impossible).
+        accuracy: share of targets that were the most probable symbol.
+        targets: characters to predict, Σ (length − 1) over the spans.
+        zero_probability_targets: targets that got probability 0, or whose history the model is undefined at.
+        unknown_targets: targets that the vocabulary does not hold; they are in no other figure.
+        standard_error: of `nats`, by a block bootstrap; None where nats are infinite.
+    """
+
+    nats: float
+    accuracy: float
+    targets: int
+    zero_probability_targets: int
+    unknown_targets: int
+    standard_error: float | None
+
+    @property
+    def bits_per_char(self) -> float:
+        """nats / ln 2."""
+        return self.nats / math.log(2)
+
+    @property
+    def perplexity(self) -> float:
+        """exp(nats), the size of a fair die that would be as hard to foresee."""
+        return math.exp(self.nats) if self.nats < 700 else math.inf
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures as `charlm eval --json` prints them; an infinite value is None."""
+        known = math.isfinite(self.nats)
+        return {
+            "nats": self.nats if known else None,
+            "bits_per_char": self.bits_per_char if known else None,
+            "perplexity": self.perplexity if known else None,
+            "accuracy": self.accuracy,
+            "targets": self.targets,
+            "zero_probability_targets": self.zero_probability_targets,
+            "unknown_targets": self.unknown_targets,
+            "standard_error": self.standard_error,
+        }
+
+
+def targets_of(ids: Ids, spans: Spans) -> NDArray[np.int64]:
+    """The targets of the spans, int64[N]: every character but the first of each.
+
+    >>> targets_of(np.array([5, 6, 7, 8]), np.array([[0, 2], [2, 4]])).tolist()
+    [6, 8]
+    """
+    pieces = [ids[start + 1 : end] for start, end in spans.tolist()]
+    return np.concatenate(pieces).astype(np.int64) if pieces else np.zeros(0, np.int64)
+
+
+def lane_segments(spans: Spans, lanes: int = 32, warmup: int = 512) -> Segments:
+    """Cuts long spans so that about `lanes` pieces can be read side by side.
+
+    Each piece is read from `warmup` characters before its first target (or from the start of its span), so that
+    the state is warm where scoring begins. Every target of the spans is scored exactly once.
+    """
+    total = int((spans[:, 1] - spans[:, 0] - 1).clip(min=0).sum())
+    longest = max(1, -(-total // lanes))
+    rows = []
+    for start, end in spans.tolist():
+        pieces = max(1, -(-(end - start - 1) // longest))
+        edges = np.linspace(start + 1, end, pieces + 1).astype(np.int64).tolist()
+        rows += [(max(start, a - 1 - warmup), a, b) for a, b in itertools.pairwise(edges) if b > a]
+    return np.array(rows, dtype=np.int64).reshape(-1, 3)
+
+
+def span_segments(spans: Spans) -> Segments:
+    """Every span as one piece, read as one stream from its first character."""
+    rows = spans[spans[:, 1] - spans[:, 0] > 1]
+    return np.stack([rows[:, 0], rows[:, 0] + 1, rows[:, 1]], axis=1)
+
+
+@torch.no_grad()
+def read_segments(
+    model: LanguageModel,
+    ids: Ids,
+    segments: Segments,
+    *,
+    lanes: int = 64,
+    chunk: int = 256,
+    hits: bool = True,
+    progress: Progress | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Reads segments with a model, up to `lanes` side by side, `chunk` steps at a time.
+
+    Returns:
+        `logp_N`, the log-probability of each scored target in the order of the segments (NaN for targets that
+        the vocabulary does not hold), and `hit_N`, whether it was the most probable symbol (all false where
+        `hits` is false, which is faster).
+    """
+    counts = segments[:, 2] - segments[:, 1]
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    logp_N = np.full(int(offsets[-1]), np.nan)
+    hit_N = np.zeros(len(logp_N), dtype=np.bool_)
+    order = np.argsort(segments[:, 0] - segments[:, 2], kind="stable")
+    for group in np.split(order, range(lanes, len(order), lanes)):
+        _read_group(model, ids, segments[group], offsets[group], chunk, hits, logp_N, hit_N, progress)
+    return logp_N, hit_N
+
+
+def _read_group(
+    model: LanguageModel,
+    ids: Ids,
+    segments: Segments,
+    offsets: NDArray[np.int64],
+    chunk: int,
+    hits: bool,
+    logp_N: NDArray[np.float64],
+    hit_N: NDArray[np.bool_],
+    progress: Progress | None,
+) -> None:
+    """Reads segments side by side, the longest first, and writes what they gave to its places."""
+    start_B, first_B, end_B = segments.T
+    lengths_B = end_B - start_B - 1
+    state = model.initial_state(len(segments))
+    for begin in range(0, int(lengths_B.max()), chunk):
+        alive = int((lengths_B > begin).sum())  # lengths fall, so these are the first ones
+        if alive < len(next(iter(state.values()), ())):
+            state = take(state, torch.arange(alive))
+        t = np.arange(begin, min(begin + chunk, int(lengths_B.max())))[:, None]
+        inside_TB = t < lengths_B[:alive]
+        position_TB = np.where(inside_TB, start_B[:alive] + t, start_B[:alive])
+        inputs_TB = _tensor(ids[position_TB], model)
+        targets_TB = _tensor(np.where(inside_TB, ids[position_TB + 1].astype(np.int64), -1), model)
+        if hits:
+            logp_TBV, state = model.logprobs(inputs_TB, state)
+            logp_TB = pick_targets(logp_TBV, targets_TB)
+            hit_TB = (logp_TBV.argmax(-1) == targets_TB) & ~logp_TB.isnan()
+        else:
+            logp_TB, state = model.target_logprobs(inputs_TB, targets_TB, state)
+            hit_TB = torch.zeros_like(targets_TB, dtype=torch.bool)
+        scored = inside_TB & (position_TB + 1 >= first_B[:alive])
+        place = (offsets[:alive] + position_TB + 1 - first_B[:alive])[scored]
+        known = (targets_TB >= 0).cpu().numpy()[scored]
+        logp_N[place] = np.where(known, logp_TB.double().cpu().numpy()[scored], np.nan)
+        hit_N[place] = hit_TB.cpu().numpy()[scored]
+        if progress is not None:
+            progress(int(scored.sum()))
+
+
+def _tensor(ids: NDArray[Any], model: LanguageModel) -> torch.Tensor:
+    return torch.from_numpy(ids.astype(np.int64)).to(model.device)
+
+
+def standard_error(nats_N: NDArray[np.float64], *, block: int = 500, replicates: int = 1000) -> float | None:
+    """The standard error of a mean over neighbouring characters, by a circular block bootstrap.
+
+    Characters near each other are easy or hard together, so blocks of them are drawn, not single ones (Künsch
+    1989; Politis and Romano 1992). The draws come from a fixed seed.
+
+    Args:
+        nats_N: one number a target, in the order of the text.
+        block: length of a block; a twentieth of a short text.
+        replicates: how many texts are drawn.
+    """
+    n = len(nats_N)
+    if n < 2 or not np.isfinite(nats_N).all():
+        return None
+    block = max(1, min(block, n // 20))
+    sums = np.concatenate([[0.0], np.cumsum(np.concatenate([nats_N, nats_N[:block]]))])
+    blocks = sums[block : block + n] - sums[:n]
+    draws = np.random.default_rng(0).integers(0, n, size=(replicates, max(1, n // block)))
+    return float(blocks[draws].mean(axis=1).std(ddof=1) / block)
+
+
+def measure(row: Row, targets_N: NDArray[np.int64], vocab: Vocab) -> Evaluation:
+    """The figures of a row.
+
+    Args:
+        row: what a model gave each target.
+        targets_N: the targets themselves; -1 where unknown.
+        vocab: decides which symbols begin a character, as figures are per character.
+    """
+    known_N = targets_N >= 0
+    logp_N = row.logp_T[known_N]
+    characters = int(vocab.begins_character[targets_N[known_N]].sum())
+    if characters == 0:
+        raise TextError(
+            "none of the characters to predict is in the model's vocabulary: the model knows another script"
+        )
+    impossible = int((~np.isfinite(logp_N)).sum())
+    scale = len(logp_N) / characters
+    error = standard_error(-logp_N)
+    return Evaluation(
+        nats=math.inf if impossible else float(-logp_N.sum() / characters) + 0.0,  # never minus zero
+        accuracy=float(row.hit_T[known_N].mean()),
+        targets=len(targets_N),
+        zero_probability_targets=impossible,
+        unknown_targets=int((~known_N).sum()),
+        standard_error=None if error is None else error * scale,
+    )
+
+
+def row_of(
+    model: LanguageModel,
+    ids: Ids,
+    spans: Spans,
+    *,
+    name: str = "model",
+    family: str = "rnn",
+    lanes: int = 64,
+    progress: Progress | None = None,
+    **facts: Any,
+) -> Row:
+    """Reads each span as one stream, up to `lanes` side by side, and gives the model's row; `facts` go into the row
+    as they are."""
+    logp_N, hit_N = read_segments(model, ids, span_segments(spans), lanes=lanes, progress=progress)
+    return Row(name=name, family=family, logp_T=logp_N, hit_T=hit_N, **facts)
+
+
+def evaluate(
+    model: LanguageModel, ids: Ids, spans: Spans, *, lanes: int = 64, progress: Progress | None = None
+) -> Evaluation:
+    """Measures a model on the spans of a text, each read as one stream, up to `lanes` side by side.
+
+    >>> import torch
+    >>> from charlm.recurrent.model import CharRNN, RNNConfig
+    >>> vocab = Vocab.of("abracadabra")
+    >>> model = CharRNN(vocab, RNNConfig(hidden=4))
+    >>> for weights in model.parameters(): _ = weights.data.zero_()
+    >>> result = evaluate(model, vocab.encode("abracadabra"), np.array([[0, 11]]))
+    >>> result.targets, round(result.perplexity, 5)  # uniform over 5 characters
+    (10, 5.0)
+    """
+    return measure(row_of(model, ids, spans, lanes=lanes, progress=progress), targets_of(ids, spans), model.vocab)

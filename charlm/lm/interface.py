@@ -1,0 +1,193 @@
+"""How a symbol is drawn from log-probabilities: temperature, top-k, top-p, and a number from the noise.
+
+The one idea: a language model reads ids with a state, and returns log-probabilities and the next state.
+
+Counted and neural models both are `LanguageModel`s; evaluating, sampling, scoring and comparing know only this
+file. Axes: T steps in time, B lanes (independent streams side by side), V symbols of the vocabulary.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from charlm.errors import OptionError
+from charlm.text.vocab import Vocab
+
+__all__ = ["LanguageModel", "SamplingRule", "State", "copy_into", "detach", "generate_by_steps", "pick_targets", "take"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingRule:
+    """Temperature first, then top-k, then top-p, as is usual.
+
+    Args:
+        temperature: log-probabilities are divided by it; 0 takes the most probable symbol.
+        top_k: keep the k most probable symbols; 0 keeps all.
+        top_p: keep the smallest set of most probable symbols whose mass reaches p (nucleus sampling, Holtzman
+            et al. 2020); 1 keeps all.
+
+    >>> rule = SamplingRule(temperature=0.5)
+    >>> logp = torch.tensor([[0.2, 0.8]]).log()
+    >>> rule.probabilities(logp).tolist()  # 0.2**2 and 0.8**2 over their sum
+    [[0.0588..., 0.9411...]]
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < float("inf"):
+            raise OptionError(f"a temperature is 0 (the most probable character) or more, not {self.temperature}")
+        if self.top_k < 0:
+            raise OptionError(f"top-k keeps at least 1 character (0 keeps all), not {self.top_k}")
+        if not 0 < self.top_p <= 1:
+            raise OptionError(f"top-p is a share of probability above 0 and up to 1, not {self.top_p}")
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the most probable symbol is always taken, so that noise plays no part."""
+        return self.temperature == 0 or self.top_k == 1
+
+    def probabilities(self, logp_BV: Tensor) -> Tensor:
+        """The distribution that is drawn from, float64; the symbols left out have probability 0.
+
+        Log-probabilities need not be normalised, so logits will do. A row that is NaN throughout has no
+        distribution; callers do not draw from one.
+        """
+        if self.greedy:
+            best = logp_BV.argmax(-1, keepdim=True)
+            return torch.zeros_like(logp_BV, dtype=torch.float64).scatter_(-1, best, 1.0)
+        scaled = logp_BV.double() / self.temperature
+        if 0 < self.top_k < scaled.shape[-1]:
+            best = scaled.topk(self.top_k, dim=-1).indices
+            scaled = torch.full_like(scaled, -torch.inf).scatter_(-1, best, scaled.gather(-1, best))
+        p_BV = scaled.softmax(-1)
+        return self._nucleus(p_BV) if self.top_p < 1 else p_BV
+
+    def _nucleus(self, p_BV: Tensor) -> Tensor:
+        ordered, order = p_BV.sort(stable=True, dim=-1, descending=True)
+        before = ordered.cumsum(-1) - ordered
+        kept = torch.where(before < self.top_p, ordered, torch.zeros_like(ordered))
+        kept = kept / kept.sum(-1, keepdim=True)
+        return torch.zeros_like(p_BV).scatter_(-1, order, kept)
+
+    def draw(self, logp_BV: Tensor, noise_B: Tensor) -> Tensor:
+        """One symbol a row by inversion: the first at which the cumulative probability exceeds the noise.
+
+        Args:
+            logp_BV: log-probabilities, or logits.
+            noise_B: uniform numbers in [0, 1), float64.
+        """
+        if self.greedy:
+            return logp_BV.argmax(-1)
+        cumulative = self.probabilities(logp_BV).cumsum(-1)
+        threshold = noise_B.to(cumulative.device).unsqueeze(-1) * cumulative[:, -1:]
+        drawn = (cumulative <= threshold).sum(-1)
+        last = (cumulative < cumulative[:, -1:]).sum(-1)  # the last symbol with any probability
+        return torch.minimum(drawn, last)
+
+
+State = dict[str, Tensor]
+"""What a model remembers: flat, a tensor a name, lanes on axis 0."""
+
+
+class LanguageModel(abc.ABC):
+    """A model of the next character given all characters so far. Log-probabilities are natural logarithms.
+
+    Every method takes the state and returns the next one; the model itself remembers nothing. Reading a text
+    whole or in pieces with the state carried gives the same numbers; a lane never affects its neighbour.
+
+    Ids are int64 tensors on `device`. The id -1 stands for a character that the vocabulary does not hold: it
+    may be read, as a symbol never seen before, and is never a target.
+
+    An impossible next character has log-probability -inf. Where the history was never seen and the model is
+    undefined there (unsmoothed maximum likelihood), the whole row is NaN; every other row sums to 1.
+    """
+
+    vocab: Vocab
+
+    @property
+    @abc.abstractmethod
+    def device(self) -> torch.device:
+        """Where ids are expected and states live."""
+
+    @abc.abstractmethod
+    def initial_state(self, lanes: int) -> State:
+        """The state before anything was read, for so many lanes."""
+
+    @abc.abstractmethod
+    def logprobs(self, ids_TB: Tensor, state: State) -> tuple[Tensor, State]:
+        """Reads ids; row [t, b] of `logp_TBV` is log P(next symbol | all that lane b has read up to step t)."""
+
+    @abc.abstractmethod
+    def target_logprobs(self, ids_TB: Tensor, targets_TB: Tensor, state: State) -> tuple[Tensor, State]:
+        """Like `logprobs`, but only the log-probability of the symbol that came: `logp_TB`.
+
+        Targets of -1 (unknown symbols and padding) get an arbitrary finite value or NaN; callers mask them.
+        """
+
+    @abc.abstractmethod
+    def generate(
+        self, ids_B: Tensor, state: State, steps: int, rule: SamplingRule, noise_TB: Tensor
+    ) -> tuple[Tensor, Tensor, State]:
+        """Draws `steps` symbols a lane.
+
+        Args:
+            ids_B: the last symbol of each lane, not yet read.
+            state: the state before that symbol.
+            steps: how many symbols to draw.
+            rule: temperature, top-k, top-p.
+            noise_TB: uniform numbers in [0, 1), float64, on the CPU or the device; number [t, b] decides draw t
+                of lane b, so the same noise gives the same text however the steps are cut into calls.
+
+        Returns:
+            The drawn ids [steps, B]; the model's own log-probability of each (at temperature 1, nothing left
+            out); and the state in which the last drawn symbol has not been read.
+        """
+
+
+def pick_targets(logp_TBV: Tensor, targets_TB: Tensor) -> Tensor:
+    """The log-probability of each target out of full rows; targets of -1 pick symbol 0 (callers mask them).
+
+    >>> logp = torch.tensor([[[0.25, 0.75]]]).log()
+    >>> pick_targets(logp, torch.tensor([[1]])).exp().item()
+    0.75
+    """
+    return logp_TBV.gather(-1, targets_TB.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+
+
+def generate_by_steps(
+    model: LanguageModel, ids_B: Tensor, state: State, steps: int, rule: SamplingRule, noise_TB: Tensor
+) -> tuple[Tensor, Tensor, State]:
+    """`LanguageModel.generate` by asking for one row at a time: right for any model, fast for none."""
+    if not steps:
+        return ids_B.new_zeros((0, len(ids_B))), noise_TB.new_zeros((0, len(ids_B))), state
+    drawn, logps = [], []
+    for step in range(steps):
+        logp_TBV, state = model.logprobs(ids_B.unsqueeze(0), state)
+        ids_B = rule.draw(logp_TBV[0], noise_TB[step])
+        drawn.append(ids_B)
+        logps.append(pick_targets(logp_TBV, ids_B.unsqueeze(0))[0])
+    return torch.stack(drawn), torch.stack(logps), state
+
+
+def take(state: Mapping[str, Tensor], lanes: Tensor) -> State:
+    """The state of some lanes, in the order asked for (an id may be asked for twice)."""
+    return {name: tensor.index_select(0, lanes.to(tensor.device)) for name, tensor in state.items()}
+
+
+def copy_into(destination: Mapping[str, Tensor], source: Mapping[str, Tensor]) -> None:
+    """Copies one state into the tensors of another of the same shape."""
+    for name, tensor in destination.items():
+        tensor.copy_(source[name])
+
+
+def detach(state: Mapping[str, Tensor]) -> State:
+    """The same numbers without a past to differentiate: what truncates backpropagation through time."""
+    return {name: tensor.detach() for name, tensor in state.items()}

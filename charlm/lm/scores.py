@@ -1,0 +1,294 @@
+"""Surprise: the bits of every character of a text, of its lines and documents, and what was expected instead.
+
+The bits of a character are −log₂ P(character | all before it in its span). Spans, context and figures are those of
+`charlm.lm.evaluate`: the bits of all targets over the number of characters are its bits per character. Axes: N
+targets, K expected symbols.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from charlm.errors import OptionError
+from charlm.lm.evaluate import Evaluation, measure, row_of, targets_of
+from charlm.lm.interface import LanguageModel
+from charlm.text.corpus import Corpus
+from charlm.text.splits import Spans
+from charlm.text.vocab import Ids, Vocab
+
+__all__ = [
+    "Expected",
+    "Stretch",
+    "Surprise",
+    "difference",
+    "expected_next",
+    "line_starts",
+    "ranked",
+    "read_surprise",
+    "recoded",
+    "stretches",
+    "whole_characters",
+]
+
+Progress = Callable[[int], object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surprise:
+    """What one model gave every target of a text.
+
+    Args:
+        position_N: int64; where the target stands in the ids of the text.
+        length_N: int64; how many symbols it has: 1, but more where bytes were put together to a character.
+        bits_N: float64; its bits. Infinite where the model held it impossible or is undefined (its history was never
+            seen), NaN where the vocabulary does not hold it.
+        undefined_N: bool; where the bits are infinite because the model is undefined.
+        evaluation: the figures of the whole, as `charlm eval` gives them.
+    """
+
+    position_N: NDArray[np.int64]
+    length_N: NDArray[np.int64]
+    bits_N: NDArray[np.float64]
+    undefined_N: NDArray[np.bool_]
+    evaluation: Evaluation
+
+
+def read_surprise(model: LanguageModel, ids: Ids, spans: Spans, *, progress: Progress | None = None) -> Surprise:
+    """Reads each span as one stream and keeps the bits of every target.
+
+    >>> from charlm.recurrent.model import CharRNN, RNNConfig
+    >>> vocab = Vocab.of("abcd")
+    >>> model = CharRNN(vocab, RNNConfig(hidden=4))
+    >>> for weights in model.parameters(): _ = weights.data.zero_()
+    >>> read_surprise(model, vocab.encode("dacb"), np.array([[0, 4]])).bits_N.round(4).tolist()  # 4 characters alike
+    [2.0, 2.0, 2.0]
+    """
+    row, targets_N = row_of(model, ids, spans, progress=progress), targets_of(ids, spans)
+    known_N = targets_N >= 0
+    undefined_N = known_N & np.isnan(row.logp_T)
+    bits_N = np.where(undefined_N, np.inf, -row.logp_T / math.log(2)) + 0.0  # never minus zero
+    pieces = [np.arange(start + 1, end, dtype=np.int64) for start, end in spans.tolist()]
+    return Surprise(
+        position_N=np.concatenate(pieces),
+        length_N=np.ones(len(bits_N), np.int64),
+        bits_N=np.where(known_N, bits_N, np.nan),
+        undefined_N=undefined_N,
+        evaluation=measure(row, targets_N, model.vocab),
+    )
+
+
+def whole_characters(surprise: Surprise, ids: Ids, vocab: Vocab) -> Surprise:
+    """The same with the bytes that spell one character put together: their bits are added up.
+
+    In a vocabulary without such bytes, and in one of bytes alone, it is the same as before.
+    """
+    if not (vocab.byte_fallback and vocab.characters):
+        return surprise
+    place_N = surprise.position_N
+    begins_N = vocab.begins_character[ids[place_N]]
+    begins_N |= np.diff(place_N, prepend=-2) != 1  # a span may begin inside a character
+    first = np.flatnonzero(begins_N)
+    if not len(first):
+        return surprise
+    return replace(
+        surprise,
+        position_N=place_N[first],
+        length_N=np.diff(np.append(first, len(place_N))),
+        bits_N=np.add.reduceat(surprise.bits_N, first),
+        undefined_N=np.logical_or.reduceat(surprise.undefined_N, first),
+    )
+
+
+def difference(first: Surprise, second: Surprise) -> NDArray[np.float64]:
+    """Per target, how many bits less it is to the first model than to the second; above 0 the first knows more.
+
+    Infinite where one alone held it impossible; NaN where both did, or where it is unknown to one of them.
+    """
+    if not np.array_equal(first.position_N, second.position_N):
+        raise OptionError(
+            "the two models spell this text in different symbols, so their characters cannot be put side by side: "
+            "take two models whose texts were read alike"
+        )
+    with np.errstate(invalid="ignore"):  # infinite − infinite
+        return second.bits_N - first.bits_N
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stretch:
+    """A line or a document, and what a model made of it.
+
+    Args:
+        number: from 1 on; of a line in its document, of a document among the documents.
+        document: number of the document, from 1 on.
+        start: where it begins in the ids of the text.
+        end: where it ends there; a line's newline belongs to it.
+        characters: how many of its characters were foreseen and counted: neither context nor unknown.
+        bits: of those together; infinite where one was impossible.
+        zero_probability: symbols that were impossible, or where the model is undefined.
+        unknown: symbols that the vocabulary does not hold; they are in no figure.
+    """
+
+    number: int
+    document: int
+    start: int
+    end: int
+    characters: int
+    bits: float
+    zero_probability: int
+    unknown: int
+
+    @property
+    def bits_per_char(self) -> float | None:
+        """Bits a character, the newline of a line counted; None where every character is unknown."""
+        return self.bits / self.characters if self.characters else None
+
+
+def line_starts(corpus: Corpus) -> NDArray[np.int64]:
+    """Where lines begin: at the beginning of a document and after every line feed.
+
+    >>> from charlm.text.corpus import corpus_of_text
+    >>> line_starts(corpus_of_text("ab\\n\\nc\\n")).tolist()
+    [0, 3, 4]
+    """
+    starts = corpus.documents[:, 0]
+    if corpus.newline is not None:
+        starts = np.union1d(starts, np.flatnonzero(corpus.ids == corpus.newline) + 1)
+    return starts[starts < len(corpus)].astype(np.int64)
+
+
+def stretches(surprise: Surprise, starts: NDArray[np.int64], ids: Ids, documents: Spans, vocab: Vocab) -> list[Stretch]:
+    """Adds the bits of targets up over the stretches of a text that begin at these places, in the order of the text.
+
+    Args:
+        surprise: of one model.
+        starts: where stretches begin, rising, the beginning of every document among them.
+        ids: the text in that model's symbols.
+        documents: its documents.
+        vocab: that model's.
+
+    A stretch that has no target (it was not read, or is a single context character) is left out.
+    """
+    place_N = surprise.position_N
+    known_N = ~np.isnan(surprise.bits_N)
+    group_N = np.searchsorted(starts, place_N, side="right") - 1
+    size = len(starts)
+    begins_N = known_N & vocab.begins_character[np.maximum(ids[place_N].astype(np.int64), 0)]
+    bits = np.bincount(group_N, np.where(known_N, surprise.bits_N, 0.0), size)
+    characters, unknown, impossible = (
+        np.bincount(group_N[which_N], minlength=size)
+        for which_N in (begins_N, ~known_N, known_N & np.isinf(surprise.bits_N))
+    )
+    ends = np.append(starts[1:], documents[-1, 1])
+    document = np.searchsorted(documents[:, 0], starts, side="right") - 1
+    number = np.arange(size) - np.searchsorted(starts, documents[document, 0]) + 1
+    if size == len(documents):
+        number = document + 1
+    return [
+        Stretch(
+            number=int(number[i]),
+            document=int(document[i]) + 1,
+            start=int(starts[i]),
+            end=int(ends[i]),
+            characters=int(characters[i]),
+            bits=float(bits[i]),
+            zero_probability=int(impossible[i]),
+            unknown=int(unknown[i]),
+        )
+        for i in np.unique(group_N).tolist()
+    ]
+
+
+def ranked(found: Iterable[Stretch]) -> list[Stretch]:
+    """The strangest first: by bits a character; before them what is made of unknown characters alone.
+
+    Of infinite ones those with more impossible characters come first, else the earlier one.
+    """
+
+    def strangeness(stretch: Stretch) -> tuple[float, int]:
+        bits = stretch.bits_per_char
+        if bits is None:
+            return -math.inf, -(1 << 62)
+        return -bits, -stretch.zero_probability
+
+    return sorted(found, key=strangeness)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """The most probable symbols in the place of the first N targets.
+
+    Args:
+        ids_NK: int32; the most probable first.
+        probability_NK: float32; NaN in the whole row where the model is undefined.
+    """
+
+    ids_NK: NDArray[np.int32]
+    probability_NK: NDArray[np.float32]
+
+
+@torch.no_grad()
+def expected_next(
+    model: LanguageModel,
+    ids: Ids,
+    spans: Spans,
+    *,
+    k: int = 5,
+    limit: int = 20_000,
+    chunk: int = 256,
+    progress: Progress | None = None,
+) -> Expected:
+    """The k most probable symbols at each of the first `limit` targets; memory grows with k·limit, not with the text.
+
+    Symbols of equal probability come in the order of their ids.
+    """
+    k = min(k, len(model.vocab))
+    found: list[tuple[NDArray[np.int32], NDArray[np.float32]]] = []
+    left = limit
+    for start, end in spans.tolist():
+        state = model.initial_state(1)
+        stop = min(end - 1, start + left)
+        for begin in range(start, stop, chunk):
+            inputs_T = ids[begin : min(begin + chunk, stop)].astype(np.int64)
+            logp_TBV, state = model.logprobs(torch.from_numpy(inputs_T).unsqueeze(-1).to(model.device), state)
+            found.append(_most_probable(logp_TBV[:, 0], k))
+            if progress is not None:
+                progress(len(inputs_T))
+        left -= max(0, stop - start)
+        if left <= 0:
+            break
+    ids_NK = np.concatenate([np.zeros((0, k), np.int32), *(ids for ids, _ in found)])
+    return Expected(
+        ids_NK=ids_NK, probability_NK=np.concatenate([np.zeros((0, k), np.float32), *(p for _, p in found)])
+    )
+
+
+def _most_probable(logp_TV: torch.Tensor, k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    order_TK = (-logp_TV).argsort(dim=-1, stable=True)[:, :k]
+    probability_TK = logp_TV.gather(-1, order_TK).exp()
+    return order_TK.int().cpu().numpy(), probability_TK.float().cpu().numpy()
+
+
+def recoded(corpus: Corpus, vocab: Vocab) -> Corpus:
+    """A corpus in the symbols of another vocabulary, `UNKNOWN` where that one lacks a character.
+
+    The characters themselves stay known in the corpus that is given, at the same positions unless bytes spell some.
+
+    >>> from charlm.text.corpus import corpus_of_text
+    >>> recoded(corpus_of_text("cab!"), Vocab.of("abc")).ids.tolist()
+    [2, 0, 1, -1]
+    """
+    if vocab == corpus.vocab:
+        return corpus
+    if not (vocab.byte_fallback or corpus.vocab.byte_fallback):
+        table = vocab.encode("".join(corpus.vocab.characters), unknown=True)
+        return replace(corpus, ids=table[corpus.ids], vocab=vocab)
+    texts = [corpus.vocab.decode(corpus.ids[start:end]) for start, end in corpus.documents.tolist()]
+    pieces = [vocab.encode(text, unknown=True) for text in texts]
+    edges = np.cumsum([0, *(len(piece) for piece in pieces)])
+    return replace(corpus, ids=np.concatenate(pieces), vocab=vocab, documents=np.stack([edges[:-1], edges[1:]], axis=1))

@@ -1,1 +1,0 @@
-"""Language models behind one interface, and the sequence models built from the same cells."""

@@ -1,0 +1,211 @@
+"""The estimators by name, and the choice of their parameters on a validation part."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.errors import OptionError
+from charlm.lm.directory import fingerprint
+from charlm.ngrams.counted import AddK, Contexts, Counted, Estimator, Floats, MaximumLikelihood, UniformMix, total_of
+from charlm.ngrams.kneser_ney import KneserNey, WittenBell
+from charlm.ngrams.levels import Counts, pick
+from charlm.ngrams.past_memory.runs import added_up
+from charlm.ngrams.past_memory.tables import CountTables
+from charlm.text.splits import Spans
+from charlm.text.vocab import Ids
+
+__all__ = ["ESTIMATORS", "Contexts", "Estimator", "make_estimator", "read_spans", "tune"]
+
+_CLASSES: tuple[type[Estimator], ...] = (MaximumLikelihood, AddK, UniformMix, WittenBell, KneserNey)
+
+ESTIMATORS = tuple(cls.name for cls in _CLASSES)
+"""The names that `--smoothing` takes."""
+
+_PARAMETERS = {"none": ("longest",), "add-k": ("k", "longest"), "uniform-mix": ("weight", "longest")}
+
+
+def make_estimator(name: str, index: Counts, order: int, **parameters: Any) -> Estimator:
+    """The estimator of a name.
+
+    Args:
+        name: one of `ESTIMATORS`.
+        index: of the training text.
+        order: characters of history, 0 to 32.
+        parameters: `k` of add-k, `weight` of uniform-mix, and `longest` of these two and of none (use the
+            longest history that was ever followed, instead of exactly `order` characters).
+
+    Raises:
+        OptionError: an unknown name, a parameter that the estimator does not take, or a value it refuses.
+
+    >>> from charlm.ngrams.index import SuffixIndex
+    >>> index = SuffixIndex.build(np.array([0, 1, 0]), np.array([[0, 3]]), symbols=2)
+    >>> make_estimator("add-k", index, 2, k=0.5).parameters()
+    {'k': 0.5, 'longest': False}
+    """
+    if name not in ESTIMATORS:
+        raise OptionError(f"unknown smoothing {name!r}: choose one of {', '.join(ESTIMATORS)}")
+    takes = _PARAMETERS.get(name, ())
+    unknown = sorted(set(parameters) - set(takes))
+    if unknown:
+        rule = f"takes {' and '.join(takes)}" if takes else "takes no parameters"
+        raise OptionError(f"the estimator {name} {rule}, not {', '.join(unknown)}")
+    for key, value in parameters.items():
+        if not isinstance(value, bool if key == "longest" else int | float) or (key != "longest" and value is True):
+            raise OptionError(f"the parameter {key} of {name} cannot be {value!r}")
+    return _CLASSES[ESTIMATORS.index(name)](index, order, **parameters)
+
+
+def read_spans(ids: Ids, spans: Spans) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The symbols of all spans one after the other, and for each how many of its span were read with it.
+
+    >>> ids, age = read_spans(np.array([7, 8, 9, 7]), np.array([[0, 2], [3, 4]]))
+    >>> ids.tolist(), age.tolist()
+    ([7, 8, 7], [1, 2, 1])
+    """
+    lengths = spans[:, 1] - spans[:, 0]
+    begins = np.cumsum(lengths) - lengths
+    within = np.arange(int(lengths.sum())) - np.repeat(begins, lengths)
+    return ids[np.repeat(spans[:, 0], lengths) + within].astype(np.int64), within + 1
+
+
+def tune(name: str, index: Counts, order: int, ids: Ids, spans: Spans) -> dict[str, Any]:
+    """The parameters with the lowest nats on the spans of a validation part; empty for estimators without
+    any.
+
+    Args:
+        name: of the estimator; add-k chooses k from 1e-9 to 1e3, uniform-mix its weight from 1e-6 to 1 -
+            1e-6.
+        index: of the training part.
+        order: characters of history.
+        ids: of the text.
+        spans: of the validation part, never of the part that is reported.
+
+    >>> from charlm.ngrams.index import SuffixIndex
+    >>> index = SuffixIndex.build(np.array([0, 1] * 8), np.array([[0, 16]]), symbols=2)
+    >>> ids, spans = np.array([0, 1, 0, 1, 1]), np.array([[0, 5]])
+    >>> round(tune("uniform-mix", index, 1, ids, spans)["weight"], 4)  # 1 of 4 surprises
+    0.5
+    """
+    if name not in ("add-k", "uniform-mix"):
+        return {}
+    estimator = make_estimator(name, index, order)
+    assert isinstance(estimator, Counted)
+    count_P, total_P, times_P = _counts(estimator, ids, spans)
+    if not len(count_P):
+        raise OptionError("the validation part has no character to tune on: use another --split")
+
+    def nats(value: float, key: str) -> float:
+        tried = make_estimator(name, index, order, **{key: value})
+        assert isinstance(tried, Counted)
+        return float(-(times_P * np.log(tried.of_counts(count_P, total_P))).sum() / times_P.sum())
+
+    if name == "add-k":
+        return {"k": math.exp(_lowest(lambda x: nats(math.exp(x), "k"), math.log(1e-9), math.log(1e3)))}
+    return {"weight": _sigmoid(_lowest(lambda x: nats(_sigmoid(x), "weight"), -13.8, 13.8))}
+
+
+def _sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def _counts(estimator: Counted, ids: Ids, spans: Spans) -> tuple[Floats, Floats, Floats]:
+    """How often known targets of the spans came after their history, how often that was followed, and for how many
+    targets that is so: the P different pairs of numbers. The text is read in stretches, for it may be long.
+    """
+    found = added_up([np.zeros(0, dtype=np.uint64) for _ in range(2)])
+    for rows, read, new in _stretches(spans, max(1, estimator.order)):
+        ids_N, age_N = read_spans(ids, rows)
+        lengths = rows[:, 1] - rows[:, 0]
+        begins = np.cumsum(lengths) - lengths
+        place_N = np.arange(len(ids_N)) - np.repeat(begins, lengths)
+        age_N += np.repeat(read, lengths)
+        target_N = (age_N > 1) & (ids_N >= 0) & (place_N >= np.repeat(new, lengths))
+        pairs = added_up(_pairs(estimator, ids_N, age_N, np.flatnonzero(target_N)))
+        words = [np.concatenate(both) for both in zip(found.words, pairs.words, strict=True)]
+        found = added_up(words, np.concatenate([found.counts, pairs.counts]))
+    count_P, total_P = (word.astype(np.float64) for word in found.words)
+    return count_P, total_P, found.counts.astype(np.float64)
+
+
+def _pairs(
+    estimator: Counted, ids_N: NDArray[np.int64], age_N: NDArray[np.int64], targets: NDArray[np.int64]
+) -> list[NDArray[np.uint64]]:
+    """How often each target came after its history, and how often that was followed."""
+    nodes = estimator.levels.nodes(ids_N, age_N, estimator.order)
+    used_N = np.minimum(age_N[targets] - 1, estimator.order)
+    count_N, total_N = np.zeros(len(targets), dtype=np.uint64), np.zeros(len(targets), dtype=np.uint64)
+    for order in np.unique(used_N).tolist():
+        which, level = np.flatnonzero(used_N == order), estimator.levels[order]
+        node = nodes[order][targets[which] - 1]
+        count_N[which] = pick(level.count_E, level.child(node, ids_N[targets[which]]))
+        total_N[which] = total_of(level, node)
+    return [count_N, total_N]
+
+
+def _stretches(
+    spans: Spans, overlap: int, size: int = 1 << 17
+) -> Iterator[tuple[Spans, NDArray[np.int64], NDArray[np.int64]]]:
+    """Spans in pieces, some at a time: rows of (start, end), the symbols of the span before each, and how many of
+    its own are only there to be looked back at.
+
+    >>> [(rows.tolist(), read.tolist(), new.tolist()) for rows, read, new in _stretches(np.array([[0, 5]]), 1, 3)]
+    [([[0, 3]], [0], [0]), ([[2, 5]], [2], [1])]
+    """
+    rows: list[tuple[int, int, int, int]] = []
+    held = 0
+    for start, end in spans.tolist():
+        for at in range(start, end, size):
+            begin = max(start, at - overlap)
+            rows.append((begin, min(at + size, end), begin - start, at - begin))
+            held += rows[-1][1] - begin
+            if held >= size:
+                yield _columns(rows)
+                rows, held = [], 0
+    if rows:
+        yield _columns(rows)
+
+
+def _columns(rows: list[tuple[int, int, int, int]]) -> tuple[Spans, NDArray[np.int64], NDArray[np.int64]]:
+    table = np.array(rows, dtype=np.int64)
+    return table[:, :2], table[:, 2], table[:, 3]
+
+
+def _lowest(function: Callable[[float], float], low: float, high: float) -> float:
+    """Where a function with one valley is lowest: golden-section search (Kiefer 1953), to 1e-4."""
+    ratio = (math.sqrt(5) - 1) / 2
+    left, right = high - ratio * (high - low), low + ratio * (high - low)
+    at_left, at_right = function(left), function(right)
+    while high - low > 1e-4:
+        if at_left <= at_right:
+            high, right, at_right = right, left, at_left
+            left = high - ratio * (high - low)
+            at_left = function(left)
+        else:
+            low, left, at_left = left, right, at_right
+            right = low + ratio * (high - low)
+            at_right = function(right)
+    return (low + high) / 2
+
+
+def describe_ngram(estimator: Estimator) -> dict[str, Any]:
+    """What `NGramLM.config` says of a model with this estimator; `tables` where it was counted past memory."""
+    index = estimator.index
+    return {
+        "order": estimator.order,
+        "smoothing": estimator.name,
+        "parameters": estimator.parameters(),
+        "characters": len(index),
+        **({"tables": True} if isinstance(index, CountTables) else {}),
+    }
+
+
+def fingerprints(directory: Path) -> dict[str, str]:
+    """The fingerprint of every file of an n-gram model's counts."""
+    files = sorted([*directory.glob("index-*.npy"), *directory.glob("level-*.npy")])
+    return {path.name: fingerprint(path) for path in files}

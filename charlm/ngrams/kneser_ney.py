@@ -1,0 +1,204 @@
+"""Estimators that interpolate every order with the next shorter one: Witten-Bell and modified Kneser-Ney.
+
+    p_n(symbol | history) = share_n(history, symbol) + left_n(history) · p_{n-1}(symbol | history without its
+    first)
+
+with p_{-1} uniform over the vocabulary, share 0 for an event never seen, and left 1 for a history never
+followed. With order 32 both are models of unbounded order: the longest history that was seen speaks first.
+"""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.ngrams.counted import Contexts, Estimator, Floats, children
+from charlm.ngrams.levels import Counts, Level
+
+__all__ = ["FALLBACK", "Interpolated", "KneserNey", "Weights", "WittenBell", "discounts"]
+
+FALLBACK = (0.5, 1.0, 1.5)
+"""Discounts for counts of 1, 2, 3 and more where the counts of counts yield none, as KenLM's fallback."""
+
+_FEW = 8  # rows made one by one
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Weights:
+    """One level's part in the interpolation.
+
+    Args:
+        share: float64 [E + 1]; the last is 0 and stands for events never seen, so that the number -1 finds
+            it.
+        left: float64 [H + 1]; the last is 1 and stands for histories never seen.
+    """
+
+    share: Floats
+    left: Floats
+
+    @classmethod
+    def of(cls, level: Level, kept_E: Floats, total_H: Floats, left_H: Floats) -> Weights:
+        """From what is kept of each event's count and what is left over, both out of `total`."""
+        divisor = np.where(total_H > 0, total_H, 1.0)
+        return cls(
+            share=np.append(kept_E / divisor[level.history_E], 0.0),
+            left=np.append(np.where(total_H > 0, left_H / divisor, 1.0), 1.0),
+        )
+
+
+class Interpolated(Estimator):
+    """An estimator in which every order is mixed with the next shorter one.
+
+    Args:
+        index: of the training text.
+        order: characters of history.
+    """
+
+    def __init__(self, index: Counts, order: int) -> None:
+        super().__init__(index, order)
+        self._weights: dict[tuple[int, bool], Weights] = {}
+        self._shorter: list[Floats] = []
+        self._highest: tuple[int, Floats] = (-1, np.zeros(0))
+
+    @abc.abstractmethod
+    def make_weights(self, order: int, *, top: bool) -> Weights:
+        """The weights of one level, as the highest of its model or below it."""
+
+    def weights(self, order: int, *, top: bool) -> Weights:
+        """The same, made once and kept."""
+        if (order, top) not in self._weights:
+            self._weights[order, top] = self.make_weights(order, top=top)
+        return self._weights[order, top]
+
+    def rows(self, contexts: Contexts, *, generating: bool = False) -> Floats:
+        """See `Estimator.rows`; an interpolated estimator is defined everywhere."""
+        p_NV = np.full((len(contexts.read_N), self.symbols), 1 / self.symbols)
+        add = self._add_one_by_one if len(p_NV) <= _FEW else self.add_level
+        for order in range(self.order + 1):
+            add(p_NV, contexts, order, self.weights(order, top=order == self.order))
+        return p_NV
+
+    def _add_one_by_one(self, p_NV: Floats, contexts: Contexts, order: int, weights: Weights) -> None:
+        """`add_level` without the cost of preparing for many rows."""
+        level = self.levels[order]
+        for row, node in enumerate(contexts.nodes[order].tolist()):
+            if node >= 0:
+                events = slice(level.first_H[node], level.first_H[node + 1])
+                p_NV[row] *= weights.left[node]
+                p_NV[row, level.id_E[events]] += weights.share[events]
+
+    def add_level(self, p_NV: Floats, contexts: Contexts, order: int, weights: Weights) -> None:
+        """Makes the rows of the next shorter order into rows of this one."""
+        level, node_N = self.levels[order], contexts.nodes[order]
+        p_NV *= weights.left[node_N][:, None]
+        row, event = children(level, node_N)
+        p_NV[row, level.id_E[event]] += weights.share[event]
+
+    def targets(self, contexts: Contexts, target_N: NDArray[np.int64]) -> Floats:
+        """See `Estimator.targets`."""
+        p_N = np.full(len(contexts.read_N), 1 / self.symbols)
+        for order in range(self.order + 1):
+            weights, node = self.weights(order, top=order == self.order), contexts.nodes[order]
+            p_N *= weights.left[node]
+            p_N += weights.share[self.levels[order].child(node, target_N)]
+        return p_N
+
+    def event_probabilities(self, order: int, *, top: bool, events: Any = slice(None)) -> Floats:
+        """See `Estimator.event_probabilities`; those of shorter histories are made once and kept."""
+        while len(self._shorter) < order + (not top):
+            self._shorter.append(self._event_step(len(self._shorter), top=False))
+        if top and self._highest[0] != order:
+            self._highest = (order, self._event_step(order, top=True))
+        p_E = self._highest[1] if top else self._shorter[order]
+        return np.asarray(p_E[events])
+
+    def best_children(self, order: int, *, top: bool) -> tuple[Floats, NDArray[np.int64]]:
+        """For each history of a level the highest probability among its events, and the lowest id that has
+        it.
+
+        One entry more than histories: -1 in place of a probability, for the unseen and those without events.
+        """
+        level, p_E = self.levels[order], self.event_probabilities(order, top=top)
+        histories = len(level.types_H)
+        most_H, id_H = np.full(histories + 1, -1.0), np.zeros(histories + 1, dtype=np.int64)
+        some = np.flatnonzero(level.types_H)
+        if len(some):
+            most_H[some] = np.maximum.reduceat(p_E, level.first_H[some])
+            event = np.flatnonzero(p_E == most_H[level.history_E])[::-1]
+            id_H[level.history_E[event]] = level.id_E[event]  # from the back, so that the lowest id stays
+        return most_H, id_H
+
+    def _event_step(self, order: int, *, top: bool) -> Floats:
+        """The probabilities of one level's events from those of the level below."""
+        weights, level = self.weights(order, top=top), self.levels[order]
+        shorter = self._shorter[order - 1][self.levels.suffix(order)] if order else 1 / self.symbols
+        return np.asarray(weights.share[:-1] + weights.left[level.history_E] * shorter)
+
+
+class WittenBell(Interpolated):
+    """(count + types · p_{n-1}) / (total + types), types being how many different symbols followed the
+    history.
+
+    Witten and Bell (1991), method C, interpolated as in Chen and Goodman (1999), section 2.6.
+    """
+
+    name = "witten-bell"
+    title = "Witten-Bell"
+
+    def make_weights(self, order: int, *, top: bool) -> Weights:
+        """See `Interpolated.make_weights`; the highest level is like the others."""
+        level = self.levels[order]
+        total_H = (level.total_H + level.types_H).astype(np.float64)
+        return Weights.of(level, level.count_E.astype(np.float64), total_H, level.types_H.astype(np.float64))
+
+
+class KneserNey(Interpolated):
+    """Interpolated modified Kneser-Ney: three discounts an order, shorter orders counted by what precedes
+    them.
+
+    Chen and Goodman (1999), section 4.1, after Kneser and Ney (1995), as Heafield et al. (2013) compute it:
+    the highest order counts occurrences, every shorter one the different symbols that stand before the string
+    (the beginning of a span is one such symbol). Where fewer than four counts of counts exist, as at the
+    short orders of characters, or a discount comes out negative or above its count, that order takes the
+    discounts of `FALLBACK`. A span has no symbols of its own for beginning and end.
+    """
+
+    name = "kneser-ney"
+    title = "Kneser-Ney"
+
+    def make_weights(self, order: int, *, top: bool) -> Weights:
+        """See `Interpolated.make_weights`."""
+        level = self.levels[order]
+        count_E = level.count_E if top else self.preceding(order)
+        discount_E = np.array([0.0, *discounts(count_E)])[np.minimum(count_E, 3)]
+        return Weights.of(level, count_E - discount_E, level.sums(count_E), level.sums(discount_E))
+
+    def preceding(self, order: int) -> NDArray[np.int64]:
+        """How many different symbols stand before each event's string, a span's beginning being one."""
+        count_E = np.bincount(self.levels.suffix(order + 1), minlength=self.levels[order].events)
+        count_E[np.unique(self.levels.openings(order)[order + 1])] += 1
+        return count_E
+
+
+def discounts(count_E: NDArray[Any]) -> tuple[float, float, float]:
+    """What to take off counts of 1, 2, and 3 or more: Chen and Goodman (1999), equation 26, or `FALLBACK`.
+
+    With n_i the number of events counted i times and Y = n_1 / (n_1 + 2 n_2): D_i = i − (i + 1) Y n_{i+1} /
+    n_i.
+
+    >>> discounts(np.array([1, 1, 1, 1, 2, 2, 3, 4]))  # Y = 1/2
+    (0.5, 1.25, 1.0)
+    >>> discounts(np.array([1, 9]))
+    (0.5, 1.0, 1.5)
+    """
+    n = np.bincount(np.minimum(count_E, 5), minlength=6)[1:5].tolist()
+    if not all(n):
+        return FALLBACK
+    y = n[0] / (n[0] + 2 * n[1])
+    first, second, third = (i - (i + 1) * y * n[i] / n[i - 1] for i in (1, 2, 3))
+    sound = 0 <= first <= 1 and 0 <= second <= 2 and 0 <= third <= 3
+    return (first, second, third) if sound else FALLBACK

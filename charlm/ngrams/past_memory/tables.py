@@ -1,0 +1,179 @@
+"""The counts of one model's orders as tables on the disk: what is left of a text that was counted past memory.
+
+A level is four files, `level-NN-NAME.npy`, memory-mapped when they are asked; beside them stand the strings that
+begin the spans. They hold what a `SuffixIndex` of the same text says of these orders, number for number, but
+nothing of longer strings and of where a string stands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.errors import CheckpointError
+from charlm.files import write_with
+from charlm.ngrams.index_files import open_array, pieces
+from charlm.ngrams.levels import Level, Levels, Nodes
+from charlm.text.vocab import smallest_dtype
+
+__all__ = ["KINDS", "OPENINGS", "CountTables", "TableLevels", "file_of"]
+
+KINDS = ("first", "id", "count", "total")
+"""The files of a level."""
+
+OPENINGS = "level-openings.npy"
+"""The file of the strings that begin the spans."""
+
+
+def file_of(order: int, kind: str) -> str:
+    """The name of a level's file.
+
+    >>> file_of(3, "id")
+    'level-03-id.npy'
+    """
+    return f"level-{order:02d}-{kind}.npy"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CountTables:
+    """Counts of strings of up to order + 1 symbols, for estimators and models.
+
+    Args:
+        levels: of the orders 0 to `order`.
+        symbols: size of the vocabulary, V.
+        order: the highest.
+    """
+
+    levels: TableLevels
+    symbols: int
+    order: int
+
+    def __len__(self) -> int:
+        """How many characters were counted."""
+        return int(self.levels[0].count_E.sum())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tables."""
+        return sum(array.nbytes for array in self._arrays().values())
+
+    def followers(self, history: Any) -> list[tuple[int, int]]:
+        """What followed a history of at most `order` ids, as (id, count) by id; empty where nothing ever did."""
+        node = np.zeros(1, dtype=np.int32)
+        for depth, id in enumerate(history):
+            node = self.levels[depth].child(node, np.array([id]))
+        level, found = self.levels[len(history)], int(node[0])
+        if found < 0:
+            return []
+        events = slice(int(level.first_H[found]), int(level.first_H[found + 1]))
+        return list(zip(level.id_E[events].tolist(), level.count_E[events].tolist(), strict=True))
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        found: dict[str, NDArray[Any]] = {OPENINGS: self.levels.begins}
+        for order in range(self.order + 1):
+            level = self.levels[order]
+            arrays: tuple[NDArray[Any], ...] = (level.first_H, level.id_E, level.count_E, level.total_H)
+            found |= {file_of(order, kind): array for kind, array in zip(KINDS, arrays, strict=True)}
+        return found
+
+    def save(self, directory: Path) -> None:
+        """Writes the tables, each file whole or not at all."""
+        for name, array in self._arrays().items():
+            write_with(directory / name, partial(np.save, arr=array, allow_pickle=False))
+
+    @classmethod
+    def load(cls, directory: Path, *, symbols: int, order: int) -> CountTables:
+        """Opens tables as memory maps.
+
+        Raises:
+            CheckpointError: a file that is missing or broken, or tables that do not fit each other.
+        """
+        begins = open_array(directory / OPENINGS, axes=2)
+        levels, histories = [], 1
+        for number in range(order + 1):
+            arrays = [open_array(directory / file_of(number, kind)) for kind in KINDS]
+            if not _sound(*arrays, histories=histories, symbols=symbols):
+                raise _damaged(directory)
+            levels.append(_level(number, *arrays))
+            histories = len(arrays[1])
+        code = smallest_dtype(symbols + 1)
+        if begins.dtype != code or begins.shape[1] != order + 1 or (len(begins) and int(begins.max()) > symbols):
+            raise _damaged(directory)
+        return cls(levels=TableLevels(levels, begins), symbols=symbols, order=order)
+
+
+def _damaged(directory: Path) -> CheckpointError:
+    return CheckpointError(
+        f"the tables in {directory} are damaged: their parts do not fit each other; count the text again"
+    )
+
+
+def _level(order: int, first: Any, id: Any, count: Any, total: Any) -> Level:
+    level = Level(order=order, first_H=first, id_E=id, count_E=count, place_E=np.zeros(0, dtype=np.int32))
+    level.__dict__["total_H"] = total  # in the place of the cached property, which would make it in memory
+    return level
+
+
+def _sound(
+    first: NDArray[Any], id: NDArray[Any], count: NDArray[Any], total: NDArray[Any], *, histories: int, symbols: int
+) -> bool:
+    """Whether the files of a level fit each other and the level below; of big ones, samples are looked at."""
+    kinds = [array.dtype for array in (first, id, total)]
+    return (
+        kinds == [np.int32, smallest_dtype(symbols), np.int64]
+        and count.dtype in (np.int32, np.int64)
+        and len(first) == histories + 1 == len(total) + 1
+        and len(id) == len(count)
+        and int(first[0]) == 0
+        and int(first[-1]) == len(id)
+        and all(_rising(first[part], len(id)) for part in pieces(len(first)))
+        and all(int(total[part].min()) >= 0 for part in pieces(len(total)) if len(total))
+        and all(int(id[part].max()) < symbols for part in pieces(len(id)) if len(id))
+        and all(int(count[part].min()) > 0 for part in pieces(len(id)) if len(id))
+    )
+
+
+def _rising(numbers: NDArray[Any], most: int) -> bool:
+    return 0 <= int(numbers[0]) <= int(numbers[-1]) <= most and bool((numbers[1:] >= numbers[:-1]).all())
+
+
+class TableLevels(Levels):
+    """Levels that are memory-mapped.
+
+    Args:
+        levels: of the orders 0 and up.
+        begins: the first codes (id plus 1) of each span, 0 behind a short one; [spans, depth].
+    """
+
+    def __init__(self, levels: list[Level], begins: NDArray[Any]) -> None:
+        self._levels, self.begins = levels, begins
+        self._suffixes: list[Nodes] = []
+
+    def __getitem__(self, order: int) -> Level:
+        return self._levels[order]
+
+    def suffix(self, order: int) -> Nodes:
+        """See `Levels.suffix`: the history without its first symbol, and the same symbol after it."""
+        if not self._suffixes:
+            self._suffixes.append(np.zeros(self[0].events, dtype=np.int32))
+        while len(self._suffixes) <= order:
+            level = self[len(self._suffixes)]
+            history_E = self._suffixes[-1][level.history_E]
+            self._suffixes.append(self[level.order - 1].child(history_E, level.id_E))
+        return self._suffixes[order]
+
+    def openings(self, order: int) -> list[Nodes]:
+        """See `Levels.openings`."""
+        node = np.zeros(len(self.begins), dtype=np.int32)
+        rows, found = np.arange(len(self.begins)), [node]
+        for depth in range(order + 1):
+            codes = self.begins[rows, depth]
+            rows, node, codes = rows[codes > 0], node[codes > 0], codes[codes > 0]
+            node = self[depth].child(node, codes.astype(np.int64) - 1)
+            found.append(node)
+        return found

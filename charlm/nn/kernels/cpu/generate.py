@@ -1,0 +1,252 @@
+"""Generation on a CPU as one call a chunk: layers, head, draw, and the drawn symbol read again, all in C.
+
+Axes: T steps, B lanes, G gates, H units, V symbols.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import time
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from charlm.nn.cells import Cell, GRUCell, LSTMCell, RNNCell
+from charlm.nn.kernels.cpu import native
+from charlm.nn.kernels.fused import input_rows, split_biases
+
+__all__ = ["Draw", "Packed", "generate", "pack"]
+
+_CODE: dict[type[Cell], int] = {RNNCell: 1, GRUCell: 3, LSTMCell: 4}
+_FLOATS = 8  # in a vector of the kernels
+PIECE = 32  # steps, an even number: two buffers of h change places every step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """How a symbol is drawn from the logits: temperature (0: the most probable), then top-k, then top-p."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+
+
+class Pace:
+    """Which team has lately been faster: one thread or all. The slower one is tried again after fifty times as
+    long as it last took, so that trying costs a fiftieth at most.
+
+    >>> pace = Pace()
+    >>> pace.note(1, 9.0, 8), pace.note(2, 5.0, 8), pace.team(2)
+    (None, None, 2)
+    """
+
+    def __init__(self) -> None:
+        self.step: dict[int, float] = {}
+        self.piece: dict[int, float] = {}
+        self.since = 0.0
+
+    def team(self, threads: int) -> int:
+        """How many threads the next piece gets: 1, or this many."""
+        for untried in {1, threads} - set(self.step):
+            return untried
+        slower, faster = sorted((1, threads), key=lambda n: -self.step[n])
+        return slower if self.since > 50 * self.piece[slower] else faster
+
+    def note(self, threads: int, seconds: float, steps: int) -> None:
+        """Takes down what a piece of so many steps took with so many threads."""
+        slower = max(self.step, key=lambda n: self.step[n], default=0)
+        self.since = 0.0 if threads == slower else self.since + seconds
+        self.step[threads], self.piece[threads] = seconds / steps, seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packed:
+    """A model's weights as `generate` wants them; made by `pack`.
+
+    Args:
+        code: which cell, as in generate.h.
+        hidden: H.
+        symbols: V.
+        rows: [V + 1, GH] the input's part of the first layer's gates.
+        recurrent: a layer each, zeros and then the panels of W_hh.
+        below: a layer each but the first, the panels of W_ih.
+        bias: a layer each but the first, [GH].
+        bias_n: a layer each, the GRU's [H].
+        head: the panels of the output's weights.
+        head_bias: [V rounded up to 16].
+        pace: how fast its generation went lately.
+    """
+
+    code: int
+    hidden: int
+    symbols: int
+    rows: Tensor
+    recurrent: list[Tensor]
+    below: list[Tensor | None]
+    bias: list[Tensor | None]
+    bias_n: list[Tensor | None]
+    head: Tensor
+    head_bias: Tensor
+    pace: Pace = field(default_factory=Pace)
+
+    @property
+    def bytes(self) -> int:
+        """What is read for every character."""
+        tensors = [self.head, *self.recurrent, *(tensor for tensor in self.below if tensor is not None)]
+        return sum(tensor.nbytes for tensor in tensors)
+
+
+def _panels(weight_RK: Tensor, gates: int, units: int) -> Tensor:
+    """[panel][k][gate][unit] of a matrix whose rows are [gate][unit], filled up with zeros."""
+    width = weight_RK.shape[1]
+    weight_GUK = weight_RK.view(gates, -1, width)
+    padded = nn.functional.pad(weight_GUK, (0, 0, 0, -weight_GUK.shape[1] % units))
+    return padded.view(gates, -1, units, width).permute(1, 3, 0, 2).contiguous().flatten()
+
+
+_kept: weakref.WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], Packed]] = weakref.WeakKeyDictionary()
+
+
+def pack(model: nn.Module, cells: list[Cell], table: Tensor | None, head: nn.Linear) -> Packed:
+    """The packed weights of a model; made again only when a weight has changed since the last call.
+
+    Args:
+        model: whose weights these are; what is kept is kept for it.
+        cells: the layers, from the ids upwards; one direction, no projection, float32 on the CPU.
+        table: the embedding; None for one-hot.
+        head: the map to V logits.
+    """
+    parameters = list(model.parameters())
+    if any(parameter.is_inference() for parameter in parameters):
+        return _pack(cells, table, head)
+    key = tuple(number for p in parameters for number in (p.data_ptr(), p._version, _fingerprint(p)))
+    if model not in _kept or _kept[model][0] != key:
+        _kept[model] = key, _pack(cells, table, head)
+    return _kept[model][1]
+
+
+def _fingerprint(parameter: Tensor) -> int:
+    """A sum over the bits of some thousand weights: fused optimisers change weights without counting a version."""
+    flat = parameter.detach().reshape(-1)
+    return int(flat[:: max(1, len(flat) // 4096)].view(torch.int32).sum(dtype=torch.int64))
+
+
+def _pack(cells: list[Cell], table: Tensor | None, head: nn.Linear) -> Packed:
+    first = cells[0]
+    units = _FLOATS * (2 if isinstance(first, RNNCell) else 1)
+    biases = [split_biases(cell) for cell in cells]
+    zeros = first.weight_hh.new_zeros(-(-first.hidden // _FLOATS) * _FLOATS)
+    symbols = head.out_features
+    bias_V = torch.zeros(symbols) if head.bias is None else head.bias
+    return Packed(
+        code=_CODE[type(first)],
+        hidden=first.hidden,
+        symbols=symbols,
+        rows=input_rows(first, table, biases[0][0]).contiguous(),
+        recurrent=[torch.cat([zeros, _panels(cell.weight_hh, cell.gates, units)]) for cell in cells],
+        below=[None, *(_panels(cell.weight_ih, cell.gates, units) for cell in cells[1:])],
+        bias=[bias_G for bias_G, _ in biases],
+        bias_n=[None if bias_n is None else bias_n.contiguous() for _, bias_n in biases],
+        head=_panels(head.weight, 1, 2 * _FLOATS),
+        head_bias=nn.functional.pad(bias_V, (0, -symbols % 16)).contiguous(),
+    )
+
+
+def _pointers(tensors: Sequence[Tensor | None]) -> ctypes.Array[ctypes.c_void_p]:
+    """Where they lie, as a C array; the caller keeps it as long as it is used."""
+    return (ctypes.c_void_p * len(tensors))(*(None if t is None else t.data_ptr() for t in tensors))
+
+
+def generate(
+    packed: Packed, ids_B: Tensor, state: list[tuple[Tensor, ...]], draw: Draw, noise_TB: Tensor
+) -> tuple[Tensor, Tensor, list[tuple[Tensor, ...]]]:
+    """Draws a symbol a lane and step, by inversion of the noise.
+
+    Args:
+        packed: from `pack`.
+        ids_B: int64, the symbols last seen and not yet read; -1 for an unknown one.
+        state: the state of each layer, each [B, H].
+        draw: temperature, top-k, top-p.
+        noise_TB: float64 in [0, 1).
+
+    Returns:
+        The drawn ids [T, B], the log-probability of each in the model's own distribution, and the state in
+        which the last has not been read.
+    """
+    (steps, lanes), threads = noise_TB.shape, _threads(packed, noise_TB.shape[1])
+    h, c = ([_copy(layer[i]) for layer in state] for i in (0, -1))
+    h_next = [torch.empty_like(tensor) for tensor in h]
+    drawn, logp = ids_B.new_empty(steps, lanes), h[0].new_empty(steps, lanes)
+    tensors = {
+        "rows": packed.rows,
+        "head": packed.head,
+        "head_bias": packed.head_bias,
+        "noise": noise_TB.to("cpu", torch.float64).contiguous(),
+        "ids": _copy(ids_B),
+        "drawn": drawn,
+        "logp": logp,
+        **_room(packed, lanes, threads),
+    }
+    lists: dict[str, Sequence[Tensor | None]] = {
+        "recurrent": packed.recurrent,
+        "input": packed.below,
+        "bias": packed.bias,
+        "bias_n": packed.bias_n,
+    }
+    arrays = {name: _pointers(many) for name, many in {**lists, "h": h, "h_next": h_next, "c": c}.items()}
+    job = native.Generation(
+        cell=packed.code,
+        layers=len(state),
+        hidden=packed.hidden,
+        symbols=packed.symbols,
+        lanes=lanes,
+        top_k=draw.top_k,
+        temperature=draw.temperature,
+        top_p=draw.top_p,
+        **{name: tensor.data_ptr() for name, tensor in tensors.items()},
+        **{name: ctypes.addressof(array) for name, array in arrays.items()},
+    )
+    _in_pieces(job, packed, steps, threads)
+    last = h if steps % 2 == 0 else h_next
+    return drawn, logp, [(a, b)[: len(layer)] for a, b, layer in zip(last, c, state, strict=True)]
+
+
+def _in_pieces(job: native.Generation, packed: Packed, steps: int, threads: int) -> None:
+    """The whole call; where threads would share the units, in pieces, each with the team that was faster lately.
+
+    Threads that meet several times a character gain much on a quiet machine, and lose more on a busy one, where
+    each waits for a core in turn. The numbers are the same either way.
+    """
+    job.by_units = int(job.lanes < 4 * threads)
+    piece = steps if threads == 1 or not job.by_units else PIECE
+    for done in range(0, steps, piece):
+        job.steps = min(piece, steps - done)
+        job.threads = packed.pace.team(threads) if job.by_units else threads
+        started = time.perf_counter()
+        native.call("generate", job)
+        packed.pace.note(job.threads, time.perf_counter() - started, job.steps)
+        for name, size in (("noise", 8), ("drawn", 8), ("logp", 4)):
+            setattr(job, name, getattr(job, name) + job.steps * job.lanes * size)
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.clone(memory_format=torch.contiguous_format)
+
+
+def _room(packed: Packed, lanes: int, threads: int) -> dict[str, Tensor]:
+    """Memory that the call works in."""
+    symbols = packed.symbols
+    return {
+        "gates": torch.empty(lanes, packed.rows.shape[1]),
+        "logits": torch.empty(lanes, symbols + 16),
+        "weights": torch.empty(threads, 2 * symbols + 8, dtype=torch.float64),
+        "heap": torch.empty(threads, symbols, dtype=torch.int64),
+    }
+
+
+def _threads(packed: Packed, lanes: int) -> int:
+    """As many as torch uses; one where a single core reads all weights before two could meet."""
+    return 1 if packed.bytes * lanes < 100_000 else torch.get_num_threads()

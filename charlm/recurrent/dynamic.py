@@ -1,0 +1,307 @@
+"""Dynamic evaluation: a recurrent network that goes on learning from the text it has read.
+
+After every segment the weights take a step down the gradient of its nats, so that what the text has lately been
+about, its names and turns, becomes probable (Mikolov et al. 2010). Each weight's step is divided by the usual
+size of its gradient, and each is drawn back towards what training gave it, the more the larger that size: the
+rule of Krause, Kahembwe, Murray and Renals (2018, Dynamic evaluation of neural sequence models), equation 5 and
+section 4.1. A character is always predicted by weights that have not seen it.
+
+Axes: T steps, B lanes, S steps of a segment, V symbols, P weights.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.func import functional_call
+
+from charlm.errors import OptionError
+from charlm.lm.interface import LanguageModel, SamplingRule, State, generate_by_steps, pick_targets
+from charlm.recurrent.model import CharRNN
+from charlm.text.splits import Spans
+from charlm.text.vocab import Ids
+
+__all__ = ["DynamicConfig", "DynamicLM", "gradient_sizes"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DynamicConfig:
+    """How a network learns while it reads. The defaults were chosen among a few settings on the validation part of
+    a bundled text, a little to the careful side (benchmarks/RESULTS.md).
+
+    Args:
+        rate: how far a weight moves for a gradient of its usual size.
+        decay: share of its distance to the trained weight by which a weight of average gradient size is drawn
+            back after each segment; one of another size in proportion, at most all the way.
+        segment: characters between two updates, which backpropagation goes through.
+        floor: added to each gradient size, as a share of their mean; it keeps weights still that training
+            hardly ever moved.
+
+    >>> DynamicConfig(rate=0.001).segment
+    32
+    """
+
+    rate: float = 0.0004
+    decay: float = 0.001
+    segment: int = 32
+    floor: float = 0.3
+
+    def __post_init__(self) -> None:
+        if self.segment < 1:
+            raise OptionError(f"a segment has at least 1 character, not {self.segment}")
+        for name in ("rate", "decay", "floor"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise OptionError(f"{name} of dynamic evaluation is 0 or more and finite, not {getattr(self, name)}")
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings under their names."""
+        return asdict(self)
+
+
+@dataclass(kw_only=True)
+class _Lane:
+    """One lane while it is read: its weights, what it remembers, and the segment that it is in."""
+
+    weights_P: Tensor
+    hidden: State
+    start: State  # hidden states before the segment's first character
+    segment: list[int]  # its characters so far
+    graph: tuple[list[Tensor], Tensor] | None = field(default=None)  # weights and rows, where they can be learned from
+
+
+class DynamicLM(LanguageModel):
+    """A recurrent network that learns while it reads, as a language model.
+
+    Updates happen after every `segment` characters since the start of a stream, however it is cut into calls, as
+    soon as the character behind the segment has come, which is the last of its targets. The state holds, beside
+    the network's hidden states now and at the segment's start (`start.`), each lane's `weights` [B, P], the
+    `segment` [B, S] it is in and how many characters of that were `read` [B].
+
+    While it generates it does not learn, for it would learn from its own inventions; the unfinished segment is
+    given up and another begins where reading goes on.
+
+    Args:
+        network: what it begins with; a copy is taken, without dropout.
+        sizes_P: usual size of each weight's gradient, as of `gradient_sizes`.
+        config: how it learns.
+
+    >>> from charlm.recurrent.model import RNNConfig
+    >>> from charlm.text.vocab import Vocab
+    >>> vocab = Vocab.of("abracadabra")
+    >>> network = CharRNN(vocab, RNNConfig(hidden=8))
+    >>> sizes = gradient_sizes(network, vocab.encode("abracadabra"), np.array([[0, 11]]))
+    >>> model = DynamicLM(network, sizes, DynamicConfig(segment=4, rate=0.01))
+    >>> ids = torch.from_numpy(vocab.encode("abra" * 50).astype(np.int64))[:, None]
+    >>> logp, _ = model.target_logprobs(ids[:-1], ids[1:], model.initial_state(1))
+    >>> bool(logp[-20:].mean() > logp[:20].mean() + 0.5)
+    True
+    """
+
+    def __init__(self, network: CharRNN, sizes_P: Tensor, config: DynamicConfig | None = None) -> None:
+        self.network = copy.deepcopy(network).eval()
+        self.vocab, self.config = network.vocab, config or DynamicConfig()
+        self.weights_P = _flat(p.detach() for p in self.network.parameters())
+        if sizes_P.shape != self.weights_P.shape:
+            raise OptionError(
+                f"{len(self.weights_P):,} weights have as many gradient sizes, not {tuple(sizes_P.shape)}"
+            )
+        mean = sizes_P.mean().clamp(min=1e-20)
+        self._step_P = self.config.rate / (sizes_P + self.config.floor * mean).clamp(min=1e-20)
+        self._pull_P = (self.config.decay * sizes_P / mean).clamp(max=1)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.network.device
+
+    @property
+    def parameter_count(self) -> int:
+        """How many numbers are learned."""
+        return len(self.weights_P)
+
+    def initial_state(self, lanes: int) -> State:
+        """The network's own state twice, the trained weights and an empty segment."""
+        hidden = self.network.initial_state(lanes)
+        return {
+            **hidden,
+            **{f"start.{name}": tensor.clone() for name, tensor in hidden.items()},
+            "weights": self.weights_P.repeat(lanes, 1),
+            "segment": torch.full((lanes, self.config.segment), -1, device=self.device),
+            "read": torch.zeros(lanes, dtype=torch.int64, device=self.device),
+        }
+
+    def logprobs(self, ids_TB: Tensor, state: State) -> tuple[Tensor, State]:
+        """See `LanguageModel.logprobs`; lanes are read one after the other, as each has weights of its own."""
+        with torch.inference_mode(False), torch.no_grad():
+            lanes = [self._lane(state, lane) for lane in range(ids_TB.shape[1])]
+            rows = [self._read(lane, ids_T) for lane, ids_T in zip(lanes, ids_TB.clone().unbind(1), strict=True)]
+            return torch.stack(rows, 1), self._state(lanes)
+
+    def target_logprobs(self, ids_TB: Tensor, targets_TB: Tensor, state: State) -> tuple[Tensor, State]:
+        """See `LanguageModel.target_logprobs`."""
+        logp_TBV, state = self.logprobs(ids_TB, state)
+        return pick_targets(logp_TBV, targets_TB), state
+
+    def generate(
+        self, ids_B: Tensor, state: State, steps: int, rule: SamplingRule, noise_TB: Tensor
+    ) -> tuple[Tensor, Tensor, State]:
+        """See `LanguageModel.generate`; nothing is learned from what is drawn."""
+        if not steps:
+            return generate_by_steps(self, ids_B, state, steps, rule, noise_TB)
+        lanes = [self._lane(state, number) for number in range(len(ids_B))]
+        found = []
+        for number, lane in enumerate(lanes):
+            own, network = slice(number, number + 1), copy.deepcopy(self.network)
+            network.load_state_dict(self._named(lane.weights_P), strict=False)  # tied weights have one name of two
+            ids_T1, logp_T1, hidden = network.generate(ids_B[own], lane.hidden, steps, rule, noise_TB[:, own])
+            lane.hidden = {name: tensor.clone() for name, tensor in hidden.items()}
+            lane.start, lane.segment = lane.hidden, []
+            found.append((ids_T1, logp_T1))
+        drawn, logps = zip(*found, strict=True)
+        return torch.cat(drawn, 1), torch.cat(logps, 1), self._state(lanes)
+
+    # -- one lane ---------------------------------------------------------------------------------------------
+
+    def _read(self, lane: _Lane, ids_T: Tensor) -> Tensor:
+        """Rows [T, V]: each segment is forgotten or learned from as soon as the character behind it is there."""
+        size, rows, at = self.config.segment, [], 0
+        while at < len(ids_T):
+            if len(lane.segment) == size:
+                self._learn(lane, int(ids_T[at]))
+            piece_T = ids_T[at : at + size - len(lane.segment)]
+            at += len(piece_T)
+            with torch.set_grad_enabled(len(piece_T) == size and at < len(ids_T)):  # it will be learned from in here
+                leaves = self._leaves(lane)
+                logp_TV, lane.hidden = self._rows(leaves, piece_T, lane.hidden)
+            lane.graph = (leaves, logp_TV) if logp_TV.requires_grad else None
+            lane.segment += piece_T.tolist()
+            rows.append(logp_TV.detach())
+        return torch.cat(rows) if rows else self.weights_P.new_zeros(0, len(self.vocab))
+
+    @torch.enable_grad()
+    def _learn(self, lane: _Lane, following: int) -> None:
+        """An update by the whole segment and the character behind it; the next segment begins."""
+        ids_S1 = torch.tensor([*lane.segment, following], device=self.device)
+        if lane.graph is None:
+            leaves = self._leaves(lane)
+            lane.graph = leaves, self._rows(leaves, ids_S1[:-1], lane.start)[0]
+        leaves, logp_SV = lane.graph
+        if bool((ids_S1[1:] >= 0).any()):
+            grad_P = _flat(torch.autograd.grad(_nats(logp_SV, ids_S1[1:]), leaves))
+            if bool(grad_P.isfinite().all()):
+                pull_P = self._pull_P * (self.weights_P - lane.weights_P)
+                lane.weights_P.addcmul_(self._step_P, grad_P, value=-1).add_(pull_P)
+        lane.hidden = {name: tensor.detach() for name, tensor in lane.hidden.items()}
+        lane.start, lane.segment, lane.graph = lane.hidden, [], None
+
+    def _rows(self, leaves: list[Tensor], ids_T: Tensor, hidden: State) -> tuple[Tensor, State]:
+        return _forward(self.network, leaves, ids_T, hidden)
+
+    def _leaves(self, lane: _Lane) -> list[Tensor]:
+        """The lane's weights in the network's shapes, without a copy."""
+        named = self._named(lane.weights_P)
+        return [weights.detach().requires_grad_() for weights in named.values()]
+
+    def _named(self, weights_P: Tensor) -> dict[str, Tensor]:
+        """A vector of weights in the network's names and shapes."""
+        named = dict(self.network.named_parameters())
+        pieces = torch.split(weights_P, [p.numel() for p in named.values()])
+        return {name: piece.view_as(p) for (name, p), piece in zip(named.items(), pieces, strict=True)}
+
+    # -- states -----------------------------------------------------------------------------------------------
+
+    def _lane(self, state: State, lane: int) -> _Lane:
+        """A lane of a state, its weights free to change."""
+        own = {name: tensor[lane : lane + 1].clone() for name, tensor in state.items()}
+        weights, segment, read = own.pop("weights"), own.pop("segment"), int(own.pop("read"))
+        start = {name.removeprefix("start."): own.pop(name) for name in list(own) if name.startswith("start.")}
+        return _Lane(weights_P=weights[0], hidden=own, start=start, segment=segment[0, :read].tolist())
+
+    def _state(self, lanes: list[_Lane]) -> State:
+        """The lanes side by side as a state."""
+        size = self.config.segment
+        segments = [[*lane.segment, *[-1] * (size - len(lane.segment))] for lane in lanes]
+        return {
+            **{name: torch.cat([lane.hidden[name].detach() for lane in lanes]) for name in lanes[0].hidden},
+            **{f"start.{name}": torch.cat([lane.start[name] for lane in lanes]) for name in lanes[0].start},
+            "weights": torch.stack([lane.weights_P for lane in lanes]),
+            "segment": torch.tensor(segments, device=self.device),
+            "read": torch.tensor([len(lane.segment) for lane in lanes], device=self.device),
+        }
+
+
+def gradient_sizes(
+    network: CharRNN,
+    ids: Ids,
+    spans: Spans,
+    *,
+    segment: int = 32,
+    samples: int = 256,
+    progress: Callable[[int], object] | None = None,
+) -> Tensor:
+    """The usual size of each weight's gradient: its root mean square over segments of the training part, [P].
+
+    Args:
+        network: whose weights these are.
+        ids: of the text.
+        spans: its training part.
+        segment: characters whose mean nats are differentiated, as while reading; as many are read before them.
+        samples: at most so many segments, spread evenly over the part.
+        progress: called with 1 after each.
+    """
+    frozen = copy.deepcopy(network).eval()
+    leaves = list(frozen.parameters())
+    length = int(min(2 * segment + 1, (spans[:, 1] - spans[:, 0]).max(initial=0)))
+    if length < 2:
+        raise OptionError("the training part has no character to predict: dynamic evaluation needs one to begin with")
+    starts = _spread(spans, length, samples)
+    squares_P = torch.zeros_like(_flat(leaves))
+    for start in starts.tolist():
+        text = torch.from_numpy(ids[start : start + length].astype(np.int64)).to(network.device)
+        before = max(0, length - 1 - segment)
+        with torch.no_grad():
+            _, hidden = frozen(text[:before, None], frozen.initial_state(1)) if before else (None, None)
+        with torch.enable_grad():
+            logp_TV, _ = _forward(frozen, leaves, text[before:-1], hidden or frozen.initial_state(1))
+            grads = torch.autograd.grad(_nats(logp_TV, text[before + 1 :]), leaves)
+        squares_P.addcmul_(_flat(grads), _flat(grads))
+        if progress is not None:
+            progress(1)
+    return (squares_P / len(starts)).sqrt().detach()
+
+
+def _spread(spans: Spans, length: int, samples: int) -> NDArray[np.int64]:
+    """Where to take so many pieces of a length inside spans, evenly.
+
+    >>> _spread(np.array([[0, 10], [20, 30], [40, 41]]), 6, 4).tolist()
+    [0, 3, 21, 24]
+    """
+    rooms = (spans[:, 1] - spans[:, 0] - length + 1).clip(min=0)
+    places = np.unique(np.linspace(0, rooms.sum() - 1, samples).astype(np.int64))
+    span = np.searchsorted(rooms.cumsum(), places, side="right")
+    return np.asarray(spans[span, 0] + places - (rooms.cumsum() - rooms)[span])
+
+
+def _forward(network: CharRNN, leaves: Sequence[Tensor], ids_T: Tensor, hidden: State) -> tuple[Tensor, State]:
+    """Rows [T, V] and the next hidden states of one lane by these weights in place of the network's own."""
+    weights = dict(zip((name for name, _ in network.named_parameters()), leaves, strict=True))
+    logp_T1V, hidden = functional_call(network, weights, (ids_T[:, None], hidden))
+    return logp_T1V[:, 0], hidden
+
+
+def _nats(logp_TV: Tensor, targets_T: Tensor) -> Tensor:
+    """The mean over the known targets."""
+    known_T = targets_T >= 0
+    return -(pick_targets(logp_TV, targets_T) * known_T).sum() / known_T.sum().clamp(min=1)
+
+
+def _flat(tensors: Any) -> Tensor:
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])

@@ -1,0 +1,251 @@
+"""Writing pictures: formats by the name's ending, files whole or not at all.
+
+The learning curve of a run as a picture.
+
+The comparison of n-grams and networks as a picture: order on the x axis, networks as horizontal lines.
+
+Pictures of probabilities: what was said against what came, and which class was taken for which."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.errors import CharlmError, OptionError
+from charlm.files import write_with
+from charlm.lm.compare import Compared
+from charlm.sequences.calibration import Reliability
+
+__all__ = [
+    "check_picture",
+    "draw_comparison",
+    "draw_confusion",
+    "draw_curve",
+    "draw_reliability",
+    "read_metrics",
+    "save_figure",
+]
+
+_FORMATS = ("png", "svg", "pdf")
+
+
+def check_picture(picture: Path) -> str:
+    """The format that a picture's name asks for; another ending is refused before any work is done.
+
+    >>> check_picture(Path("curve.SVG"))
+    'svg'
+    """
+    ending = picture.suffix.lower().removeprefix(".")
+    if ending not in _FORMATS:
+        raise OptionError(f"a picture's name ends in .{', .'.join(_FORMATS)}, which {picture.name!r} does not")
+    return ending
+
+
+def save_figure(figure: Any, picture: Path) -> None:
+    """Writes a matplotlib figure, whole or not at all."""
+    ending = check_picture(picture)
+    write_with(picture, lambda file: figure.savefig(file, format=ending, dpi=150))
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a `metrics.jsonl`; a last line that was cut off is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def draw_curve(metrics: Path, picture: Path, *, title: str = "", loss: str = "nats a character") -> None:
+    """Draws training and validation nats a character over the steps of a run.
+
+    Args:
+        metrics: the run's `metrics.jsonl`, with at least one row.
+        picture: .png, .svg or .pdf; replaced whole or not at all.
+        title: above the picture.
+        loss: what is shown, for the axis.
+    """
+    from matplotlib.figure import Figure
+
+    rows = read_metrics(metrics)
+    if not rows:
+        raise CharlmError(f"{metrics} has no rows yet: nothing to draw")
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    for key, label in (("train_nats", "training (with dropout)"), ("valid_nats", "validation")):
+        points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
+        if points:
+            axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
+    best = min(
+        (row for row in rows if row.get("valid_nats") is not None),
+        key=lambda r: r["valid_nats"],
+        default=None,
+    )
+    if best is not None:
+        axes.annotate(
+            f"best {best['valid_nats']:.4f}",
+            (best["step"], best["valid_nats"]),
+            xytext=(0, 12),
+            textcoords="offset points",
+            ha="center",
+        )
+    axes.set(xlabel="step", ylabel=loss, title=title)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    save_figure(figure, picture)
+
+
+def draw_comparison(lines: Sequence[Compared], picture: Path, *, title: str = "") -> None:
+    """Draws held-out and training nats and coverage against the order, and each network as a level.
+
+    Args:
+        lines: the table.
+        picture: .png, .svg or .pdf; replaced whole or not at all.
+        title: above the picture.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.add_subplot()
+    smoothings = sorted({line.row.smoothing for line in lines if line.row.smoothing is not None})
+    for number, smoothing in enumerate(smoothings):
+        _draw_orders(axes, [line for line in lines if line.row.smoothing == smoothing], smoothing, f"C{number + 1}")
+    styles = ("-", "--", "-.", ":")
+    for number, line in enumerate(line for line in lines if line.row.smoothing is None):
+        label = f"{line.row.name}, {line.evaluation.nats:.3f}"
+        axes.axhline(line.evaluation.nats, color="black", linestyle=styles[number % 4], linewidth=1.4, label=label)
+    axes.set(xlabel="order (characters of history)", ylabel="nats a character", title=title)
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    _draw_coverage(axes, [line for line in lines if line.row.smoothing == "none"])
+    axes.legend(fontsize="small")
+    save_figure(figure, picture)
+
+
+def _draw_orders(axes: Any, lines: Sequence[Compared], smoothing: str, color: str) -> None:
+    orders = [line.row.order for line in lines]
+    if smoothing == "none":
+        covered = [math.nan if line.covered_nats is None else line.covered_nats for line in lines]
+        train = [math.nan if line.row.train_nats is None else line.row.train_nats for line in lines]
+        axes.plot(orders, covered, "o-", color="C0", label="unsmoothed, on the targets it covers")
+        axes.plot(orders, train, "o:", color="C0", alpha=0.6, label="unsmoothed, on its training text")
+        same = [[value for value in line.network_covered_nats.values() if value is not None] for line in lines]
+        if any(same):
+            best = [min(values, default=math.nan) for values in same]
+            axes.plot(orders, best, "s--", color="black", label="best network, on those same targets")
+    else:
+        axes.plot(
+            orders,
+            [line.evaluation.nats for line in lines],
+            "o-",
+            color=color,
+            label=f"{smoothing}, on all targets",
+        )
+
+
+def _draw_coverage(axes: Any, lines: Sequence[Compared]) -> None:
+    if not lines:
+        return
+    twin = axes.twinx()
+    twin.bar([line.row.order for line in lines], [100 * line.coverage for line in lines], color="C0", alpha=0.12)
+    twin.set(ylabel="% of targets covered by unsmoothed counting", ylim=(0, 100))
+
+
+_MOST = 60  # classes that a confusion matrix can show
+
+
+def draw_reliability(curves: Mapping[str, Reliability], picture: Path, *, title: str = "", said: str = "") -> None:
+    """Draws how often it came against the probability that was said, and below it how often that was said.
+
+    On the diagonal a prediction of 70 % comes true 7 times of 10; below it the model is too sure, above it too shy.
+
+    Args:
+        curves: by name, a model each.
+        picture: .png, .svg or .pdf; replaced whole or not at all.
+        title: above the picture.
+        said: what the probabilities are of, for the axis.
+    """
+    from matplotlib.figure import Figure
+
+    if not curves:
+        raise CharlmError("there is no curve to draw")
+    figure = Figure(figsize=(5.4, 6.2), layout="constrained")
+    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    axes.plot([0, 1], [0, 1], "--", color="grey", linewidth=1, label="perfectly calibrated")
+    for number, (name, curve) in enumerate(curves.items()):
+        full = curve.count > 0
+        label = f"{_plain(name)}, expected error {curve.expected_error:.3f}"
+        axes.plot(curve.said[full], curve.came[full], "-", color=f"C{number}", linewidth=1, alpha=0.6)
+        sizes = 12 + 150 * np.sqrt(curve.count[full] / curve.count.sum())
+        axes.scatter(curve.said[full], curve.came[full], s=sizes, color=f"C{number}", label=label)
+        width = np.diff(curve.edges) / len(curves)
+        below.bar(curve.edges[:-1] + width * number, curve.count, width=width * 0.92, align="edge", color=f"C{number}")
+    axes.set(ylabel="how often it came", title=_plain(title), xlim=(0, 1), ylim=(-0.02, 1.02))
+    below.set(xlabel=said or "probability that was said", ylabel="predictions")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small", loc="upper left")
+    _save(figure, picture)
+
+
+def draw_confusion(confusion_VV: NDArray[np.int64], classes: Sequence[str], picture: Path, *, title: str = "") -> None:
+    """Draws the confusion matrix: shares of each row in colour, counts in figures.
+
+    Args:
+        confusion_VV: rows are the classes that came, columns those that were said.
+        classes: the V names.
+        picture: .png, .svg or .pdf; replaced whole or not at all.
+        title: above the picture.
+    """
+    from matplotlib.figure import Figure
+
+    number = len(classes)
+    if number > _MOST:
+        raise CharlmError(f"a picture shows at most {_MOST} classes, not {number}")
+    size = 2.4 + 0.5 * min(number, 24)
+    figure = Figure(figsize=(size + 1.2, size), layout="constrained")
+    axes = figure.add_subplot()
+    shares = confusion_VV / np.maximum(confusion_VV.sum(axis=1, keepdims=True), 1)
+    image = axes.imshow(100 * shares, vmin=0, vmax=100, cmap="Blues")
+    figure.colorbar(image, ax=axes, label="% of the class that came", shrink=0.8)
+    names = [_plain(_short(name)) for name in classes]
+    axes.set_xticks(range(number), names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(number), names)
+    axes.set(xlabel="class that was said", ylabel="class that came", title=_plain(title))
+    _write_counts(axes, confusion_VV, shares)
+    _save(figure, picture)
+
+
+def _write_counts(axes: Any, confusion_VV: NDArray[np.int64], shares: NDArray[np.float64]) -> None:
+    if len(confusion_VV) > 24:
+        return  # too small to read
+    for (came, said), count in np.ndenumerate(confusion_VV):
+        if count:
+            colour = "white" if shares[came, said] > 0.55 else "black"
+            axes.text(said, came, f"{count}", ha="center", va="center", color=colour, fontsize="small")
+
+
+def _save(figure: Any, picture: Path) -> None:
+    """Writes the picture; a character that the font does not have becomes a box, without a word about it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="(?s).*[Gg]lyph")
+        save_figure(figure, picture)
+
+
+def _plain(text: str) -> str:
+    """Text in which a dollar is a dollar and no formula begins, and nothing breaks the line."""
+    return "".join(character if character.isprintable() else " " for character in text).replace("$", r"\$")
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 16 else name[:15] + "…"

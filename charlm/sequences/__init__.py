@@ -1,0 +1,1 @@
+"""charlm.sequences."""

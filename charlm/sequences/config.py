@@ -1,0 +1,243 @@
+"""Numbers brought to one size and back: min-max and z-score, fitted on the rows that are given and on no others.
+
+Axes: N rows, F features.
+
+
+The shape of a `SequenceModel`, checked when it is made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from torch import Tensor
+
+from charlm.errors import CheckpointError, OptionError
+from charlm.nn.cells import CELLS
+
+__all__ = ["KINDS", "Scale", "SequenceConfig", "configured"]
+
+KINDS = ("min-max", "z-score")
+"""The ways of scaling."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """(x − shift) / width for each feature.
+
+    Args:
+        kind: `min-max`: shift is the least value and width the range, so that fitted rows lie in 0..1; or `z-score`:
+            the mean and the standard deviation (of the population, Σ(x − mean)²/N).
+        shift: F numbers.
+        width: F numbers above 0; 1 for a feature that never changes.
+
+    Make one with `Scale.fit`.
+
+    >>> import torch
+    >>> scale = Scale.fit(torch.tensor([[10.0, 5.0], [30.0, 5.0]]), "min-max")
+    >>> scale.apply(torch.tensor([[20.0, 5.0], [50.0, 6.0]])).tolist()
+    [[0.5, 0.0], [2.0, 1.0]]
+    >>> scale.undo(torch.tensor([[0.5, 0.0]])).tolist()
+    [[20.0, 5.0]]
+    """
+
+    kind: str
+    shift: tuple[float, ...]
+    width: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise OptionError(f"unknown scaling {self.kind!r}: choose one of {', '.join(KINDS)}")
+        if not self.shift or len(self.shift) != len(self.width):
+            raise OptionError("a scale has as many widths as shifts, one of each for every feature")
+        if not all(map(math.isfinite, (*self.shift, *self.width))) or min(self.width) <= 0:
+            raise OptionError("the shifts of a scale are finite, its widths finite and above 0")
+
+    @classmethod
+    def fit(cls, rows_NF: Tensor, kind: str) -> Scale:
+        """The scale of these rows; those of the training part, if figures on others are to mean anything.
+
+        Args:
+            rows_NF: finite numbers, at least one row; computed in float64.
+            kind: `min-max` or `z-score`.
+        """
+        if kind not in KINDS:
+            raise OptionError(f"unknown scaling {kind!r}: choose one of {', '.join(KINDS)}")
+        if rows_NF.dim() != 2 or not rows_NF.numel():
+            raise OptionError(f"a scale is fitted to a table of rows and features, not to {tuple(rows_NF.shape)}")
+        rows_NF = rows_NF.detach().cpu().double()
+        if not bool(rows_NF.isfinite().all()):
+            row, column = (~rows_NF.isfinite()).nonzero()[0].tolist()
+            raise OptionError(f"row {row + 1}, feature {column + 1} is {rows_NF[row, column].item()}, not a number")
+        if kind == "min-max":
+            shift, width = rows_NF.amin(0), rows_NF.amax(0) - rows_NF.amin(0)
+        else:
+            shift = rows_NF.mean(0)
+            width = (rows_NF - shift).square().mean(0).sqrt()
+            width[rows_NF.amax(0) == rows_NF.amin(0)] = 0  # rounding of the mean is no deviation
+        width[width == 0] = 1
+        return cls(kind=kind, shift=tuple(shift.tolist()), width=tuple(width.tolist()))
+
+    def _like(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x.new_tensor(self.shift), x.new_tensor(self.width)
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Scaled numbers, in the type and on the device of `x` [..., F]."""
+        shift, width = self._like(x)
+        return (x - shift) / width
+
+    def undo(self, x: Tensor) -> Tensor:
+        """The numbers before they were scaled."""
+        shift, width = self._like(x)
+        return x * width + shift
+
+    def to_json(self) -> dict[str, Any]:
+        """A value for `config.json`; `from_json` reads it back."""
+        return {**asdict(self), "shift": list(self.shift), "width": list(self.width)}
+
+    @classmethod
+    def from_json(cls, value: Any) -> Scale:
+        """Reads what `to_json` made; anything else is refused."""
+        if not isinstance(value, Mapping) or set(value) != {"kind", "shift", "width"}:
+            raise CheckpointError("a stored scale has the keys kind, shift and width and no others")
+        lists = [value["shift"], value["width"]]
+        if not all(isinstance(each, list) and all(type(x) in (float, int) for x in each) for each in lists):
+            raise CheckpointError("the shifts and widths of a stored scale are lists of numbers")
+        try:
+            shift, width = (tuple(float(x) for x in each) for each in lists)
+            return cls(kind=value["kind"], shift=shift, width=width)
+        except (OptionError, OverflowError, TypeError) as error:
+            raise CheckpointError(f"a stored scale is broken: {error}") from None
+
+
+_SCALES = ("input_scale", "target_scale")
+_CHOICES = {
+    "cell": tuple(CELLS),
+    "mode": ("score", "distribution"),
+    "output": ("last", "every"),
+    "loss": ("cross-entropy", "squared"),
+}
+_LIMITS = {
+    "classes": (2, 1 << 20),
+    "layers": (1, 64),
+    "hidden": (1, 65_536),
+    "features": (0, 1 << 20),
+    "embedding": (0, 65_536),
+    "projection": (0, 65_536),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceConfig:
+    """The shape of a `SequenceModel`.
+
+    Args:
+        cell: `rnn`, `gru` or `lstm`.
+        mode: `score`, one number in 0..1, or `distribution`, a probability for each class.
+        classes: V, of a Distribution.
+        layers, hidden: recurrent layers, and units in each layer and direction.
+        bidirectional: whether a second cell a layer reads from the end.
+        dropout: between the layers and before the output, while training.
+        features: F, how many numbers a step has; 0 where the input is text.
+        embedding: width of the character embedding of text; 0 for one-hot.
+        output: `last` says one thing after the whole sequence, `every` one after each step.
+        loss: of a Score: `cross-entropy`, or `squared` error; a Distribution's follows from its targets.
+        bias: whether the cells have biases.
+        projection: width of an LSTM's projected output (`proj_size` of torch's); 0 for none.
+        batch_first: whether tensors go in and come out as [B, T, ...] instead of [T, B, ...]; states are not concerned.
+        frozen: whether the recurrent layers and the embedding keep their weights in training.
+        input_scale: how numbers of the input are scaled; None leaves them as they are.
+        target_scale: how targets of a Score are brought to 0..1 (min-max), to be undone in what is predicted.
+
+    >>> SequenceConfig(mode="distribution", classes=5).hidden
+    128
+    """
+
+    cell: str = "lstm"
+    mode: str = "score"
+    classes: int = 2
+    layers: int = 1
+    hidden: int = 128
+    bidirectional: bool = False
+    dropout: float = 0.0
+    features: int = 1
+    embedding: int = 0
+    output: str = "last"
+    loss: str = "cross-entropy"
+    bias: bool = True
+    projection: int = 0
+    batch_first: bool = False
+    frozen: bool = False
+    input_scale: Scale | None = None
+    target_scale: Scale | None = None
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise OptionError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(choices)}")
+        for name, (least, most) in _LIMITS.items():
+            if not least <= getattr(self, name) <= most:
+                raise OptionError(f"{name} is a number from {least} to {most:,}, not {getattr(self, name)}")
+        if not 0 <= self.dropout < 1:
+            raise OptionError(f"dropout is a probability from 0 to below 1, not {self.dropout}")
+        if self.features and self.embedding:
+            raise OptionError("an embedding is for text: leave it out where the input is numbers")
+        if self.input_scale is not None and len(self.input_scale.shift) != self.features:
+            raise OptionError(
+                f"the scale of the input is for {len(self.input_scale.shift)} features, the input has {self.features}"
+            )
+        scale = self.target_scale
+        if scale is not None and (self.mode != "score" or scale.kind != "min-max" or len(scale.shift) != 1):
+            raise OptionError("the targets of a Score alone can be scaled, by min-max of one number")
+
+    def to_json(self) -> dict[str, Any]:
+        """A value for `config.json`; `from_json` reads it back."""
+        scales = {name: None if (scale := getattr(self, name)) is None else scale.to_json() for name in _SCALES}
+        return {**asdict(self), **scales}
+
+    @classmethod
+    def from_json(cls, value: Any) -> SequenceConfig:
+        """Reads what `to_json` made; an unknown key or a value of another type is an error."""
+        kinds = {field.name: type(field.default) for field in fields(cls)}
+        if not isinstance(value, Mapping) or not set(value) <= set(kinds):
+            raise CheckpointError(f"a stored sequence model's shape has the keys {', '.join(kinds)} and no others")
+        found = dict(value)
+        for name, item in value.items():
+            if name in _SCALES:
+                found[name] = None if item is None else Scale.from_json(item)
+            elif type(item) is not kinds[name] and not (kinds[name] is float and type(item) is int):
+                raise CheckpointError(
+                    f"{name} in a stored sequence model's shape is {item!r}, not a {kinds[name].__name__}"
+                )
+        return cls(**found)
+
+
+def configured(config: SequenceConfig | None, text: bool, options: dict[str, Any]) -> SequenceConfig:
+    """The configuration, or the one that its fields by name make.
+
+    Args:
+        config: the configuration; None where there are fields by name.
+        text: whether the input is text.
+        options: fields of a `SequenceConfig`, and `proj_size`, torch's name of `projection`.
+
+    >>> configured(None, False, {"hidden": 9, "proj_size": 3, "dropout": 0}).projection
+    3
+    """
+    if config is not None:
+        if options:
+            raise OptionError(f"give a configuration or its fields by name, not both ({', '.join(options)})")
+        return config
+    if text:
+        options = {"features": 0, **options}
+    if "proj_size" in options:
+        options = {**options, "projection": options["proj_size"]}
+        del options["proj_size"]
+    names = {field.name for field in fields(SequenceConfig)}
+    unknown = sorted(set(options) - names)
+    if unknown:
+        raise OptionError(f"a sequence model has no {', '.join(unknown)}: it has {', '.join(sorted(names))}")
+    if type(options.get("dropout")) is int:
+        options = {**options, "dropout": float(options["dropout"])}
+    return SequenceConfig(**options)

@@ -1,0 +1,290 @@
+"""Cells of a table as labels: numbers for a Score; classes, or shares of the classes, for a Distribution.
+
+A label is for the whole sequence, or there is one for every step: numbers or names separated by spaces (for a text, as
+many characters as it has serve too), a list in JSON Lines, a second axis of an array. Shares of V classes are V numbers
+that sum to 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.errors import TextError
+from charlm.sequences.tables.cells import Inputs, Spelling, is_missing, shown, spelling_of
+from charlm.sequences.tables.table import Table
+
+__all__ = ["Labels", "as_numbers", "label_cells", "read_labels", "sum_to_one"]
+
+_WORDS = {"true": 1.0, "false": 0.0, "wahr": 1.0, "falsch": 0.0, "yes": 1.0, "no": 0.0}
+_MOST = 10_000  # classes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """The labels of a table.
+
+    Args:
+        kind: `numbers`, `classes`, or `shares` (a probability for each class).
+        every: whether there is one for every step.
+        values: an array a row: numbers [K] or classes [K] from 0, or shares [K, V]; K is 1, or the steps.
+        classes: the V names; none for numbers.
+        notes: what was guessed, in sentences.
+    """
+
+    kind: Literal["numbers", "classes", "shares"]
+    every: bool
+    values: list[NDArray[Any]]
+    classes: tuple[str, ...]
+    notes: list[str]
+
+
+def sum_to_one(numbers: Sequence[float | None]) -> bool:
+    """Whether numbers are probabilities of the classes, but for rounding.
+
+    >>> sum_to_one([0.25, 0.75]), sum_to_one([1.5, -0.5])
+    (True, False)
+    """
+    return abs(sum(number or 0.0 for number in numbers) - 1) < 1e-3 and all((number or 0) >= 0 for number in numbers)
+
+
+def as_numbers(value: Any) -> list[float | None]:
+    """The numbers in a label, None for what is none.
+
+    >>> as_numbers("0,5 x"), as_numbers([1, "yes"])
+    ([0.5, None], [1.0, 1.0])
+    """
+    if isinstance(value, list):
+        return [number for each in value for number in as_numbers(each)]
+    if isinstance(value, str):
+        parts = value.split()
+        if len(parts) != 1:
+            return [number for part in parts for number in as_numbers(part)] or [None]
+        if value.strip().lower() in _WORDS:
+            return [_WORDS[value.strip().lower()]]
+        try:
+            return [Spelling(comma="," in value).number(parts[0], "")]
+        except TextError:
+            return [None]
+    return [float(value)] if isinstance(value, bool | int | float) and abs(value) <= 1e300 else [None]
+
+
+def label_cells(table: Table, column: str) -> list[Any]:
+    """The cells of a column as Python's own values."""
+    cells = table.column(column)
+    return list(cells.tolist() if isinstance(cells, np.ndarray) else cells)
+
+
+def read_labels(
+    table: Table,
+    column: str,
+    inputs: Inputs,
+    *,
+    mode: str,
+    every: bool | None = None,
+    classes: Sequence[str] | None = None,
+    bounded: bool = True,
+) -> Labels:
+    """The labels of a column.
+
+    Args:
+        table: the table.
+        column: its column of labels.
+        inputs: its sequences; labels for every step are as many as those have.
+        mode: `score` or `distribution`.
+        every: whether there is a label for every step; None sees it in the cells.
+        classes: those that a model knows; None takes those that there are.
+        bounded: whether a Score's label must lie in 0..1.
+
+    Raises:
+        TextError: a label that is missing, outside 0..1, of an unknown class, too many or too few; names its place.
+    """
+    cells = label_cells(table, column)
+    if table.kind == "arrays":
+        cells = _without_padding(cells, inputs, every)
+    for row, value in enumerate(cells):
+        if is_missing(value):
+            raise TextError(f"{table.place(row, column)} is empty: every example needs a label")
+    if mode == "score":
+        return _scores(table, column, inputs, cells, every, bounded)
+    return _classes(table, column, inputs, cells, every, classes)
+
+
+def _without_padding(cells: list[Any], inputs: Inputs, every: bool | None) -> list[Any]:
+    """Labels of an array, cut to the lengths of the sequences where there is one for every step."""
+    first = cells[0]
+    if not isinstance(first, list) or every is False or len(first) < max(inputs.lengths):
+        return cells
+    if every is None and not isinstance(first[0], list) and all(sum_to_one(as_numbers(row)) for row in cells):
+        return cells
+    return [row[:length] for row, length in zip(cells, inputs.lengths, strict=True)]
+
+
+# -- Scores ------------------------------------------------------------------------------------------------------------
+
+
+def _scores(table: Table, column: str, inputs: Inputs, cells: list[Any], every: bool | None, bounded: bool) -> Labels:
+    strings = [(row, value) for row, value in enumerate(cells) if isinstance(value, str)]
+    spelling = spelling_of(table, column, strings) if all(map(_plain, cells)) else Spelling()
+    rows = [
+        value.split() if isinstance(value, str) else value if isinstance(value, list) else [value] for value in cells
+    ]
+    every = any(len(row) > 1 for row in rows) if every is None else every
+    values = []
+    for row, (labels, steps) in enumerate(zip(rows, inputs.lengths, strict=True)):
+        where = table.place(row, column)
+        counted = _counted(labels, steps, every, where)
+        values.append(np.array([_score(label, spelling, bounded, where) for label in counted]))
+    return Labels(kind="numbers", every=every, values=values, classes=(), notes=[])
+
+
+def _plain(value: Any) -> bool:
+    return not isinstance(value, str) or None not in as_numbers(value)
+
+
+def _counted(labels: list[Any], steps: int, every: bool, where: str) -> list[Any]:
+    """As many labels as there are steps, or one; an array's padding behind the steps is cut off."""
+    if not every and len(labels) != 1:
+        raise TextError(
+            f"{where} has {len(labels)} labels: one is expected (or one for every step, with --output every)"
+        )
+    if every and len(labels) != steps:
+        raise TextError(f"{where} has {len(labels)} labels for {steps} steps: one for every step is expected")
+    return labels
+
+
+def _score(label: Any, spelling: Spelling, bounded: bool, where: str) -> float:
+    if isinstance(label, str):
+        word = label.lower()
+        value = _WORDS[word] if word in _WORDS else _number(label, spelling, where)
+    elif isinstance(label, bool | int | float) and abs(label) <= 1e300:
+        value = float(label)
+    else:
+        raise TextError(f"{where}: {shown(label)} is not a number: a Score's label is one from 0 to 1")
+    if bounded and not 0 <= value <= 1:
+        raise TextError(
+            f"{where}: {value:g} is outside 0..1: a Score's label is a number from 0 to 1; other numbers are mapped to "
+            "that range with --label-scale minmax, and classes are told apart with --mode distribution"
+        )
+    return value
+
+
+def _number(label: str, spelling: Spelling, where: str) -> float:
+    try:
+        return spelling.number(label, where)
+    except TextError as error:
+        raise TextError(f"{error}; names of classes are for --mode distribution") from None
+
+
+# -- Distributions -----------------------------------------------------------------------------------------------------
+
+
+def _classes(
+    table: Table,
+    column: str,
+    inputs: Inputs,
+    cells: list[Any],
+    every: bool | None,
+    known: Sequence[str] | None,
+) -> Labels:
+    lengths = inputs.lengths
+    rows = [_split(value, steps, every, inputs.kind) for value, steps in zip(cells, lengths, strict=True)]
+    if _are_shares(rows, every):
+        return _shares(table, column, inputs, rows, known)
+    every = any(isinstance(row, list) for row in rows) if every is None else every
+    named: list[list[str]] = []
+    for row, labels in enumerate(rows):
+        where = table.place(row, column)
+        counted = _counted(labels if isinstance(labels, list) else [labels], lengths[row], every, where)
+        named.append([_class_name(label, where) for label in counted])
+    classes = tuple(known) if known is not None else _sorted({name for row_names in named for name in row_names})
+    _check_classes(classes, len(named), table.name, column)
+    number = {name: place for place, name in enumerate(classes)}
+    for row, names in enumerate(named):
+        for name in names:
+            if name not in number:
+                told = ", ".join(map(repr, classes[:8])) + ("…" if len(classes) > 8 else "")
+                raise TextError(
+                    f"{table.place(row, column)}: {shown(name)} is none of the classes of the model ({told})"
+                )
+    values = [np.array([number[name] for name in names], dtype=np.int64) for names in named]
+    return Labels(kind="classes", every=every, values=values, classes=classes, notes=[])
+
+
+def _split(value: Any, steps: int, every: bool | None, kind: str) -> Any:
+    """A cell of text cut into labels where there are several: for every step, or shares."""
+    if not isinstance(value, str):
+        return value
+    parts = value.split()
+    if every:
+        return list(value) if kind == "text" and len(parts) != steps == len(value) else parts
+    if every is None and len(parts) > 1 and None not in (numbers := as_numbers(value)) and sum_to_one(numbers):
+        return numbers
+    return value.strip()
+
+
+def _are_shares(rows: list[Any], every: bool | None) -> bool:
+    """Whether these are probabilities of the classes: lists of numbers that sum to 1, or lists of such lists."""
+    first = next((row for row in rows if isinstance(row, list)), None)
+    if not first:
+        return False
+    if isinstance(first[0], list):
+        return True
+    numbers = all(type(value) in (int, float) for value in first)
+    return not every and numbers and len(first) > 1 and sum_to_one(as_numbers(first))
+
+
+def _shares(table: Table, column: str, inputs: Inputs, rows: list[Any], known: Sequence[str] | None) -> Labels:
+    every = any(isinstance(row, list) and row and isinstance(row[0], list) for row in rows)
+    width = len(known) if known is not None else 0
+    values = []
+    for row, (labels, length) in enumerate(zip(rows, inputs.lengths, strict=True)):
+        where = table.place(row, column)
+        steps = _counted(labels if every and isinstance(labels, list) else [labels], length, every, where)
+        read = []
+        for step in steps:
+            flat = isinstance(step, list) and not any(isinstance(each, list) for each in step)
+            numbers: list[float | None] = as_numbers(step) if flat else [None]
+            width = width or len(numbers)
+            if None in numbers or len(numbers) != width or not sum_to_one(numbers):
+                raise TextError(f"{where}: {shown(step)} is no list of {max(width, 2)} probabilities that sum to 1")
+            read.append([number for number in numbers if number is not None])
+        array = np.array(read)
+        values.append(array / array.sum(axis=1, keepdims=True))
+    classes = tuple(known) if known is not None else tuple(map(str, range(width)))
+    _check_classes(classes, len(values), table.name, column)
+    return Labels(kind="shares", every=every, values=values, classes=classes, notes=[])
+
+
+def _class_name(label: Any, where: str) -> str:
+    if isinstance(label, bool):
+        return str(label).lower()
+    if isinstance(label, int | float) and abs(label) <= 1e300:
+        return str(int(label)) if label == int(label) else repr(label)
+    if not isinstance(label, str) or is_missing(label):
+        raise TextError(f"{where}: {shown(label)} is no name of a class")
+    name = label.strip() or label
+    if not name.isascii() and any("\ud800" <= character <= "\udfff" for character in name):
+        raise TextError(f"{where} holds half a character (a lone surrogate)")
+    return name
+
+
+def _sorted(names: set[str]) -> tuple[str, ...]:
+    """Numbers by their size, names by the alphabet."""
+    try:
+        return tuple(sorted(names, key=lambda name: (Spelling().number(name, ""), name)))
+    except TextError:
+        return tuple(sorted(names))
+
+
+def _check_classes(classes: Sequence[str], rows: int, name: str, column: str) -> None:
+    if len(classes) < 2:
+        raise TextError(f"column {column[:80]!r} of {name} holds one class alone: there is nothing to tell apart")
+    if len(classes) > _MOST:
+        raise TextError(
+            f"column {column[:80]!r} of {name} holds {len(classes):,} classes in {rows:,} rows: is it the label?"
+        )

@@ -1,0 +1,408 @@
+"""Delimited text cut into cells: its separator, its quotes, and the row that names its columns.
+
+JSON Lines as records: an object a line, and what is wrong with a line that is none.
+
+Tables with a row an example: what a spreadsheet saves, JSON Lines, numpy's arrays; written again with new columns.
+
+- **Delimited text** (CSV, TSV): separated by commas, semicolons, tabs or bars, whichever fits; quoted cells, a byte
+  order mark, Windows line ends, UTF-16 and a first line `sep=;` are understood. The first row names the columns. A row
+  is called by the number that a spreadsheet shows beside it: the header is row 1.
+- **JSON Lines**: an object a line; a row is called by its line.
+- **.npz**: arrays by name, all with the same first axis; **.npy**: one array. Rows are counted from 0 as in Python.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.errors import OptionError, TextError
+from charlm.sequences.tables.arrays import NPY, read_npy, read_npz, write_npz
+from charlm.text.reading import Reading, read_content, unreadable
+
+__all__ = [
+    "ALONE",
+    "Dialect",
+    "Table",
+    "header_of",
+    "json_records",
+    "read_table",
+    "records",
+    "render_table",
+    "show_delimiter",
+    "sniff",
+]
+
+_DELIMITERS = ("\t", ";", ",", "|")
+
+ALONE = "\x1f"
+"""Stands for the separator of a table with one column."""
+
+
+def sniff(text: str) -> str:
+    """The separator that stands in the header and cuts most of the first rows into as many cells; else `ALONE`.
+
+    >>> sniff("text;label")
+    ';'
+    """
+    sample = "\n".join(text[: 1 << 16].splitlines()[:100])
+    fits = []
+    for delimiter in _DELIMITERS:
+        try:
+            widths = [len(row) for row in csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter) if row]
+        except csv.Error:
+            continue
+        if widths and widths[0] > 1:
+            fits.append((sum(width == widths[0] for width in widths) / len(widths), delimiter))
+    if not fits:
+        return ALONE
+    return max(fits, key=lambda fit: (fit[0], -_DELIMITERS.index(fit[1])))[1]
+
+
+def records(text: str, delimiter: str, name: str) -> list[list[str]]:
+    """The rows of cells, an empty one for an empty line; quotes that do not match are refused.
+
+    >>> records('a;"b;c"', ";", "t")
+    [['a', 'b;c']]
+    """
+    before = csv.field_size_limit(1 << 31)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        return list(reader)
+    except csv.Error as error:
+        raise TextError(
+            f"line {reader.line_num} of {name} cannot be cut into cells ({error}): a cell that holds quotes is put in "
+            'quotes, and the quotes in it are doubled, as in "say ""yes"""'
+        ) from None
+    finally:
+        csv.field_size_limit(before)
+
+
+def header_of(cells: list[str], name: str) -> list[str]:
+    """The columns' names; a row that looks like data, an empty name or one that stands twice is refused."""
+    names = [cell.strip() for cell in cells]
+    for number, cell in enumerate(names, 1):
+        if not cell:
+            raise TextError(f"column {number} of {name} has no name: the first row names the columns (or --no-header)")
+        if names.index(cell) != number - 1:
+            raise TextError(
+                f"two columns of {name} are called {cell[:80]!r}: the first row names the columns, each once"
+            )
+        if _is_number(cell):
+            raise TextError(
+                f"the first row of {name} holds the number {cell[:40]}: it should name the columns; add such a row, "
+                "or say --no-header"
+            )
+    return names
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell.replace(",", "."))
+    except ValueError:
+        return False
+    return cell.lower().lstrip("+-") not in ("nan", "inf", "infinity")
+
+
+def show_delimiter(delimiter: str) -> str:
+    """A separator for a message."""
+    return {"\t": "(a tab)", ALONE: "','"}.get(delimiter, repr(delimiter))
+
+
+_DEEPEST = 20  # lists in lists
+
+
+def json_records(text: str, name: str) -> tuple[list[dict[str, Any]], list[int]]:
+    """The objects of a text, and the line that each stands on; empty lines are passed over.
+
+    >>> json_records('{"x": 1}\\n\\n{"x": 2}', "t")
+    ([{'x': 1}, {'x': 2}], [1, 3])
+    """
+    records: list[dict[str, Any]] = []
+    numbers: list[int] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line, parse_constant=_no_constant)
+            if line.count("[") + line.count("{") > _DEEPEST and _is_deep(record):
+                raise RecursionError
+        except RecursionError:
+            raise TextError(f"line {number} of {name} is nested too deep for a table") from None
+        except ValueError as error:
+            raise TextError(f"line {number} of {name} is not JSON ({str(error)[:100]})") from None
+        if not isinstance(record, dict):
+            raise TextError(f'line {number} of {name} is not an object: each line is like {{"text": "…", "label": 1}}')
+        records.append(record)
+        numbers.append(number)
+    return records, numbers
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether lists and objects stand in each other deeper than any table needs."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)
+                 if isinstance(inner, list | dict)]  # fmt: skip
+    return bool(level)
+
+
+def _no_constant(word: str) -> float:
+    raise ValueError(f"{word} is no JSON number")
+
+
+_LARGEST = 1 << 31  # bytes
+_OTHERS = {
+    b"\xd0\xcf\x11\xe0": "an old office document",
+    b"\x1f\x8b": "a gzip file",
+    b"%PDF-": "a PDF file",
+    b"PAR1": "a Parquet file",
+    b"SQLite format 3": "a database",
+    b"\x89HDF": "an HDF5 file",
+    b"\x80\x04": "a Python pickle",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dialect:
+    """How a delimited table is spelled, so that it can be written the same way.
+
+    Args:
+        delimiter: between two cells; what a table of one column gets when a column is added is a comma.
+        header: whether the first row names the columns.
+        encoding: of the file.
+        mark: the byte order mark that it began with.
+        line_end: `\\n` or `\\r\\n`.
+    """
+
+    delimiter: str = ","
+    header: bool = True
+    encoding: str = "utf-8"
+    mark: bytes = b""
+    line_end: str = "\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table as it was read; cells are not interpreted yet.
+
+    Args:
+        name: of the file, as the user named it.
+        kind: `delimited`, `jsonl` or `arrays`.
+        columns: by name: strings (delimited), JSON values with None for what is missing (jsonl), or an array.
+        numbers: what each row is called by in messages.
+        sha256: of the file's bytes.
+        dialect: of a delimited table.
+    """
+
+    name: str
+    kind: Literal["delimited", "jsonl", "arrays"]
+    columns: Mapping[str, Sequence[Any] | NDArray[Any]]
+    numbers: Sequence[int]
+    sha256: str
+    dialect: Dialect = Dialect()
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def place(self, row: int, column: str) -> str:
+        """How to call a cell in a message.
+
+        >>> Table(name="t", kind="delimited", columns={}, numbers=[2, 3], sha256="").place(1, "label")
+        "row 3, column 'label' of t"
+        """
+        word = "line" if self.kind == "jsonl" else "row"
+        return f"{word} {self.numbers[row]}, column {column[:80]!r} of {self.name}"
+
+    def column(self, name: str) -> Sequence[Any] | NDArray[Any]:
+        """A column by its name; another name is refused with those that there are."""
+        if name not in self.columns:
+            known = ", ".join(repr(each[:40]) for each in [*self.columns][:12])
+            raise TextError(f"{self.name} has no column {name[:80]!r}: its columns are {known}")
+        return self.columns[name]
+
+    def with_column(self, name: str, values: Sequence[Any] | NDArray[Any]) -> Table:
+        """The table with one more column, as many rows long."""
+        if len(values) != len(self):
+            raise TextError(
+                f"{name} has {len(values):,} rows, {self.name} has {len(self):,}: they do not belong together"
+            )
+        return replace(self, columns={**self.columns, name: values})
+
+
+def read_table(path: str | Path, *, encoding: str = "utf-8", header: bool = True) -> Table:
+    """Reads a table; which kind it is shows in its content, not in its name.
+
+    Args:
+        path: the file, or - for standard input.
+        encoding: of delimited text and JSON Lines; a byte order mark decides against it.
+        header: whether the first row of delimited text names the columns; else they are column1, column2, ...
+
+    Raises:
+        TextError: no table, or a broken one; says in which row what is wrong.
+    """
+    Reading(encoding=encoding)  # refuses an unknown one
+    name, content = _content(Path(path))
+    kind = _kind_of(content, name)
+    sha256 = hashlib.sha256(content).hexdigest()
+    if kind == "arrays":
+        return _arrays_table(content, name, sha256)
+    dialect, text = _decode(content, encoding, name)
+    if text.lstrip()[:2] == "[{":
+        raise TextError(f"{name} is one JSON list: JSON Lines has an object on each line, without brackets and commas")
+    if kind == "jsonl" or text.lstrip()[:1] == "{":
+        return _json_table(text, name, sha256, dialect)
+    return _delimited_table(text, name, sha256, replace(dialect, header=header))
+
+
+def _content(path: Path) -> tuple[str, bytes]:
+    name = "standard input" if str(path) == "-" else str(path)
+    try:
+        if str(path) != "-":
+            size = path.stat().st_size
+            if not (path.is_file() or path.is_fifo()):
+                raise TextError(f"{path} is not a file: name a table in CSV, TSV, JSON Lines, .npy or .npz")
+            if size > _LARGEST:
+                raise TextError(f"{path} has {size:,} bytes, a table may have {_LARGEST:,}: take a part of it")
+        return name, read_content(path)
+    except (OSError, ValueError) as error:
+        if isinstance(error, TextError):
+            raise
+        raise (unreadable(path, error) if isinstance(error, OSError) else OptionError(f"no file: {error}")) from None
+
+
+def _kind_of(content: bytes, name: str) -> str:
+    """`arrays` for numpy's files, `jsonl` by the name's ending, else text to be looked at; other files are refused."""
+    if content.startswith(NPY):
+        return "arrays"
+    if content.startswith(b"PK"):
+        if b"xl/" in content[:4096] or b"mimetypeapplication/vnd" in content[:200]:
+            raise TextError(f"{name} is a spreadsheet's own file: save it there as CSV (with UTF-8) and name that file")
+        return "arrays"
+    for magic, what in _OTHERS.items():
+        if content.startswith(magic):
+            raise TextError(f"{name} is {what}, not a table: CSV, TSV, JSON Lines, .npy and .npz are read")
+    return "jsonl" if name.lower().endswith((".jsonl", ".ndjson")) else ""
+
+
+def _decode(content: bytes, encoding: str, name: str) -> tuple[Dialect, str]:
+    """The text and how it was spelled."""
+    marks = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+    mark, encoding = next(((m, e) for m, e in marks.items() if content.startswith(m)), (b"", encoding))
+    try:
+        text = content[len(mark) :].decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start + len(mark)) + 1
+        byte = error.object[error.start] if error.start < len(error.object) else 0
+        raise TextError(
+            f"{name} is not {encoding}: byte 0x{byte:02x} in line {line} cannot be decoded; name its encoding, which "
+            "from a spreadsheet may be --encoding cp1252, or save it as CSV UTF-8"
+        ) from None
+    except (UnicodeError, LookupError) as error:
+        raise TextError(f"{name} is not {encoding} text ({' '.join(str(error).split())[:100]})") from None
+    if "\x00" in text:
+        raise TextError(f"{name} is no table of text (it holds NUL characters): is it a binary file?")
+    if not text.strip():
+        raise TextError(f"{name} is empty: a table has a row that names its columns and a row for each example")
+    line_end = "\r\n" if "\r\n" in text else "\n"
+    return Dialect(encoding=encoding, mark=mark, line_end=line_end), text
+
+
+# -- the kinds ---------------------------------------------------------------------------------------------
+
+
+def _delimited_table(text: str, name: str, sha256: str, dialect: Dialect) -> Table:
+    first = 1
+    if text[:4].lower() == "sep=" and text[4:5] and text[5:6] in "\r\n":  # a line for spreadsheets
+        dialect, text, first = replace(dialect, delimiter=text[4]), text[5:].lstrip("\r\n"), 2
+    else:
+        dialect = replace(dialect, delimiter=sniff(text))
+    rows = [(first + number, row) for number, row in enumerate(records(text, dialect.delimiter, name)) if row]
+    while rows and not any(cell.strip() for cell in rows[-1][1]):
+        rows.pop()  # empty rows that spreadsheets leave at the end
+    if not rows:
+        raise TextError(f"{name} is empty: a table has a row that names its columns and a row for each example")
+    names = header_of(rows[0][1], name) if dialect.header else [f"column{i + 1}" for i in range(len(rows[0][1]))]
+    rows = rows[1:] if dialect.header else rows
+    if not rows:
+        raise TextError(f"{name} has no rows below its header")
+    for number, row in rows:
+        if len(row) != len(names):
+            raise TextError(
+                f"row {number} of {name} has {len(row)} cells, the {'header' if dialect.header else 'first row'} has "
+                f"{len(names)}: put cells that hold the separator {show_delimiter(dialect.delimiter)} in double quotes"
+            )
+    columns = dict(zip(names, zip(*(row for _, row in rows), strict=True), strict=True))
+    numbers = [number for number, _ in rows]
+    return Table(name=name, kind="delimited", columns=columns, numbers=numbers, sha256=sha256, dialect=dialect)
+
+
+def _json_table(text: str, name: str, sha256: str, dialect: Dialect) -> Table:
+    records, numbers = json_records(text, name)
+    names = dict.fromkeys(key for record in records for key in record)
+    if not names or len(names) > 1000:
+        raise TextError(f"{name} has {len(names):,} different keys: a table has a few columns, the same in each line")
+    columns = {key: [record.get(key) for record in records] for key in names}
+    return Table(name=name, kind="jsonl", columns=columns, numbers=numbers, sha256=sha256, dialect=dialect)
+
+
+def _arrays_table(content: bytes, name: str, sha256: str) -> Table:
+    if content.startswith(NPY):
+        arrays = {Path(name).stem or "array": read_npy(content, name)}
+    else:
+        arrays = read_npz(content, name)
+    sizes = {key: len(array) for key, array in arrays.items()}
+    if min(sizes.values()) < 1:
+        raise TextError(f"{min(sizes, key=lambda key: sizes[key])} in {name} has no rows")
+    if len(set(sizes.values())) > 1:
+        told = ", ".join(f"{key[:40]} {size:,}" for key, size in [*sizes.items()][:8])
+        raise TextError(f"the arrays of {name} have different numbers of rows ({told}): they do not belong together")
+    return Table(name=name, kind="arrays", columns=arrays, numbers=range(next(iter(sizes.values()))), sha256=sha256)
+
+
+# -- writing -----------------------------------------------------------------------------------------------------------
+
+
+def render_table(table: Table, kind: str | None = None) -> bytes:
+    """The table as a file of the kind that it was read from, with all its columns as they are now.
+
+    Args:
+        table: with columns added. Cells that are lists become numbers or names separated by spaces in delimited text.
+        kind: `delimited` or `arrays` to write another one; arrays of more than one axis are left out of the former.
+    """
+    kind = kind or table.kind
+    if kind == "arrays":
+        return write_npz({name: np.asarray(values) for name, values in table.columns.items()})
+    if kind == "jsonl":
+        lines = (dict(zip(table.columns, row, strict=True)) for row in zip(*table.columns.values(), strict=True))
+        text = "".join(json.dumps(_without_none(line), ensure_ascii=False) + "\n" for line in lines)
+        return table.dialect.mark + text.encode(table.dialect.encoding, "backslashreplace")
+    return _render_delimited(table)
+
+
+def _without_none(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if value is not None}
+
+
+def _render_delimited(table: Table) -> bytes:
+    dialect, out = table.dialect, io.StringIO(newline="")
+    delimiter = "," if dialect.delimiter == ALONE else dialect.delimiter
+    columns = {name: values for name, values in table.columns.items() if np.ndim(values) == 1 or table.kind != "arrays"}
+    if table.kind == "arrays":
+        columns = {"row": table.numbers, **columns}
+    writer = csv.writer(out, delimiter=delimiter, lineterminator=dialect.line_end)
+    if dialect.header:
+        writer.writerow(columns)
+    for row in zip(*columns.values(), strict=True):
+        writer.writerow([" ".join(map(str, cell)) if isinstance(cell, list) else cell for cell in row])
+    return dialect.mark + out.getvalue().encode(dialect.encoding, "backslashreplace")

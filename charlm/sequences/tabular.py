@@ -1,0 +1,274 @@
+"""A table as a task for a sequence model: which column is what, which rows train, and what the model remembers of it.
+
+What is fitted (scales, the vocabulary, the base rate) is fitted on the training part; the classes alone are those of
+the whole table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from charlm.errors import CheckpointError, OptionError
+from charlm.sequences.batches import Examples, Sequences
+from charlm.sequences.model import SequenceConfig, SequenceModel
+from charlm.sequences.predictions import Figures, distribution_figures, score_figures
+from charlm.sequences.tables.cells import Inputs, read_inputs
+from charlm.sequences.tables.guess import guess_columns, guess_mode
+from charlm.sequences.tables.labels import Labels, read_labels
+from charlm.sequences.tables.row_split import RowSplit
+from charlm.sequences.tables.table import Table
+from charlm.text.vocab import Vocab
+
+__all__ = [
+    "TableFacts",
+    "TableTask",
+    "check_config",
+    "figures_of",
+    "make_task",
+    "predict_rows",
+    "sequences_of",
+    "targets_of",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableFacts:
+    """What a model remembers of its table.
+
+    Args:
+        table: the file, as the user named it, and the SHA-256 of its bytes.
+        rows: how many it has.
+        sequence, label, lengths: names of columns; lengths of padded arrays, empty where there are none.
+        label_file: a .npy file of the labels, empty where they are in the table.
+        encoding, header: how it was read.
+        input: `text` or `numbers`.
+        features: numbers a step; 0 for text.
+        mode: `score` or `distribution`.
+        every: whether there is a label for every step.
+        bounded: whether a Score's labels are in 0..1 by themselves, not by a scale.
+        split: which rows train, validate and test.
+        classes: names of a Distribution's classes.
+        base: the base rate: the training part's mean label, or share of each class.
+    """
+
+    table: str
+    sha256: str
+    rows: int
+    sequence: str
+    label: str
+    lengths: str = ""
+    label_file: str = ""
+    encoding: str = "utf-8"
+    header: bool = True
+    input: str
+    features: int
+    mode: str
+    every: bool = False
+    bounded: bool = True
+    split: str
+    classes: tuple[str, ...] = ()
+    base: tuple[float, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """A value for `config.json`; `from_json` reads it back."""
+        return {**asdict(self), "classes": list(self.classes), "base": list(self.base)}
+
+    @classmethod
+    def from_json(cls, value: Any) -> TableFacts:
+        """Reads what `to_json` made; anything else is refused."""
+        known = {field.name: str(field.type) for field in fields(cls)}
+        if not isinstance(value, Mapping) or not set(value) <= set(known):
+            raise CheckpointError("this model was not made from a table by `charlm fit`, so no table fits it")
+        kinds = {"str": str, "int": int, "bool": bool}
+        inner = {"classes": str, "base": float}
+        for name, item in value.items():
+            if name in inner:
+                sound = isinstance(item, list) and all(type(each) is inner[name] for each in item)
+            else:
+                sound = type(item) is kinds[known[name]]
+            if not sound:
+                raise CheckpointError(f"{name} in the stored facts about the table is {str(item)[:60]!r}")
+        try:
+            lists = {name: tuple(value[name]) for name in inner}
+            facts = cls(**{**value, **lists})
+        except (TypeError, KeyError) as error:
+            raise CheckpointError(f"the stored facts about the table are not whole ({error})") from None
+        RowSplit.parse(facts.split)
+        if facts.mode not in ("score", "distribution") or len(facts.base) != max(len(facts.classes), 1):
+            raise CheckpointError("the stored facts about the table contradict each other")
+        return facts
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableTask:
+    """A table read as sequences and labels, its rows divided.
+
+    Args:
+        table: as it was read.
+        facts: what is remembered of it.
+        inputs: its sequences.
+        labels: its labels.
+        vocab: of text.
+        notes: what was guessed, in sentences.
+    """
+
+    table: Table
+    facts: TableFacts
+    inputs: Inputs
+    labels: Labels
+    vocab: Vocab | None
+    notes: list[str]
+
+    @cached_property
+    def parts(self) -> dict[str, NDArray[np.int64]]:
+        """The rows of each part."""
+        return RowSplit.parse(self.facts.split).parts(len(self.table))
+
+    @cached_property
+    def examples(self) -> Examples:
+        """All rows as a model takes them."""
+        return Examples(inputs=sequences_of(self.inputs, self.vocab), targets=targets_of(self.labels))
+
+    def part(self, name: str) -> Examples | None:
+        """The examples of a part; None where it has no rows."""
+        rows = torch.from_numpy(self.parts[name])
+        return self.examples.take(rows) if len(rows) else None
+
+    @property
+    def reported(self) -> str:
+        """The part that figures are reported on: test, else valid, else train."""
+        return next(part for part in ("test", "valid", "train") if len(self.parts[part]))
+
+
+def make_task(
+    table: Table,
+    *,
+    sequence: str | None = None,
+    label: str | None = None,
+    mode: str | None = None,
+    split: RowSplit | None = None,
+    vocab: Vocab | None = None,
+    **given: Any,
+) -> TableTask:
+    """Reads a table as a task; what is not given is guessed, and said in the task's notes.
+
+    Args:
+        table: as `text.tables.read_table` gave it.
+        sequence, label: names of columns.
+        mode: `score` or `distribution`.
+        split: which rows train, validate and test; 80/10/10 after shuffling by default.
+        vocab: of text, where a model's own is to be used; else that of the training part is made.
+        given: `input`, `every`, `bounded`, `classes`, `encoding`, `header`, `label_file`, `base` as of `TableFacts`.
+    """
+    split = split or RowSplit()
+    sequence, label, notes = guess_columns(table, sequence, label)
+    if label is None:
+        raise OptionError(f"which column of {table.name} holds the labels? Say --label-column NAME")
+    if label == sequence:
+        raise OptionError(f"column {label!r} cannot hold both the sequences and the labels")
+    if mode is None:
+        mode, why = guess_mode(table, label)
+        notes.append(f"--mode {mode}, because {why}")
+    lengths = next((name for name in table.columns if table.kind == "arrays" and name.lower() == "lengths"), None)
+    inputs = read_inputs(table, sequence, kind=given.get("input"), lengths=lengths)
+    bounded = given.get("bounded", True)
+    labels = read_labels(
+        table, label, inputs, mode=mode, every=given.get("every"), classes=given.get("classes"), bounded=bounded
+    )
+    train = split.parts(len(table))["train"]
+    if inputs.kind == "text" and vocab is None:
+        vocab = Vocab.of("".join(inputs.values[row] for row in train.tolist()))
+    facts = TableFacts(
+        table=table.name,
+        sha256=table.sha256,
+        rows=len(table),
+        sequence=sequence,
+        label=label,
+        lengths=lengths or "",
+        label_file=given.get("label_file", ""),
+        encoding=given.get("encoding", "utf-8"),
+        header=given.get("header", True),
+        input=inputs.kind,
+        features=inputs.features,
+        mode=mode,
+        every=labels.every,
+        bounded=bounded,
+        split=str(split),
+        classes=labels.classes,
+        base=_base_rate(labels, train),
+    )
+    vocab = vocab if inputs.kind == "text" else None
+    return TableTask(table=table, facts=facts, inputs=inputs, labels=labels, vocab=vocab, notes=[*notes, *inputs.notes])
+
+
+def _base_rate(labels: Labels, rows: NDArray[np.int64]) -> tuple[float, ...]:
+    values = np.concatenate([labels.values[row] for row in rows.tolist()])
+    if labels.kind == "numbers":
+        return (float(values.mean()),)
+    shares = values.mean(axis=0) if labels.kind == "shares" else np.bincount(values, minlength=len(labels.classes))
+    return tuple((shares / shares.sum()).tolist())
+
+
+def sequences_of(inputs: Inputs, vocab: Vocab | None) -> Sequences:
+    """A table's sequences as a model takes them."""
+    if inputs.kind == "numbers":
+        return Sequences.of_numbers(inputs.values)
+    assert vocab is not None
+    return Sequences.of_texts(inputs.values, vocab)
+
+
+def targets_of(labels: Labels) -> Sequences:
+    """A table's labels as a model takes them."""
+    return Sequences.of_labels(labels.values) if labels.kind == "classes" else Sequences.of_numbers(labels.values)
+
+
+def predict_rows(
+    model: SequenceModel, inputs: Sequences, progress: Callable[[int], object] | None = None, piece: int = 1024
+) -> list[NDArray[np.float64]]:
+    """What a model says of each sequence: [K, 1] Scores or [K, V] probabilities, K being 1 or the steps.
+
+    Args:
+        model: of the same kind of input.
+        inputs: the sequences.
+        progress: called with how many more are done.
+        piece: how many are done between two calls.
+    """
+    found = []
+    for rows in torch.split(torch.arange(len(inputs)), piece):
+        found += [said.numpy() for said in model.predict(inputs.take(rows))]
+        if progress is not None:
+            progress(len(rows))
+    return found
+
+
+def figures_of(said: Sequence[NDArray[np.float64]], targets: Sequences, facts: TableFacts) -> Figures:
+    """The figures of what was said of some rows.
+
+    Args:
+        said: as of `predict_rows`.
+        targets: the labels of the same rows.
+        facts: mode, classes and base rate.
+    """
+    values, came = np.concatenate(said), targets.values.numpy()
+    if facts.mode == "score":
+        return score_figures(values[:, 0], came.reshape(-1), base=facts.base[0], bounded=facts.bounded)
+    return distribution_figures(values, came, base_V=facts.base, classes=facts.classes)
+
+
+def check_config(facts: TableFacts, config: SequenceConfig) -> None:
+    """Refuses facts that belong to another model.
+
+    Raises:
+        CheckpointError: they contradict the model's shape.
+    """
+    classes = config.classes if config.mode == "distribution" else 0
+    shape = (config.mode, config.features, config.output == "every", classes)
+    if shape != (facts.mode, facts.features, facts.every, len(facts.classes)):
+        raise CheckpointError("the stored facts about the table do not fit the model")

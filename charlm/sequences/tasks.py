@@ -1,0 +1,272 @@
+"""Sequences and what is to be said of them: the objectives that the loop optimises beside language modelling.
+
+Batches are a function of the seed and the position alone, so that a run that goes on reads what it would have read.
+Axes: N examples, T steps, B of them in a batch.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from charlm.errors import OptionError
+from charlm.nn.heads import distribution_losses
+from charlm.sequences.batches import Examples, Sequences
+from charlm.sequences.config import Scale
+from charlm.sequences.model import SequenceConfig, SequenceModel
+from charlm.sequences.translate import Translator
+from charlm.training.loop import Objective
+
+__all__ = ["Batches", "SequenceObjective", "TranslationObjective", "check", "fit_scales"]
+
+
+class Batches:
+    """Every example once an epoch, in an order of the epoch's own; those of one batch have like lengths.
+
+    The examples are shuffled, then sorted by length within every `pool` batches, and the batches are shuffled: that
+    saves steps of padding and leaves chance enough.
+
+    Args:
+        lengths: of each example, [N].
+        batch: how many a batch has; the last of an epoch has what is left.
+        seed: of all orders.
+        pool: batches that are sorted together.
+
+    >>> batches = Batches(torch.tensor([3, 1, 3, 1, 2]), batch=2, seed=0)
+    >>> batches.per_epoch, sorted(row for position in (0, 1, 2) for row in batches.at(position).tolist())
+    (3, [0, 1, 2, 3, 4])
+    """
+
+    def __init__(self, lengths: Tensor, *, batch: int, seed: int = 0, pool: int = 16) -> None:
+        if batch < 1:
+            raise OptionError(f"a batch has at least 1 example, not {batch}")
+        self._lengths = lengths.numpy()
+        self._batch, self._seed, self._pool = min(batch, len(lengths)), seed, pool
+        self.per_epoch = -(-len(lengths) // self._batch)
+        self._epoch, self._order = -1, np.zeros(0, np.int64)
+
+    def at(self, position: int) -> Tensor:
+        """The examples of the batch at a position; `per_epoch` of them are an epoch."""
+        epoch, number = divmod(position, self.per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, self._shuffled(epoch)
+        return torch.from_numpy(self._order[number * self._batch : (number + 1) * self._batch])
+
+    def _shuffled(self, epoch: int) -> Any:
+        chance = np.random.default_rng([self._seed, epoch])
+        order = chance.permutation(len(self._lengths))
+        if self._lengths.min() == self._lengths.max():
+            return order
+        pools = np.split(order, range(self._pool * self._batch, len(order), self._pool * self._batch))
+        order = np.concatenate([pool[np.argsort(self._lengths[pool], kind="stable")] for pool in pools])
+        whole = len(order) // self._batch * self._batch  # the last, smaller batch stays the last
+        shuffled = chance.permutation(order[:whole].reshape(-1, self._batch)).reshape(-1)
+        return np.concatenate([shuffled, order[whole:]])
+
+
+def fit_scales(
+    config: SequenceConfig, train: Examples, *, inputs: str | None = None, targets: bool = False
+) -> SequenceConfig:
+    """A configuration whose scales are fitted on the training examples, and on nothing else.
+
+    Args:
+        config: of a model.
+        train: the training part.
+        inputs: `min-max` or `z-score` for numbers of the input; None leaves them as they are.
+        targets: whether targets of a Score are brought to 0..1 by min-max.
+    """
+    if inputs is not None:
+        if train.inputs.ids:
+            raise OptionError("text has no scale: leave the scaling of the input out")
+        config = replace(config, input_scale=Scale.fit(train.inputs.values.flatten(1), inputs))
+    if targets:
+        config = replace(config, target_scale=Scale.fit(train.targets.values.reshape(-1, 1), "min-max"))
+    return config
+
+
+class _ByExamples(Objective):
+    """The mean loss over the targets of examples that do not belong together; final classes say what a loss is.
+
+    Args:
+        train: the examples that are learned from.
+        valid: the examples that early stopping watches; None takes the training examples.
+        device: of the module.
+        batch: examples a step.
+        seed: of their order and of dropout.
+    """
+
+    def __init__(self, train: Examples, valid: Examples | None, device: torch.device, *, batch: int, seed: int) -> None:
+        self.train, self.valid = train, train if valid is None else valid
+        self.batch = batch
+        self.batches = Batches(_lengths(train), batch=batch, seed=seed)
+        self.steps_per_epoch = self.batches.per_epoch
+        self.generator = torch.Generator(device=device).manual_seed(seed)
+
+    @abc.abstractmethod
+    def losses(self, part: Examples, rows: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The loss of each target of some examples, padding left out before it is computed."""
+
+    def loss(self, position: int) -> tuple[Tensor, int]:
+        """The mean over the real targets of the batch at this position."""
+        losses_N = self.losses(self.train, self.batches.at(position), self.generator)
+        return losses_N.mean(), len(losses_N)
+
+    @torch.no_grad()
+    def validate(self) -> float:
+        """The mean loss over the targets of the validation examples."""
+        order = torch.argsort(_lengths(self.valid), stable=True)
+        total, count = 0.0, 0
+        for rows in torch.split(order, max(self.batch, 256)):
+            losses_N = self.losses(self.valid, rows)
+            total, count = total + float(losses_N.double().sum()), count + len(losses_N)
+        return total / count
+
+    def carried(self) -> dict[str, Tensor]:
+        """The generator of the dropout masks."""
+        return {"dropout": self.generator.get_state()}
+
+    def forget(self) -> None:
+        """There is nothing to forget: no state goes from batch to batch."""
+
+    def restore(self, carried: Mapping[str, Tensor]) -> None:
+        """Takes back what `carried` gave; a generator of another device starts anew."""
+        if "dropout" in carried:
+            with contextlib.suppress(RuntimeError, TypeError):
+                self.generator.set_state(carried["dropout"].clone())
+
+
+class SequenceObjective(_ByExamples):
+    """The mean loss of a `SequenceModel` over its targets.
+
+    Args:
+        model: the network, on its device.
+        train: the examples it learns from.
+        valid: the examples that early stopping watches; None takes the training examples.
+        batch: examples a step.
+        seed: of their order and of dropout.
+
+    Raises:
+        OptionError: targets that such a model cannot have, with the number of the example.
+
+    >>> x, y = Sequences.of_numbers([[0.0, 1.0], [1.0]]), Sequences.of_numbers([0.0, 1.0])
+    >>> model = SequenceModel(cell="gru", hidden=4)
+    >>> objective = SequenceObjective(model, Examples(inputs=x, targets=y), batch=2)
+    >>> loss, count = objective.loss(0)
+    >>> count, loss.item() > 0
+    (2, True)
+    """
+
+    def __init__(
+        self, model: SequenceModel, train: Examples, valid: Examples | None = None, *, batch: int = 64, seed: int = 0
+    ) -> None:
+        self.module = self.model = model
+        super().__init__(train, valid, model.device, batch=batch, seed=seed)
+        for part in (self.train, self.valid):
+            check(model.config, part)
+
+    def losses(self, part: Examples, rows: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The loss of each target of some examples."""
+        device, config = self.model.device, self.model.config
+        x, lengths = part.inputs.padded(rows)
+        targets, target_lengths = part.targets.padded(rows)
+        every = config.output == "every"
+        longest = len(targets)
+        steps = longest if every and len(x) == 1 and longest > 1 else None
+        lengths = lengths if steps is None else target_lengths
+        lengths = None if lengths is None else lengths.to(device)
+        raw, _ = self.model.raw(x.to(device), lengths, steps=steps, generator=generator)
+        targets = targets if config.mode == "distribution" else targets.reshape(targets.shape[:2])
+        targets = targets.to(device)
+        if not every:
+            return self.model.losses(raw, targets[0])
+        if lengths is None:
+            return self.model.losses(raw.flatten(0, 1), targets.flatten(0, 1))
+        inside_TB = torch.arange(longest, device=device).unsqueeze(-1) < lengths
+        return self.model.losses(raw[inside_TB], targets[inside_TB])
+
+
+class TranslationObjective(_ByExamples):
+    """The mean negative log-likelihood of a `Translator`'s targets, each given the ones before it.
+
+    Args:
+        model: the network, on its device.
+        train, valid: as `Translator.examples` makes them; see `SequenceObjective`.
+        batch: pairs a step.
+        seed: of their order and of dropout.
+
+    >>> from charlm.sequences.translate import TranslationConfig
+    >>> from charlm.text.vocab import Vocab
+    >>> model = Translator(Vocab.of("ab"), Vocab.of("ab"), TranslationConfig(cell="gru", hidden=4))
+    >>> loss, count = TranslationObjective(model, model.examples(["ab", "b"], ["ba", "b"])).loss(0)
+    >>> count  # b, a and its end; b and its end
+    5
+    """
+
+    def __init__(
+        self, model: Translator, train: Examples, valid: Examples | None = None, *, batch: int = 64, seed: int = 0
+    ) -> None:
+        self.module = self.model = model
+        super().__init__(train, valid, model.device, batch=batch, seed=seed)
+
+    def losses(self, part: Examples, rows: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The loss of each symbol of some targets."""
+        device = self.model.device
+        x, lengths = part.inputs.padded(rows)
+        targets_TB = part.targets.padded(rows)[0].to(device)
+        lengths = None if lengths is None else lengths.to(device)
+        logp_TBV = self.model(x.to(device), lengths, targets_TB, generator)
+        real = targets_TB >= 0
+        return distribution_losses(logp_TBV[real], targets_TB[real])
+
+
+def _lengths(part: Examples) -> Tensor:
+    return torch.maximum(part.inputs.lengths, part.targets.lengths)
+
+
+def check(config: SequenceConfig, part: Examples) -> None:
+    """Refuses inputs and targets that a model of this shape cannot have, with the number of the example (from 1)."""
+    inputs, targets = part.inputs, part.targets
+    _check_inputs(config, inputs)
+    if config.output == "last":
+        _refuse(targets.lengths != 1, "has more than one target: use output='every'")
+    elif not (bool((inputs.lengths == 1).all()) or torch.equal(inputs.lengths, targets.lengths)):
+        _refuse(targets.lengths != inputs.lengths, "has another number of targets than of steps")
+    values = targets.values
+    wide = values.shape[-1] if values.dim() == 2 else 0
+    owner = torch.arange(len(targets)).repeat_interleave(targets.lengths)
+    if config.mode == "score":
+        if wide > 1 or targets.ids:
+            raise OptionError("the target of a Score is one number: give numbers with one for each step")
+        wrong = (values < 0) | (values > 1)
+        if config.target_scale is None and bool(wrong.any()):
+            number, value = int(owner[wrong.reshape(-1)][0]), float(values[wrong][0])
+            raise OptionError(
+                f"example {number + 1} has the target {value:g}: a Score is from 0 to 1; scale the targets"
+            )
+    elif targets.ids:
+        _refuse(((values < 0) | (values >= config.classes)), f"has no label from 0 to {config.classes - 1}", owner)
+    else:
+        if wide != config.classes:
+            raise OptionError(f"a row of probabilities has {config.classes} numbers, one for each class, not {wide}")
+        _refuse((values < 0).any(-1) | ((values.sum(-1) - 1).abs() > 1e-4), "has no row of probabilities", owner)
+
+
+def _check_inputs(config: SequenceConfig, inputs: Sequences) -> None:
+    width = 0 if inputs.ids else inputs.values.flatten(1).shape[1]
+    if width != config.features:
+        came = f"{width} numbers a step" if width else "characters"
+        read = f"{config.features} numbers a step" if config.features else "characters"
+        raise OptionError(f"the sequences are of {came}, the model reads {read}")
+
+
+def _refuse(wrong_N: Tensor, what: str, owner_N: Tensor | None = None) -> None:
+    if bool(wrong_N.any()):
+        number = int(wrong_N.nonzero()[0, 0])
+        raise OptionError(f"example {(number if owner_N is None else int(owner_N[number])) + 1} {what}")

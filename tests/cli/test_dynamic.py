@@ -1,0 +1,123 @@
+"""`--dynamic`: figures of a network that goes on learning stand beside the static ones and never in their place."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from charlm.checkpoint import TextFacts, save_ngram, save_rnn
+from charlm.cli.models import open_model
+from charlm.lm.compare import compare, summary
+from charlm.lm.evaluate import Row, evaluate
+from charlm.ngrams.index import SuffixIndex
+from charlm.ngrams.model import NGramLM
+from charlm.recurrent.dynamic import DynamicConfig, DynamicLM, gradient_sizes
+from charlm.recurrent.model import CharRNN, RNNConfig
+from charlm.text.corpus import Corpus, read_corpus
+from charlm.text.splits import Split
+from charlm.text.vocab import Vocab
+from tests.conftest import Run
+
+
+@pytest.fixture
+def corpus(verse: Path) -> Corpus:
+    verse.write_text(verse.read_text()[:2500])
+    return read_corpus([verse])
+
+
+@pytest.fixture
+def network(corpus: Corpus, tmp_path: Path) -> Path:
+    model = CharRNN(corpus.vocab, RNNConfig(model="gru", hidden=10))
+    model.reset_parameters(torch.Generator().manual_seed(1))
+    save_rnn(tmp_path / "net", model, TextFacts.of(corpus, Split.parse("80/10/10")))
+    return tmp_path / "net"
+
+
+def by_hand(directory: Path, corpus: Corpus) -> float:
+    """Nats on the test part of a network that learns by what the training part says about its gradients."""
+    model = open_model(directory, "cpu").model
+    assert isinstance(model, CharRNN)
+    parts = corpus.parts(Split.parse("80/10/10"))
+    sizes = gradient_sizes(model, corpus.ids, parts["train"], segment=DynamicConfig().segment)
+    return evaluate(DynamicLM(model, sizes), corpus.ids, parts["test"]).nats
+
+
+@pytest.mark.slow
+def test_eval(charlm: Run, network: Path, verse: Path, corpus: Corpus) -> None:
+    static = json.loads(charlm("eval", network, verse, "--json")[1])
+    code, out, err = charlm("eval", network, verse, "--dynamic", "--json")
+    assert code == 0, err
+    both = json.loads(out)
+    dynamic = both.pop("dynamic")
+    assert both == static
+    assert dynamic["nats"] == pytest.approx(by_hand(network, corpus), abs=1e-4)
+    assert dynamic["nats"] < static["nats"]  # these weights never were trained: any learning helps
+    assert {name: dynamic[name] for name in DynamicConfig().to_json()} == DynamicConfig().to_json()
+
+    code, out, _ = charlm("eval", network, verse, "--dynamic")
+    lines = out.splitlines()
+    assert lines[1].startswith(f"{static['nats']:.6f}")
+    assert lines[2].startswith("dynamic")
+    assert lines[3].startswith(f"{dynamic['nats']:.6f}")
+
+
+def test_eval_of_a_foreign_text_learns_by_the_models_own(charlm: Run, network: Path, verse: Path) -> None:
+    other = Path("other.txt")
+    other.write_text("so fair and foul a day I have not seen.\n" * 8)
+    code, out, err = charlm("eval", network, other, "--dynamic", "--json")
+    assert code == 0, err
+    assert json.loads(out)["dynamic"]["nats"] < json.loads(out)["nats"]
+    verse.unlink()
+    code, _, err = charlm("eval", network, other, "--dynamic")
+    assert (code, "bring it back" in err, len(err.splitlines())) == (2, True, 1)
+
+
+def test_counts_do_not_learn(charlm: Run, verse: Path, corpus: Corpus) -> None:
+    index = SuffixIndex.build(corpus.ids, corpus.documents, symbols=len(corpus.vocab))
+    model = NGramLM(vocab=corpus.vocab, index=index, order=2, estimator="kneser-ney")
+    save_ngram(Path("counted"), model, TextFacts.of(corpus, Split.parse("80/10/10")))
+    code, _, err = charlm("eval", "counted", verse, "--dynamic")
+    assert (code, "not a recurrent network" in err) == (2, True)
+
+
+@pytest.mark.slow
+def test_compare_keeps_static_and_dynamic_apart(charlm: Run, network: Path, verse: Path, corpus: Corpus) -> None:
+    code, out, err = charlm("compare", verse, network, "--orders", "2", "--dynamic", "--mixture", "--json")
+    assert code == 0, err
+    rows = {row["name"]: row for row in json.loads(out)["models"]}
+    families = {name: row["family"] for name, row in rows.items() if row["family"] != "ngram"}
+    assert families == {
+        "net": "rnn",
+        "net, dynamic": "dynamic",
+        "net + Kneser-Ney 2": "mixture",
+        "net, dynamic + Kneser-Ney 2": "mixture",
+    }
+    assert rows["net, dynamic"]["nats"] == pytest.approx(by_hand(network, corpus), abs=1e-4)
+    assert rows["net, dynamic + Kneser-Ney 2"]["nats"] < rows["net + Kneser-Ney 2"]["nats"]
+    assert all(set(row["network_covered_nats"]) <= {"net"} for row in rows.values())
+
+
+@pytest.mark.slow
+def test_compare_mixes_in_what_was_just_read(charlm: Run, network: Path, verse: Path) -> None:
+    code, out, err = charlm("compare", verse, network, "--orders", "2", "--cache", "--mixture", "--json")
+    assert code == 0, err
+    found = {row["name"]: row["nats"] for row in json.loads(out)["models"] if row["family"] == "mixture"}
+    assert list(found) == ["net + Kneser-Ney 2", "net + Kneser-Ney 2 + cache"]
+    code, out, err = charlm("compare", verse, network, "--orders", "2", "--cache", "--json")
+    assert code == 0, err
+    rows = {row["name"]: row["nats"] for row in json.loads(out)["models"]}
+    assert rows["net + cache"] < rows["net"]  # these weights never were trained: any counts help
+
+
+def test_the_sentence_below_the_table_names_the_static_network_as_the_network() -> None:
+    def row(name: str, family: str, p: float) -> Row:
+        return Row(name=name, family=family, logp_T=np.log([p, p]), hit_T=np.array([True, True]))
+
+    rows = [row("counts", "ngram", 0.25), row("net", "rnn", 0.2), row("net, dynamic", "dynamic", 0.5)]
+    lines = compare(rows, np.array([0, 1]), Vocab(("a", "b")))
+    assert summary(lines) == (
+        "counts foresees this text best with 1.3863 nats a character, 13.9 % below net (1.6094). "
+        "net, dynamic, that is, learning on while it reads: 0.6931."
+    )

@@ -1,0 +1,40 @@
+"""Checkpoints of released formats stay readable: what was written then gives the numbers that it gave then."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from charlm.checkpoint import load
+from charlm.text.corpus import read_corpus
+from charlm.training.keeping import read_saved
+from charlm.training.run import resume
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+
+
+@pytest.mark.parametrize("directory", sorted(FIXTURES.glob("format-*/*/")), ids=lambda d: f"{d.parent.name}-{d.name}")
+def test_a_checkpoint_of_an_earlier_format_gives_its_numbers(directory: Path) -> None:
+    expected = json.loads((directory.parent / "expected.json").read_text())[directory.name]
+    checkpoint = load(directory)
+    model = checkpoint.model
+    ids = torch.tensor(model.vocab.encode(expected["text"]).tolist())[:, None]
+    with torch.no_grad():
+        logp, _ = model.target_logprobs(ids[:-1], ids[1:], model.initial_state(1))
+    torch.testing.assert_close(logp[:, 0].double(), torch.tensor(expected["logp"]).double(), atol=1e-5, rtol=0)
+    assert checkpoint.kind == expected["kind"]
+
+
+def test_a_run_of_an_earlier_format_goes_on(tmp_path: Path) -> None:
+    import shutil
+
+    for fixture in sorted(FIXTURES.glob("format-*")):
+        directory = Path(shutil.copytree(fixture / "rnn", tmp_path / fixture.name))
+        saved = read_saved(directory)
+        corpus = read_corpus([fixture / "text.txt"], saved.text.reading, vocab=saved.vocab)
+        result = resume(directory, corpus, torch.device("cpu")).train()
+        assert result.outcome == "finished"
+        rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+        expected = json.loads((fixture / "expected.json").read_text())["run"]
+        assert [row["valid_nats"] for row in rows] == pytest.approx(expected["valid_nats"], abs=1e-4)

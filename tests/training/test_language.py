@@ -1,0 +1,77 @@
+"""Truncated backpropagation through time: against the whole text at once, and by what is carried."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from charlm.recurrent.model import CharRNN, RNNConfig
+from charlm.text.corpus import corpus_of_text
+from charlm.text.lanes import Lanes
+from charlm.training.language import LanguageObjective
+
+TEXT = "she sells sea shells by the sea shore; the shells she sells are sea shells, surely"
+
+
+def objective(window: int, lanes: int = 1, cell: str = "lstm") -> LanguageObjective:
+    corpus = corpus_of_text(TEXT)
+    model = CharRNN(corpus.vocab, RNNConfig(model=cell, hidden=7, layers=2)).double()
+    model.reset_parameters(torch.Generator().manual_seed(0))
+    cut = Lanes(corpus.ids, corpus.documents, lanes=lanes, window=window)
+    return LanguageObjective(model, cut, corpus.ids, corpus.documents)
+
+
+def gradient(model: CharRNN, loss: torch.Tensor) -> torch.Tensor:
+    return torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, list(model.parameters()))])
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_a_window_over_the_whole_text_is_full_bptt(cell: str) -> None:
+    task = objective(len(TEXT), cell=cell)
+    loss, count = task.loss(0)
+    ids = torch.from_numpy(task.ids.astype(np.int64))
+    logits = task.model.head.linear(task.model.stack(ids[:-1, None])[0])[:, 0]
+    expected = F.cross_entropy(logits, ids[1:])
+    assert count == len(TEXT) - 1
+    assert abs(loss - expected) < 1e-12
+    assert (gradient(task.model, loss) - gradient(task.model, expected)).abs().max() < 1e-12
+
+
+def test_windows_carry_the_state_and_cut_the_gradient() -> None:
+    task = objective(20)
+    whole = objective(len(TEXT))
+    with torch.no_grad():
+        pieces = [task.loss(step) for step in range(task.steps_per_epoch)]
+        total, count = whole.loss(0)
+    assert abs(sum(loss * n for loss, n in pieces) / count - total) < 1e-12
+    loss, _ = task.loss(0)
+    before = {name: tensor.clone() for name, tensor in task.state.items()}
+    second, _ = task.loss(1)
+    assert not any(tensor.requires_grad for tensor in before.values())
+    ids = torch.from_numpy(task.ids.astype(np.int64))[:, None]
+    expected = -task.model(ids[20:40], before)[0].gather(-1, ids[21:41, :, None]).mean()
+    assert (gradient(task.model, second) - gradient(task.model, expected)).abs().max() < 1e-12
+
+
+def test_ragged_lanes_weigh_every_target_the_same() -> None:
+    task = objective(16, lanes=3)
+    with torch.no_grad():
+        pieces = [task.loss(step) for step in range(task.steps_per_epoch)]
+    assert sum(n for _, n in pieces) == len(TEXT) - 1
+    ids = torch.from_numpy(task.ids.astype(np.int64))
+    edges = np.arange(4) * (len(TEXT) - 1) // 3
+    with torch.no_grad():
+        nats = sum(
+            -task.model(ids[a:b, None], task.model.initial_state(1))[0][:, 0].gather(-1, ids[a + 1 : b + 1, None]).sum()
+            for a, b in itertools.pairwise(edges)
+        )
+    assert abs(sum(loss * n for loss, n in pieces) - nats) < 1e-10
+
+
+def test_what_is_carried_comes_back() -> None:
+    first, second = objective(10, lanes=2), objective(10, lanes=2)
+    first.loss(0)
+    second.restore(first.carried())
+    assert torch.equal(first.loss(1)[0], second.loss(1)[0])
