@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from charlm.cli.common import note
+from charlm.cli.common import note, progress
 from charlm.cli.ranks import several
 from charlm.errors import OptionError
 from charlm.files import free_name
