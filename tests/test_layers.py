@@ -10,6 +10,8 @@ LEVELS = {
     "errors": 0,
     "files": 0,
     "version": 0,
+    "progress": 0,
+    "figures": 0,
     "tensors": 1,
     "text": 1,
     "nn": 1,

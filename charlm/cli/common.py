@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
 
-from charlm.cli.ranks import follower
+from charlm.progress import follower, progress_bar
 from charlm.text.reading import Reading
 from charlm.text.splits import Split
 
@@ -20,7 +19,6 @@ __all__ = [
     "finite",
     "json_option",
     "note",
-    "progress",
     "reading_of",
     "reading_options",
     "reading_progress",
@@ -91,7 +89,7 @@ def note(message: str) -> None:
 @contextmanager
 def reading_progress() -> Iterator[Callable[[int, int], None]]:
     """A progress bar while a big text is read: what `read_corpus` takes as `progress`."""
-    with progress(None, "reading", "B", unit_scale=True) as bar:
+    with progress_bar(None, "reading", "B", unit_scale=True) as bar:
 
         def tell(done: int, total: int) -> None:
             bar.total = total
@@ -108,19 +106,3 @@ def finite(value: float | None) -> float | None:
 def echo_json(value: Any) -> None:
     """Strict JSON on stdout: no NaN, no Infinity."""
     click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
-
-
-def progress(total: int | None, what: str, unit: str = "it", **options: Any) -> Any:
-    """A progress bar on stderr, seen on a terminal only and only if the work takes over two seconds."""
-    from tqdm import tqdm
-
-    return tqdm(
-        total=total,
-        desc=what,
-        unit=unit,
-        file=sys.stderr,
-        disable=follower() or not sys.stderr.isatty(),
-        delay=2,
-        leave=False,
-        **options,
-    )

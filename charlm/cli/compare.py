@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from charlm.cli.common import echo_json, json_option, note, progress, reading_of, reading_options, split_option
+from charlm.cli.common import echo_json, json_option, note, reading_of, reading_options, split_option
 from charlm.cli.ngram import SMOOTHINGS
 from charlm.errors import CharlmError, OptionError
 from charlm.files import free_name
+from charlm.progress import progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,9 +78,9 @@ def compare_command(
     With no MODEL, every network under checkpoints/ that was trained on this text with this split is taken.
     """
     from charlm.cli.compared import network_rows
+    from charlm.figures import check_picture
     from charlm.lm.compare import compare, summary
     from charlm.lm.evaluate import targets_of
-    from charlm.report.figures import check_picture
     from charlm.text.corpus import read_corpus
     from charlm.text.splits import Split, count_targets
 
@@ -108,7 +109,7 @@ def _counted(corpus: Corpus, split: Split, held: Spans, orders: list[int], smoot
     from charlm.ngrams.fit import counted_rows
 
     rows = []
-    with progress(len(smoothings) * len(orders), "counting", "model") as bar:
+    with progress_bar(len(smoothings) * len(orders), "counting", "model") as bar:
         for row in counted_rows(corpus, corpus.parts(split), held, orders=orders, smoothings=smoothings):
             rows.append(row)
             bar.update()

@@ -6,9 +6,9 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from charlm.cli.common import progress
 from charlm.cli.models import dynamic_of
 from charlm.errors import OptionError
+from charlm.progress import progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +88,7 @@ def _read(model: LanguageModel, corpus: Corpus, held: Spans, name: str, family: 
     from charlm.text.splits import count_targets
 
     begun = time.perf_counter()
-    with progress(count_targets(held), f"reading with {name}", "char") as bar:
+    with progress_bar(count_targets(held), f"reading with {name}", "char") as bar:
         row = row_of(model, corpus.ids, held, name=name, family=family, progress=bar.update, **facts)
     return replace(row, seconds=time.perf_counter() - begun)
 

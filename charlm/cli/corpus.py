@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from charlm.cli.common import echo_json, json_option, note, progress, reading_of, reading_options, split_option
+from charlm.cli.common import echo_json, json_option, note, reading_of, reading_options, split_option
 from charlm.errors import OptionError
+from charlm.progress import progress_bar
 from charlm.text.catalog import CATALOG, KnownText, bundled_names, known
 from charlm.text.splits import Split
 
@@ -83,7 +84,7 @@ def get_command(name: str, directory: Path, as_json: bool) -> None:
         path = Path("data") / text.file
         note(f"{name} comes with charlm, there is nothing to download")
     else:
-        with progress(text.download_size or text.size, text.name, "B", unit_scale=True) as bar:
+        with progress_bar(text.download_size or text.size, text.name, "B", unit_scale=True) as bar:
 
             def tell(done: int, total: int | None) -> None:
                 bar.total = total
@@ -111,7 +112,7 @@ def info_command(texts: tuple[str, ...], split: Split | None, as_json: bool, **r
 
     if not texts:
         raise OptionError(f"name a text, for example one that comes with charlm: {bundled_names()}")
-    with progress(None, "reading", "B", unit_scale=True) as bar:
+    with progress_bar(None, "reading", "B", unit_scale=True) as bar:
 
         def tell(done: int, total: int) -> None:
             bar.total = total

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from charlm.cli.common import echo_json, json_option, note, progress
+from charlm.cli.common import echo_json, json_option, note
+from charlm.progress import progress_bar
 
 if TYPE_CHECKING:
     from charlm.cli.models import HeldOut
@@ -40,11 +41,11 @@ def eval_command(
     checkpoint = open_model(model, device)
     held = held_out(checkpoint, list(texts), split_part)
     learner = dynamic_of(checkpoint, held.corpus) if dynamic else None
-    with progress(count_targets(held.spans), "reading", "char") as bar:
+    with progress_bar(count_targets(held.spans), "reading", "char") as bar:
         figures = evaluate(checkpoint.model, held.corpus.ids, held.spans, progress=bar.update)
     learned = None
     if learner is not None:
-        with progress(count_targets(held.spans), "reading and learning", "char") as bar:
+        with progress_bar(count_targets(held.spans), "reading and learning", "char") as bar:
             found = evaluate(learner, held.corpus.ids, held.spans, lanes=1, progress=bar.update)
             learned = found, learner.config
     if as_json:

@@ -83,7 +83,7 @@ def fit_command(
     separated by spaces) and one of labels. What is not given is chosen from the table and printed.
     """
     if plot is not None:
-        from charlm.report.figures import check_picture
+        from charlm.figures import check_picture
 
         check_picture(Path(plot))
     if options["freeze"] and options["init_from"] is None:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from charlm.cli.common import echo_json, note, progress
+from charlm.cli.common import echo_json, note
 from charlm.cli.tables import figure_lines
 from charlm.files import free_name
+from charlm.progress import progress_bar
 
 if TYPE_CHECKING:
     from charlm.cli.watching import Watch
@@ -71,7 +72,7 @@ def _measure(fit: Fit, task: TableTask) -> Figures:
 
     part = task.part(task.reported)
     assert part is not None
-    with progress(len(part), "measuring", "row") as bar:
+    with progress_bar(len(part), "measuring", "row") as bar:
         said = predict_rows(fit.model, part.inputs, bar.update)
     figures = figures_of(said, part.targets, task.facts)
     fit.describe(result={**figures.to_json(), "split": task.facts.split, "part": task.reported})

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from charlm.cli.common import echo_json, json_option, note, progress, seed_option
+from charlm.cli.common import echo_json, json_option, note, seed_option
 from charlm.errors import OptionError
+from charlm.progress import progress_bar
 
 if TYPE_CHECKING:
     from charlm.checkpoint import Checkpoint
@@ -93,7 +94,7 @@ def inspect_command(
     from charlm.cli.models import held_out, open_model
     from charlm.cli.painting import may_paint
     from charlm.cli.units import as_values, show_tables, show_units
-    from charlm.report.figures import check_picture
+    from charlm.figures import check_picture
 
     if plot is not None:
         check_picture(plot)
@@ -165,12 +166,12 @@ def _look(
     from charlm.recurrent.atlas import read_units
 
     total = len(place_T)
-    with progress(total, "reading", "char") as bar:
+    with progress_bar(total, "reading", "char") as bar:
         atlas = read_units(
             network, held.corpus.ids[place_T], shown=(total - visible, total), top=6, progress=bar.update
         )
     atlas = atlas if layer is None else atlas.only(layer)
-    with progress(total, "searching", "char") as bar:
+    with progress_bar(total, "searching", "char") as bar:
         return atlas, search(atlas, network.vocab, seed=seed, progress=bar.update)
 
 

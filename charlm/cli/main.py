@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
-from charlm.cli.ranks import follower, several
 from charlm.errors import CharlmError, LostProcessError, OptionError, StorageError
+from charlm.progress import follower, several
 from charlm.version import __version__
 
 __all__ = ["cli", "main"]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from charlm.cli.common import progress
 from charlm.errors import CharlmError, CheckpointError, OptionError
+from charlm.progress import progress_bar
 
 if TYPE_CHECKING:
     from charlm.checkpoint import Checkpoint
@@ -111,7 +111,7 @@ def dynamic_of(checkpoint: Checkpoint, corpus: Corpus) -> DynamicLM:
     own = corpus if corpus.sha256 == checkpoint.text.sha256 else _own_text(checkpoint)
     config, samples = DynamicConfig(), 256
     train = own.part(checkpoint.text.split, "train")
-    with progress(samples, "measuring gradients on the training part", "segment") as bar:
+    with progress_bar(samples, "measuring gradients on the training part", "segment") as bar:
         sizes = gradient_sizes(
             checkpoint.model, own.ids, train, segment=config.segment, samples=samples, progress=bar.update
         )

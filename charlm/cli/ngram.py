@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from charlm.cli.common import note, progress, reading_of, reading_options, reading_progress, split_option
+from charlm.cli.common import note, reading_of, reading_options, reading_progress, split_option
 from charlm.errors import OptionError
 from charlm.files import free_name, lock
+from charlm.progress import progress_bar
 
 if TYPE_CHECKING:
     from charlm.ngrams.counted import Estimator
@@ -149,7 +150,7 @@ def _count_within(
     from charlm.ngrams.fit import count_to_directory
 
     form = "{desc}: {percentage:3.0f}% |{bar}| {elapsed}<{remaining}"
-    with progress(100, "counting", bar_format=form) as bar:
+    with progress_bar(100, "counting", bar_format=form) as bar:
         try:
             return count_to_directory(
                 directory,

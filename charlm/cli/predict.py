@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from charlm.cli.common import echo_json, json_option, note, progress
+from charlm.cli.common import echo_json, json_option, note
 from charlm.cli.tables import figure_lines, open_table, table_options
 from charlm.errors import CharlmError, OptionError
 from charlm.files import free_name, write_bytes
+from charlm.progress import progress_bar
 from charlm.sequences.tables.cells import is_missing
 from charlm.sequences.tables.table import Table, render_table
 
@@ -55,7 +56,7 @@ def predict_command(model: str, table: str, out: str | None, as_json: bool, devi
     opened, label, inputs = _read(table, facts, options)
     _check_out(opened, out)
     sequences = sequences_of(inputs, checkpoint.model.vocab)
-    with progress(len(opened), "predicting", "row") as bar:
+    with progress_bar(len(opened), "predicting", "row") as bar:
         said = predict_rows(checkpoint.model, sequences, bar.update)
     if not all(np.isfinite(one).all() for one in said):
         row = next(row for row, one in enumerate(said) if not np.isfinite(one).all())

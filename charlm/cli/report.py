@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from charlm.cli.common import note, progress, reading_progress, seed_option
+from charlm.cli.common import note, reading_progress, seed_option
 from charlm.errors import CharlmError, OptionError
+from charlm.progress import progress_bar
 
 if TYPE_CHECKING:
     from charlm.checkpoint import Checkpoint
@@ -99,7 +100,7 @@ def _add_held_out(page: RunPage, checkpoint: Checkpoint, corpus: Corpus, part: s
     from charlm.text.splits import count_targets
 
     counted = isinstance(checkpoint.model, NGramLM)
-    with progress(count_targets(held), "reading the held-out part", "char") as bar:
+    with progress_bar(count_targets(held), "reading the held-out part", "char") as bar:
         row = row_of(
             checkpoint.model,
             corpus.ids,
@@ -127,7 +128,7 @@ def _counted(checkpoint: Checkpoint, corpus: Corpus, held: Spans) -> list[Any]:
 
     parts, smoothings = corpus.parts(checkpoint.text.split), ("none", "kneser-ney")
     rows = []
-    with progress(len(_ORDERS) * len(smoothings), "counting", "model") as bar:
+    with progress_bar(len(_ORDERS) * len(smoothings), "counting", "model") as bar:
         for row in counted_rows(corpus, parts, held, orders=_ORDERS, smoothings=smoothings):
             rows.append(row)
             bar.update()
@@ -151,7 +152,7 @@ def _add_surprise(page: RunPage, checkpoint: Checkpoint, corpus: Corpus, part: s
     from charlm.report.surprise_page import map_data
 
     passage, model = _first(held, _PASSAGE), checkpoint.model
-    with progress(_PLACES, "what was expected", "char") as bar:
+    with progress_bar(_PLACES, "what was expected", "char") as bar:
         expected = expected_next(model, corpus.ids, held, limit=_PLACES, progress=bar.update)
     surprise = read_surprise(model, corpus.ids, passage)
     page.surprise = map_data(corpus, passage, model.vocab, [surprise], [checkpoint.name], expected=expected)
@@ -179,7 +180,7 @@ def _add_samples(page: RunPage, checkpoint: Checkpoint, corpus: Corpus, held: Sp
     train = corpus.parts(checkpoint.text.split)["train"]
     index = SuffixIndex.build(corpus.ids, train, symbols=len(corpus.vocab))
     samples = []
-    with progress(len(_TEMPERATURES), "sampling", "text") as bar:
+    with progress_bar(len(_TEMPERATURES), "sampling", "text") as bar:
         for temperature in _TEMPERATURES:
             try:
                 samples.append(_sample(checkpoint, index, train, temperature, seed))

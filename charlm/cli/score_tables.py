@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from charlm.cli.common import progress
+from charlm.progress import progress_bar
 
 if TYPE_CHECKING:
     from charlm.cli.scored import Scored
@@ -89,7 +89,7 @@ def write_html(scored: Scored, wanted: Path) -> None:
 
     spans, names = scored.held.spans, [checkpoint.name for checkpoint in scored.checkpoints]
     first, ids = scored.checkpoints[0].model, scored.seen[0].ids
-    with progress(min(_EXPECTED, count_targets(spans)), "what was expected", "char") as bar:
+    with progress_bar(min(_EXPECTED, count_targets(spans)), "what was expected", "char") as bar:
         expected = expected_next(first, ids, spans, limit=_EXPECTED, progress=bar.update)
     data = map_data(scored.shown, spans, first.vocab, scored.symbols, names, expected=expected)
     notes = list(warnings(scored))

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from charlm.cli.common import progress, reading_progress
+from charlm.cli.common import reading_progress
 from charlm.errors import OptionError
+from charlm.progress import progress_bar
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -95,7 +96,7 @@ def read_scored(models: list[str], text: str, part: str | None, device: str) -> 
     if len({len(corpus) for corpus in seen}) > 1:
         raise OptionError("the two models spell this text in different symbols: take two whose texts were read alike")
     symbols = []
-    with progress(count_targets(held.spans) * len(seen), "reading", "char") as bar:
+    with progress_bar(count_targets(held.spans) * len(seen), "reading", "char") as bar:
         for checkpoint, corpus in zip(checkpoints, seen, strict=True):
             symbols.append(read_surprise(checkpoint.model, corpus.ids, held.spans, progress=bar.update))
     items = [whole_characters(s, c.ids, c.vocab) for s, c in zip(symbols, seen, strict=True)]

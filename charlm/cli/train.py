@@ -85,7 +85,7 @@ def train_command(texts: tuple[str, ...], resume: str | None, out: str | None, p
 
     torchrun --nproc-per-node N -m charlm train ... trains in N processes, which share the --batch-size.
     """
-    from charlm.report.figures import check_picture
+    from charlm.figures import check_picture
     from charlm.training.distributed import joined
 
     if plot is not None:

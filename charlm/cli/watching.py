@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from charlm.cli.common import note, progress
-from charlm.cli.ranks import several
+from charlm.cli.common import note
 from charlm.errors import OptionError
 from charlm.files import free_name
+from charlm.progress import progress_bar, several
 from charlm.training.watching import Observer, StepReport, ValidationReport
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Watch(Observer):
         """Moves the bar on."""
         done = report.progress
         if self.bar is None:
-            self.bar = progress(done.total, "training", "step", initial=done.step - 1)
+            self.bar = progress_bar(done.total, "training", "step", initial=done.step - 1)
             said = self._first(report.loss)
             if said is not None:
                 self.on_note(said)
@@ -102,7 +102,7 @@ class Watch(Observer):
         """Shows how far the last measurement has come."""
         if self.reading is None:
             self.close()
-            self.reading = progress(None, *self._measuring)
+            self.reading = progress_bar(None, *self._measuring)
         self.reading.update(count)
 
     def close(self) -> None:

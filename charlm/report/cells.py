@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.figures import save_figure
 from charlm.recurrent.atlas import Saturation
-from charlm.report.figures import save_figure
 from charlm.report.page import visible
 
 __all__ = ["GATE_WORDS", "draw_cells", "rows_of"]

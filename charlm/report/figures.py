@@ -1,6 +1,4 @@
-"""Writing pictures: formats by the name's ending, files whole or not at all.
-
-The learning curve of a run as a picture.
+"""The learning curve of a run as a picture.
 
 The comparison of n-grams and networks as a picture: order on the x axis, networks as horizontal lines.
 
@@ -18,40 +16,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.errors import CharlmError, OptionError
-from charlm.files import write_with
+from charlm.errors import CharlmError
+from charlm.figures import save_figure
 from charlm.lm.compare import Compared
 from charlm.sequences.calibration import Reliability
 
 __all__ = [
-    "check_picture",
     "draw_comparison",
     "draw_confusion",
     "draw_curve",
     "draw_reliability",
     "read_metrics",
-    "save_figure",
 ]
-
-_FORMATS = ("png", "svg", "pdf")
-
-
-def check_picture(picture: Path) -> str:
-    """The format that a picture's name asks for; another ending is refused before any work is done.
-
-    >>> check_picture(Path("curve.SVG"))
-    'svg'
-    """
-    ending = picture.suffix.lower().removeprefix(".")
-    if ending not in _FORMATS:
-        raise OptionError(f"a picture's name ends in .{', .'.join(_FORMATS)}, which {picture.name!r} does not")
-    return ending
-
-
-def save_figure(figure: Any, picture: Path) -> None:
-    """Writes a matplotlib figure, whole or not at all."""
-    ending = check_picture(picture)
-    write_with(picture, lambda file: figure.savefig(file, format=ending, dpi=150))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from charlm.errors import CharlmError
-from charlm.report.figures import save_figure
+from charlm.figures import save_figure
 
 __all__ = ["GridCell", "draw_grid"]
 

@@ -1,0 +1,53 @@
+"""Progress bars: shown on a terminal or in a notebook, by one process alone, and only for work that takes long."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+__all__ = ["follower", "progress_bar", "several", "watched"]
+
+
+def several() -> bool:
+    """Whether torchrun started several processes, of which this is one."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
+
+
+def follower() -> bool:
+    """Whether this is one of several processes, but not the first: only the first one prints."""
+    return several() and os.environ.get("RANK", "0") != "0"
+
+
+def in_notebook() -> bool:
+    """Whether this Python serves a Jupyter notebook."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return shell is not None and hasattr(shell, "kernel")
+
+
+def watched() -> bool:
+    """Whether a person sees a progress bar of this process: stderr is a terminal, or a notebook shows it."""
+    return not follower() and (in_notebook() or sys.stderr.isatty())
+
+
+def progress_bar(total: int | None, label: str, unit: str = "it", *, show: bool | None = None, **options: Any) -> Any:
+    """A tqdm bar on stderr, for a terminal or a notebook; it appears after two seconds of work.
+
+    Args:
+        total: how much there is to do; None where that is not known.
+        label: what is being done, before the bar.
+        unit: of `total`.
+        show: True or False to show it or not; None shows it where a person sees it (`watched`).
+        options: further arguments of `tqdm`.
+
+    >>> with progress_bar(3, "counting", show=False) as bar:
+    ...     bar.update(3)
+    """
+    from importlib import import_module
+
+    tqdm: Any = import_module("tqdm.auto" if in_notebook() else "tqdm").tqdm
+    shown = watched() if show is None else show
+    settings: dict[str, Any] = {"delay": 2, "leave": False, "file": sys.stderr, **options}
+    if in_notebook():
+        settings.pop("file")
+    return tqdm(total=total, desc=label, unit=unit, disable=not shown, **settings)
