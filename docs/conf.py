@@ -1,4 +1,4 @@
-"""Configuration of the documentation site: `sphinx-build -W -b html docs docs/_build` makes it from Markdown and docstrings."""
+"""The documentation site, made from Markdown and docstrings: `sphinx-build -W -b html docs docs/_build`."""
 
 from __future__ import annotations
 
@@ -57,10 +57,9 @@ def _indent(line: str) -> int:
 
 
 def plain_docstring(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Docstrings are written as plain text with backticks: turns them into reStructuredText, before napoleon reads them.
+    """Turns docstrings, which are plain text with backticks, into reStructuredText, before napoleon reads them.
 
-    An indented block after a blank line is a formula or a sketch and is kept as it is laid out; examples for doctest are
-    left alone.
+    An indented block after a blank line is a formula and is kept as it is laid out; doctests are left alone.
     """
     made: list[str] = []
     previous, literal, doctest = "", -1, False
