@@ -205,11 +205,7 @@ def stretches(surprise: Surprise, starts: NDArray[np.int64], ids: Ids, documents
             highest=float(highest[i]),
             zero_probability=int(impossible[i]),
             unknown=int(unknown[i]),
-            blank=bool(
-                ends[i] - starts[i] == 1
-                and ids[starts[i]] >= 0
-                and vocab.decode(ids[starts[i] : ends[i]]) in ("\n", "\r")
-            ),
+            blank=bool(ends[i] - starts[i] == 1) and _is_line_end(int(ids[starts[i]]), vocab),
         )
         for i in np.unique(group_N).tolist()
     ]
