@@ -212,10 +212,11 @@ def train_nats(estimator: Estimator, order: int) -> float:
         p_start = estimator.event_probabilities(shorter, top=False, events=openings[shorter + 1])
         total += float(np.log(p_start).sum())
         targets += len(p_start)
-    logp_E = np.log(estimator.event_probabilities(order, top=True))
-    count_E = levels[order].count_E.astype(np.float64)
-    if order == 0:
-        count_E -= np.bincount(openings[1], minlength=len(count_E))  # first characters are no targets
-    total += float((count_E * logp_E).sum())
+    count_E = levels[order].count_E.astype(np.int64)
+    if order == 0:  # first characters are no targets; those that are context alone are not in the counts either
+        count_E = count_E + levels.context_V[levels[0].id_E] - np.bincount(openings[1], minlength=len(count_E))
+    some = count_E > 0
+    logp_E = np.log(estimator.event_probabilities(order, top=True)[some])
+    total += float((count_E[some] * logp_E).sum())
     targets += int(count_E.sum())
     return -total / targets if targets else float("nan")
