@@ -1,6 +1,6 @@
 """Making and writing matplotlib figures: the format by the name's ending, the file whole or not at all.
 
-A figure here is a file or a value that a notebook shows, never a window. So it is made without `pyplot`, and the backend
+A figure here is a file, or a value that a notebook shows, never a window. It is made without `pyplot`, and the backend
 that the environment asks for (`MPLBACKEND`) is left alone: that backend need not be installed.
 """
 
