@@ -21,8 +21,6 @@ Every run is appended to results.jsonl in --out as soon as it is there.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import json
 import statistics
 import sys
@@ -35,17 +33,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from charlm.checkpoint import Checkpoint
-from charlm.cli.main import cli
-from charlm.cli.models import HeldOut, dynamic_of, held_out, open_model
+from benchmarks.quality_grid import run_grid
+from benchmarks.quality_runs import TEXT, facts, opened, train
+from charlm.cli.models import HeldOut, dynamic_of
 from charlm.errors import CharlmError
 from charlm.lm.evaluate import Segments, evaluate, read_segments
 from charlm.lm.interface import LanguageModel
-from charlm.report.figures import read_metrics
 from charlm.text.splits import Spans
 
 WINDOW = 256
-TEXT = "data/tinyshakespeare.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,19 +70,6 @@ RECIPES = {
 }
 
 
-def train(arguments: Sequence[str]) -> Path:
-    """Runs `charlm train` in this process; the directory it names. Its own output goes to stderr."""
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
-        code = cli.main(["train", *arguments], standalone_mode=False)
-    sys.stderr.write(said.getvalue())
-    if code == 130:
-        raise KeyboardInterrupt
-    if code:
-        raise SystemExit(f"charlm train {' '.join(arguments)} ended with {code}")
-    return Path(said.getvalue().splitlines()[-1])
-
-
 def window_segments(spans: Spans, count: int, *, length: int = WINDOW, seed: int = 0) -> Segments:
     """So many windows of a length drawn from spans, every place as likely; all targets but no context scored."""
     rooms = (spans[:, 1] - spans[:, 0] - length).clip(min=0)
@@ -103,21 +86,6 @@ def windows(model: LanguageModel, held: HeldOut, count: int) -> dict[str, float]
     logp_N, _ = read_segments(model, held.corpus.ids, window_segments(held.spans, count), lanes=64, hits=False)
     means = -np.nanmean(logp_N.reshape(count, WINDOW), axis=1)
     return {"nats": float(means.mean()), "standard_error": float(means.std(ddof=1) / count**0.5), "windows": count}
-
-
-def opened(directory: Path, text: str | None) -> tuple[Checkpoint, HeldOut]:
-    """A run's best weights, and the part that its figures are of."""
-    checkpoint = open_model(directory, "auto")
-    return checkpoint, held_out(checkpoint, [text] if text else list(checkpoint.text.names), None)
-
-
-def facts(directory: Path, checkpoint: Checkpoint) -> dict[str, Any]:
-    """What the run's own files say: weights, steps and seconds of training with its validations."""
-    last = (read_metrics(directory / "metrics.jsonl") or [{}])[-1]
-    count = (
-        sum(p.numel() for p in checkpoint.model.parameters()) if isinstance(checkpoint.model, torch.nn.Module) else 0
-    )
-    return {"weights": count, "steps": last.get("step"), "seconds": last.get("seconds")}
 
 
 def reproduce(name: str, seed: int, args: argparse.Namespace, out: Path) -> dict[str, Any]:
@@ -250,8 +218,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif args.names[0] == "evaluate":
         run_evaluate(args)
     elif args.names[0] == "grid":
-        from benchmarks.quality_grid import run_grid
-
         run_grid(args)
     else:
         out = Path(args.out or tempfile.mkdtemp(prefix="charlm-quality-"))
