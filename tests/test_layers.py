@@ -20,6 +20,8 @@ LEVELS = {
     "recurrent": 3,
     "mixing": 3,
     "checkpoint": 4,
+    "info": 5,
+    "listing": 6,
     "training": 5,
     "sequences": 6,
     "selfcheck": 7,

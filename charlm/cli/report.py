@@ -212,13 +212,9 @@ def _facts(checkpoint: Checkpoint, rows: list[dict[str, Any]]) -> list[tuple[str
     """Options, machine and time."""
     import torch
 
-    from charlm.cli.info import facts_of
-    from charlm.recurrent.model import CharRNN
+    from charlm.info import describe
 
-    size = sum(path.stat().st_size for path in checkpoint.directory.iterdir() if path.is_file())
-    facts = facts_of(checkpoint.config, len(checkpoint.model.vocab), size)
-    if isinstance(checkpoint.model, CharRNN):
-        facts.append(("weights", f"{checkpoint.model.parameter_count:,}"))
+    facts = describe(checkpoint.directory).facts
     device = checkpoint.config.get("training", {}).get("device")
     if device is not None:
         facts.append(("device", f"trained on {device}"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from charlm.checkpoint import TextFacts, load, save_ngram
-from charlm.cli.info import facts_of
+from charlm.info import describe
 from charlm.lm.interface import SamplingRule
 from charlm.ngrams.fit import count
 from charlm.text.corpus import corpus_of_text
@@ -49,7 +49,7 @@ def make_ngram(directory: Path, smoothing: str) -> None:
 def use(directory: Path) -> None:
     """Opens a model, says what it is, scores and generates a few characters."""
     checkpoint = load(directory)
-    list(facts_of(checkpoint.config, len(checkpoint.model.vocab), 1))
+    repr(describe(directory))
     model = checkpoint.model
     ids = torch.arange(6).unsqueeze(1) % len(model.vocab)
     with torch.no_grad():
