@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 
-from charlm.checkpoint import Checkpoint
+from charlm.checkpoint import TextModel, load
 from charlm.cli.main import cli
-from charlm.cli.models import HeldOut, held_out, open_model
+from charlm.cli.models import held_out
 from charlm.report.figures import read_metrics
+from charlm.text.text import Part
 
 TEXT = "data/tinyshakespeare.txt"
 
@@ -32,16 +33,14 @@ def train(arguments: Sequence[str]) -> Path:
     return Path(said.getvalue().splitlines()[-1])
 
 
-def opened(directory: Path, text: str | None) -> tuple[Checkpoint, HeldOut]:
+def opened(directory: Path, text: str | None) -> tuple[TextModel, Part]:
     """A run's best weights, and the part that its figures are of."""
-    checkpoint = open_model(directory, "auto")
-    return checkpoint, held_out(checkpoint, [text] if text else list(checkpoint.text.names), None)
+    checkpoint = load(directory, device="auto")
+    return checkpoint, held_out(checkpoint, [text] if text else list(checkpoint.source.names), None)
 
 
-def facts(directory: Path, checkpoint: Checkpoint) -> dict[str, Any]:
+def facts(directory: Path, checkpoint: TextModel) -> dict[str, Any]:
     """What the run's own files say: weights, steps and seconds of training with its validations."""
     last = (read_metrics(directory / "metrics.jsonl") or [{}])[-1]
-    count = (
-        sum(p.numel() for p in checkpoint.model.parameters()) if isinstance(checkpoint.model, torch.nn.Module) else 0
-    )
+    count = sum(p.numel() for p in checkpoint.parameters()) if isinstance(checkpoint, torch.nn.Module) else 0
     return {"weights": count, "steps": last.get("step"), "seconds": last.get("seconds")}

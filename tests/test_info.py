@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from charlm.checkpoint import TextFacts, save_ngram, save_rnn
+from charlm.checkpoint import TextFacts
 from charlm.errors import CheckpointError
 from charlm.info import describe
 from charlm.listing import runs
@@ -21,6 +21,7 @@ from charlm.ngrams.fit import count
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.corpus import corpus_of_text
 from charlm.text.splits import Split
+from tests import helpers
 from tests.conftest import Run
 
 TEXT = corpus_of_text("a rose is a rose is a rose\n" * 20)
@@ -38,7 +39,8 @@ def keep(directory: Path, nats: float | None = None, seed: int = 0, **shape: obj
         "optimisation": {"lr": 0.01, "seed": seed},
     }
     result = {"result": {"nats": nats, "perplexity": math.exp(nats), "part": "test"}} if nats is not None else {}
-    save_rnn(directory, model, TextFacts.of(TEXT, SPLIT), training=plan, **result)
+    directory.mkdir(parents=True)
+    helpers.keep(directory, model, TextFacts.of(TEXT, SPLIT), training=plan, **result)
     (directory / "metrics.jsonl").write_text('{"step": 1, "seconds": 2.5}\n{"step": 2, "seconds": 4')
     return model
 
@@ -60,7 +62,8 @@ def test_the_number_of_weights_is_the_models(shape: dict[str, object], tmp_path:
 def test_several_models_are_described(charlm: Run, tmp_path: Path) -> None:
     keep(tmp_path / "net")
     parts = TEXT.parts(SPLIT)
-    save_ngram(tmp_path / "counts", count(TEXT, parts, order=2, smoothing="none"), TextFacts.of(TEXT, SPLIT))
+    (tmp_path / "counts").mkdir()
+    helpers.keep(tmp_path / "counts", count(TEXT, parts, order=2, smoothing="none"), TextFacts.of(TEXT, SPLIT))
     assert isinstance(json.loads(charlm("info", "net", "--json")[1]), dict)
     both = json.loads(charlm("info", "net", "counts", "--json")[1])
     assert [one["kind"] for one in both] == ["rnn", "ngram"]
@@ -76,7 +79,8 @@ def test_runs_lists_all_models_and_means_over_seeds(charlm: Run, tmp_path: Path)
         keep(tmp_path / "checkpoints" / f"s{seed}", value, seed)
     keep(tmp_path / "checkpoints" / "grid" / "wide", 1.0, 0, hidden=7)
     keep(tmp_path / "checkpoints" / "unmeasured", None, 5)
-    save_ngram(
+    (tmp_path / "checkpoints" / "counts").mkdir()
+    helpers.keep(
         tmp_path / "checkpoints" / "counts",
         count(TEXT, TEXT.parts(SPLIT), order=3, smoothing="kneser-ney"),
         TextFacts.of(TEXT, SPLIT),

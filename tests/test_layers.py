@@ -23,6 +23,7 @@ LEVELS = {
     "info": 5,
     "listing": 6,
     "training": 5,
+    "comparison": 7,
     "sequences": 6,
     "selfcheck": 7,
     "report": 7,

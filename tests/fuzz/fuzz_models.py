@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from charlm.checkpoint import TextFacts, load, save_ngram
+from charlm.checkpoint import TextFacts, load
 from charlm.info import describe
 from charlm.lm.interface import SamplingRule
 from charlm.ngrams.fit import count
@@ -17,6 +17,7 @@ from charlm.text.splits import Split
 from charlm.training.recipe import choose
 from charlm.training.run import resume, start
 from tests.fuzz.common import TEXT, Tally, change_files, restore
+from tests.helpers import keep
 
 CORPUS = corpus_of_text(TEXT)
 SPLIT = Split.parse("80/10/10")
@@ -43,18 +44,17 @@ def make_run(directory: Path) -> None:
 def make_ngram(directory: Path, smoothing: str) -> None:
     """Counts of a short text."""
     model = count(CORPUS, CORPUS.parts(SPLIT), order=3, smoothing=smoothing)
-    save_ngram(directory, model, TextFacts.of(CORPUS, SPLIT))
+    keep(directory, model, TextFacts.of(CORPUS, SPLIT))
 
 
 def use(directory: Path) -> None:
     """Opens a model, says what it is, scores and generates a few characters."""
-    checkpoint = load(directory)
+    model = load(directory)
     repr(describe(directory))
-    model = checkpoint.model
     ids = torch.arange(6).unsqueeze(1) % len(model.vocab)
     with torch.no_grad():
         model.target_logprobs(ids[:-1], ids[1:], model.initial_state(1))
-        first = torch.tensor([checkpoint.start])
+        first = torch.tensor([model.start])
         model.generate(first, model.initial_state(1), 6, SamplingRule(), torch.full((6, 1), 0.5))
 
 
