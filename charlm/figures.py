@@ -7,6 +7,7 @@ that the environment asks for (`MPLBACKEND`) is left alone: that backend need no
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,6 +63,9 @@ def _no_backend_asked_for() -> Iterator[None]:
 
 
 def save_figure(figure: Any, picture: Path) -> None:
-    """Writes a matplotlib figure, whole or not at all."""
+    """Writes a matplotlib figure, whole or not at all; a character that the font lacks becomes a box."""
     ending = check_picture(picture)
-    write_with(picture, lambda file: figure.savefig(file, format=ending, dpi=150))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="(?s).*[Gg]lyph")
+        warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
+        write_with(picture, lambda file: figure.savefig(file, format=ending, dpi=150))

@@ -27,6 +27,7 @@ LEVELS = {
     "sequences": 6,
     "selfcheck": 7,
     "report": 7,
+    "pages": 7,
     "cli": 9,
 }
 
