@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from charlm.cli.common import finite, note
+from charlm.cli.common import finite, note, other_reading_options
 from charlm.errors import OptionError
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     "--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True,
     help="Paint characters; auto paints on a terminal unless NO_COLOR is set.",
 )  # fmt: skip
+@other_reading_options
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON Lines for programs: one value an item.")
 def score_command(
@@ -71,8 +72,9 @@ def score_command(
             "name one model or two and then the text, such as charlm score checkpoints/NAME data/shakespeare.txt"
         )
     *models, text = arguments
+    reading = {"encoding": options["encoding"], "newlines": options["newlines"], "bytes": options["as_bytes"]}
     opened = [charlm.load(name, device=options["device"]) for name in models]
-    scored = charlm.score(opened, Path(text), part=options["split_part"])
+    scored = charlm.score(opened, Path(text), part=options["split_part"], **reading)
     _notes(scored)
     if html is not None:
         write_html(scored, Path(html))
