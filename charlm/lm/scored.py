@@ -131,11 +131,11 @@ class TextScore:
         worth = np.where(np.isnan(values), np.inf if len(self.items) == 1 else -np.inf, values)
         return np.argsort(-worth, kind="stable")[:top].tolist()  # type: ignore[no-any-return]
 
-    def stretch_order(self, by: str) -> list[tuple[Stretch, ...]]:
-        """Lines or documents, the strangest first; of two models those that the first knows better than the second."""
+    def stretch_order(self, by: str, rank: str = "mean") -> list[tuple[Stretch, ...]]:
+        """Lines or documents, the strangest first (see `ranked`); of two models those that the first knows best."""
         found = self.found(by)
         if len(found) == 1:
-            return [(stretch,) for stretch in ranked(found[0])]
+            return [(stretch,) for stretch in ranked(found[0], rank)]
         pairs = list(zip(*found, strict=True))
         worth = [gained(*pair) for pair in pairs]
         keys = [float("inf") if value is None else -value for value in worth]
