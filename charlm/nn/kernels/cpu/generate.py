@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from charlm.nn.cells import Cell, GRUCell, LSTMCell, RNNCell
 from charlm.nn.kernels.cpu import native
-from charlm.nn.kernels.fused import input_rows, split_biases
+from charlm.nn.kernels.inputs import input_rows, split_biases
 
 __all__ = ["Draw", "Packed", "generate", "pack"]
 
