@@ -16,7 +16,7 @@ from torch import Tensor
 from charlm.errors import OptionError
 from charlm.nn.cells import Cell, LSTMCell, RNNCell
 
-__all__ = ["Generation", "address", "backward", "call", "fits", "forward", "library", "sum_rows"]
+__all__ = ["Generation", "address", "backward", "call", "fits", "forward", "hash_of", "library", "sum_rows"]
 
 _SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 _scratch = threading.local()
@@ -48,6 +48,15 @@ class Scatter(ctypes.Structure):
     ]
 
 
+class Memory(ctypes.Structure):
+    """`struct memory` of native.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_long) for name in ("count", "threads")),
+        *((name, ctypes.c_void_p) for name in ("words", "hashes")),
+    ]
+
+
 class Generation(ctypes.Structure):
     """`struct generation` of generate.h."""
 
@@ -63,8 +72,9 @@ class Generation(ctypes.Structure):
 
 def _sizes() -> int:
     """What `charlm_sizes` of a library returns that was built from the sources beside this file."""
-    first, second, third = (ctypes.sizeof(structure) for structure in (Layer, Scatter, Generation))
-    return first + 1000 * (second + 1000 * third)
+    return sum(
+        1000**place * ctypes.sizeof(structure) for place, structure in enumerate((Layer, Scatter, Generation, Memory))
+    )
 
 
 @functools.cache
@@ -249,3 +259,15 @@ def sum_rows(rows_RW: Tensor, ids_R: Tensor | None, groups: int) -> Tensor:
     )
     call(f"scatter_{_SUFFIX[rows_RW.dtype]}", job)
     return sums
+
+
+def hash_of(tensor: Tensor) -> bytes:
+    """A hash of a float32 tensor's bits, at the speed of reading them; a change of a single number always changes it.
+
+    It depends on the number of threads, too.
+    """
+    count, threads = tensor.numel(), torch.get_num_threads() if tensor.numel() > 100_000 else 1
+    hashes = torch.zeros(threads, 64, dtype=torch.int32)
+    words = address(tensor, torch.float32, *tensor.shape)
+    call("hash", Memory(count=count, threads=threads, words=words, hashes=hashes.data_ptr()))
+    return hashes.numpy().tobytes()
