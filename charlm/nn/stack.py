@@ -6,6 +6,7 @@ Axes: T steps, B lanes, I inputs, D outputs of the top layer (both directions si
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -15,7 +16,7 @@ from charlm.errors import OptionError
 from charlm.nn.cells import BUILT_IN, Cell, GRUCell, LSTMCell, RNNCell, make_cell
 from charlm.nn.dropout import dropout
 from charlm.nn.kernels import backend
-from charlm.nn.kernels.inputs import check_lengths
+from charlm.nn.kernels.inputs import check_floats, check_lengths
 
 __all__ = ["Stack", "copy_from_torch", "to_torch"]
 
@@ -123,6 +124,31 @@ class Stack(nn.Module):
                     state[f"{name}{layer}{suffix}"] = tensor
         return state
 
+    def check_state(self, state: Mapping[str, Tensor], lanes: int) -> StackState:
+        """The state, after a check that it has every tensor, each [lanes, width] in the weights' precision.
+
+        >>> stack = Stack("gru", inputs=3, hidden=4)
+        >>> stack.check_state(stack.initial_state(2), 3)
+        Traceback (most recent call last):
+        ...
+        charlm.errors.OptionError: the state h0 has the shape [3, 4] here, not [2, 4]
+        """
+        named = self._named(state)
+        for layer in range(self.layers):
+            for number, suffix in enumerate(self.directions):
+                cell = self.cell(layer, number)
+                for name in cell.states:
+                    at = f"{name}{layer}{suffix}"
+                    check_floats(f"the state {at}", named[at], (lanes, cell.state_width(name)), cell.weight_ih)
+        return named
+
+    def _named(self, state: Any) -> StackState:
+        """The state, after a check that no tensor is missing."""
+        names = self.state_names
+        if not isinstance(state, Mapping) or any(name not in state for name in names):
+            raise OptionError(f"the state of this stack is a dictionary of the tensors {', '.join(names)}")
+        return {name: state[name] for name in names}
+
     def forward(
         self,
         x: Tensor,
@@ -156,11 +182,7 @@ class Stack(nn.Module):
         steps, lanes = x.shape[:2]
         if lengths_B is not None:
             lengths_B = check_lengths(lengths_B, steps, lanes, self.cell(0).weight_ih.device)
-        state = self.initial_state(lanes) if state is None else state
-        if missing := [name for name in self.state_names if name not in state]:
-            raise OptionError(
-                f"the state of this stack is the tensors {', '.join(self.state_names)}: {missing[0]} is not among them"
-            )
+        state = self.initial_state(lanes) if state is None else self._named(state)
         after: StackState = {}
         for layer in range(self.layers):
             outputs = []

@@ -64,16 +64,16 @@ def check_layer(
     """
     weight = cell.weight_ih
     if table is not None:
-        _floats("an embedding", table, (None, cell.inputs), weight)
+        check_floats("an embedding", table, (None, cell.inputs), weight)
     if _dense(x) and x.is_floating_point():
-        _floats("dense input", x, (None, None, cell.inputs), weight)
+        check_floats("dense input", x, (None, None, cell.inputs), weight)
     else:
         x = check_ids(x, cell.inputs if table is None else len(table), weight.device, dim=2)
     steps, lanes = x.shape[0], x.shape[1]
     if not isinstance(state, (tuple, list)) or len(state) != len(cell.states):
         raise OptionError(f"the state of this {cell.name} is the tensors {', '.join(cell.states)}, and no others")
     for name, tensor in zip(cell.states, state, strict=True):
-        _floats(f"the state {name}", tensor, (lanes, cell.state_width(name)), weight)
+        check_floats(f"the state {name}", tensor, (lanes, cell.state_width(name)), weight)
     if resets_TB is not None:
         resets_TB = _whole("resets", resets_TB, (steps, lanes), weight.device)
         resets_TB = resets_TB.bool() if bool(resets_TB.any()) else None
@@ -82,7 +82,7 @@ def check_layer(
     return LayerInputs(x, tuple(state), resets_TB, lengths_B)
 
 
-def _floats(what: str, tensor: Any, shape: tuple[int | None, ...], like: Tensor) -> None:
+def check_floats(what: str, tensor: Any, shape: tuple[int | None, ...], like: Tensor) -> None:
     """Refuses what is not of this shape (None: any size) in the precision and on the device of `like`."""
     if not _dense(tensor) or not tensor.is_floating_point():
         raise OptionError(f"{what} is a tensor of floating-point numbers, not {_said(tensor)}")
@@ -148,7 +148,7 @@ def check_ids(ids: Any, symbols: int, device: torch.device, *, dim: int) -> Tens
     whole: Tensor = ids.long()
     if on_gpu(whole):
         torch._assert_async(((whole >= -1) & (whole < symbols)).all())
-    elif whole.numel():
+    elif whole.is_cpu and whole.numel():
         least, most = (int(end) for end in torch.aminmax(whole))
         if least < -1 or most >= symbols:
             wrong = least if least < -1 else most
@@ -169,7 +169,7 @@ def check_draws(steps: int, lanes: int, noise_TB: Any) -> Tensor:
             f"{steps} steps of {lanes} lanes are drawn by noise of at least this shape, not {list(noise_TB.shape)}"
         )
     wanted: Tensor = noise_TB[:steps]
-    if wanted.numel() and not on_gpu(wanted):
+    if wanted.is_cpu and wanted.numel():
         least, most = (float(end) for end in torch.aminmax(wanted))
         if not 0 <= least <= most < 1:
             raise OptionError("noise is numbers from 0 to below 1, as `torch.rand` draws them")
