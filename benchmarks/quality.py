@@ -39,8 +39,9 @@ from charlm.checkpoint import TextModel, load
 from charlm.cli.main import cli
 from charlm.cli.models import held_out
 from charlm.errors import CharlmError
-from charlm.lm.evaluate import Segments, evaluate, read_segments
+from charlm.lm.evaluate import evaluate
 from charlm.lm.interface import LanguageModel
+from charlm.lm.reading import Segments, read_segments
 from charlm.recurrent.dynamic import dynamic
 from charlm.report.figures import read_metrics
 from charlm.text.splits import Spans

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from charlm.cli.common import finite, note
+from charlm.cli.common import finite, note, other_reading_options
 from charlm.errors import OptionError
 
 if TYPE_CHECKING:
@@ -28,6 +28,13 @@ if TYPE_CHECKING:
 )
 @click.option("--top", type=click.IntRange(1), metavar="N", help="Show the N strangest only, the strangest first.")
 @click.option(
+    "--rank",
+    type=click.Choice(["mean", "total", "max"]),
+    default="mean",
+    show_default=True,
+    help="Rank lines or documents by bits a character, bits in all, or the most surprising character.",
+)
+@click.option(
     "--split-part",
     type=click.Choice(["test", "valid", "train", "all"]),
     help="Which part of the model's own text.  [default: test, else valid; all of a foreign text]",
@@ -37,15 +44,24 @@ if TYPE_CHECKING:
     "--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True,
     help="Paint characters; auto paints on a terminal unless NO_COLOR is set.",
 )  # fmt: skip
+@other_reading_options
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON Lines for programs: one value an item.")
 def score_command(
-    arguments: tuple[str, ...], by: str, top: int | None, html: str | None, color: str, as_json: bool, **options: Any
+    arguments: tuple[str, ...],
+    by: str,
+    top: int | None,
+    rank: str,
+    html: str | None,
+    color: str,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Show how surprising TEXT (a file, a directory of files, or - for standard input) is to MODEL, in bits.
 
     The last argument is the text. With two models the difference is shown: above 0 where the first knows more.
-    Bits of a line are per character, the newline that ends it counted to it.
+    Bits of a line are per character, the newline that ends it counted to it. Lines with characters that the model does
+    not know come first, blank lines last.
     """
     import charlm
     from charlm.cli.score_tables import write_html
@@ -56,17 +72,18 @@ def score_command(
             "name one model or two and then the text, such as charlm score checkpoints/NAME data/shakespeare.txt"
         )
     *models, text = arguments
+    reading = {"encoding": options["encoding"], "newlines": options["newlines"], "bytes": options["as_bytes"]}
     opened = [charlm.load(name, device=options["device"]) for name in models]
-    scored = charlm.score(opened, Path(text), part=options["split_part"])
+    scored = charlm.score(opened, Path(text), part=options["split_part"], **reading)
     _notes(scored)
     if html is not None:
         write_html(scored, Path(html))
         if not as_json:
             return
     if as_json:
-        _echo(json.dumps(item, ensure_ascii=False, allow_nan=False) + "\n" for item in _items(scored, by, top))
+        _echo(json.dumps(item, ensure_ascii=False, allow_nan=False) + "\n" for item in _items(scored, by, top, rank))
     elif by != "char" or top is not None:
-        _echo(line + "\n" for line in _ranking(scored, by, top))
+        _echo(line + "\n" for line in _ranking(scored, by, top, rank))
     elif may_paint(color):
         _show_painted(scored)
     else:
@@ -95,20 +112,22 @@ def _echo(lines: Iterable[str]) -> None:
     click.echo("".join(block), nl=False)
 
 
-def _items(scored: TextScore, by: str, top: int | None) -> Iterator[dict[str, Any]]:
+def _items(scored: TextScore, by: str, top: int | None, rank: str) -> Iterator[dict[str, Any]]:
     """What `--json` prints."""
     from charlm.lm.scored import gained
 
     if by == "char":
         yield from _character_items(scored, scored.character_order(top))
         return
-    for group in scored.stretch_order(by)[:top]:
+    for group in scored.stretch_order(by, rank)[:top]:
         first = group[0]
         item: dict[str, Any] = {by: first.number, **({"document": first.document} if by == "line" else {})}
         item["name"] = scored.shown.names[first.document - 1]
         item |= {"start": first.start, "end": first.end, "characters": first.characters}
         for prefix, stretch in zip(("", "second_"), group, strict=False):
             item[f"{prefix}bits_per_char"] = finite(stretch.bits_per_char)
+            item[f"{prefix}bits"] = finite(stretch.bits)
+            item[f"{prefix}highest_bits"] = finite(stretch.highest)
             item[f"{prefix}zero_probability"] = stretch.zero_probability > 0
             item[f"{prefix}zero_probability_targets"] = stretch.zero_probability
             item[f"{prefix}unknown_targets"] = stretch.unknown
@@ -160,11 +179,11 @@ def _show_painted(scored: TextScore) -> None:
     click.echo()
 
 
-def _ranking(scored: TextScore, by: str, top: int | None) -> Iterator[str]:
+def _ranking(scored: TextScore, by: str, top: int | None, rank: str) -> Iterator[str]:
     """The strangest first, a line each, columns apart by tabs."""
     from charlm.cli.score_tables import character_rows, stretch_rows
 
-    heading, rows = character_rows(scored, top) if by == "char" else stretch_rows(scored, by, top)
+    heading, rows = character_rows(scored, top) if by == "char" else stretch_rows(scored, by, top, rank)
     yield "\t".join(heading)
     for _, row in rows:
         yield "\t".join(row)

@@ -53,7 +53,9 @@ def character_rows(scored: TextScore, top: int | None) -> tuple[list[str], Itera
     return [*_value_names(scored), "position", "character", "context"], rows()
 
 
-def stretch_rows(scored: TextScore, by: str, top: int | None) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+def stretch_rows(
+    scored: TextScore, by: str, top: int | None, rank: str = "mean"
+) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     """The same of lines or documents, in the order of `stretch_order`."""
     from charlm.lm.painting import visible
     from charlm.lm.scored import gained
@@ -61,7 +63,7 @@ def stretch_rows(scored: TextScore, by: str, top: int | None) -> tuple[list[str]
     several = len(scored.shown.documents) > 1
 
     def rows() -> Iterator[tuple[int, list[str]]]:
-        for group in scored.stretch_order(by)[:top]:
+        for group in scored.stretch_order(by, rank)[:top]:
             first, name = group[0], scored.shown.names[group[0].document - 1]
             values = [_stretch_bits(stretch.bits_per_char) for stretch in group]
             values += [number(gained(*group))] if len(values) == 2 else []

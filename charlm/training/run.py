@@ -16,7 +16,7 @@ from charlm.checkpoint import TextFacts, describe, load
 from charlm.errors import CheckpointError, LostProcessError, TextError
 from charlm.files import write_json
 from charlm.lm.evaluate import Evaluation, evaluate
-from charlm.lm.evaluate import OnRead as Reading
+from charlm.lm.reading import OnRead as Reading
 from charlm.nn.kernels.choose import fastest, for_reading
 from charlm.recurrent.model import CharRNN
 from charlm.tensors import write_tensors
