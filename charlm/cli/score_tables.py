@@ -83,8 +83,8 @@ def _stretch_bits(bits: float | None) -> str:
 def write_html(scored: TextScore, wanted: Path) -> None:
     """Makes the page and says where it is."""
     from charlm.lm.scores import expected_next
-    from charlm.report.page import write_page
-    from charlm.report.surprise_page import MOST, map_data, score_page
+    from charlm.pages.page import write_page
+    from charlm.pages.surprise_page import MOST, map_data, score_page
     from charlm.text.splits import count_targets
 
     spans, names = scored.part.spans, scored.names
@@ -107,7 +107,7 @@ def _figures(scored: TextScore) -> list[tuple[str, str]]:
 
 def _tables(scored: TextScore) -> list[dict[str, Any]]:
     """The strangest lines and characters, for those who read tables and not pictures."""
-    from charlm.report.surprise_page import map_places
+    from charlm.pages.surprise_page import map_places
 
     found = []
     names = scored.names
