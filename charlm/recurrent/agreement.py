@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.lm.evaluate import OnRead
+from charlm.lm.reading import OnRead
 from charlm.recurrent.atlas import Atlas, Unit
 from charlm.recurrent.properties import PROPERTIES, Property, code_points_of
 from charlm.text.vocab import Vocab
