@@ -15,8 +15,8 @@ from charlm.lm.directory import fingerprint
 from charlm.ngrams.counted import AddK, Contexts, Counted, Estimator, Floats, MaximumLikelihood, UniformMix, total_of
 from charlm.ngrams.kneser_ney import KneserNey, WittenBell
 from charlm.ngrams.levels import Counts, pick
-from charlm.ngrams.past_memory.runs import added_up
-from charlm.ngrams.past_memory.tables import CountTables
+from charlm.ngrams.strings import added_up
+from charlm.ngrams.tables import CountTables
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids
 
