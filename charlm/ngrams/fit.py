@@ -19,15 +19,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from charlm.errors import OptionError, StorageError
 from charlm.files import free_name, lock, unwritten, write_json
 from charlm.lm.directory import write_config
 from charlm.lm.evaluate import Row
 from charlm.ngrams.arpa import write_arpa
 from charlm.ngrams.counted import Estimator, check_order
-from charlm.ngrams.estimators import ESTIMATORS, describe_ngram, fingerprints, make_estimator, tune
+from charlm.ngrams.estimators import ESTIMATORS, describe_ngram, fingerprints, make_estimator, tune, tuning_parts
 from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.levels import Counts
 from charlm.ngrams.model import NGramLM
@@ -50,7 +48,6 @@ __all__ = [
     "free_directory",
     "ngram",
     "parse_size",
-    "tuning_parts",
     "was_stopped",
 ]
 
@@ -99,8 +96,8 @@ def ngram(
 
     >>> text = Text.of("abracadabra" * 100)
     >>> model = ngram(text, order=1)
-    >>> [(symbol, round(p, 3)) for symbol, p in model.next("a").top(2)]  # after a: b 2 in 5, a, c, d 1 in 5 each
-    [('b', 0.4), ('a', 0.2)]
+    >>> [(symbol, round(p, 2)) for symbol, p in model.next("a").top(1)]  # after five a's: b twice, a, c, d once each
+    [('b', 0.4)]
     """
     if not isinstance(text, Text):
         raise OptionError(f"a text is what charlm.read_text or charlm.Text.of returns, not {type(text).__name__}")
@@ -215,25 +212,6 @@ def _count_within(
             progress=lambda share: bar.update(100 * share - bar.n),
         )
     return NGramLM(vocab=text.vocab, index=estimator.index, order=order, estimator=estimator)
-
-
-def tuning_parts(parts: Mapping[str, Spans]) -> tuple[Spans, Spans]:
-    """The spans to count and the spans to tune on, of which none is reported.
-
-    >>> train, none = np.array([[0, 100]]), np.zeros((0, 2), np.int64)
-    >>> [spans.tolist() for spans in tuning_parts({"train": train, "valid": np.array([[100, 120]]), "test": none})]
-    [[[0, 95]], [[95, 100]]]
-    """
-    if count_targets(parts["test"]) and count_targets(parts["valid"]):
-        return parts["train"], parts["valid"]
-    train = parts["train"]
-    lengths = train[:, 1] - train[:, 0]
-    rest = int(lengths.sum()) * 19 // 20
-    before = np.cumsum(lengths) - lengths
-    cut = np.clip(train[:, 0] + rest - before, train[:, 0], train[:, 1])
-    counted = np.stack([train[:, 0], cut], axis=1)
-    tuned = np.stack([cut, train[:, 1]], axis=1)
-    return counted[counted[:, 1] > counted[:, 0]], tuned[tuned[:, 1] > tuned[:, 0]]
 
 
 def _index(corpus: Corpus, spans: Spans, parts: Mapping[str, Spans]) -> SuffixIndex:
