@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from charlm.sequences.checkpoint import SequenceCheckpoint
-    from charlm.sequences.predictions import Figures
+    from charlm.sequences.metrics import Figures
     from charlm.sequences.tables.cells import Inputs
     from charlm.sequences.tabular import TableFacts
 

@@ -15,7 +15,7 @@ from charlm.lm.scores import Expected
 from charlm.ngrams.novelty import Novelty
 from charlm.report.chart import Series, chart
 from charlm.report.page import render
-from charlm.sequences.calibration import Reliability, reliability
+from charlm.sequences.metrics import Reliability, reliability
 
 __all__ = ["Sample", "about_calibration", "about_comparison", "about_curves", "about_samples", "next_reliability"]
 __all__ += ["RunPage"]
@@ -224,7 +224,7 @@ def next_reliability(expected: Expected, targets_N: NDArray[np.int64], bins: int
     Args:
         expected: the most probable characters at the first targets.
         targets_N: all targets, -1 where unknown.
-        bins: of equal width, as `calibration.reliability` takes them.
+        bins: of equal width, as `metrics.reliability` takes them.
     """
     targets = targets_N[: len(expected.ids_NK)]
     defined = ~np.isnan(expected.probability_NK).any(axis=1) & (targets >= 0)

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from charlm.errors import CheckpointError, OptionError
 from charlm.sequences.batches import Examples, Sequences
+from charlm.sequences.metrics import Figures, distribution_figures, score_figures
 from charlm.sequences.model import SequenceConfig, SequenceModel
-from charlm.sequences.predictions import Figures, distribution_figures, score_figures
 from charlm.sequences.tables.cells import Inputs, read_inputs
 from charlm.sequences.tables.guess import guess_columns, guess_mode
 from charlm.sequences.tables.labels import Labels, read_labels
