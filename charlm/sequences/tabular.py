@@ -19,10 +19,10 @@ from charlm.errors import CheckpointError, OptionError
 from charlm.sequences.batches import Examples, Sequences
 from charlm.sequences.metrics import Figures, distribution_figures, score_figures
 from charlm.sequences.model import SequenceConfig, SequenceModel
+from charlm.sequences.row_split import RowSplit
 from charlm.sequences.tables.cells import Inputs, read_inputs
 from charlm.sequences.tables.guess import guess_columns, guess_mode
 from charlm.sequences.tables.labels import Labels, read_labels
-from charlm.sequences.tables.row_split import RowSplit
 from charlm.sequences.tables.table import Table
 from charlm.text.vocab import Vocab
 

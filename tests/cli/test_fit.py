@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from charlm.sequences.metrics import accuracy, brier_score, log_loss
+from charlm.sequences.row_split import RowSplit
 from charlm.sequences.tables.arrays import read_npz, write_npz
-from charlm.sequences.tables.row_split import RowSplit
 from tests.conftest import Run
 
 

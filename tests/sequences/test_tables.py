@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charlm.errors import CharlmError, OptionError, TextError
+from charlm.sequences.row_split import RowSplit
 from charlm.sequences.tables import arrays
 from charlm.sequences.tables.arrays import read_npy, read_npz, write_npz
 from charlm.sequences.tables.cells import Inputs, read_inputs
 from charlm.sequences.tables.guess import guess_columns, guess_mode
 from charlm.sequences.tables.labels import read_labels
-from charlm.sequences.tables.row_split import RowSplit
 from charlm.sequences.tables.table import Table, read_table, render_table
 
 
