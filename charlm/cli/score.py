@@ -14,7 +14,7 @@ from charlm.cli.common import finite, note
 from charlm.errors import OptionError
 
 if TYPE_CHECKING:
-    from charlm.cli.scored import Scored
+    from charlm.lm.scored import TextScore
 
 
 @click.command("score")
@@ -28,6 +28,13 @@ if TYPE_CHECKING:
 )
 @click.option("--top", type=click.IntRange(1), metavar="N", help="Show the N strangest only, the strangest first.")
 @click.option(
+    "--rank",
+    type=click.Choice(["mean", "total", "max"]),
+    default="mean",
+    show_default=True,
+    help="Rank lines or documents by bits a character, bits in all, or the most surprising character.",
+)
+@click.option(
     "--split-part",
     type=click.Choice(["test", "valid", "train", "all"]),
     help="Which part of the model's own text.  [default: test, else valid; all of a foreign text]",
@@ -40,48 +47,55 @@ if TYPE_CHECKING:
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON Lines for programs: one value an item.")
 def score_command(
-    arguments: tuple[str, ...], by: str, top: int | None, html: str | None, color: str, as_json: bool, **options: Any
+    arguments: tuple[str, ...],
+    by: str,
+    top: int | None,
+    rank: str,
+    html: str | None,
+    color: str,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Show how surprising TEXT (a file, a directory of files, or - for standard input) is to MODEL, in bits.
 
     The last argument is the text. With two models the difference is shown: above 0 where the first knows more.
-    Bits of a line are per character, the newline that ends it counted to it.
+    Bits of a line are per character, the newline that ends it counted to it. Lines with characters that the model does
+    not know come first, blank lines last.
     """
-    from charlm.cli.painting import may_paint
+    import charlm
     from charlm.cli.score_tables import write_html
-    from charlm.cli.scored import read_scored
+    from charlm.lm.painting import may_paint
 
     if not 2 <= len(arguments) <= 3:
         raise OptionError(
             "name one model or two and then the text, such as charlm score checkpoints/NAME data/shakespeare.txt"
         )
     *models, text = arguments
-    scored = read_scored(models, text, options["split_part"], options["device"])
+    opened = [charlm.load(name, device=options["device"]) for name in models]
+    scored = charlm.score(opened, Path(text), part=options["split_part"])
     _notes(scored)
     if html is not None:
         write_html(scored, Path(html))
         if not as_json:
             return
     if as_json:
-        _echo(json.dumps(item, ensure_ascii=False, allow_nan=False) + "\n" for item in _items(scored, by, top))
+        _echo(json.dumps(item, ensure_ascii=False, allow_nan=False) + "\n" for item in _items(scored, by, top, rank))
     elif by != "char" or top is not None:
-        _echo(line + "\n" for line in _ranking(scored, by, top))
+        _echo(line + "\n" for line in _ranking(scored, by, top, rank))
     elif may_paint(color):
         _show_painted(scored)
     else:
         _echo(line + "\n" for line in _columns(scored))
 
 
-def _notes(scored: Scored) -> None:
-    from charlm.cli.scored import figure, warnings
-
-    held = scored.held
-    split = "" if held.split is None else f" of split {held.split}"
+def _notes(scored: TextScore) -> None:
+    held = scored.part
+    split = "" if held.text.split is None else f" of split {held.text.split}"
     targets = scored.items[0].evaluation.targets
-    note(f"{scored.shown.title}, {held.part} part{split}: {targets:,} characters")
-    for number in range(len(scored.checkpoints)):
-        note(figure(scored, number))
-    for sentence in warnings(scored):
+    note(f"{scored.part.text.title}, {held.name} part{split}: {targets:,} characters")
+    for number in range(len(scored.models)):
+        note(scored.figure(number))
+    for sentence in scored.warnings():
         note(sentence)
 
 
@@ -96,20 +110,22 @@ def _echo(lines: Iterable[str]) -> None:
     click.echo("".join(block), nl=False)
 
 
-def _items(scored: Scored, by: str, top: int | None) -> Iterator[dict[str, Any]]:
+def _items(scored: TextScore, by: str, top: int | None, rank: str) -> Iterator[dict[str, Any]]:
     """What `--json` prints."""
-    from charlm.cli.scored import character_order, gained, stretch_order
+    from charlm.lm.scored import gained
 
     if by == "char":
-        yield from _character_items(scored, character_order(scored, top))
+        yield from _character_items(scored, scored.character_order(top))
         return
-    for group in stretch_order(scored.found(by))[:top]:
+    for group in scored.stretch_order(by, rank)[:top]:
         first = group[0]
         item: dict[str, Any] = {by: first.number, **({"document": first.document} if by == "line" else {})}
         item["name"] = scored.shown.names[first.document - 1]
         item |= {"start": first.start, "end": first.end, "characters": first.characters}
         for prefix, stretch in zip(("", "second_"), group, strict=False):
             item[f"{prefix}bits_per_char"] = finite(stretch.bits_per_char)
+            item[f"{prefix}bits"] = finite(stretch.bits)
+            item[f"{prefix}highest_bits"] = finite(stretch.highest)
             item[f"{prefix}zero_probability"] = stretch.zero_probability > 0
             item[f"{prefix}zero_probability_targets"] = stretch.zero_probability
             item[f"{prefix}unknown_targets"] = stretch.unknown
@@ -120,7 +136,7 @@ def _items(scored: Scored, by: str, top: int | None) -> Iterator[dict[str, Any]]
         yield item
 
 
-def _character_items(scored: Scored, order: list[int]) -> Iterator[dict[str, Any]]:
+def _character_items(scored: TextScore, order: list[int]) -> Iterator[dict[str, Any]]:
     positions, characters = scored.items[0].position_N.tolist(), scored.characters
     bits = [surprise.bits_N.tolist() for surprise in scored.items]
     differences = scored.order_values.tolist()
@@ -135,10 +151,10 @@ def _character_items(scored: Scored, order: list[int]) -> Iterator[dict[str, Any
         yield item
 
 
-def _columns(scored: Scored) -> Iterator[str]:
+def _columns(scored: TextScore) -> Iterator[str]:
     """Every character in the order of the text: position, bits (of two models and the difference), character."""
     from charlm.cli.score_tables import number
-    from charlm.report.page import visible
+    from charlm.lm.painting import visible
 
     values = [surprise.bits_N.tolist() for surprise in scored.items]
     values += [scored.order_values.tolist()] if len(values) == 2 else []
@@ -147,24 +163,25 @@ def _columns(scored: Scored) -> Iterator[str]:
         yield "\t".join([str(position), *map(number, bits), visible(character)])
 
 
-def _show_painted(scored: Scored) -> None:
+def _show_painted(scored: TextScore) -> None:
     """The text itself, painted."""
-    from charlm.cli.painting import DIFFERENCES, LEVELS, difference_level, legend, paint, surprise_level
+    from charlm.lm.painting import DIFFERENCES, LEVELS, difference_level, legend, paint, surprise_level
 
     alone = len(scored.items) == 1
     level = surprise_level if alone else difference_level
     click.echo(legend(LEVELS if alone else DIFFERENCES), err=True)
     styles = [level(value) for value in scored.order_values.tolist()]
-    for line in paint(zip(scored.characters, styles, strict=True)):
+    pieces = [(scored.context, "s0"), *zip(scored.characters, styles, strict=True)]
+    for line in paint(pieces):
         click.echo(line, nl=False, color=True)
     click.echo()
 
 
-def _ranking(scored: Scored, by: str, top: int | None) -> Iterator[str]:
+def _ranking(scored: TextScore, by: str, top: int | None, rank: str) -> Iterator[str]:
     """The strangest first, a line each, columns apart by tabs."""
     from charlm.cli.score_tables import character_rows, stretch_rows
 
-    heading, rows = character_rows(scored, top) if by == "char" else stretch_rows(scored, by, top)
+    heading, rows = character_rows(scored, top) if by == "char" else stretch_rows(scored, by, top, rank)
     yield "\t".join(heading)
     for _, row in rows:
         yield "\t".join(row)

@@ -101,8 +101,8 @@ def _start(
 ) -> int:
     """A new run; after an elastic restart the one that this launch began before."""
     from charlm.cli.together import directory_for, held, in_turn
+    from charlm.nn.kernels.choose import pick_device
     from charlm.training.distributed import device_here, launch_of
-    from charlm.training.recipe import pick_device
     from charlm.training.run import start
 
     with processes.alike():
@@ -161,7 +161,7 @@ def _model_to_start_from(directory: str, reading: Reading) -> Any:
     from charlm.checkpoint import load
     from charlm.recurrent.model import CharRNN
 
-    model = load(directory).model
+    model = load(directory, device="cpu")
     if not isinstance(model, CharRNN):
         raise OptionError(f"{directory} is not a recurrent model: --init-from needs the weights of one")
     return model

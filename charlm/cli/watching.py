@@ -134,7 +134,7 @@ def run_directory(out: str | None, source: str, kind: str) -> Path:
 
 def device_of(before: str, wanted: str) -> torch.device:
     """The device asked for; for `auto` the one that the run had, where there is one."""
-    from charlm.training.recipe import pick_device
+    from charlm.nn.kernels.choose import pick_device
 
     if wanted != "auto":
         return pick_device(wanted)

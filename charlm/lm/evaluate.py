@@ -1,39 +1,33 @@
-"""Rows: what one model says about every target of a text. Tables and reports are made of these alone.
+"""Reading a text with a language model and measuring how well it foresaw each character.
 
-One suffix index yields the rows of many orders at once, a network yields one; nobody downstream asks which.
-
-
-Reading a text with a language model and measuring how well it foresaw each character.
-
-Every number comes from one place: the log-probability of each target, in the order of the text. Axes: T steps,
-B lanes, N targets.
+Every number comes from one place: the log-probability of each target, in the order of the text. A `Row` holds these for
+one model; tables, comparisons and reports are made of rows alone. Axes: T steps, B lanes, N targets.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from charlm.errors import TextError
-from charlm.lm.interface import LanguageModel, pick_targets, take
-from charlm.text.splits import Spans
+from charlm.lm.interface import LanguageModel
+from charlm.lm.reading import OnRead, read_segments, span_segments
+from charlm.progress import progress_bar
+from charlm.text.splits import Spans, overlap
+from charlm.text.text import Part, TextFacts
 from charlm.text.vocab import Ids, Vocab
 
 __all__ = [
     "Evaluation",
     "Row",
-    "Segments",
     "evaluate",
-    "lane_segments",
+    "evaluate_part",
     "measure",
-    "read_segments",
     "row_of",
     "standard_error",
     "targets_of",
@@ -50,6 +44,8 @@ class Row:
         logp_T: float64 natural logarithms; -inf where the model held the target impossible, NaN where the
             history was never seen and the model is undefined, or where the target is unknown.
         hit_T: bool; whether the target was the most probable symbol.
+        is_baseline: whether the model is counted.
+        is_adaptive: whether the model learns from what it reads.
         order: characters of history of an n-gram model.
         smoothing: of an n-gram model, by the name that `--smoothing` takes.
         parameters: of a network.
@@ -63,6 +59,8 @@ class Row:
     family: str
     logp_T: NDArray[np.float64]
     hit_T: NDArray[np.bool_]
+    is_baseline: bool = False
+    is_adaptive: bool = False
     order: int | None = None
     smoothing: str | None = None
     parameters: int | None = None
@@ -72,16 +70,9 @@ class Row:
     seconds: float | None = None
 
 
-Segments = NDArray[np.int64]
-"""Rows of (start, first target, end): read from start, score from the first target on, end excluded."""
-
-Progress = Callable[[int], object]
-"""Called with the number of targets that were just read."""
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Evaluation:
-    """How well a model foresaw a text.
+    """How well a model foresaw a text. Its `repr` is the line that `charlm eval` prints.
 
     Args:
         nats: mean negative natural log-probability a character (`inf` where a target was held impossible).
@@ -90,6 +81,11 @@ class Evaluation:
         zero_probability_targets: targets that got probability 0, or whose history the model is undefined at.
         unknown_targets: targets that the vocabulary does not hold; they are in no other figure.
         standard_error: of `nats`, by a block bootstrap; None where nats are infinite.
+        text: the name of the text that was read.
+        split: the split of which a part was read; None where all of a text was read.
+        part: the part that was read.
+        text_sha256: of the text that was read.
+        notes: sentences about what the figures leave out, or what makes them easier than they look.
     """
 
     nats: float
@@ -98,6 +94,18 @@ class Evaluation:
     zero_probability_targets: int
     unknown_targets: int
     standard_error: float | None
+    text: str = ""
+    split: str | None = None
+    part: str | None = None
+    text_sha256: str | None = None
+    notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        error = "" if self.standard_error is None else f" ± {self.standard_error:.4f}"
+        return (
+            f"{self.nats:.6f}{error} nats a character, {self.bits_per_char:.4f} bits, "
+            f"perplexity {self.perplexity:.4f}, {100 * self.accuracy:.2f} % right of {self.targets:,}"
+        )
 
     @property
     def bits_per_char(self) -> float:
@@ -132,100 +140,6 @@ def targets_of(ids: Ids, spans: Spans) -> NDArray[np.int64]:
     """
     pieces = [ids[start + 1 : end] for start, end in spans.tolist()]
     return np.concatenate(pieces).astype(np.int64) if pieces else np.zeros(0, np.int64)
-
-
-def lane_segments(spans: Spans, lanes: int = 32, warmup: int = 512) -> Segments:
-    """Cuts long spans so that about `lanes` pieces can be read side by side.
-
-    Each piece is read from `warmup` characters before its first target (or from the start of its span), so that
-    the state is warm where scoring begins. Every target of the spans is scored exactly once.
-    """
-    total = int((spans[:, 1] - spans[:, 0] - 1).clip(min=0).sum())
-    longest = max(1, -(-total // lanes))
-    rows = []
-    for start, end in spans.tolist():
-        pieces = max(1, -(-(end - start - 1) // longest))
-        edges = np.linspace(start + 1, end, pieces + 1).astype(np.int64).tolist()
-        rows += [(max(start, a - 1 - warmup), a, b) for a, b in itertools.pairwise(edges) if b > a]
-    return np.array(rows, dtype=np.int64).reshape(-1, 3)
-
-
-def span_segments(spans: Spans) -> Segments:
-    """Every span as one piece, read as one stream from its first character."""
-    rows = spans[spans[:, 1] - spans[:, 0] > 1]
-    return np.stack([rows[:, 0], rows[:, 0] + 1, rows[:, 1]], axis=1)
-
-
-@torch.no_grad()
-def read_segments(
-    model: LanguageModel,
-    ids: Ids,
-    segments: Segments,
-    *,
-    lanes: int = 64,
-    chunk: int = 256,
-    hits: bool = True,
-    progress: Progress | None = None,
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Reads segments with a model, up to `lanes` side by side, `chunk` steps at a time.
-
-    Returns:
-        `logp_N`, the log-probability of each scored target in the order of the segments (NaN for targets that
-        the vocabulary does not hold), and `hit_N`, whether it was the most probable symbol (all false where
-        `hits` is false, which is faster).
-    """
-    counts = segments[:, 2] - segments[:, 1]
-    offsets = np.concatenate([[0], np.cumsum(counts)])
-    logp_N = np.full(int(offsets[-1]), np.nan)
-    hit_N = np.zeros(len(logp_N), dtype=np.bool_)
-    order = np.argsort(segments[:, 0] - segments[:, 2], kind="stable")
-    for group in np.split(order, range(lanes, len(order), lanes)):
-        _read_group(model, ids, segments[group], offsets[group], chunk, hits, logp_N, hit_N, progress)
-    return logp_N, hit_N
-
-
-def _read_group(
-    model: LanguageModel,
-    ids: Ids,
-    segments: Segments,
-    offsets: NDArray[np.int64],
-    chunk: int,
-    hits: bool,
-    logp_N: NDArray[np.float64],
-    hit_N: NDArray[np.bool_],
-    progress: Progress | None,
-) -> None:
-    """Reads segments side by side, the longest first, and writes what they gave to its places."""
-    start_B, first_B, end_B = segments.T
-    lengths_B = end_B - start_B - 1
-    state = model.initial_state(len(segments))
-    for begin in range(0, int(lengths_B.max()), chunk):
-        alive = int((lengths_B > begin).sum())  # lengths fall, so these are the first ones
-        if alive < len(next(iter(state.values()), ())):
-            state = take(state, torch.arange(alive))
-        t = np.arange(begin, min(begin + chunk, int(lengths_B.max())))[:, None]
-        inside_TB = t < lengths_B[:alive]
-        position_TB = np.where(inside_TB, start_B[:alive] + t, start_B[:alive])
-        inputs_TB = _tensor(ids[position_TB], model)
-        targets_TB = _tensor(np.where(inside_TB, ids[position_TB + 1].astype(np.int64), -1), model)
-        if hits:
-            logp_TBV, state = model.logprobs(inputs_TB, state)
-            logp_TB = pick_targets(logp_TBV, targets_TB)
-            hit_TB = (logp_TBV.argmax(-1) == targets_TB) & ~logp_TB.isnan()
-        else:
-            logp_TB, state = model.target_logprobs(inputs_TB, targets_TB, state)
-            hit_TB = torch.zeros_like(targets_TB, dtype=torch.bool)
-        scored = inside_TB & (position_TB + 1 >= first_B[:alive])
-        place = (offsets[:alive] + position_TB + 1 - first_B[:alive])[scored]
-        known = (targets_TB >= 0).cpu().numpy()[scored]
-        logp_N[place] = np.where(known, logp_TB.double().cpu().numpy()[scored], np.nan)
-        hit_N[place] = hit_TB.cpu().numpy()[scored]
-        if progress is not None:
-            progress(int(scored.sum()))
-
-
-def _tensor(ids: NDArray[Any], model: LanguageModel) -> torch.Tensor:
-    return torch.from_numpy(ids.astype(np.int64)).to(model.device)
 
 
 def standard_error(nats_N: NDArray[np.float64], *, block: int = 500, replicates: int = 1000) -> float | None:
@@ -283,19 +197,27 @@ def row_of(
     spans: Spans,
     *,
     name: str = "model",
-    family: str = "rnn",
+    family: str | None = None,
     lanes: int = 64,
-    progress: Progress | None = None,
+    progress: OnRead | None = None,
     **facts: Any,
 ) -> Row:
     """Reads each span as one stream, up to `lanes` side by side, and gives the model's row; `facts` go into the row
     as they are."""
     logp_N, hit_N = read_segments(model, ids, span_segments(spans), lanes=lanes, progress=progress)
-    return Row(name=name, family=family, logp_T=logp_N, hit_T=hit_N, **facts)
+    return Row(
+        name=name,
+        family=family or str(getattr(model, "kind", "rnn")),
+        logp_T=logp_N,
+        hit_T=hit_N,
+        is_baseline=model.is_baseline,
+        is_adaptive=model.is_adaptive,
+        **facts,
+    )
 
 
 def evaluate(
-    model: LanguageModel, ids: Ids, spans: Spans, *, lanes: int = 64, progress: Progress | None = None
+    model: LanguageModel, ids: Ids, spans: Spans, *, lanes: int = 64, progress: OnRead | None = None
 ) -> Evaluation:
     """Measures a model on the spans of a text, each read as one stream, up to `lanes` side by side.
 
@@ -309,3 +231,39 @@ def evaluate(
     (10, 5.0)
     """
     return measure(row_of(model, ids, spans, lanes=lanes, progress=progress), targets_of(ids, spans), model.vocab)
+
+
+def evaluate_part(
+    model: LanguageModel, part: Part, *, lanes: int | None = None, progress: bool | None = None
+) -> Evaluation:
+    """Measures a model on a part of a text, in the model's own symbols; see `TextModel.evaluate`."""
+    read = part.under(model.vocab)
+    lanes = lanes or (1 if model.is_adaptive else 64)
+    label = "reading and learning" if model.is_adaptive else "reading"
+    with progress_bar(len(read), label, "char", show=progress) as bar:
+        found = evaluate(model, read.text.corpus.ids, read.spans, lanes=lanes, progress=bar.update)
+    source: TextFacts = getattr(model, "source", TextFacts())
+    return replace(
+        found,
+        text=part.text.title,
+        split=None if part.text.split is None else str(part.text.split),
+        part=part.name,
+        text_sha256=part.text.corpus.sha256,
+        notes=tuple(_notes(found, model, part, source)),
+    )
+
+
+def _notes(found: Evaluation, model: LanguageModel, part: Part, source: TextFacts) -> Iterator[str]:
+    """What stands in the way of a figure, or makes it easier than it looks."""
+    if found.zero_probability_targets:
+        yield f"{found.zero_probability_targets:,} targets got probability zero, so nats and perplexity are infinite"
+    if found.unknown_targets:
+        yield f"{found.unknown_targets:,} targets are characters that the model does not know; they are in no figure"
+    corpus = part.text.corpus
+    if source.sha256 != corpus.sha256:
+        return
+    parts = corpus.parts(source.split)
+    if overlap(parts["train"], part.spans):
+        yield "the model was made from this: the figure says how much it remembers, not how well it foresees"
+    elif not model.is_baseline and overlap(parts["valid"], part.spans):
+        yield "early stopping watched this part: a test part would be stricter"

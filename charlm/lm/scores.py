@@ -8,7 +8,7 @@ targets, K expected symbols.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from charlm.errors import OptionError
 from charlm.lm.evaluate import Evaluation, measure, row_of, targets_of
 from charlm.lm.interface import LanguageModel
+from charlm.lm.reading import OnRead
 from charlm.text.corpus import Corpus
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids, Vocab
 
 __all__ = [
+    "RANKS",
     "Expected",
     "Stretch",
     "Surprise",
@@ -31,12 +33,9 @@ __all__ = [
     "line_starts",
     "ranked",
     "read_surprise",
-    "recoded",
     "stretches",
     "whole_characters",
 ]
-
-Progress = Callable[[int], object]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +58,7 @@ class Surprise:
     evaluation: Evaluation
 
 
-def read_surprise(model: LanguageModel, ids: Ids, spans: Spans, *, progress: Progress | None = None) -> Surprise:
+def read_surprise(model: LanguageModel, ids: Ids, spans: Spans, *, progress: OnRead | None = None) -> Surprise:
     """Reads each span as one stream and keeps the bits of every target.
 
     >>> from charlm.recurrent.model import CharRNN, RNNConfig
@@ -130,8 +129,10 @@ class Stretch:
         end: where it ends there; a line's newline belongs to it.
         characters: how many of its characters were foreseen and counted: neither context nor unknown.
         bits: of those together; infinite where one was impossible.
+        highest: the bits of the most surprising one of these.
         zero_probability: symbols that were impossible, or where the model is undefined.
         unknown: symbols that the vocabulary does not hold; they are in no figure.
+        blank: whether it is a line of nothing but its end.
     """
 
     number: int
@@ -140,8 +141,10 @@ class Stretch:
     end: int
     characters: int
     bits: float
+    highest: float
     zero_probability: int
     unknown: int
+    blank: bool = False
 
     @property
     def bits_per_char(self) -> float | None:
@@ -180,6 +183,8 @@ def stretches(surprise: Surprise, starts: NDArray[np.int64], ids: Ids, documents
     size = len(starts)
     begins_N = known_N & vocab.begins_character[np.maximum(ids[place_N].astype(np.int64), 0)]
     bits = np.bincount(group_N, np.where(known_N, surprise.bits_N, 0.0), size)
+    highest = np.zeros(size)
+    np.maximum.at(highest, group_N[known_N], surprise.bits_N[known_N])
     characters, unknown, impossible = (
         np.bincount(group_N[which_N], minlength=size)
         for which_N in (begins_N, ~known_N, known_N & np.isinf(surprise.bits_N))
@@ -197,24 +202,38 @@ def stretches(surprise: Surprise, starts: NDArray[np.int64], ids: Ids, documents
             end=int(ends[i]),
             characters=int(characters[i]),
             bits=float(bits[i]),
+            highest=float(highest[i]),
             zero_probability=int(impossible[i]),
             unknown=int(unknown[i]),
+            blank=bool(ends[i] - starts[i] == 1) and _is_line_end(int(ids[starts[i]]), vocab),
         )
         for i in np.unique(group_N).tolist()
     ]
 
 
-def ranked(found: Iterable[Stretch]) -> list[Stretch]:
-    """The strangest first: by bits a character; before them what is made of unknown characters alone.
+def _is_line_end(id: int, vocab: Vocab) -> bool:
+    return id >= 0 and vocab.decode([id]) in ("\n", "\r")
+
+
+RANKS = ("mean", "total", "max")
+"""By what lines and documents are ranked: bits a character, bits in all, bits of the most surprising character."""
+
+
+def ranked(found: Iterable[Stretch], rank: str = "mean") -> list[Stretch]:
+    """The strangest first; those with unknown characters before all others, blank lines after them.
 
     Of infinite ones those with more impossible characters come first, else the earlier one.
-    """
 
-    def strangeness(stretch: Stretch) -> tuple[float, int]:
-        bits = stretch.bits_per_char
-        if bits is None:
-            return -math.inf, -(1 << 62)
-        return -bits, -stretch.zero_probability
+    Args:
+        found: lines or documents.
+        rank: by bits a character (`mean`), bits in all (`total`), or the most surprising character (`max`).
+    """
+    if rank not in RANKS:
+        raise OptionError(f"lines are ranked by {', '.join(RANKS)}, not by {rank!r}")
+
+    def strangeness(stretch: Stretch) -> tuple[bool, int, float, int]:
+        value = {"mean": stretch.bits_per_char or 0.0, "total": stretch.bits, "max": stretch.highest}[rank]
+        return stretch.blank, -stretch.unknown, -value, -stretch.zero_probability
 
     return sorted(found, key=strangeness)
 
@@ -241,7 +260,7 @@ def expected_next(
     k: int = 5,
     limit: int = 20_000,
     chunk: int = 256,
-    progress: Progress | None = None,
+    progress: OnRead | None = None,
 ) -> Expected:
     """The k most probable symbols at each of the first `limit` targets; memory grows with k·limit, not with the text.
 
@@ -272,23 +291,3 @@ def _most_probable(logp_TV: torch.Tensor, k: int) -> tuple[NDArray[np.int32], ND
     order_TK = (-logp_TV).argsort(dim=-1, stable=True)[:, :k]
     probability_TK = logp_TV.gather(-1, order_TK).exp()
     return order_TK.int().cpu().numpy(), probability_TK.float().cpu().numpy()
-
-
-def recoded(corpus: Corpus, vocab: Vocab) -> Corpus:
-    """A corpus in the symbols of another vocabulary, `UNKNOWN` where that one lacks a character.
-
-    The characters themselves stay known in the corpus that is given, at the same positions unless bytes spell some.
-
-    >>> from charlm.text.corpus import corpus_of_text
-    >>> recoded(corpus_of_text("cab!"), Vocab.of("abc")).ids.tolist()
-    [2, 0, 1, -1]
-    """
-    if vocab == corpus.vocab:
-        return corpus
-    if not (vocab.byte_fallback or corpus.vocab.byte_fallback):
-        table = vocab.encode("".join(corpus.vocab.characters), unknown=True)
-        return replace(corpus, ids=table[corpus.ids], vocab=vocab)
-    texts = [corpus.vocab.decode(corpus.ids[start:end]) for start, end in corpus.documents.tolist()]
-    pieces = [vocab.encode(text, unknown=True) for text in texts]
-    edges = np.cumsum([0, *(len(piece) for piece in pieces)])
-    return replace(corpus, ids=np.concatenate(pieces), vocab=vocab, documents=np.stack([edges[:-1], edges[1:]], axis=1))

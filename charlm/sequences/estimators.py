@@ -27,6 +27,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
 from charlm.errors import CheckpointError, OptionError
+from charlm.files import free_name
 from charlm.nn.cells import Cell
 from charlm.sequences.batches import Examples, Sequences
 from charlm.sequences.given import as_list, cut, stacked, stepwise
@@ -53,7 +54,7 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         tags.input_tags.string = True
         tags.input_tags.three_d_array = True
         tags.target_tags.required = True
-        tags.non_deterministic = self.minutes is not None  # type: ignore[attr-defined]
+        tags.non_deterministic = self.minutes is not None
         return tags
 
     def fit(self, X: Any, y: Any = None, lengths: ArrayLike | None = None) -> Self:
@@ -91,7 +92,7 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         return self
 
     def _seed(self) -> int:
-        chance = self.random_state  # type: ignore[attr-defined]
+        chance = self.seed
         if isinstance(chance, int | np.integer) and not isinstance(chance, bool):
             return int(chance)
         return int(check_random_state(chance).randint(2**31 - 1))
@@ -101,7 +102,7 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         found = as_list(X)
         if found is None or (lengths is not None and not isinstance(found[0], str)):
             padded = X if found is None else stacked(found)
-            if lengths is not None or np.ndim(padded) == 3:
+            if lengths is not None or len(getattr(padded, "shape", ())) == 3:
                 return cut(np.asarray(padded, dtype=np.float64), lengths)
             return list(validate_data(self, X, reset=reset, dtype=np.float64))
         if lengths is not None:
@@ -110,7 +111,7 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _parts(self, rows: list[Any], seed: int) -> dict[str, NDArray[np.int64]]:
         """The rows that are trained on and those that early stopping watches; equal sequences stand on one side."""
-        fraction = self.validation_fraction  # type: ignore[attr-defined]
+        fraction = self.validation_fraction
         if not 0 <= fraction < 1:
             raise OptionError(f"validation_fraction is a share from 0 to below 1, not {fraction}")
         groups = groups_of(rows)
@@ -121,7 +122,7 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         raise NotImplementedError
 
     def _every(self) -> bool:
-        output = self.output  # type: ignore[attr-defined]
+        output = self.output
         if output not in ("last", "every"):
             raise OptionError(f"output is 'last' (a label a sequence) or 'every' (a label a step), not {output!r}")
         return bool(output == "every")
@@ -171,7 +172,6 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         Returns:
             The directory; a taken name becomes NAME-2.
         """
-        from charlm.files import free_name
         from charlm.sequences.checkpoint import save_sequence
 
         check_is_fitted(self, "model_")
@@ -193,8 +193,8 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         Raises:
             CheckpointError: no such model, or one of the other kind.
         """
+        from charlm.nn.kernels.choose import pick_device
         from charlm.sequences.checkpoint import load_sequence
-        from charlm.training.recipe import pick_device
 
         found = load_sequence(directory, device=pick_device(device))
         if found.model.config.mode != cls.mode:
@@ -211,7 +211,7 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
             raise CheckpointError(f"{directory} holds options that this charlm does not know ({error})") from None
         made.model_, made.history_, made._described = found.model, [], facts
         if cls.mode == "distribution":
-            made.classes_ = np.array(kept.get("classes", list(facts.classes)))  # type: ignore[attr-defined]
+            made.classes_ = np.array(kept.get("classes", list(facts.classes)))
         if "n_features_in" in kept:
             made.n_features_in_ = kept["n_features_in"]
         return made
@@ -236,7 +236,7 @@ class SequenceClassifier(ClassifierMixin, _SequenceEstimator):  # type: ignore[m
         patience: validations without improvement until training stops; 0 never stops early.
         validation_fraction: share of the sequences that early stopping watches; equal sequences stay on one side. Of
             fewer than 20 sequences none is held out.
-        random_state: seed of weights, order and dropout, or a `numpy.random.RandomState`; None draws one.
+        seed: of weights, order and dropout; None draws one, a `numpy.random.RandomState` is asked for one.
         device: `auto`, `cpu`, `cuda` or `mps`.
         backend: how layers are run: `reference`, `fused` or `torch`.
         out: a directory in which the run is kept; by default nothing is written.
@@ -275,7 +275,7 @@ class SequenceClassifier(ClassifierMixin, _SequenceEstimator):  # type: ignore[m
         minutes: float | None = None,
         patience: int = 8,
         validation_fraction: float = 0.1,
-        random_state: int | np.random.RandomState | None = 0,
+        seed: int | np.random.RandomState | None = 0,
         device: str = "auto",
         backend: str | None = None,
         out: str | Path | None = None,
@@ -296,7 +296,7 @@ class SequenceClassifier(ClassifierMixin, _SequenceEstimator):  # type: ignore[m
         self.minutes = minutes
         self.patience = patience
         self.validation_fraction = validation_fraction
-        self.random_state = random_state
+        self.seed = seed
         self.device = device
         self.backend = backend
         self.out = out
@@ -373,7 +373,7 @@ class SequenceScorer(RegressorMixin, _SequenceEstimator):  # type: ignore[misc]
         minutes: float | None = None,
         patience: int = 8,
         validation_fraction: float = 0.1,
-        random_state: int | np.random.RandomState | None = 0,
+        seed: int | np.random.RandomState | None = 0,
         device: str = "auto",
         backend: str | None = None,
         out: str | Path | None = None,
@@ -396,7 +396,7 @@ class SequenceScorer(RegressorMixin, _SequenceEstimator):  # type: ignore[misc]
         self.minutes = minutes
         self.patience = patience
         self.validation_fraction = validation_fraction
-        self.random_state = random_state
+        self.seed = seed
         self.device = device
         self.backend = backend
         self.out = out
@@ -447,10 +447,10 @@ def _train(
     """The trained model and its learning curve."""
     from dataclasses import replace
 
+    from charlm.nn.kernels.choose import pick_device
     from charlm.sequences.fit_recipe import choose_fit
     from charlm.sequences.fitting import start
     from charlm.sequences.tasks import fit_scales
-    from charlm.training.recipe import pick_device
 
     names = ("cell", "layers", "hidden", "embedding", "dropout", "bidirectional", "lr", "epochs", "max_steps")
     given = {name: getattr(asked, name) for name in (*names, "minutes", "patience")}
@@ -462,7 +462,7 @@ def _train(
     scale = _SCALES[asked.scale] if facts.features else None
     plan = replace(plan, network=fit_scales(plan.network, train, inputs=scale, targets=not facts.bounded))
     with TemporaryDirectory() as scratch:
-        directory = Path(scratch if asked.out is None else asked.out)
+        directory = Path(scratch) if asked.out is None else free_name(Path(asked.out))
         directory.mkdir(parents=True, exist_ok=asked.out is None)
         device = pick_device(asked.device)
         fit = start(directory, train, valid, plan, device=device, vocab=vocab, data=facts.to_json())

@@ -1,4 +1,4 @@
-"""Sequences and labels as people hold them in Python: lists of texts, lists of arrays, padded arrays, pandas columns."""
+"""Sequences and labels as they are given in Python: lists of texts or arrays, padded arrays, columns of pandas."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["as_list", "cut", "stacked", "stepwise"]
 
 def as_list(X: Any) -> list[Any] | None:
     """Texts or arrays as a list; None for an array or table of numbers."""
-    if hasattr(X, "iloc") and np.ndim(X) == 2 and X.shape[1] == 1 and X.dtypes.iloc[0].kind == "O":
+    if hasattr(X, "iloc") and len(X.shape) == 2 and X.shape[1] == 1 and X.dtypes.iloc[0].kind == "O":
         X = X.iloc[:, 0]
-    if hasattr(X, "iloc") and np.ndim(X) == 1:
+    if hasattr(X, "iloc") and len(X.shape) == 1:
         X = X.tolist()
     if isinstance(X, np.ndarray) and X.dtype.kind in "OUS" and X.size and isinstance(X.flat[0], str | bytes):
         if X.ndim != 1 and X.shape[1:] != (1,):
@@ -35,6 +35,7 @@ def as_list(X: Any) -> list[Any] | None:
 
 
 def stacked(rows: list[Any]) -> Any:
+    """Lists of equal lengths as one array."""
     try:
         return np.asarray(rows, dtype=np.float64)
     except ValueError:

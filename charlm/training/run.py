@@ -16,7 +16,7 @@ from charlm.checkpoint import TextFacts, describe, load
 from charlm.errors import CheckpointError, LostProcessError, TextError
 from charlm.files import write_json
 from charlm.lm.evaluate import Evaluation, evaluate
-from charlm.lm.evaluate import Progress as Reading
+from charlm.lm.reading import OnRead as Reading
 from charlm.nn.kernels.choose import fastest, for_reading
 from charlm.recurrent.model import CharRNN
 from charlm.tensors import write_tensors
@@ -144,7 +144,7 @@ class Run(Kept):
 
     def _measure(self, part: str, progress: Reading | None) -> Evaluation | None:
         """Puts the best weights in, reads the reported part as one stream, and keeps the figures."""
-        best = load(self.directory, device=self.model.device).model
+        best = load(self.directory, device=self.model.device)
         assert isinstance(best, CharRNN)
         self.model.load_state_dict(best.state_dict())
         self.model.eval()

@@ -19,7 +19,6 @@ from charlm.lm.scores import (
     line_starts,
     ranked,
     read_surprise,
-    recoded,
     stretches,
     whole_characters,
 )
@@ -79,7 +78,13 @@ def test_lines_are_sums_over_their_own_characters() -> None:
         assert line.bits_per_char == pytest.approx(sum(own) / len(own), abs=1e-5)
         at += len(text)
     order = ranked(found)
-    assert [line.bits_per_char for line in order] == sorted((line.bits_per_char for line in found), reverse=True)
+    blank = [line.number for line in found if lines[line.number - 1] == "\n"]
+    assert [line.number for line in order[len(order) - len(blank) :]] == blank  # blank lines come last
+    for rank, value in (("mean", "bits_per_char"), ("total", "bits"), ("max", "highest")):
+        values = [getattr(line, value) for line in ranked(found, rank) if not line.blank]
+        assert values == sorted(values, reverse=True)
+    with pytest.raises(OptionError, match="median"):
+        ranked(found, "median")
 
 
 def test_the_strangest_line_is_the_one_that_is_strange() -> None:
@@ -95,7 +100,7 @@ def test_impossible_undefined_and_unknown_are_three_things() -> None:
     source = corpus_of_text("abababab\nabc\nabab\nbaba\n")
     model = count(source, source.parts(Split.parse("100/0/0")), order=1)
     text = corpus_of_text("ab\nacb\n?\nab\n")
-    seen = recoded(text, source.vocab)
+    seen = text.under(source.vocab)
     surprise = read_surprise(model, seen.ids, seen.documents)
     places = dict(zip(surprise.position_N.tolist(), surprise.bits_N.tolist(), strict=True))
     counts = Counter(zip("abababab\nabc\nabab\nbaba\n", "bababab\nabc\nabab\nbaba\n", strict=False))
@@ -111,13 +116,13 @@ def test_impossible_undefined_and_unknown_are_three_things() -> None:
     assert [(line.zero_probability, line.unknown) for line in lines] == [(0, 0), (2, 0), (1, 1), (0, 0)]
     first, last = (places[1] + places[2]) / 2, (places[9] + places[10] + places[11]) / 3
     assert first > last
-    assert [line.number for line in ranked(lines)] == [2, 3, 1, 4]
+    assert [line.number for line in ranked(lines)] == [3, 2, 1, 4]
 
 
 def test_a_line_of_nothing_known_comes_first() -> None:
     source, text = corpus_of_text("abab"), corpus_of_text("ab\nxyz")
     model = network(source.vocab)
-    seen = recoded(text, source.vocab)
+    seen = text.under(source.vocab)
     surprise = read_surprise(model, seen.ids, seen.documents)
     first, second = ranked(stretches(surprise, line_starts(text), seen.ids, seen.documents, source.vocab))
     assert (first.number, first.bits_per_char, first.characters, first.unknown) == (2, None, 0, 3)
@@ -190,17 +195,17 @@ def test_expected_characters_are_the_most_probable_ones(model: LanguageModel) ->
 def test_expected_of_an_undefined_history_is_nothing() -> None:
     source, text = corpus_of_text("ababab"), corpus_of_text("bxaab")
     model = count(source, source.parts(Split.parse("100/0/0")), order=1)
-    seen = recoded(text, source.vocab)
+    seen = text.under(source.vocab)
     found = expected_next(model, seen.ids, seen.documents)
     assert found.ids_NK.shape == (4, 2)
     assert np.isnan(found.probability_NK).all(axis=1).tolist() == [False, True, False, False]
 
 
-def test_recoded_is_what_reading_with_that_vocabulary_gives() -> None:
+def test_under_is_what_reading_with_that_vocabulary_gives() -> None:
     texts = ("caé b", "€ab\n")
     own = corpus_of_text("".join(texts))
     for vocab in (Vocab.of("ab"), Vocab.of("abz").with_fallback(), Vocab.of_bytes(), own.vocab):
-        assert recoded(own, vocab).ids.tolist() == vocab.encode("".join(texts), unknown=True).tolist()
+        assert own.under(vocab).ids.tolist() == vocab.encode("".join(texts), unknown=True).tolist()
     two = replace(own, documents=np.array([[0, 5], [5, 9]]))
     vocab = Vocab.of_bytes()
-    assert recoded(two, vocab).documents.tolist() == [[0, 6], [6, 12]]
+    assert two.under(vocab).documents.tolist() == [[0, 6], [6, 12]]

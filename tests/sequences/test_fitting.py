@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from charlm.checkpoint import load, newest, save_rnn
+from charlm.checkpoint import load, newest
 from charlm.errors import CharlmError, CheckpointError, OptionError
 from charlm.nn.kernels.choose import CANDIDATES, fastest
 from charlm.nn.stack import Stack
@@ -20,6 +20,7 @@ from charlm.sequences.tasks import fit_scales
 from charlm.tensors import read_tensors
 from charlm.text.vocab import Vocab
 from charlm.training.options import Optimisation
+from tests.helpers import keep
 
 CPU = torch.device("cpu")
 VOCAB = Vocab.of("abcd")
@@ -180,7 +181,7 @@ def test_a_language_model_is_no_sequence_model(tmp_path: Path) -> None:
     from charlm.text.splits import Split
 
     corpus = corpus_of_text("abracadabra")
-    save_rnn(tmp_path / "lm", CharRNN(corpus.vocab, RNNConfig(hidden=3)), TextFacts.of(corpus, Split()))
+    keep(tmp_path / "lm", CharRNN(corpus.vocab, RNNConfig(hidden=3)), TextFacts.of(corpus, Split()))
     with pytest.raises(CheckpointError, match="charlm fit"):
         load_sequence(tmp_path / "lm")
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import charlm.cli.main
-from charlm.checkpoint import TextFacts, load, save_rnn
+from charlm.checkpoint import TextFacts, load
 from charlm.errors import CharlmError, CheckpointError, StorageError
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.tensors import read_tensors, write_tensors
@@ -26,6 +26,7 @@ from charlm.text.lanes import Lanes
 from charlm.text.splits import Split
 from charlm.training.recipe import Plan, choose
 from charlm.training.run import resume, start
+from tests.helpers import keep
 
 TEXT = "a rose is a rose is a rose; so said the crow, and the crow knows.\n" * 5
 CORPUS = corpus_of_text(TEXT)
@@ -320,7 +321,7 @@ def test_runs_move_between_devices(tmp_path: Path) -> None:
     assert run.train().outcome == "finished"
     changes = json.loads((directory / "config.json").read_text())["training"]["changes"]
     assert [change["device"] for change in changes] == ["cuda", "cpu"]
-    on_gpu, on_cpu = (load(directory, device=device).model for device in ("cuda", "cpu"))
+    on_gpu, on_cpu = (load(directory, device=device) for device in ("cuda", "cpu"))
     ids = torch.from_numpy(CORPUS.ids[:50].astype(np.int64))[:, None]
     with torch.no_grad():
         a, _ = on_gpu.logprobs(ids.cuda(), on_gpu.initial_state(1))
@@ -330,8 +331,8 @@ def test_runs_move_between_devices(tmp_path: Path) -> None:
 
 def test_double_and_single_precision_agree(tmp_path: Path) -> None:
     model = CharRNN(CORPUS.vocab, RNNConfig(model="lstm", hidden=6)).double()
-    save_rnn(tmp_path / "run", model, TextFacts.of(CORPUS, SPLIT))
-    double, single = load(tmp_path / "run").model, load(tmp_path / "run").model
+    keep(tmp_path / "run", model, TextFacts.of(CORPUS, SPLIT))
+    double, single = load(tmp_path / "run"), load(tmp_path / "run")
     assert isinstance(single, CharRNN)
     single.float()
     ids = torch.from_numpy(CORPUS.ids[:50].astype(np.int64))[:, None]

@@ -18,7 +18,7 @@ FIXTURES = Path(__file__).parents[1] / "fixtures"
 def test_a_checkpoint_of_an_earlier_format_gives_its_numbers(directory: Path) -> None:
     expected = json.loads((directory.parent / "expected.json").read_text())[directory.name]
     checkpoint = load(directory)
-    model = checkpoint.model
+    model = checkpoint
     ids = torch.tensor(model.vocab.encode(expected["text"]).tolist())[:, None]
     with torch.no_grad():
         logp, _ = model.target_logprobs(ids[:-1], ids[1:], model.initial_state(1))

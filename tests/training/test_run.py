@@ -9,11 +9,12 @@ import torch
 
 from charlm.checkpoint import load
 from charlm.errors import CharlmError, CheckpointError, OptionError
+from charlm.nn.kernels.choose import pick_device
 from charlm.tensors import read_tensors, write_tensors
 from charlm.text.corpus import corpus_of_text
 from charlm.text.splits import Split
 from charlm.training.options import Optimisation
-from charlm.training.recipe import DEFAULT_EPOCHS, Plan, choose, pick_device
+from charlm.training.recipe import DEFAULT_EPOCHS, Plan, choose
 from charlm.training.run import Result, resume, start
 from charlm.training.watching import StepReport, Unobserved
 
@@ -102,7 +103,7 @@ def test_it_learns_and_keeps_what_it_says(tmp_path: Path) -> None:
     assert rows[-1]["valid_nats"] < rows[0]["valid_nats"] < 4
     assert result.part == "test"
     assert result.evaluation is not None
-    kept = load(tmp_path / "run").config["result"]
+    kept = load(tmp_path / "run").description["result"]
     assert kept["nats"] == result.evaluation.nats
     assert kept["split"] == "tail:80/10/10"
     assert not list((tmp_path / "run").glob("*.tmp"))
@@ -136,7 +137,7 @@ def test_another_text_is_refused_and_a_new_budget_recorded(tmp_path: Path) -> No
     longer = resume(tmp_path / "run", CORPUS, CPU, budget={"max_steps": 80})
     assert longer.train().outcome == "finished"
     assert metrics(tmp_path / "run")[-1]["step"] == 80
-    assert load(tmp_path / "run").config["training"]["optimisation"]["max_steps"] == 80
+    assert load(tmp_path / "run").description["training"]["optimisation"]["max_steps"] == 80
 
 
 @pytest.mark.slow
