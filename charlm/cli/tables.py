@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from charlm.errors import OptionError
-from charlm.sequences.tables.table import Table, read_table
+from charlm.sequences.tables import Table, read_table
 
 if TYPE_CHECKING:
     from charlm.sequences.metrics import Figures
