@@ -12,7 +12,7 @@ from charlm.cli.fitting import train_and_report
 from charlm.cli.tables import open_table, table_options
 from charlm.errors import OptionError
 from charlm.files import lock
-from charlm.sequences.tables.row_split import RowSplit
+from charlm.sequences.row_split import RowSplit
 
 if TYPE_CHECKING:
     from charlm.recurrent.model import CharRNN

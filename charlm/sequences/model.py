@@ -40,7 +40,7 @@ class SequenceModel(nn.Module):
     - many to one: `output="last"`: the top layer's state after each sequence's own last step; in both directions the
       forward cell's after the last step beside the backward cell's after the first.
     - many to many with something to say at each step: `output="every"`.
-    - many to many of different lengths: `charlm.sequences.translate.Translator`.
+    - many to many of different lengths: two networks, as in `examples/translator.py`.
 
     >>> model = SequenceModel(cell="gru", mode="distribution", classes=5, hidden=8, features=3, batch_first=True)
     >>> logp, state = model(torch.randn(2, 7, 3), lengths=torch.tensor([7, 4]))

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from charlm.errors import CheckpointError, OptionError
 from charlm.sequences.batches import Examples, Sequences
+from charlm.sequences.cells import Inputs, read_inputs
+from charlm.sequences.guess import guess_columns, guess_mode
+from charlm.sequences.labels import Labels, read_labels
+from charlm.sequences.metrics import Figures, distribution_figures, score_figures
 from charlm.sequences.model import SequenceConfig, SequenceModel
-from charlm.sequences.predictions import Figures, distribution_figures, score_figures
-from charlm.sequences.tables.cells import Inputs, read_inputs
-from charlm.sequences.tables.guess import guess_columns, guess_mode
-from charlm.sequences.tables.labels import Labels, read_labels
-from charlm.sequences.tables.row_split import RowSplit
-from charlm.sequences.tables.table import Table
+from charlm.sequences.row_split import RowSplit
+from charlm.sequences.tables import Table
 from charlm.text.vocab import Vocab
 
 __all__ = [
@@ -205,7 +205,14 @@ def make_task(
         base=_base_rate(labels, train),
     )
     vocab = vocab if inputs.kind == "text" else None
-    return TableTask(table=table, facts=facts, inputs=inputs, labels=labels, vocab=vocab, notes=[*notes, *inputs.notes])
+    return TableTask(
+        table=table,
+        facts=facts,
+        inputs=inputs,
+        labels=labels,
+        vocab=vocab,
+        notes=[*notes, *inputs.notes, *labels.notes],
+    )
 
 
 def _base_rate(labels: Labels, rows: NDArray[np.int64]) -> tuple[float, ...]:

@@ -12,8 +12,8 @@ from charlm.errors import CheckpointError
 from charlm.sequences.batches import Sequences
 from charlm.sequences.fit_recipe import choose_fit
 from charlm.sequences.model import SequenceConfig, SequenceModel
-from charlm.sequences.tables.row_split import RowSplit
-from charlm.sequences.tables.table import read_table
+from charlm.sequences.row_split import RowSplit
+from charlm.sequences.tables import read_table
 from charlm.sequences.tabular import TableFacts, TableTask, check_config, figures_of, make_task, predict_rows
 from charlm.sequences.tasks import fit_scales
 
