@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from charlm.errors import OptionError
-from charlm.figures import check_picture
+from charlm.figures import check_picture, new_figure
 
 DRAWS = """
 import os, sys
@@ -42,3 +42,9 @@ def test_a_backend_that_is_not_installed_is_not_asked_for(backend: str, tmp_path
 def test_another_ending_is_refused() -> None:
     with pytest.raises(OptionError, match=r"ends in \.png, \.svg, \.pdf"):
         check_picture(Path("curve.gif"))
+
+
+def test_a_notebook_shows_a_figure_as_a_picture() -> None:
+    figure = new_figure(3, 2)
+    figure.add_subplot().plot([1, 2])
+    assert figure._repr_png_().startswith(b"\x89PNG")  # type: ignore[attr-defined]
