@@ -315,7 +315,10 @@ def _split_by_files(
     corpus: Corpus, named: Sequence[str | Path], valid: str | Path | None, test: str | Path | None
 ) -> Split:
     """The split of a text whose validation and test parts are files of their own."""
-    counts = [len(files_of([str(path) for path in named])), *(0 if name is None else 1 for name in (valid, test))]
+    counts = [
+        len(files_of([str(path) for path in named], corpus.reading)),
+        *(0 if name is None else 1 for name in (valid, test)),
+    ]
     if len(corpus.documents) != sum(counts):
         raise OptionError("--valid and --test name one file each, not a directory")
     return Split.parse("files:" + "/".join(map(str, counts)))

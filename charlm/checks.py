@@ -1,8 +1,8 @@
-"""Is this installation right? Checks that run in seconds and compare what charlm computes with something independent.
+"""Whether this installation computes correctly: checks of seconds that compare charlm with something independent.
 
-Famous recurrent programs have shipped models that ignored their state or saw the future; each check here would have
-told. It stands above training because it looks at everything: cells, kernels, windows, evaluation, checkpoints,
-sampling.
+Well-known recurrent programs were published that ignored their state, or saw the characters that they had to predict;
+each of these checks would have found it. The file stands above training because it looks at everything: cells, kernels,
+windows, evaluation, checkpoints, sampling.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from charlm.ngrams.model import NGramLM
 from charlm.nn.cells import BUILT_IN
 from charlm.nn.kernels import BACKENDS
 from charlm.nn.stack import Stack, copy_from_torch, to_torch
+from charlm.progress import progress_bar
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.corpus import corpus_of_text
 from charlm.text.lanes import Lanes
@@ -34,7 +36,7 @@ from charlm.text.splits import Split
 from charlm.text.text import TextFacts
 from charlm.training.language import LanguageObjective
 
-__all__ = ["CHECKS", "Outcome", "run_checks"]
+__all__ = ["CHECKS", "Outcome", "SelfCheck", "run_checks", "selfcheck"]
 
 _TEXT = "the bell rang twice; the tide went out.\nwho heard it first, the abbess or the eel?\n" * 3
 
@@ -45,7 +47,7 @@ class Outcome:
 
     Args:
         name: what was checked.
-        problem: what was wrong, in one sentence; None where all was well.
+        problem: what was wrong, in one sentence; None where nothing was.
         seconds: how long it took.
     """
 
@@ -58,13 +60,51 @@ class _WrongError(Exception):
     """What a check found wrong."""
 
 
+@dataclass(frozen=True, kw_only=True, repr=False)
+class SelfCheck:
+    """How all checks ended; made by `selfcheck`. Its `repr` is what `charlm selfcheck` prints."""
+
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing was wrong."""
+        return all(outcome.problem is None for outcome in self.outcomes)
+
+    def __repr__(self) -> str:
+        lines = []
+        for outcome in self.outcomes:
+            mark = "ok   " if outcome.problem is None else "WRONG"
+            lines.append(f"{mark}  {outcome.name}  ({outcome.seconds:.1f} s)")
+            lines += [] if outcome.problem is None else [f"       {outcome.problem}"]
+        return "\n".join(lines)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """What `charlm selfcheck --json` prints."""
+        return [asdict(outcome) for outcome in self.outcomes]
+
+
+def selfcheck(*, progress: bool | None = None) -> SelfCheck:
+    """Runs every check of this installation.
+
+    Args:
+        progress: show a bar; None shows it on a terminal or in a notebook.
+    """
+    outcomes = []
+    with progress_bar(len(CHECKS), "checking", "check", show=progress) as bar:
+        for outcome in run_checks():
+            outcomes.append(outcome)
+            bar.update()
+    return SelfCheck(outcomes=tuple(outcomes))
+
+
 def _demand(holds: bool, problem: str) -> None:
     if not holds:
         raise _WrongError(problem)
 
 
 def run_checks() -> Iterator[Outcome]:
-    """Runs every check and gives its outcome as soon as it is known; an unexpected error is an outcome too."""
+    """Runs every check and yields its outcome as soon as it is known; an unexpected error is an outcome too."""
     for name, check in CHECKS.items():
         begun = time.perf_counter()
         problem = None
