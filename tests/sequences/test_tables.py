@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charlm.errors import CharlmError, OptionError, TextError
-from charlm.sequences import arrays
-from charlm.sequences.arrays import read_arrays, write_npz
+from charlm.sequences import formats
 from charlm.sequences.cells import Inputs, read_inputs
+from charlm.sequences.formats import read_arrays, write_npz
 from charlm.sequences.guess import guess_columns, guess_mode
 from charlm.sequences.labels import read_labels
 from charlm.sequences.row_split import RowSplit
@@ -243,7 +243,7 @@ def test_zip_files_that_lie_are_refused(tmp_path: Path, monkeypatch: pytest.Monk
         header = npy("{'descr': '|u1', 'fortran_order': False, 'shape': (1000000,), }")
         archive.writestr("x.npy", header + b"\0" * 1_000_000)
     assert read_arrays(bomb.getvalue(), "not large enough to mind")["x"].sum() == 0
-    monkeypatch.setattr(arrays, "_FREE", 100_000)
+    monkeypatch.setattr(formats, "_FREE", 100_000)
     with pytest.raises(TextError, match="unpack"):
         read_arrays(bomb.getvalue(), "bomb")
     sound = write_npz({"x": np.arange(100.0)})
