@@ -25,14 +25,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import OptionError, TextError
-from charlm.sequences.arrays import read_arrays, read_parquet, write_npz, write_parquet
+from charlm.sequences.formats import HALF, json_records, read_arrays, read_parquet, write_npz, write_parquet
 from charlm.text.reading import Reading, read_content, unreadable
 
 __all__ = ["Dialect", "Table", "read_table", "render_table"]
 
 _DELIMITERS = ("\t", ";", ",", "|")
 _ALONE = "\x1f"  # stands for the separator of a table with one column
-_DEEPEST = 20  # lists in lists
 _LARGEST = 1 << 31  # bytes
 _OTHERS = {
     b"\xd0\xcf\x11\xe0": "an old office document",
@@ -194,6 +193,8 @@ def _decode(content: bytes, encoding: str, name: str) -> tuple[Dialect, str]:
         raise TextError(f"{name} is not {encoding} text ({' '.join(str(error).split())[:100]})") from None
     if "\x00" in text:
         raise TextError(f"{name} is no table of text (it holds NUL characters): is it a binary file?")
+    if HALF.search(text):
+        raise TextError(f"{name} holds half a character (a lone surrogate): save it as UTF-8")
     if not text.strip():
         raise TextError(f"{name} is empty: a table has a row that names its columns and a row for each example")
     line_end = "\r\n" if "\r\n" in text else "\n"
@@ -218,11 +219,12 @@ def _delimited_table(text: str, name: str, sha256: str, dialect: Dialect) -> Tab
     rows = rows[1:] if dialect.header else rows
     if not rows:
         raise TextError(f"{name} has no rows below its header")
+    shown = {"\t": "(a tab)", _ALONE: "','"}.get(dialect.delimiter, repr(dialect.delimiter))
     for number, row in rows:
         if len(row) != len(names):
             raise TextError(
                 f"row {number} of {name} has {len(row)} cells, the {'header' if dialect.header else 'first row'} has "
-                f"{len(names)}: put cells that hold the separator {_shown(dialect.delimiter)} in double quotes"
+                f"{len(names)}: put cells that hold the separator {shown} in double quotes"
             )
     columns = dict(zip(names, zip(*(row for _, row in rows), strict=True), strict=True))
     numbers = [number for number, _ in rows]
@@ -286,50 +288,8 @@ def _is_number(cell: str) -> bool:
     return cell.lower().lstrip("+-") not in ("nan", "inf", "infinity")
 
 
-def _shown(delimiter: str) -> str:
-    """A separator for a message."""
-    return {"\t": "(a tab)", _ALONE: "','"}.get(delimiter, repr(delimiter))
-
-
-def _json_records(text: str, name: str) -> tuple[list[dict[str, Any]], list[int]]:
-    """The objects of a text, and the line that each stands on; empty lines are passed over."""
-    records: list[dict[str, Any]] = []
-    numbers: list[int] = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line, parse_constant=_no_constant)
-            if line.count("[") + line.count("{") > _DEEPEST and _is_deep(record):
-                raise RecursionError
-        except RecursionError:
-            raise TextError(f"line {number} of {name} is nested too deep for a table") from None
-        except ValueError as error:
-            raise TextError(f"line {number} of {name} is not JSON ({str(error)[:100]})") from None
-        if "\\ud" in line.lower() and any("\ud800" <= c <= "\udfff" for c in json.dumps(record, ensure_ascii=False)):
-            raise TextError(f"line {number} of {name} holds half a character (a lone surrogate)")
-        if not isinstance(record, dict):
-            raise TextError(f'line {number} of {name} is not an object: each line is like {{"text": "…", "label": 1}}')
-        records.append(record)
-        numbers.append(number)
-    return records, numbers
-
-
-def _is_deep(value: Any) -> bool:
-    """Whether lists and objects stand in each other deeper than any table needs."""
-    level = [value]
-    for _ in range(_DEEPEST):
-        level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)
-                 if isinstance(inner, list | dict)]  # fmt: skip
-    return bool(level)
-
-
-def _no_constant(word: str) -> float:
-    raise ValueError(f"{word} is no JSON number")
-
-
 def _json_table(text: str, name: str, sha256: str, dialect: Dialect) -> Table:
-    records, numbers = _json_records(text, name)
+    records, numbers = json_records(text, name)
     names = dict.fromkeys(key for record in records for key in record)
     if not names or len(names) > 1000:
         raise TextError(f"{name} has {len(names):,} different keys: a table has a few columns, the same in each line")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from charlm.sequences.arrays import read_arrays, write_npz
+from charlm.sequences.formats import read_arrays, write_npz
 from charlm.sequences.metrics import accuracy, brier_score, log_loss
 from charlm.sequences.row_split import RowSplit
 from tests.conftest import Run

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from charlm.sequences.arrays import write_npz
 from charlm.sequences.cells import read_inputs
+from charlm.sequences.formats import write_npz
 from charlm.sequences.model import SequenceModel
 from charlm.sequences.row_split import RowSplit
 from charlm.sequences.tables import read_table, render_table

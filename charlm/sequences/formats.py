@@ -1,8 +1,10 @@
-"""Columns in files that are not text: numpy's .npy and .npz, read without pickle, and Parquet (with pyarrow)."""
+"""Tables that are not delimited text: JSON Lines, Parquet (with pyarrow), numpy's .npy and .npz without pickle."""
 
 from __future__ import annotations
 
 import io
+import json
+import re
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -15,14 +17,55 @@ from numpy.typing import NDArray
 
 from charlm.errors import OptionError, TextError
 
-__all__ = ["read_arrays", "read_parquet", "write_npz", "write_parquet"]
+__all__ = ["HALF", "json_records", "read_arrays", "read_parquet", "write_npz", "write_parquet"]
 
+HALF = re.compile("[\ud800-\udfff]")
+"""A surrogate: half a character, which no file can spell."""
+
+_DEEPEST = 20  # lists in lists
 _FREE, _PACKED = 1 << 26, 100  # bytes that arrays may have whatever their packed size, and how many times that size
 _BROKEN = (
     ValueError, TypeError, KeyError, EOFError, SyntaxError, MemoryError, TokenError, ArithmeticError, RecursionError,
     OSError, IndexError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 """What numpy and zipfile raise for a file that is none of their own, or whose header lies."""
+
+
+def json_records(text: str, name: str) -> tuple[list[dict[str, Any]], list[int]]:
+    """The objects of a text, and the line that each stands on; empty lines are passed over."""
+    records: list[dict[str, Any]] = []
+    numbers: list[int] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line, parse_constant=_no_constant)
+            if line.count("[") + line.count("{") > _DEEPEST and _is_deep(record):
+                raise RecursionError
+        except RecursionError:
+            raise TextError(f"line {number} of {name} is nested too deep for a table") from None
+        except ValueError as error:
+            raise TextError(f"line {number} of {name} is not JSON ({str(error)[:100]})") from None
+        if "\\ud" in line.lower() and HALF.search(json.dumps(record, ensure_ascii=False)):
+            raise TextError(f"line {number} of {name} holds half a character (a lone surrogate)")
+        if not isinstance(record, dict):
+            raise TextError(f'line {number} of {name} is not an object: each line is like {{"text": "…", "label": 1}}')
+        records.append(record)
+        numbers.append(number)
+    return records, numbers
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether lists and objects stand in each other deeper than any table needs."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)
+                 if isinstance(inner, list | dict)]  # fmt: skip
+    return bool(level)
+
+
+def _no_constant(word: str) -> float:
+    raise ValueError(f"{word} is no JSON number")
 
 
 def read_parquet(content: bytes, name: str) -> dict[str, list[Any]]:
