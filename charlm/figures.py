@@ -21,7 +21,7 @@ from charlm.files import write_with
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["check_picture", "new_figure", "save_figure"]
+__all__ = ["check_picture", "label_point", "new_figure", "save_figure"]
 
 _FORMATS = ("png", "svg", "pdf")
 
@@ -74,6 +74,23 @@ def _no_backend_asked_for() -> Iterator[None]:
     finally:
         if asked is not None:
             os.environ["MPLBACKEND"] = asked
+
+
+def label_point(axes: Any, text: str, x: float, y: float) -> None:
+    """Writes a label beside a point of matplotlib axes, on the side where it stays inside their frame.
+
+    Call it after everything else is drawn, as the limits of the axes must not change afterwards.
+    """
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    across, up = (x - left) / (right - left), (y - bottom) / (top - bottom)
+    axes.annotate(
+        text,
+        (x, y),
+        xytext=(0, -9 if up > 0.8 else 9),
+        textcoords="offset points",
+        ha="left" if across < 0.2 else "right" if across > 0.8 else "center",
+        va="top" if up > 0.8 else "bottom",
+    )
 
 
 def save_figure(figure: Any, picture: Path) -> None:

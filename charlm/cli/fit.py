@@ -12,7 +12,7 @@ from charlm.cli.fitting import train_and_report
 from charlm.cli.tables import open_table, table_options
 from charlm.errors import OptionError
 from charlm.files import lock
-from charlm.sequences.tables.row_split import RowSplit
+from charlm.sequences.row_split import RowSplit
 
 if TYPE_CHECKING:
     from charlm.recurrent.model import CharRNN
@@ -24,7 +24,18 @@ if TYPE_CHECKING:
 _BUDGET = ("epochs", "max_steps", "minutes")
 _NETWORK = ("cell", "layers", "hidden", "bidirectional", "dropout", "embedding", "loss")
 _TRAINING = ("batch", "lr", "patience", "seed", "backend")
-_TABLE = ("sequence_column", "label_column", "encoding", "no_header", "input", "mode", "output", "label_scale", "split")
+_TABLE = (
+    "sequence_column",
+    "label_column",
+    "encoding",
+    "no_header",
+    "input",
+    "mode",
+    "output",
+    "label_scale",
+    "split",
+    "group",
+)
 _SCALES = {"minmax": "min-max", "zscore": "z-score", "none": None}
 
 
@@ -50,6 +61,7 @@ class _RowSplitType(click.ParamType[RowSplit]):
 @click.option("--loss", type=click.Choice(["cross-entropy", "squared"]), help="Of a Score.  [default: cross-entropy]")
 @click.option("--split", type=_RowSplitType(), metavar="[KIND:]TRAIN/VALID/TEST",
               help="Per cent of the rows, shuffled[:SEED]: or ordered:.  [default: shuffled:0:80/10/10]")  # fmt: skip
+@click.option("--group", metavar="COLUMN", help="Rows with equal values in it fall into one part of the split.")
 @click.option("--cell", type=click.Choice(["rnn", "gru", "lstm"]), help="Kind of recurrent cell.  [default: gru]")
 @click.option("--layers", type=int, metavar="N", help="Recurrent layers.")
 @click.option("--hidden", type=int, metavar="N", help="Units in each layer and direction.")
@@ -129,6 +141,7 @@ def _task(table: str, options: dict[str, Any], vocab: Vocab | None) -> TableTask
         label_file=label_file,
         mode=options["mode"],
         split=options["split"],
+        group=options["group"],
         vocab=vocab,
         input=options["input"] or (None if vocab is None else "text"),
         every=None if options["output"] is None else options["output"] == "every",
@@ -239,6 +252,8 @@ def _task_again(table: str, facts: TableFacts, vocab: Vocab | None) -> TableTask
         label_file=facts.label_file,
         mode=facts.mode,
         split=RowSplit.parse(facts.split),
+        group=facts.group or None,
+        distinct=facts.distinct,
         vocab=vocab,
         input=facts.input,
         every=facts.every,

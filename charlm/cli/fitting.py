@@ -17,7 +17,7 @@ from charlm.progress import progress_bar
 if TYPE_CHECKING:
     from charlm.cli.watching import Watch
     from charlm.sequences.fitting import Fit
-    from charlm.sequences.predictions import Figures
+    from charlm.sequences.metrics import Figures
     from charlm.sequences.tabular import TableTask
     from charlm.training.watching import StepReport
 

@@ -14,17 +14,17 @@ from charlm.cli.tables import figure_lines, open_table, table_options
 from charlm.errors import CharlmError, OptionError
 from charlm.files import free_name, write_bytes
 from charlm.progress import progress_bar
-from charlm.sequences.tables.cells import is_missing
-from charlm.sequences.tables.table import Table, render_table
+from charlm.sequences.cells import is_missing
+from charlm.sequences.tables import Table, render_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from charlm.sequences.cells import Inputs
     from charlm.sequences.checkpoint import SequenceCheckpoint
-    from charlm.sequences.predictions import Figures
-    from charlm.sequences.tables.cells import Inputs
+    from charlm.sequences.metrics import Figures
     from charlm.sequences.tabular import TableFacts
 
 _COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
@@ -75,7 +75,7 @@ def predict_command(model: str, table: str, out: str | None, as_json: bool, devi
 
 def _read(path: str, facts: TableFacts, options: dict[str, Any]) -> tuple[Table, str | None, Inputs]:
     """The table, the column of its labels if it has whole ones, and its sequences, as the model's own were read."""
-    from charlm.sequences.tables.cells import read_inputs
+    from charlm.sequences.cells import read_inputs
 
     header = facts.header and not options["no_header"]
     wanted = None if options["no_labels"] else options["label_column"]
@@ -104,7 +104,7 @@ def _label_column(table: Table, label: str, sequence: str, asked: bool, options:
 def _figures(
     table: Table, label: str, inputs: Inputs, said: Sequence[NDArray[np.float64]], facts: TableFacts
 ) -> Figures:
-    from charlm.sequences.tables.labels import read_labels
+    from charlm.sequences.labels import read_labels
     from charlm.sequences.tabular import figures_of, targets_of
 
     classes = facts.classes or None

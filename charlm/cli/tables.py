@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from charlm.errors import OptionError
-from charlm.sequences.tables.table import Table, read_table
+from charlm.sequences.tables import Table, read_table
 
 if TYPE_CHECKING:
-    from charlm.sequences.predictions import Figures
+    from charlm.sequences.metrics import Figures
 
 __all__ = ["figure_lines", "open_table", "table_options"]
 
@@ -24,9 +24,12 @@ _NAMES = {
     "brier": "Brier score",
     "expected_calibration_error": "calibration error",
     "area_under_curve": "area under the curve",
+    "precision": "precision",
+    "recall": "recall",
     "mean_squared_error": "mean squared error",
     "r_squared": "R²",
 }
+_OF_RARE = ("area_under_curve", "precision", "recall")
 _MOST = 16  # classes whose confusion is printed
 
 
@@ -76,7 +79,8 @@ def figure_lines(figures: Figures) -> Iterator[str]:
     yield f"{'':22}{'model':>10}  base rate ({said})"
     for name, value in figures.values.items():
         base = _number(figures.base[name]) if name in figures.base else "-"
-        yield f"{_NAMES[name]:22}{_number(value):>10}  {base}"
+        of = f" of {figures.rare[:24]!r}" if figures.rare and name in _OF_RARE else ""
+        yield f"{_NAMES[name]:22}{_number(value):>10}  {base}{of}"
     if figures.confusion is not None and len(figures.classes) <= _MOST:
         yield from _confusion(figures)
 

@@ -228,7 +228,7 @@ def comparison_figure(lines: Sequence[Compared], *, title: str = "") -> Figure:
         title: above the picture.
     """
     figure = new_figure(8, 5)
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import MaxNLocator  # after `new_figure`, which imports matplotlib safely
 
     axes = figure.add_subplot()
     smoothings = sorted({line.row.smoothing for line in lines if line.row.smoothing is not None})

@@ -226,12 +226,12 @@ class CharRNN(nn.Module, TextModel):
         """
         ids_B = check_ids(ids_B, len(self.vocab), self.device, dim=1)
         noise_TB = check_draws(steps, len(ids_B), noise_TB)
+        state = self.stack.check_state(state, len(ids_B))
         with torch.inference_mode():
             if not (steps and len(ids_B)) or not (self._compiled() or self._graphed()):
                 return generate_by_steps(self, ids_B, state, steps, rule, noise_TB)
             cells = [self.stack.cell(layer) for layer in range(self.stack.layers)]
             table = None if self.embedding is None else self.embedding.weight
-            state = self.stack.check_state(state, len(ids_B))
             names = cells[0].states
             layers = [tuple(state[f"{name}{n}"] for name in names) for n in range(len(cells))]
             if self._graphed():

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from charlm.errors import CharlmError
 from charlm.figures import save_figure
-from charlm.sequences.calibration import Reliability
+from charlm.sequences.metrics import Reliability
 
 __all__ = [
     "draw_confusion",

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from charlm.sequences.calibration import accuracy, brier_score, log_loss
-from charlm.sequences.tables.arrays import read_npz, write_npz
-from charlm.sequences.tables.row_split import RowSplit
+from charlm.sequences.formats import read_arrays, write_npz
+from charlm.sequences.metrics import accuracy, brier_score, log_loss
+from charlm.sequences.row_split import RowSplit
 from tests.conftest import Run
 
 
@@ -103,7 +103,7 @@ def test_arrays_become_a_distribution(charlm: Run) -> None:
     assert Path("run/confusion.png").stat().st_size > 1000
     code, out, err = charlm("predict", "run", "waves.npz", "--out", "said.npz", "--no-labels")
     assert (code, out) == (0, "said.npz\n"), err
-    said, given = read_npz(Path("said.npz").read_bytes(), "said"), waves()
+    said, given = read_arrays(Path("said.npz").read_bytes(), "said"), waves()
     p = np.stack([said[f"p_{name}"] for name in ("down", "flat", "up")], axis=1)
     assert np.abs(p.sum(axis=1) - 1).max() < 1e-6
     assert (said["x"] == given["x"]).all()

@@ -47,6 +47,8 @@ class SimpleRecurrentUnit(Cell):
 
     gates = 3
     states = ("h", "c")
+    weight_c: Tensor
+    c0: Tensor
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         rows = 3 * self.hidden
@@ -54,11 +56,11 @@ class SimpleRecurrentUnit(Cell):
 
     def initial_state(self, lanes: int) -> tuple[Tensor, ...]:
         h_BH, _ = super().initial_state(lanes)
-        return h_BH, self.get_parameter("c0").expand(lanes, -1)
+        return h_BH, self.c0.expand(lanes, -1)
 
     def step(self, gates_BG: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         x_BH, f_BH, r_BH = gates_BG.chunk(3, -1)
-        f_BH = torch.sigmoid(f_BH + self.get_parameter("weight_c") * state[1])
+        f_BH = torch.sigmoid(f_BH + self.weight_c * state[1])
         c_BH = f_BH * state[1] + (1 - f_BH) * x_BH
         return torch.sigmoid(r_BH) * torch.tanh(c_BH), c_BH
 
