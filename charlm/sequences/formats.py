@@ -143,7 +143,7 @@ def write_npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     [0, 1, 2]
     """
     out = io.BytesIO()
-    np.savez_compressed(out, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(out, allow_pickle=False, **arrays)
     return out.getvalue()
 
 
