@@ -115,3 +115,15 @@ def test_a_wrong_kind_of_text_is_one_sentence(counted: str) -> None:
         door.load(counted).evaluate(3)  # type: ignore[arg-type]
     with pytest.raises(CharlmError, match="best and last"):
         door.load(counted, weights="middle")
+
+
+def test_a_text_may_be_read_otherwise_than_the_models_own(charlm: Run, counted: str) -> None:
+    Path("latin.txt").write_bytes("The café of the king\n".encode("latin-1") * 4)
+    code, _, err = charlm("eval", counted, "latin.txt")
+    assert code == 2
+    assert "--encoding" in err
+    for command in ("eval", "score"):
+        code, _, err = charlm(command, counted, "latin.txt", "--encoding", "latin-1")
+        assert code == 0, err
+    found = door.load(counted).evaluate(door.read_text("latin.txt", like=door.load(counted), encoding="latin-1"))
+    assert json.loads(charlm("eval", counted, "latin.txt", "--encoding", "latin-1", "--json")[1])["nats"] == found.nats

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from charlm.checks import CHECKS, run_checks
 from charlm.lm.interface import SamplingRule
 from charlm.nn.cells import GRUCell, LSTMCell
 from charlm.nn.kernels import BACKENDS, reference
 from charlm.nn.stack import Stack
 from charlm.recurrent.model import CharRNN
-from charlm.selfcheck import CHECKS, run_checks
 from charlm.text.lanes import Lanes, Window
 from charlm.training.language import LanguageObjective
 
@@ -76,7 +76,7 @@ def test_a_state_dropped_between_windows_is_found(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.slow
 def test_a_model_without_memory_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def memoryless(cell: Any, x: Tensor, state: Any, *rest: Any) -> Any:
-        pieces = [reference.run(cell, piece, cell.zero_state(x.shape[1]), *rest) for piece in x.split(1)]
+        pieces = [reference.run(cell, piece, cell.initial_state(x.shape[1]), *rest) for piece in x.split(1)]
         return torch.cat([y for y, _ in pieces]), pieces[-1][1]
 
     for name in BACKENDS:
