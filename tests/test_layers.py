@@ -12,6 +12,7 @@ LEVELS = {
     "version": 0,
     "progress": 0,
     "figures": 0,
+    "codec": 0,
     "tensors": 1,
     "text": 1,
     "nn": 1,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from charlm.sequences.fitting import Fit
     from charlm.sequences.predictions import Figures
     from charlm.sequences.tabular import TableTask
-    from charlm.training.watching import StepReport
+    from charlm.training.interfaces import StepReport
 
 __all__ = ["train_and_report"]
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from charlm.text.reading import Reading
     from charlm.text.splits import Split
     from charlm.training.distributed import Processes
+    from charlm.training.interfaces import StepReport
     from charlm.training.run import Result, Run
-    from charlm.training.watching import StepReport
 
 _BUDGET = ("epochs", "max_steps", "minutes")
 _NETWORK = ("model", "layers", "hidden", "embedding", "dropout", "variational", "weight_dropout", "input_dropout")

@@ -14,7 +14,7 @@ from charlm.cli.common import note
 from charlm.errors import OptionError
 from charlm.files import free_name
 from charlm.progress import progress_bar, several
-from charlm.training.watching import Observer, StepReport, ValidationReport
+from charlm.training.interfaces import Observer, StepReport, ValidationReport
 
 if TYPE_CHECKING:
     import torch

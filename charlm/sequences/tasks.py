@@ -22,7 +22,7 @@ from charlm.sequences.batches import Examples, Sequences
 from charlm.sequences.config import Scale
 from charlm.sequences.model import SequenceConfig, SequenceModel
 from charlm.sequences.translate import Translator
-from charlm.training.loop import Objective
+from charlm.training.interfaces import Objective
 
 __all__ = ["Batches", "SequenceObjective", "TranslationObjective", "check", "fit_scales"]
 

@@ -11,7 +11,8 @@ from charlm.lm.interface import SamplingRule
 from charlm.sequences.tasks import TranslationObjective
 from charlm.sequences.translate import END, START, TranslationConfig, Translator
 from charlm.text.vocab import Vocab
-from charlm.training.loop import Loop, Optimisation
+from charlm.training.loop import Loop
+from charlm.training.options import Optimisation
 
 ABC = Vocab.of("abc")
 PAIRS = (["ab", "c", "abcabc", "bca?"], ["bba", "c", "a", "cabb"])

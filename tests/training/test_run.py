@@ -12,10 +12,10 @@ from charlm.errors import CharlmError, CheckpointError, OptionError
 from charlm.tensors import read_tensors, write_tensors
 from charlm.text.corpus import corpus_of_text
 from charlm.text.splits import Split
+from charlm.training.interfaces import StepReport, Unobserved
 from charlm.training.options import Optimisation
 from charlm.training.recipe import DEFAULT_EPOCHS, Plan, choose, pick_device
 from charlm.training.run import Result, resume, start
-from charlm.training.watching import StepReport, Unobserved
 
 TEXT = "the quick brown fox jumps over the lazy dog. the lazy dog sleeps; the quick fox jumps.\n" * 30
 CORPUS = corpus_of_text(TEXT)
