@@ -22,12 +22,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from charlm.cli.models import HeldOut, held_out, open_model
+from charlm.checkpoint import load
+from charlm.cli.models import held_out
 from charlm.errors import CharlmError
 from charlm.lm.interface import SamplingRule
 from charlm.lm.sampling import generate_streams
 from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.novelty import novelty
+from charlm.text.text import Part
 
 LATEX = re.compile(r"\\begin\s*\{([^{}]*)\}|\\end\s*\{([^{}]*)\}|\\.|[{}]", re.DOTALL)
 TAG = re.compile(r"<(/?)([A-Za-z][\w:.-]*)[^<>]*?(/?)>")
@@ -128,10 +130,10 @@ def _nested(events: Iterable[tuple[bool, str]]) -> Form:
 FORMS: dict[str, Callable[[str], Form]] = {"drama": drama, "latex": latex, "xml": xml, "wiki": wiki}
 
 
-def real(held: HeldOut, length: int) -> str:
+def real(held: Part, length: int) -> str:
     """The held-out part as it is, from its first blank line."""
     start, end = held.spans[0]
-    text = held.corpus.vocab.decode(held.corpus.ids[start:end].tolist())
+    text = held.text.corpus.vocab.decode(held.text.corpus.ids[start:end].tolist())
     return text[max(text.find("\n\n"), 0) :][:length]
 
 
@@ -144,19 +146,19 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=5000)
     parser.add_argument("--temperature", type=float, default=0.8)
     args = parser.parse_args()
-    checkpoint = open_model(args.directory, "auto")
-    held = held_out(checkpoint, list(checkpoint.text.names), None)
-    train = held.corpus.parts(checkpoint.text.split)["train"]
-    index = SuffixIndex.build(held.corpus.ids, train, symbols=len(held.corpus.vocab))
+    checkpoint = load(args.directory, device="auto")
+    held = held_out(checkpoint, list(checkpoint.source.names), None)
+    train = held.text.corpus.parts(checkpoint.source.split)["train"]
+    index = SuffixIndex.build(held.text.corpus.ids, train, symbols=len(held.text.corpus.vocab))
     texts = {"held-out text": real(held, args.length)}
     for seed in range(args.seeds):
         rule = SamplingRule(temperature=args.temperature)
-        *_, last = generate_streams(checkpoint.model, [checkpoint.start], length=args.length, rule=rule, seed=seed)
+        *_, last = generate_streams(checkpoint, [checkpoint.start], length=args.length, rule=rule, seed=seed)
         texts[f"seed {seed}"] = last[0].text
     print("| text | opened or begun | right | by name too | longest copied passage |\n|---|---|---|---|---|")
     found = {name: FORMS[args.form](text) for name, text in texts.items()}
     for name, text in texts.items():
-        copied = novelty(index, held.corpus.vocab.encode(text)).longest
+        copied = novelty(index, held.text.corpus.vocab.encode(text)).longest
         print(f"| {name} | {found[name].all} | {_right(found[name])} | {_named(found[name])} | {copied} |")
     generated = [form for name, form in found.items() if name.startswith("seed")]
     shares = [100 * form.share for form in generated if form.all]

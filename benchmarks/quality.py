@@ -35,14 +35,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from charlm.checkpoint import Checkpoint
+from charlm.checkpoint import TextModel, load
 from charlm.cli.main import cli
-from charlm.cli.models import HeldOut, dynamic_of, held_out, open_model
+from charlm.cli.models import held_out
 from charlm.errors import CharlmError
 from charlm.lm.evaluate import Segments, evaluate, read_segments
 from charlm.lm.interface import LanguageModel
-from charlm.report.figures import read_metrics
+from charlm.recurrent.dynamic import dynamic
 from charlm.text.splits import Spans
+from charlm.text.text import Part
+from charlm.training.watching import read_metrics
 
 WINDOW = 256
 TEXT = "data/tinyshakespeare.txt"
@@ -98,25 +100,23 @@ def window_segments(spans: Spans, count: int, *, length: int = WINDOW, seed: int
     return np.stack([starts, starts + 1, starts + length + 1], axis=1)
 
 
-def windows(model: LanguageModel, held: HeldOut, count: int) -> dict[str, float]:
+def windows(model: LanguageModel, held: Part, count: int) -> dict[str, float]:
     """Mean nats over random windows, and how far that mean would scatter with other windows."""
-    logp_N, _ = read_segments(model, held.corpus.ids, window_segments(held.spans, count), lanes=64, hits=False)
+    logp_N, _ = read_segments(model, held.text.corpus.ids, window_segments(held.spans, count), lanes=64, hits=False)
     means = -np.nanmean(logp_N.reshape(count, WINDOW), axis=1)
     return {"nats": float(means.mean()), "standard_error": float(means.std(ddof=1) / count**0.5), "windows": count}
 
 
-def opened(directory: Path, text: str | None) -> tuple[Checkpoint, HeldOut]:
+def opened(directory: Path, text: str | None) -> tuple[TextModel, Part]:
     """A run's best weights, and the part that its figures are of."""
-    checkpoint = open_model(directory, "auto")
-    return checkpoint, held_out(checkpoint, [text] if text else list(checkpoint.text.names), None)
+    checkpoint = load(directory, device="auto")
+    return checkpoint, held_out(checkpoint, [text] if text else list(checkpoint.source.names), None)
 
 
-def facts(directory: Path, checkpoint: Checkpoint) -> dict[str, Any]:
+def facts(directory: Path, checkpoint: TextModel) -> dict[str, Any]:
     """What the run's own files say: weights, steps and seconds of training with its validations."""
     last = (read_metrics(directory / "metrics.jsonl") or [{}])[-1]
-    count = (
-        sum(p.numel() for p in checkpoint.model.parameters()) if isinstance(checkpoint.model, torch.nn.Module) else 0
-    )
+    count = sum(p.numel() for p in checkpoint.parameters()) if isinstance(checkpoint, torch.nn.Module) else 0
     return {"weights": count, "steps": last.get("step"), "seconds": last.get("seconds")}
 
 
@@ -130,10 +130,10 @@ def reproduce(name: str, seed: int, args: argparse.Namespace, out: Path) -> dict
     where = ["--split", recipe.split, "--seed", str(seed), "--out", str(out / f"{name}-{seed}")]
     directory = train([args.text or TEXT, *budget, *where])
     checkpoint, held = opened(directory, args.text)
-    stream = checkpoint.config["result"]
+    stream = checkpoint.description["result"]
     row = {"name": name, "seed": seed, "part": stream["part"], "split": stream["split"], "options": " ".join(budget)}
     row |= {"nats": stream["nats"], "standard_error": stream["standard_error"]}
-    row |= {"window_nats": windows(checkpoint.model, held, args.windows)["nats"]}
+    row |= {"window_nats": windows(checkpoint, held, args.windows)["nats"]}
     return {**row, **facts(directory, checkpoint), "directory": str(directory)}
 
 
@@ -179,24 +179,24 @@ def run_recipes(args: argparse.Namespace, out: Path) -> None:
 
 def figures_of(directory: Path, args: argparse.Namespace) -> list[tuple[str, float, float | None]]:
     """A run's figures: static as one stream and by windows, dynamic, and each mixed with counts, old and new."""
-    from charlm.mixing.mixture import adaptive
+    from charlm.mixing.mixture import mix
     from charlm.ngrams.fit import best_order, count
 
     checkpoint, held = opened(directory, args.text)
-    model, corpus, ids = checkpoint.model, held.corpus, held.corpus.ids
-    parts = corpus.parts(checkpoint.text.split)
+    model, corpus, ids = checkpoint, held.text.corpus, held.text.corpus.ids
+    parts = corpus.parts(checkpoint.source.split)
     order = best_order(corpus, parts, orders=list(range(11)), smoothing="kneser-ney")
     counted = count(corpus, parts, order=order, smoothing="kneser-ney")
-    learner = dynamic_of(checkpoint, corpus)
+    learner = dynamic(checkpoint, held.text)
     by_windows = windows(model, held, args.windows)
     readers = {
         "static, one stream": model,
         "dynamic": learner,
         f"Kneser-Ney {order} alone": counted,
-        f"static + Kneser-Ney {order}": adaptive([model, counted]),
-        f"static + Kneser-Ney {order} + cache": adaptive([model, counted], cache=True),
-        f"dynamic + Kneser-Ney {order}": adaptive([learner, counted]),
-        f"dynamic + Kneser-Ney {order} + cache": adaptive([learner, counted], cache=True),
+        f"static + Kneser-Ney {order}": mix([model, counted]),
+        f"static + Kneser-Ney {order} + cache": mix([model, counted], cache=True),
+        f"dynamic + Kneser-Ney {order}": mix([learner, counted]),
+        f"dynamic + Kneser-Ney {order} + cache": mix([learner, counted], cache=True),
     }
     rows: list[tuple[str, float, float | None]] = []
     for name, reader in readers.items():
@@ -216,7 +216,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
         checkpoint, held = opened(directory, args.text)
         known = facts(directory, checkpoint)
         run = f"{known['weights']:,} weights, {known['steps']} steps, {known['seconds']} s"
-        print(f"{directory.name}: {held.part} part of split {held.split}, {run}\n")
+        print(f"{directory.name}: {held.name} part of split {held.text.split}, {run}\n")
         print("| reading | nats | ± |\n|---|---|---|", flush=True)
         for reading, nats, error in figures_of(directory, args):
             print(f"| {reading} | {nats:.4f} | {error or 0:.4f} |", flush=True)

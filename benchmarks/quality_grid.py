@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.quality import TEXT, facts, opened, train
 from charlm.files import write_bytes
-from charlm.lm.compare import compare
+from charlm.lm.compare import compare_rows
 from charlm.lm.evaluate import targets_of
 from charlm.ngrams.fit import counted_rows
 from charlm.report.grid import GridCell, draw_grid
@@ -85,7 +85,7 @@ def train_cell(
         budget = ["--epochs", str(epochs), "--lr", str(rate(model, layers, hidden)), "--split", str(split)]
         directory = train([text, *shape, *budget, *OPTIONS, "--out", str(directory)])
     checkpoint, _ = opened(directory, text)
-    result = checkpoint.config["result"]
+    result = checkpoint.description["result"]
     row = {"name": name, "model": model, "layers": layers, "hidden": hidden, "lr": rate(model, layers, hidden)}
     row |= {"nats": result["nats"], "standard_error": result["standard_error"], "part": result["part"]}
     return {**row, **facts(directory, checkpoint), "directory": str(directory)}
@@ -96,7 +96,7 @@ def count_orders(corpus: Corpus, split: Split) -> list[Row]:
     parts = corpus.parts(split)
     held = parts["test"] if count_targets(parts["test"]) else parts["valid"]
     rows = list(counted_rows(corpus, parts, held, orders=ORDERS, smoothings=("none", "kneser-ney")))
-    lines = compare(rows, targets_of(corpus.ids, held), corpus.vocab)
+    lines = compare_rows(rows, targets_of(corpus.ids, held), corpus.vocab)
     bare = {line.row.order: line for line in lines if line.row.smoothing == "none"}
     smooth = {line.row.order: line for line in lines if line.row.smoothing != "none"}
     return [

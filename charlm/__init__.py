@@ -1,36 +1,84 @@
 """charlm: character-level language models, counted and recurrent, on one protocol.
 
-Importing this package loads nothing heavy: names are looked up when they are first used.
-
 >>> import charlm
->>> vocab = charlm.Vocab.of("abracadabra")
->>> vocab.characters
-('a', 'b', 'c', 'd', 'r')
+>>> text = charlm.Text.of("the quick brown fox jumps over the lazy dog. " * 30)
+>>> model = charlm.ngram(text, order=3, smoothing="kneser-ney")
+>>> model.next("the q").top(1)[0][0]
+'u'
+
+Importing this package loads nothing heavy: names are looked up when they are first used.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING
 
 from charlm.errors import CharlmError
 from charlm.version import __version__
 
+if TYPE_CHECKING:
+    from charlm.checkpoint import load
+    from charlm.comparison import Comparison, compare
+    from charlm.lm.evaluate import Evaluation
+    from charlm.lm.interface import LanguageModel
+    from charlm.lm.model import TextModel
+    from charlm.lm.scored import score
+    from charlm.mixing.mixture import mix
+    from charlm.ngrams.fit import ngram
+    from charlm.recurrent.dynamic import dynamic
+    from charlm.text.splits import Split
+    from charlm.text.text import Part, Text, read_text
+    from charlm.text.vocab import Vocab
+    from charlm.training.train import train
+
 _HOMES = {
-    "Vocab": "charlm.text.vocab",
-    "Corpus": "charlm.text.corpus",
-    "read_corpus": "charlm.text.corpus",
+    "Comparison": "charlm.comparison",
+    "Evaluation": "charlm.lm.evaluate",
+    "LanguageModel": "charlm.lm.interface",
+    "Part": "charlm.text.text",
     "Split": "charlm.text.splits",
-    "SequenceModel": "charlm.sequences.model",
+    "Text": "charlm.text.text",
+    "TextModel": "charlm.lm.model",
+    "Vocab": "charlm.text.vocab",
+    "compare": "charlm.comparison",
+    "dynamic": "charlm.recurrent.dynamic",
+    "load": "charlm.checkpoint",
+    "mix": "charlm.mixing.mixture",
+    "ngram": "charlm.ngrams.fit",
+    "read_text": "charlm.text.text",
+    "score": "charlm.lm.scored",
+    "train": "charlm.training.train",
 }
 
-__all__ = ["CharlmError", "Corpus", "SequenceModel", "Split", "Vocab", "__version__", "read_corpus"]
+__all__ = [
+    "CharlmError",
+    "Comparison",
+    "Evaluation",
+    "LanguageModel",
+    "Part",
+    "Split",
+    "Text",
+    "TextModel",
+    "Vocab",
+    "__version__",
+    "compare",
+    "dynamic",
+    "load",
+    "mix",
+    "ngram",
+    "read_text",
+    "score",
+    "train",
+]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'charlm' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    found = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = found
+    return found
 
 
 def __dir__() -> list[str]:

@@ -8,82 +8,39 @@ are compared with the file before memory is taken for them.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from charlm.errors import CharlmError, CheckpointError
-from charlm.files import read_json, write_json
-from charlm.lm.directory import FORMAT, TextFacts, describe, fingerprint, write_config
-from charlm.lm.interface import LanguageModel
-from charlm.ngrams.estimators import fingerprints
+from charlm.errors import CharlmError, CheckpointError, OptionError
+from charlm.files import read_json
+from charlm.lm.directory import FORMAT, describe, fingerprint, write_config
+from charlm.lm.model import TextModel
+from charlm.mixing.cache import CacheLM
+from charlm.mixing.mixture import MixtureLM
 from charlm.ngrams.model import NGramLM
+from charlm.nn.kernels.choose import for_reading, pick_device
+from charlm.recurrent.dynamic import DynamicConfig, DynamicLM
 from charlm.recurrent.model import CharRNN, RNNConfig
-from charlm.tensors import read_tensors, write_tensors
+from charlm.tensors import read_tensors
+from charlm.text.text import TextFacts
 from charlm.text.vocab import Vocab
 from charlm.version import __version__
 
 __all__ = [
     "FORMAT",
-    "Checkpoint",
     "TextFacts",
     "describe",
     "load",
     "newest",
+    "read_config",
+    "read_vocab",
     "read_weights",
-    "save_ngram",
-    "save_rnn",
     "write_config",
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """A model read from a directory.
-
-    Args:
-        directory: where it is.
-        kind: `rnn` or `ngram`.
-        model: the language model.
-        text: what it was made from.
-        config: the whole of `config.json`.
-    """
-
-    directory: Path
-    kind: str
-    model: LanguageModel
-    text: TextFacts
-    config: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        """The directory's own name, for tables."""
-        return self.directory.resolve().name
-
-    @property
-    def start(self) -> int:
-        """The symbol after which generation starts without a prompt: a line feed, else the text's first."""
-        characters = self.model.vocab.characters
-        return characters.index("\n") if "\n" in characters else self.text.first
-
-
-def save_rnn(directory: Path, model: CharRNN, text: TextFacts, **more: Any) -> None:
-    """Writes a network as a model directory with its weights as `best` and `last`."""
-    write_json(directory / "vocab.json", model.vocab.to_json())
-    for name in ("best", "last"):
-        write_tensors(directory / f"{name}.safetensors", dict(model.named_parameters()))
-    write_config(directory, "rnn", model.config.to_json(), text, **more)
-
-
-def save_ngram(directory: Path, model: NGramLM, text: TextFacts, **more: Any) -> None:
-    """Writes an n-gram model as a model directory."""
-    write_json(directory / "vocab.json", model.vocab.to_json())
-    model.write(directory)
-    write_config(directory, "ngram", model.config(), text, files=fingerprints(directory), **more)
 
 
 def _check_files(directory: Path, files: Any) -> None:
@@ -98,36 +55,42 @@ def _check_files(directory: Path, files: Any) -> None:
             raise CheckpointError(f"{path} is damaged: its content does not match its checksum; count the text again")
 
 
-def load(directory: str | Path, *, device: str | torch.device = "cpu", weights: str = "best") -> Checkpoint:
-    """Reads a language model from its directory.
+def load(directory: str | Path, *, device: str | torch.device = "auto", weights: str = "best") -> TextModel:
+    """Reads a language model from its directory, ready to use: its best weights, the fastest backend for reading.
 
     Args:
-        directory: a run directory, `checkpoints/NAME`.
-        device: where a network's weights go.
+        directory: a model directory, such as `checkpoints/NAME`.
+        device: where a network's weights go: `auto`, `cpu`, `cuda`, `mps`.
         weights: `best` or `last`.
 
+    Returns:
+        The model; `source` says what it was made from, `directory` where it is, `description` all of `config.json`.
+
     Raises:
-        CheckpointError: nothing there, broken, of another kind, or of a future version; says which.
+        CheckpointError: nothing there, broken, of another kind, or of a future version; the message says which.
+        OptionError: there is no such device, or neither the best nor the last weights were asked for.
     """
+    if weights not in ("best", "last"):
+        raise OptionError(f"a model has the weights best and last, not {weights!r}")
     directory = Path(directory)
     config = read_config(directory)
     text = TextFacts.from_json(config["text"])
     vocab = read_vocab(directory)
     if not 0 <= text.first < len(vocab):
         raise CheckpointError(f"{directory} is damaged: its text begins with symbol {text.first} of {len(vocab)}")
+    place = pick_device(device) if isinstance(device, str) else device
     try:
         if "files" in config:
             _check_files(directory, config["files"])
-        model = _READERS[config["kind"]](directory, config["model"], vocab, weights)
+        model = _READERS[config["kind"]](directory, config["model"], vocab, weights, place)
     except CheckpointError:
         raise
     except CharlmError as error:
         raise CheckpointError(f"{directory} holds a broken model: {error}") from None
     except OSError as error:
         raise CheckpointError(f"{directory} cannot be read ({error.strerror})") from None
-    if isinstance(model, CharRNN):
-        model.to(device)
-    return Checkpoint(directory=directory, kind=config["kind"], model=model, text=text, config=config)
+    model.source, model.directory, model.description = text, directory, config
+    return model
 
 
 _FRAMES = {"sequence": {"format", "kind", "model", "data"}}
@@ -182,19 +145,64 @@ def read_vocab(directory: Path) -> Vocab:
         raise CheckpointError(f"the vocabulary of {directory} cannot be read: {error}") from None
 
 
-def _read_rnn(directory: Path, shape: Any, vocab: Vocab, weights: str) -> LanguageModel:
+def _read_rnn(directory: Path, shape: Any, vocab: Vocab, weights: str, device: torch.device) -> CharRNN:
     config = RNNConfig.from_json(shape)
     with torch.device("meta"):
         model = CharRNN(vocab, config)
     read_weights(directory / f"{weights}.safetensors", model)
+    model.to(device)
+    model.stack.backend = for_reading(model.device)
     return model
 
 
-def _read_ngram(directory: Path, shape: Any, vocab: Vocab, weights: str) -> LanguageModel:
+def _read_ngram(directory: Path, shape: Any, vocab: Vocab, weights: str, device: torch.device) -> NGramLM:
     return NGramLM.read(directory, shape, vocab)
 
 
-_READERS = {"rnn": _read_rnn, "ngram": _read_ngram}
+def _read_dynamic(directory: Path, shape: Any, vocab: Vocab, weights: str, device: torch.device) -> DynamicLM:
+    network = load(directory / "network", device=device, weights=weights)
+    if not isinstance(network, CharRNN):
+        raise CheckpointError(f"{directory}/network is not a recurrent network")
+    size = sum(parameter.numel() for parameter in network.parameters())
+    tensors, _ = read_tensors(directory / "sizes.safetensors", {"sizes": (size,)})
+    return DynamicLM(network, tensors["sizes"].to(network.device), DynamicConfig(**_numbers(shape)))
+
+
+def _read_mixture(directory: Path, shape: Any, vocab: Vocab, weights: str, device: torch.device) -> MixtureLM:
+    if not isinstance(shape, Mapping) or set(shape) != {"models", "weights", "rate"} or not _small(shape["models"]):
+        raise CheckpointError(f"{directory}/config.json does not describe a mixture")
+    models = [load(directory / str(number), device=device, weights=weights) for number in range(shape["models"])]
+    try:
+        return MixtureLM(models, weights=[float(weight) for weight in shape["weights"]], rate=float(shape["rate"]))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{directory}/config.json does not describe a mixture ({error})") from None
+
+
+def _read_cache(directory: Path, shape: Any, vocab: Vocab, weights: str, device: torch.device) -> CacheLM:
+    return CacheLM(vocab, **_numbers(shape))
+
+
+def _small(value: Any) -> bool:
+    return type(value) is int and 2 <= value <= 64
+
+
+def _numbers(shape: Any) -> dict[str, Any]:
+    """The settings of a model whose settings are numbers."""
+    if not isinstance(shape, Mapping) or not all(type(value) in (int, float) for value in shape.values()):
+        raise CheckpointError("a stored model has numbers as its settings")
+    try:
+        return {str(name): value for name, value in shape.items()}
+    except TypeError:
+        raise CheckpointError("a stored model has its settings by name") from None
+
+
+_READERS: dict[str, Callable[[Path, Any, Vocab, str, torch.device], TextModel]] = {
+    "rnn": _read_rnn,
+    "ngram": _read_ngram,
+    "dynamic": _read_dynamic,
+    "mixture": _read_mixture,
+    "cache": _read_cache,
+}
 
 
 def read_weights(path: Path, model: nn.Module) -> None:

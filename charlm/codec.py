@@ -91,9 +91,10 @@ def decode(
     charlm.errors.CheckpointError: the shape is not whole: width is '3', not a whole number
     """
     try:
-        return _object(kind, value, "", beside)
-    except (CharlmError, _WrongError, OverflowError) as found:
-        raise error(f"{what} is not whole: {found}") from None
+        found: _Kind = _object(kind, value, "", beside)
+    except (CharlmError, _WrongError, OverflowError) as wrong:
+        raise error(f"{what} is not whole: {wrong}") from None
+    return found
 
 
 class _WrongError(Exception):

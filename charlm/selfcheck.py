@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from charlm.checkpoint import TextFacts, load, save_rnn
+from charlm.checkpoint import load
 from charlm.lm.evaluate import evaluate
 from charlm.lm.interface import SamplingRule
 from charlm.ngrams.index import SuffixIndex
@@ -31,6 +31,7 @@ from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.corpus import corpus_of_text
 from charlm.text.lanes import Lanes
 from charlm.text.splits import Split
+from charlm.text.text import TextFacts
 from charlm.training.language import LanguageObjective
 
 __all__ = ["CHECKS", "Outcome", "run_checks"]
@@ -209,8 +210,9 @@ def _saved_is_loaded(generator: torch.Generator) -> None:
     for cell in CELLS:
         model = _model(cell).float()
         with tempfile.TemporaryDirectory() as name:
-            save_rnn(Path(name), model, TextFacts.of(corpus, Split()))
-            again = load(name).model
+            model.source = TextFacts.of(corpus, Split())
+            model.write_to(Path(name))
+            again = load(name, device="cpu")
         assert isinstance(again, CharRNN)
         _demand(torch.equal(_read(model, _ids()), _read(again, _ids())), f"a saved and loaded {cell} is another model")
 

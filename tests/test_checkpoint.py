@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from charlm.checkpoint import TextFacts, load, newest, save_rnn
+from charlm.checkpoint import TextFacts, load, newest
 from charlm.errors import CharlmError, CheckpointError
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.tensors import read_tensors, write_tensors
 from charlm.text.corpus import corpus_of_text
 from charlm.text.splits import Split
+from tests.helpers import keep
 
 CORPUS = corpus_of_text("abracadabra\nsimsalabim\n")
 
@@ -20,7 +21,7 @@ CORPUS = corpus_of_text("abracadabra\nsimsalabim\n")
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     model = CharRNN(CORPUS.vocab, RNNConfig(model="gru", hidden=6, embedding=3))
-    save_rnn(tmp_path / "run", model, TextFacts.of(CORPUS, Split()))
+    keep(tmp_path / "run", model, TextFacts.of(CORPUS, Split()))
     return tmp_path / "run"
 
 
@@ -33,10 +34,10 @@ def change(path: Path, **values: object) -> None:
 def test_facts_come_back(directory: Path) -> None:
     checkpoint = load(directory)
     assert checkpoint.name == "run"
-    assert checkpoint.text.sha256 == CORPUS.sha256
-    assert checkpoint.text.split == Split()
+    assert checkpoint.source.sha256 == CORPUS.sha256
+    assert checkpoint.source.split == Split()
     assert checkpoint.start == CORPUS.vocab.characters.index("\n")
-    assert not checkpoint.model.training  # type: ignore[attr-defined]
+    assert not checkpoint.training  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "huge header", "empty", "not safetensors", "missing"])
@@ -112,7 +113,7 @@ def test_missing_and_foreign_directories(tmp_path: Path) -> None:
 def test_the_newest_language_model_is_found(tmp_path: Path) -> None:
     model = CharRNN(CORPUS.vocab, RNNConfig(hidden=3))
     for name in ("b", "c", "a"):
-        save_rnn(tmp_path / name, model, TextFacts.of(CORPUS, Split()))
+        keep(tmp_path / name, model, TextFacts.of(CORPUS, Split()))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text("{}")
     assert newest(tmp_path).name == "a"
@@ -142,5 +143,5 @@ def test_tensors_and_metadata_come_back_bit_for_bit(tmp_path: Path) -> None:
 
 def test_double_precision_models_stay_double(tmp_path: Path) -> None:
     model = CharRNN(CORPUS.vocab, RNNConfig(hidden=3)).double()
-    save_rnn(tmp_path / "d", model, TextFacts.of(CORPUS, Split()))
-    assert next(load(tmp_path / "d").model.parameters()).dtype == torch.float64  # type: ignore[attr-defined]
+    keep(tmp_path / "d", model, TextFacts.of(CORPUS, Split()))
+    assert next(load(tmp_path / "d").parameters()).dtype == torch.float64  # type: ignore[attr-defined]

@@ -18,6 +18,9 @@ class Inner:
     width: tuple[float, ...] = (1.0,)
 
 
+SPLIT = Split()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outer:
     count: int
@@ -26,7 +29,7 @@ class Outer:
     limit: float | None = None
     pair: tuple[int, str] = (1, "x")
     inner: Inner | None = None
-    split: Split = Split()
+    split: Split = SPLIT
     exact: Fraction = Fraction(1, 3)
 
     def __post_init__(self) -> None:

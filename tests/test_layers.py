@@ -22,6 +22,7 @@ LEVELS = {
     "mixing": 3,
     "checkpoint": 4,
     "training": 5,
+    "comparison": 7,
     "sequences": 6,
     "selfcheck": 7,
     "report": 7,

@@ -97,9 +97,9 @@ def fit_command(
 
 def _begin(table: str, out: str | None, plot: str | None, as_json: bool, options: dict[str, Any]) -> int:
     from charlm.cli.watching import run_directory
+    from charlm.nn.kernels.choose import pick_device
     from charlm.sequences.fit_recipe import line
     from charlm.sequences.fitting import start
-    from charlm.training.recipe import pick_device
 
     device = pick_device(options["device"])
     source = None if options["init_from"] is None else _language_model(options["init_from"])
@@ -142,7 +142,7 @@ def _language_model(directory: str) -> CharRNN:
     from charlm.checkpoint import load
     from charlm.recurrent.model import CharRNN
 
-    model = load(directory).model
+    model = load(directory, device="cpu")
     if not isinstance(model, CharRNN):
         raise OptionError(f"{directory} is not a recurrent model: --init-from needs the layers of one")
     return model
@@ -202,7 +202,7 @@ def _resume(
     saved = read_saved_fit(directory)
     for problem in saved.notes:
         note(f"{problem}; the state before it is used")
-    facts = TableFacts.from_json(saved.data)
+    facts = TableFacts.from_json(saved.config["data"])
     task = _task_again(table or facts.table, facts, saved.vocab)
     device = device_of(saved.device, options["device"])
     budget = {name: options[name] for name in _BUDGET if options[name] is not None}

@@ -14,11 +14,11 @@ from charlm.errors import OptionError
 from charlm.progress import progress_bar
 
 if TYPE_CHECKING:
-    from charlm.checkpoint import Checkpoint
-    from charlm.cli.models import HeldOut
+    from charlm.lm.model import TextModel
     from charlm.recurrent.agreement import Finding
     from charlm.recurrent.atlas import Atlas, Unit
     from charlm.recurrent.model import CharRNN
+    from charlm.text.text import Part
 
 
 class _UnitType(click.ParamType[tuple[int, int, str]]):
@@ -91,14 +91,15 @@ def inspect_command(
     when the property is shifted along the text. Layers and units are counted from 0; in an LSTM `c` is the cell state
     and `h` the output.
     """
-    from charlm.cli.models import held_out, open_model
-    from charlm.cli.painting import may_paint
+    from charlm.checkpoint import load
+    from charlm.cli.models import held_out
     from charlm.cli.units import as_values, show_tables, show_units
     from charlm.figures import check_picture
+    from charlm.lm.painting import may_paint
 
     if plot is not None:
         check_picture(plot)
-    checkpoint = open_model(model, device)
+    checkpoint = load(model, device=device)
     network = _network(checkpoint, layer)
     chosen = [_unit(network, wanted) for wanted in units]
     held = held_out(checkpoint, list(texts), split_part)
@@ -119,18 +120,16 @@ def inspect_command(
         click.echo(path, err=as_json)
 
 
-def _network(checkpoint: Checkpoint, layer: int | None) -> CharRNN:
+def _network(checkpoint: TextModel, layer: int | None) -> CharRNN:
     from charlm.recurrent.model import CharRNN
 
-    if not isinstance(checkpoint.model, CharRNN):
+    if not isinstance(checkpoint, CharRNN):
         raise OptionError(
             f"{checkpoint.name} counts n-grams and has no hidden units: name a network made by `charlm train`"
         )
-    if layer is not None and layer >= checkpoint.model.config.layers:
-        raise OptionError(
-            f"--layer goes from 0 to {checkpoint.model.config.layers - 1} in {checkpoint.name}, not {layer}"
-        )
-    return checkpoint.model
+    if layer is not None and layer >= checkpoint.config.layers:
+        raise OptionError(f"--layer goes from 0 to {checkpoint.config.layers - 1} in {checkpoint.name}, not {layer}")
+    return checkpoint
 
 
 def _unit(network: CharRNN, wanted: tuple[int, int, str]) -> Unit:
@@ -149,18 +148,18 @@ def _unit(network: CharRNN, wanted: tuple[int, int, str]) -> Unit:
     return Unit(layer, number, signal)
 
 
-def _places(held: HeldOut, start: int, length: int) -> Any:
+def _places(held: Part, start: int, length: int) -> Any:
     """The positions in the text that are read, as one stream."""
     import numpy as np
 
     place_T = np.concatenate([np.arange(a, b) for a, b in held.spans.tolist()])
     if start >= len(place_T):
-        raise OptionError(f"the {held.part} part has {len(place_T):,} characters: --start {start} is behind its end")
+        raise OptionError(f"the {held.name} part has {len(place_T):,} characters: --start {start} is behind its end")
     return place_T[start : start + length]
 
 
 def _look(
-    network: CharRNN, held: HeldOut, place_T: Any, visible: int, layer: int | None, seed: int
+    network: CharRNN, held: Part, place_T: Any, visible: int, layer: int | None, seed: int
 ) -> tuple[Atlas, list[Finding]]:
     from charlm.recurrent.agreement import search
     from charlm.recurrent.atlas import read_units
@@ -168,7 +167,7 @@ def _look(
     total = len(place_T)
     with progress_bar(total, "reading", "char") as bar:
         atlas = read_units(
-            network, held.corpus.ids[place_T], shown=(total - visible, total), top=6, progress=bar.update
+            network, held.text.corpus.ids[place_T], shown=(total - visible, total), top=6, progress=bar.update
         )
     atlas = atlas if layer is None else atlas.only(layer)
     with progress_bar(total, "searching", "char") as bar:
@@ -176,21 +175,21 @@ def _look(
 
 
 def _text(
-    held: HeldOut, texts: list[str], checkpoint: Checkpoint, place_S: Any
+    held: Part, texts: list[str], checkpoint: TextModel, place_S: Any
 ) -> tuple[tuple[list[str], list[int]], list[str]]:
     """What is shown: (symbols, an id for each position), and the characters one by one."""
+    from charlm.lm.painting import shown_symbols
     from charlm.recurrent.properties import symbols_of
-    from charlm.report.page import shown_symbols
     from charlm.text.corpus import read_corpus
 
-    vocab = held.corpus.vocab
+    vocab = held.text.corpus.vocab
     symbols = shown_symbols(vocab.characters, vocab.byte_fallback)
-    ids = held.corpus.ids[place_S].astype("int64")
+    ids = held.text.corpus.ids[place_S].astype("int64")
     characters = symbols_of(vocab, ids)
     if (ids < 0).any():
         unknown = ["\ufffd"] * len(ids)
         if "-" not in texts:  # standard input cannot be read twice
-            whole = read_corpus(texts, checkpoint.text.reading)
+            whole = read_corpus(texts, checkpoint.source.reading)
             unknown = [whole.vocab.symbol(id) for id in whole.ids[place_S].tolist()]
         numbers = {symbol: number for number, symbol in enumerate(symbols)}
         for place in (ids < 0).nonzero()[0].tolist():
@@ -231,15 +230,15 @@ def _page(
     findings: Sequence[Finding],
     chosen: Sequence[Unit],
     text: tuple[list[str], list[int]],
-    checkpoint: Checkpoint,
-    held: HeldOut,
+    checkpoint: TextModel,
+    held: Part,
 ) -> Path:
     from charlm.report.inspect_page import inspect_page
     from charlm.report.page import write_page
 
     facts = [
-        ("Model", f"{checkpoint.name} ({checkpoint.config.get('kind', 'rnn')})"),
-        ("Text", f"{held.corpus.title}, {held.part} part"),
+        ("Model", f"{checkpoint.name} ({checkpoint.description.get('kind', 'rnn')})"),
+        ("Text", f"{held.text.corpus.title}, {held.name} part"),
         ("Read", f"{len(atlas.ids):,} characters, of which the last {len(text[1]):,} are shown"),
     ]
     page = inspect_page(

@@ -136,11 +136,12 @@ def _directory(texts: tuple[str, ...], out: str | None, ending: str, *, stopped:
 
 
 def _count(directory: Path, corpus: Corpus, split: Split, order: int, smoothing: str) -> Estimator:
-    from charlm.checkpoint import TextFacts, save_ngram
     from charlm.ngrams.fit import count
+    from charlm.text.text import TextFacts
 
     model = count(corpus, corpus.parts(split), order=order, smoothing=smoothing)
-    save_ngram(directory, model, TextFacts.of(corpus, split))
+    model.source = TextFacts.of(corpus, split)
+    model.write_to(directory)
     return model.estimator
 
 

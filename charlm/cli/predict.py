@@ -44,10 +44,9 @@ def predict_command(model: str, table: str, out: str | None, as_json: bool, devi
     The table is printed in the format it came in, with its own columns as they were. If it has labels, the figures of
     the predictions are shown too.
     """
-    from charlm.nn.kernels.choose import for_reading
+    from charlm.nn.kernels.choose import for_reading, pick_device
     from charlm.sequences.checkpoint import load_sequence
     from charlm.sequences.tabular import TableFacts, check_config, predict_rows, sequences_of
-    from charlm.training.recipe import pick_device
 
     checkpoint = load_sequence(model, device=pick_device(device))
     checkpoint.model.stack.backend = for_reading(checkpoint.model.device)

@@ -14,7 +14,7 @@ from charlm.errors import CharlmError, OptionError
 from charlm.progress import progress_bar
 
 if TYPE_CHECKING:
-    from charlm.checkpoint import Checkpoint
+    from charlm.lm.model import TextModel
     from charlm.ngrams.index import SuffixIndex
     from charlm.ngrams.novelty import Novelty
     from charlm.report.run_page import RunPage, Sample
@@ -42,12 +42,13 @@ def report_command(directory: str, texts: tuple[str, ...], out: str | None, devi
 
     The page is a single file that needs no network. It is made with the text that the model was made from.
     """
-    from charlm.cli.models import open_model
-    from charlm.report.figures import read_metrics
+    from charlm.checkpoint import load
     from charlm.report.page import write_page
     from charlm.report.run_page import RunPage, about_curves
+    from charlm.training.watching import read_metrics
 
-    checkpoint = open_model(directory, device)
+    checkpoint = load(directory, device=device)
+    assert checkpoint.directory is not None
     corpus = _text(checkpoint, texts)
     rows = read_metrics(checkpoint.directory / "metrics.jsonl")
     page = RunPage(title=f"Run {checkpoint.name}", facts=_facts(checkpoint, rows), curves=about_curves(rows))
@@ -60,49 +61,49 @@ def report_command(directory: str, texts: tuple[str, ...], out: str | None, devi
     click.echo(f"{write_page(Path(out) if out is not None else checkpoint.directory / 'report.html', page.html())}")
 
 
-def _text(checkpoint: Checkpoint, texts: tuple[str, ...]) -> Corpus:
+def _text(checkpoint: TextModel, texts: tuple[str, ...]) -> Corpus:
     """The text that the model was made from, in its symbols."""
     from charlm.text.corpus import read_corpus
 
-    names = list(texts or checkpoint.text.names)
+    names = list(texts or checkpoint.source.names)
     shown = ", ".join(names)
     missing = [name for name in names if name == "-" or not Path(name).exists()]
     if missing and not texts:
         where = "it came from standard input" if "-" in missing else f"there is no {missing[0]} here"
         raise OptionError(f"the text of {checkpoint.name} is needed, and {where}: name it with --text FILE")
     with reading_progress() as tell:
-        corpus = read_corpus(names, checkpoint.text.reading, vocab=checkpoint.model.vocab, progress=tell)
-    if corpus.sha256 != checkpoint.text.sha256:
+        corpus = read_corpus(names, checkpoint.source.reading, vocab=checkpoint.vocab, progress=tell)
+    if corpus.sha256 != checkpoint.source.sha256:
         raise OptionError(
-            f"{shown} is not the text that {checkpoint.name} was made from ({checkpoint.text.sha256[:12]} then, "
+            f"{shown} is not the text that {checkpoint.name} was made from ({checkpoint.source.sha256[:12]} then, "
             f"{corpus.sha256[:12]} now): name that one with --text FILE"
         )
     return corpus
 
 
-def _held(checkpoint: Checkpoint, corpus: Corpus) -> tuple[str, Spans | None]:
+def _held(checkpoint: TextModel, corpus: Corpus) -> tuple[str, Spans | None]:
     """The part that the model is measured on; None where nothing is held out."""
     from charlm.text.splits import count_targets
 
-    parts = corpus.parts(checkpoint.text.split)
+    parts = corpus.parts(checkpoint.source.split)
     for name in ("test", "valid"):
         if count_targets(parts[name]):
             return name, parts[name]
     return "train", None
 
 
-def _add_held_out(page: RunPage, checkpoint: Checkpoint, corpus: Corpus, part: str, held: Spans) -> None:
+def _add_held_out(page: RunPage, checkpoint: TextModel, corpus: Corpus, part: str, held: Spans) -> None:
     """Everything that is measured on the held-out part."""
-    from charlm.lm.compare import compare
+    from charlm.lm.compare import compare_rows
     from charlm.lm.evaluate import row_of, targets_of
     from charlm.ngrams.model import NGramLM
     from charlm.report.run_page import about_comparison
     from charlm.text.splits import count_targets
 
-    counted = isinstance(checkpoint.model, NGramLM)
+    counted = isinstance(checkpoint, NGramLM)
     with progress_bar(count_targets(held), "reading the held-out part", "char") as bar:
         row = row_of(
-            checkpoint.model,
+            checkpoint,
             corpus.ids,
             held,
             name=checkpoint.name,
@@ -114,19 +115,19 @@ def _add_held_out(page: RunPage, checkpoint: Checkpoint, corpus: Corpus, part: s
         rows = _counted(checkpoint, corpus, held)
     else:
         page.notes.append(f"With more than {_MOST:,} characters nothing is counted here: charlm compare does it.")
-    lines = compare([*rows, row], targets_of(corpus.ids, held), corpus.vocab)
+    lines = compare_rows([*rows, row], targets_of(corpus.ids, held), corpus.vocab)
     if rows:
         page.comparison = about_comparison(lines, part)
-    page.summary.append(_figure(lines[-1].evaluation, corpus, part, str(checkpoint.text.split)))
+    page.summary.append(_figure(lines[-1].evaluation, corpus, part, str(checkpoint.source.split)))
     if part == "valid":
         page.notes.append("There is no test part: the valid part is shown, which early stopping watched.")
     _add_surprise(page, checkpoint, corpus, part, held)
 
 
-def _counted(checkpoint: Checkpoint, corpus: Corpus, held: Spans) -> list[Any]:
+def _counted(checkpoint: TextModel, corpus: Corpus, held: Spans) -> list[Any]:
     from charlm.ngrams.fit import counted_rows
 
-    parts, smoothings = corpus.parts(checkpoint.text.split), ("none", "kneser-ney")
+    parts, smoothings = corpus.parts(checkpoint.source.split), ("none", "kneser-ney")
     rows = []
     with progress_bar(len(_ORDERS) * len(smoothings), "counting", "model") as bar:
         for row in counted_rows(corpus, parts, held, orders=_ORDERS, smoothings=smoothings):
@@ -144,14 +145,14 @@ def _figure(figures: Any, corpus: Corpus, part: str, split: str) -> str:
     return f"On the {part} part of {corpus.title} ({figures.targets:,} targets, split {split}): {bits}."
 
 
-def _add_surprise(page: RunPage, checkpoint: Checkpoint, corpus: Corpus, part: str, held: Spans) -> None:
+def _add_surprise(page: RunPage, checkpoint: TextModel, corpus: Corpus, part: str, held: Spans) -> None:
     """The surprise map of the beginning of the held-out part, and whether the probabilities are right."""
     from charlm.lm.evaluate import targets_of
     from charlm.lm.scores import expected_next, read_surprise
     from charlm.report.run_page import about_calibration, next_reliability
     from charlm.report.surprise_page import map_data
 
-    passage, model = _first(held, _PASSAGE), checkpoint.model
+    passage, model = _first(held, _PASSAGE), checkpoint
     with progress_bar(_PLACES, "what was expected", "char") as bar:
         expected = expected_next(model, corpus.ids, held, limit=_PLACES, progress=bar.update)
     surprise = read_surprise(model, corpus.ids, passage)
@@ -171,13 +172,13 @@ def _first(spans: Spans, symbols: int) -> Spans:
     return cut[cut[:, 1] - cut[:, 0] > 1]
 
 
-def _add_samples(page: RunPage, checkpoint: Checkpoint, corpus: Corpus, held: Spans | None, seed: int) -> None:
+def _add_samples(page: RunPage, checkpoint: TextModel, corpus: Corpus, held: Spans | None, seed: int) -> None:
     """Texts at three temperatures, and what they share with the training text."""
     from charlm.ngrams.index import SuffixIndex
     from charlm.ngrams.novelty import novelty
     from charlm.report.run_page import about_samples
 
-    train = corpus.parts(checkpoint.text.split)["train"]
+    train = corpus.parts(checkpoint.source.split)["train"]
     index = SuffixIndex.build(corpus.ids, train, symbols=len(corpus.vocab))
     samples = []
     with progress_bar(len(_TEMPERATURES), "sampling", "text") as bar:
@@ -194,32 +195,33 @@ def _add_samples(page: RunPage, checkpoint: Checkpoint, corpus: Corpus, held: Sp
     page.samples = about_samples(samples, real, seed) if samples else None
 
 
-def _sample(checkpoint: Checkpoint, index: SuffixIndex, train: Spans, temperature: float, seed: int) -> Sample:
+def _sample(checkpoint: TextModel, index: SuffixIndex, train: Spans, temperature: float, seed: int) -> Sample:
     from charlm.lm.interface import SamplingRule
     from charlm.lm.sampling import generate_streams
     from charlm.ngrams.novelty import novelty
     from charlm.report.run_page import Sample
 
-    rule, vocab = SamplingRule(temperature=temperature), checkpoint.model.vocab
-    *_, last = generate_streams(checkpoint.model, [checkpoint.start], length=_LENGTH, rule=rule, seed=seed)
+    rule, vocab = SamplingRule(temperature=temperature), checkpoint.vocab
+    *_, last = generate_streams(checkpoint, [checkpoint.start], length=_LENGTH, rule=rule, seed=seed)
     ids = np.array(last[0].ids)
     found = novelty(index, ids, spans=train)
     passage = vocab.decode(ids[found.begins : found.begins + found.longest])
     return Sample(temperature=temperature, text=last[0].text, novelty=found, passage=passage)
 
 
-def _facts(checkpoint: Checkpoint, rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
+def _facts(checkpoint: TextModel, rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """Options, machine and time."""
     import torch
 
     from charlm.cli.info import facts_of
     from charlm.recurrent.model import CharRNN
 
+    assert checkpoint.directory is not None
     size = sum(path.stat().st_size for path in checkpoint.directory.iterdir() if path.is_file())
-    facts = facts_of(checkpoint.config, len(checkpoint.model.vocab), size)
-    if isinstance(checkpoint.model, CharRNN):
-        facts.append(("weights", f"{checkpoint.model.parameter_count:,}"))
-    device = checkpoint.config.get("training", {}).get("device")
+    facts = facts_of(dict(checkpoint.description), len(checkpoint.vocab), size)
+    if isinstance(checkpoint, CharRNN):
+        facts.append(("weights", f"{checkpoint.parameter_count:,}"))
+    device = checkpoint.description.get("training", {}).get("device")
     if device is not None:
         facts.append(("device", f"trained on {device}"))
     seconds = [row["seconds"] for row in rows if row.get("seconds") is not None]

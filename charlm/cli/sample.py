@@ -14,7 +14,7 @@ from charlm.cli.common import echo_json, json_option, note, seed_option
 from charlm.errors import OptionError
 
 if TYPE_CHECKING:
-    from charlm.checkpoint import Checkpoint
+    from charlm.lm.model import TextModel
     from charlm.lm.sampling import Stream
 
 
@@ -35,37 +35,22 @@ def sample_command(
     model: str | None, prompt: str, as_json: bool, device: str, with_novelty: bool, **options: Any
 ) -> None:
     """Generate text from MODEL, by default the newest language model under checkpoints/."""
+    import charlm
     from charlm.checkpoint import newest
-    from charlm.cli.models import open_model
-    from charlm.lm.interface import SamplingRule
-    from charlm.lm.sampling import generate_streams
 
     directory = Path(model) if model is not None else newest(Path("checkpoints"))
     if model is None:
         note(f"model: {directory}")
-    rule = SamplingRule(temperature=options["temperature"], top_k=options["top_k"] or 0, top_p=options["top_p"])
-    if options["stop"] == "":
-        raise OptionError("--stop needs a text of at least one character")
-    checkpoint = open_model(directory, device)
-    start = checkpoint.model.vocab.encode(prompt).tolist() if prompt else [checkpoint.start]
-    grown = generate_streams(
-        checkpoint.model,
-        start,
-        length=options["length"],
-        rule=rule,
-        streams=options["streams"],
-        seed=options["seed"],
-        stop=options["stop"],
-        chunk=32 if options["streams"] == 1 and not as_json else 256,
-    )
-    last: list[Stream] = []
-    if options["streams"] == 1 and not as_json:
-        last = _show_growing(prompt, grown)
+    alone = options["streams"] == 1 and not as_json
+    generator = charlm.load(directory, device=device)
+    grown = generator.grow(prompt, **options, chunk=32 if alone else 256)
+    if alone:
+        last = _show_growing(prompt, grown, options["stop"])
     else:
         *_, last = grown
-    found = _novelty(checkpoint, last) if with_novelty else {}
+    found = _novelty(generator, last) if with_novelty else {}
     if as_json:
-        samples = [_sample(stream, checkpoint) for stream in last]
+        samples = [_sample(stream, generator) for stream in last]
         echo_json({"model": str(directory), "prompt": prompt, "samples": samples, **found})
         return
     if options["streams"] > 1:
@@ -75,31 +60,28 @@ def sample_command(
         note(line)
 
 
-def _show_growing(prompt: str, grown: Any) -> list[Stream]:
+def _show_growing(prompt: str, grown: Iterator[list[Stream]], stop: str | None) -> list[Stream]:
     """Prints one text piece by piece while it is made, and gives it when it is whole."""
     click.echo(prompt, nl=False)
     shown, streams = 0, []
     for streams in grown:
-        (stream,) = streams
-        certain = len(stream.text)
-        click.echo(stream.text[shown:certain], nl=False)
-        shown = certain
+        certain = streams[0].certain(stop)
+        click.echo(certain[shown:], nl=False)
+        shown = max(shown, len(certain))
     click.echo()
     return streams
 
 
-def _novelty(checkpoint: Checkpoint, streams: list[Stream]) -> dict[str, Any]:
+def _novelty(model: TextModel, streams: list[Stream]) -> dict[str, Any]:
     """How much of each text stands in the training text, and how much of real held-out text does."""
     from charlm.ngrams.index import SuffixIndex
     from charlm.ngrams.novelty import novelty
     from charlm.text.corpus import read_corpus
 
-    corpus = read_corpus(list(checkpoint.text.names), checkpoint.text.reading, vocab=checkpoint.model.vocab)
-    if corpus.sha256 != checkpoint.text.sha256:
-        raise OptionError(
-            f"{corpus.title} has changed since {checkpoint.name} was made: --novelty needs its training text"
-        )
-    parts = corpus.parts(checkpoint.text.split)
+    corpus = read_corpus(list(model.source.names), model.source.reading, vocab=model.vocab)
+    if corpus.sha256 != model.source.sha256:
+        raise OptionError(f"{corpus.title} has changed since {model.name} was made: --novelty needs its training text")
+    parts = corpus.parts(model.source.split)
     train = parts["train"]
     index = SuffixIndex.build(corpus.ids, train, symbols=len(corpus.vocab))
 
@@ -129,9 +111,9 @@ def _novelty_lines(found: dict[str, Any]) -> Iterator[str]:
             )
 
 
-def _sample(stream: Stream, checkpoint: Checkpoint) -> dict[str, Any]:
+def _sample(stream: Stream, model: TextModel) -> dict[str, Any]:
     """One text with the probability of each of its symbols and the Score of the whole."""
-    vocab = checkpoint.model.vocab
+    vocab = model.vocab
     return {
         "text": stream.text,
         "score": stream.score,

@@ -14,7 +14,7 @@ from charlm.cli.common import finite, note
 from charlm.errors import OptionError
 
 if TYPE_CHECKING:
-    from charlm.cli.scored import Scored
+    from charlm.lm.scored import TextScore
 
 
 @click.command("score")
@@ -47,16 +47,17 @@ def score_command(
     The last argument is the text. With two models the difference is shown: above 0 where the first knows more.
     Bits of a line are per character, the newline that ends it counted to it.
     """
-    from charlm.cli.painting import may_paint
+    import charlm
     from charlm.cli.score_tables import write_html
-    from charlm.cli.scored import read_scored
+    from charlm.lm.painting import may_paint
 
     if not 2 <= len(arguments) <= 3:
         raise OptionError(
             "name one model or two and then the text, such as charlm score checkpoints/NAME data/shakespeare.txt"
         )
     *models, text = arguments
-    scored = read_scored(models, text, options["split_part"], options["device"])
+    opened = [charlm.load(name, device=options["device"]) for name in models]
+    scored = charlm.score(opened, Path(text), part=options["split_part"])
     _notes(scored)
     if html is not None:
         write_html(scored, Path(html))
@@ -72,16 +73,14 @@ def score_command(
         _echo(line + "\n" for line in _columns(scored))
 
 
-def _notes(scored: Scored) -> None:
-    from charlm.cli.scored import figure, warnings
-
-    held = scored.held
-    split = "" if held.split is None else f" of split {held.split}"
+def _notes(scored: TextScore) -> None:
+    held = scored.part
+    split = "" if held.text.split is None else f" of split {held.text.split}"
     targets = scored.items[0].evaluation.targets
-    note(f"{scored.shown.title}, {held.part} part{split}: {targets:,} characters")
-    for number in range(len(scored.checkpoints)):
-        note(figure(scored, number))
-    for sentence in warnings(scored):
+    note(f"{scored.part.text.title}, {held.name} part{split}: {targets:,} characters")
+    for number in range(len(scored.models)):
+        note(scored.figure(number))
+    for sentence in scored.warnings():
         note(sentence)
 
 
@@ -96,14 +95,14 @@ def _echo(lines: Iterable[str]) -> None:
     click.echo("".join(block), nl=False)
 
 
-def _items(scored: Scored, by: str, top: int | None) -> Iterator[dict[str, Any]]:
+def _items(scored: TextScore, by: str, top: int | None) -> Iterator[dict[str, Any]]:
     """What `--json` prints."""
-    from charlm.cli.scored import character_order, gained, stretch_order
+    from charlm.lm.scored import gained
 
     if by == "char":
-        yield from _character_items(scored, character_order(scored, top))
+        yield from _character_items(scored, scored.character_order(top))
         return
-    for group in stretch_order(scored.found(by))[:top]:
+    for group in scored.stretch_order(by)[:top]:
         first = group[0]
         item: dict[str, Any] = {by: first.number, **({"document": first.document} if by == "line" else {})}
         item["name"] = scored.shown.names[first.document - 1]
@@ -120,7 +119,7 @@ def _items(scored: Scored, by: str, top: int | None) -> Iterator[dict[str, Any]]
         yield item
 
 
-def _character_items(scored: Scored, order: list[int]) -> Iterator[dict[str, Any]]:
+def _character_items(scored: TextScore, order: list[int]) -> Iterator[dict[str, Any]]:
     positions, characters = scored.items[0].position_N.tolist(), scored.characters
     bits = [surprise.bits_N.tolist() for surprise in scored.items]
     differences = scored.order_values.tolist()
@@ -135,10 +134,10 @@ def _character_items(scored: Scored, order: list[int]) -> Iterator[dict[str, Any
         yield item
 
 
-def _columns(scored: Scored) -> Iterator[str]:
+def _columns(scored: TextScore) -> Iterator[str]:
     """Every character in the order of the text: position, bits (of two models and the difference), character."""
     from charlm.cli.score_tables import number
-    from charlm.report.page import visible
+    from charlm.lm.painting import visible
 
     values = [surprise.bits_N.tolist() for surprise in scored.items]
     values += [scored.order_values.tolist()] if len(values) == 2 else []
@@ -147,20 +146,21 @@ def _columns(scored: Scored) -> Iterator[str]:
         yield "\t".join([str(position), *map(number, bits), visible(character)])
 
 
-def _show_painted(scored: Scored) -> None:
+def _show_painted(scored: TextScore) -> None:
     """The text itself, painted."""
-    from charlm.cli.painting import DIFFERENCES, LEVELS, difference_level, legend, paint, surprise_level
+    from charlm.lm.painting import DIFFERENCES, LEVELS, difference_level, legend, paint, surprise_level
 
     alone = len(scored.items) == 1
     level = surprise_level if alone else difference_level
     click.echo(legend(LEVELS if alone else DIFFERENCES), err=True)
     styles = [level(value) for value in scored.order_values.tolist()]
-    for line in paint(zip(scored.characters, styles, strict=True)):
+    pieces = [(scored.context, "s0"), *zip(scored.characters, styles, strict=True)]
+    for line in paint(pieces):
         click.echo(line, nl=False, color=True)
     click.echo()
 
 
-def _ranking(scored: Scored, by: str, top: int | None) -> Iterator[str]:
+def _ranking(scored: TextScore, by: str, top: int | None) -> Iterator[str]:
     """The strangest first, a line each, columns apart by tabs."""
     from charlm.cli.score_tables import character_rows, stretch_rows
 

@@ -12,7 +12,7 @@ import click
 from charlm.progress import progress_bar
 
 if TYPE_CHECKING:
-    from charlm.cli.scored import Scored
+    from charlm.lm.scored import TextScore
 
 __all__ = ["character_rows", "number", "stretch_rows", "write_html"]
 
@@ -29,20 +29,19 @@ def number(value: float | None) -> str:
     return "unknown" if math.isnan(value) else f"{value:.3f}".replace("inf", "infinite")
 
 
-def _value_names(scored: Scored) -> list[str]:
-    names = [checkpoint.name for checkpoint in scored.checkpoints]
+def _value_names(scored: TextScore) -> list[str]:
+    names = scored.names
     return ["bits"] if len(names) == 1 else [*names, "difference"]
 
 
-def character_rows(scored: Scored, top: int | None) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+def character_rows(scored: TextScore, top: int | None) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     """Headings, and for each character where it stands and its cells, in the order of `character_order`."""
-    from charlm.cli.scored import character_order
-    from charlm.report.page import visible
+    from charlm.lm.painting import visible
 
     surprise, size = scored.items[0], len(scored.shown)
 
     def rows() -> Iterator[tuple[int, list[str]]]:
-        for i in character_order(scored, top):
+        for i in scored.character_order(top):
             at, length = int(surprise.position_N[i]), int(surprise.length_N[i])
             before = scored.text(max(0, at - _CONTEXT), at)
             after = scored.text(at + length, min(size, at + length + _CONTEXT))
@@ -54,15 +53,15 @@ def character_rows(scored: Scored, top: int | None) -> tuple[list[str], Iterator
     return [*_value_names(scored), "position", "character", "context"], rows()
 
 
-def stretch_rows(scored: Scored, by: str, top: int | None) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+def stretch_rows(scored: TextScore, by: str, top: int | None) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     """The same of lines or documents, in the order of `stretch_order`."""
-    from charlm.cli.scored import gained, stretch_order
-    from charlm.report.page import visible
+    from charlm.lm.painting import visible
+    from charlm.lm.scored import gained
 
     several = len(scored.shown.documents) > 1
 
     def rows() -> Iterator[tuple[int, list[str]]]:
-        for group in stretch_order(scored.found(by))[:top]:
+        for group in scored.stretch_order(by)[:top]:
             first, name = group[0], scored.shown.names[group[0].document - 1]
             values = [_stretch_bits(stretch.bits_per_char) for stretch in group]
             values += [number(gained(*group))] if len(values) == 2 else []
@@ -79,38 +78,37 @@ def _stretch_bits(bits: float | None) -> str:
     return "unknown" if bits is None else number(bits)
 
 
-def write_html(scored: Scored, wanted: Path) -> None:
+def write_html(scored: TextScore, wanted: Path) -> None:
     """Makes the page and says where it is."""
-    from charlm.cli.scored import figure, warnings
     from charlm.lm.scores import expected_next
     from charlm.report.page import write_page
     from charlm.report.surprise_page import MOST, map_data, score_page
     from charlm.text.splits import count_targets
 
-    spans, names = scored.held.spans, [checkpoint.name for checkpoint in scored.checkpoints]
-    first, ids = scored.checkpoints[0].model, scored.seen[0].ids
+    spans, names = scored.part.spans, scored.names
+    first, ids = scored.models[0], scored.seen[0].ids
     with progress_bar(min(_EXPECTED, count_targets(spans)), "what was expected", "char") as bar:
         expected = expected_next(first, ids, spans, limit=_EXPECTED, progress=bar.update)
     data = map_data(scored.shown, spans, first.vocab, scored.symbols, names, expected=expected)
-    notes = list(warnings(scored))
+    notes = list(scored.warnings())
     if len(data["ids"]) == MOST:
         notes.append(f"The page shows the first {MOST:,} characters; the tables are about all of them.")
-    part = "all of it" if scored.held.part == "all" else f"{scored.held.part} part"
-    facts = [("Text", f"{scored.shown.title}, {part}"), *_figures(scored, figure)]
+    part = "all of it" if scored.part.name == "all" else f"{scored.part.name} part"
+    facts = [("Text", f"{scored.shown.title}, {part}"), *_figures(scored)]
     page = score_page(data, title=f"Surprise of {scored.shown.title}", facts=facts, notes=notes, tables=_tables(scored))
     click.echo(f"{write_page(wanted, page)}")
 
 
-def _figures(scored: Scored, figure: Any) -> list[tuple[str, str]]:
-    return [("Model", figure(scored, number)) for number in range(len(scored.checkpoints))]
+def _figures(scored: TextScore) -> list[tuple[str, str]]:
+    return [("Model", scored.figure(number)) for number in range(len(scored.models))]
 
 
-def _tables(scored: Scored) -> list[dict[str, Any]]:
+def _tables(scored: TextScore) -> list[dict[str, Any]]:
     """The strangest lines and characters, for those who read tables and not pictures."""
     from charlm.report.surprise_page import map_places
 
     found = []
-    names = [checkpoint.name for checkpoint in scored.checkpoints]
+    names = scored.names
     rank = "The strangest first." if len(names) == 1 else f"Where {names[0]} knows most that {names[1]} does not."
     for heading, by, words in (
         ("Lines", "line", f"{rank} Bits a character, the newline that ends a line counted to it."),
@@ -123,7 +121,7 @@ def _tables(scored: Scored) -> list[dict[str, Any]]:
             places.append(position)
             rows.append([*cells[:-1], _shortened(cells[-1])])
         table = {"heading": heading, "words": words, "caption": heading, "columns": numeric, "rows": rows}
-        found.append({**table, "places": map_places(scored.held.spans, places)})
+        found.append({**table, "places": map_places(scored.part.spans, places)})
     return found
 
 

@@ -8,20 +8,21 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from charlm.cli.common import note
-from charlm.cli.painting import paint
+from charlm.cli.models import where
+from charlm.lm.painting import paint
 
 if TYPE_CHECKING:
-    from charlm.checkpoint import Checkpoint
-    from charlm.cli.models import HeldOut
+    from charlm.lm.model import TextModel
     from charlm.recurrent.agreement import Finding
     from charlm.recurrent.atlas import Atlas, Unit
+    from charlm.text.text import Part
 
 __all__ = ["as_values", "show_tables", "show_units", "unit_level"]
 
 
-def show_tables(checkpoint: Checkpoint, held: HeldOut, atlas: Atlas, findings: Sequence[Finding]) -> None:
+def show_tables(checkpoint: TextModel, held: Part, atlas: Atlas, findings: Sequence[Finding]) -> None:
     """The units that follow something, and how often gates are closed and open."""
-    click.echo(f"{checkpoint.name} reads {len(atlas.ids):,} characters of {held.corpus.title}, {held.part} part:")
+    click.echo(f"{checkpoint.name} reads {len(atlas.ids):,} characters of {held.text.corpus.title}, {held.name} part:")
     if any(finding.found for finding in findings):
         click.echo(f"{'unit':>10}  {'area':>5}  {'control':>7}  follows")
     for finding in findings:
@@ -72,8 +73,8 @@ def unit_level(share: float) -> str:
 
 
 def as_values(
-    checkpoint: Checkpoint,
-    held: HeldOut,
+    checkpoint: TextModel,
+    held: Part,
     atlas: Atlas,
     findings: Sequence[Finding],
     chosen: Sequence[Unit],
@@ -83,7 +84,7 @@ def as_values(
     """What `--json` prints: `units` as the search found them, `values` of those that were asked for."""
     return {
         "model": checkpoint.name,
-        **held.to_json(),
+        **where(held),
         "start": start,
         "length": len(atlas.ids),
         "shown_from": start + len(atlas.ids) - visible,

@@ -9,15 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.lm.evaluate import Evaluation, Row, measure
+from charlm.lm.evaluate import Evaluation, Row, measure, standard_error
 from charlm.text.vocab import Vocab
 
-__all__ = ["Compared", "compare", "summary"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Compared", "compare_rows", "comparison_figure", "summary", "tables"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +68,7 @@ class Compared:
         }
 
 
-def compare(rows: Sequence[Row], targets_N: NDArray[np.int64], vocab: Vocab) -> list[Compared]:
+def compare_rows(rows: Sequence[Row], targets_N: NDArray[np.int64], vocab: Vocab) -> list[Compared]:
     """Puts rows over the same targets side by side.
 
     Args:
@@ -74,14 +77,14 @@ def compare(rows: Sequence[Row], targets_N: NDArray[np.int64], vocab: Vocab) -> 
         vocab: decides which symbols begin a character.
 
     >>> targets = np.array([0, 1])
-    >>> counted = Row(name="order 1", family="ngram", logp_T=np.log([0.5, 0.0001]), hit_T=np.array([True, False]))
-    >>> counted.logp_T[1] = -np.inf
+    >>> logp, hit = np.array([np.log(0.5), -np.inf]), np.array([True, False])
+    >>> counted = Row(name="order 1", family="ngram", logp_T=logp, hit_T=hit, is_baseline=True)
     >>> network = Row(name="net", family="rnn", logp_T=np.log([0.25, 0.25]), hit_T=np.array([True, True]))
-    >>> first, second = compare([counted, network], targets, Vocab(("a", "b")))
+    >>> first, second = compare_rows([counted, network], targets, Vocab(("a", "b")))
     >>> first.coverage, round(first.covered_nats, 4), round(first.network_covered_nats["net"], 4)
     (0.5, 0.6931, 1.3863)
     """
-    networks = [row for row in rows if row.family == "rnn"]
+    networks = [row for row in rows if not (row.is_baseline or row.is_adaptive)]
     return [_compared(row, networks, targets_N, vocab) for row in rows]
 
 
@@ -107,30 +110,29 @@ def _nats(row: Row, which_N: NDArray[np.bool_], targets_N: NDArray[np.int64], vo
 
 
 def summary(lines: Sequence[Compared]) -> str:
-    """One sentence: who is best, by how much, and what an unsmoothed model cannot say."""
+    """One or two sentences: which model is best and by how much, and what an unsmoothed model cannot say."""
     finite = [line for line in lines if math.isfinite(line.evaluation.nats)]
-    counted = min((x for x in finite if x.row.family == "ngram"), key=_order, default=None)
-    network = min((x for x in finite if x.row.family == "rnn"), key=_order, default=None)
-    mixed = min((x for x in finite if x.row.family == "mixture"), key=_order, default=None)
-    learning = min((x for x in finite if x.row.family == "dynamic"), key=_order, default=None)
-    sentence = _duel(counted, network, mixed)
-    if learning is not None:
-        sentence += f" {learning.row.name}, that is, learning on while it reads: {learning.evaluation.nats:.4f}."
+    counted = min((x for x in finite if x.row.is_baseline), key=_order, default=None)
+    network = min((x for x in finite if not (x.row.is_baseline or x.row.is_adaptive)), key=_order, default=None)
+    sentences = [_duel(counted, network)]
+    adaptive = min((x for x in finite if x.row.is_adaptive), key=_order, default=None)
+    if adaptive is not None:
+        sentences.append(f"{adaptive.row.name}, learning while it reads, reaches {adaptive.evaluation.nats:.4f}.")
     unsmoothed = [line for line in lines if line.row.smoothing == "none" and line.coverage < 1]
     if unsmoothed:
         worst = max(unsmoothed, key=lambda line: line.row.order or 0)
-        sentence += (
-            f" Unsmoothed counting of order {worst.row.order} gives {100 * (1 - worst.coverage):.1f} % of the targets "
+        sentences.append(
+            f"Unsmoothed counting of order {worst.row.order} gives {100 * (1 - worst.coverage):.1f} % of the targets "
             "no probability at all, so its perplexity is infinite."
         )
-    return sentence.strip()
+    return " ".join(sentences)
 
 
 def _order(line: Compared) -> float:
     return line.evaluation.nats
 
 
-def _duel(counted: Compared | None, network: Compared | None, mixed: Compared | None) -> str:
+def _duel(counted: Compared | None, network: Compared | None) -> str:
     if counted is None and network is None:
         return "No model here gives every target a probability."
     if counted is None or network is None:
@@ -138,9 +140,137 @@ def _duel(counted: Compared | None, network: Compared | None, mixed: Compared | 
         assert best is not None
         return f"{best.row.name} is best with {best.evaluation.nats:.4f} nats a character."
     first, second = sorted((counted, network), key=_order)
+    error = paired_error(first.row, second.row)
+    if error is not None and second.evaluation.nats - first.evaluation.nats < 2 * error:
+        return (
+            f"{first.row.name} ({first.evaluation.nats:.4f} nats a character) and {second.row.name} "
+            f"({second.evaluation.nats:.4f}) are not told apart by this text: the difference has a standard error of "
+            f"{error:.4f}."
+        )
     share = 100 * (1 - first.evaluation.nats / second.evaluation.nats)
-    together = "" if mixed is None else f" {mixed.row.name} together reach {mixed.evaluation.nats:.4f}."
     return (
         f"{first.row.name} foresees this text best with {first.evaluation.nats:.4f} nats a character, "
-        f"{share:.1f} % below {second.row.name} ({second.evaluation.nats:.4f}).{together}"
+        f"{share:.1f} % below {second.row.name} ({second.evaluation.nats:.4f})."
     )
+
+
+def paired_error(first: Row, second: Row) -> float | None:
+    """The standard error of the difference of two models' nats on the same targets; None where it is infinite."""
+    both = ~(np.isnan(first.logp_T) | np.isnan(second.logp_T))
+    return standard_error(first.logp_T[both] - second.logp_T[both])
+
+
+_UNSMOOTHED = (
+    "order", "n-grams", "perplex.", "cover %", "no hist", "no next", "nats*", "net*", "train", "right %", "MB", "s",
+)  # fmt: skip
+_LEGEND = (
+    "maximum likelihood, unsmoothed. cover: share of targets with a probability above 0; no hist, no next: targets "
+    "whose history was never counted, or that never followed it; nats*, net*: on the covered targets, by counting and "
+    "by the best network; train: on the training text"
+)
+_FINITE = ("model", "size", "nats", "±", "bits", "perplex.", "train", "right %", "MB", "s")
+
+Cells = tuple[Sequence[str], list[list[str]], str]
+"""The heads of a table's columns, its rows, and a sentence that explains it."""
+
+
+def tables(lines: Sequence[Compared]) -> list[Cells]:
+    """The tables of a comparison: unsmoothed models, whose perplexity is infinite, apart from all others."""
+    unsmoothed = [_unsmoothed(line) for line in lines if line.row.smoothing == "none"]
+    finite = [_finite(line) for line in lines if line.row.smoothing != "none"]
+    found: list[Cells] = [(_UNSMOOTHED, unsmoothed, _LEGEND)] if unsmoothed else []
+    return [*found, *([(_FINITE, finite, "")] if finite else [])]
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def _unsmoothed(line: Compared) -> list[str]:
+    row, figures = line.row, line.evaluation
+    there = [value for value in line.network_covered_nats.values() if value is not None]
+    return [
+        f"{row.order}",
+        f"{row.ngrams or 0:,}",
+        "infinite" if figures.zero_probability_targets else f"{figures.perplexity:.4f}",
+        f"{100 * line.coverage:.2f}",
+        f"{line.unseen_histories:,}",
+        f"{line.unseen_continuations:,}",
+        _number(line.covered_nats),
+        _number(min(there, default=None)),
+        _number(row.train_nats),
+        f"{100 * figures.accuracy:.1f}",
+        _number(None if row.bytes is None else row.bytes / 1e6, 1),
+        _number(row.seconds, 2),
+    ]
+
+
+def _finite(line: Compared) -> list[str]:
+    row, figures = line.row, line.evaluation.to_json()
+    size = row.parameters if row.parameters is not None else row.ngrams
+    return [
+        row.name,
+        "-" if size is None else f"{size:,}",
+        *(_number(figures[key]) for key in ("nats", "standard_error", "bits_per_char", "perplexity")),
+        _number(row.train_nats),
+        f"{100 * figures['accuracy']:.1f}",
+        _number(None if row.bytes is None else row.bytes / 1e6, 1),
+        _number(row.seconds, 2),
+    ]
+
+
+def comparison_figure(lines: Sequence[Compared], *, title: str = "") -> Figure:
+    """Draws held-out and training nats and coverage against the order, and each network as a level.
+
+    Args:
+        lines: the table.
+        title: above the picture.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.add_subplot()
+    smoothings = sorted({line.row.smoothing for line in lines if line.row.smoothing is not None})
+    for number, smoothing in enumerate(smoothings):
+        _draw_orders(axes, [line for line in lines if line.row.smoothing == smoothing], smoothing, f"C{number + 1}")
+    styles = ("-", "--", "-.", ":")
+    for number, line in enumerate(line for line in lines if line.row.smoothing is None):
+        label = f"{line.row.name}, {line.evaluation.nats:.3f}"
+        axes.axhline(line.evaluation.nats, color="black", linestyle=styles[number % 4], linewidth=1.4, label=label)
+    axes.set(xlabel="order (characters of history)", ylabel="nats a character", title=title)
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    _draw_coverage(axes, [line for line in lines if line.row.smoothing == "none"])
+    axes.legend(fontsize="small")
+    return figure
+
+
+def _draw_orders(axes: Any, lines: Sequence[Compared], smoothing: str, color: str) -> None:
+    orders = [line.row.order for line in lines]
+    if smoothing == "none":
+        covered = [math.nan if line.covered_nats is None else line.covered_nats for line in lines]
+        train = [math.nan if line.row.train_nats is None else line.row.train_nats for line in lines]
+        axes.plot(orders, covered, "o-", color="C0", label="unsmoothed, on the targets it covers")
+        axes.plot(orders, train, "o:", color="C0", alpha=0.6, label="unsmoothed, on its training text")
+        same = [[value for value in line.network_covered_nats.values() if value is not None] for line in lines]
+        if any(same):
+            best = [min(values, default=math.nan) for values in same]
+            axes.plot(orders, best, "s--", color="black", label="best network, on those same targets")
+    else:
+        axes.plot(
+            orders,
+            [line.evaluation.nats for line in lines],
+            "o-",
+            color=color,
+            label=f"{smoothing}, on all targets",
+        )
+
+
+def _draw_coverage(axes: Any, lines: Sequence[Compared]) -> None:
+    if not lines:
+        return
+    twin = axes.twinx()
+    twin.bar([line.row.order for line in lines], [100 * line.coverage for line in lines], color="C0", alpha=0.12)
+    twin.set(ylabel="% of targets covered by unsmoothed counting", ylim=(0, 100))

@@ -1,20 +1,15 @@
-"""Rows: what one model says about every target of a text. Tables and reports are made of these alone.
+"""Reading a text with a language model and measuring how well it foresaw each character.
 
-One suffix index yields the rows of many orders at once, a network yields one; nobody downstream asks which.
-
-
-Reading a text with a language model and measuring how well it foresaw each character.
-
-Every number comes from one place: the log-probability of each target, in the order of the text. Axes: T steps,
-B lanes, N targets.
+Every number comes from one place: the log-probability of each target, in the order of the text. A `Row` holds these for
+one model; tables, comparisons and reports are made of rows alone. Axes: T steps, B lanes, N targets.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +18,9 @@ from numpy.typing import NDArray
 
 from charlm.errors import TextError
 from charlm.lm.interface import LanguageModel, pick_targets, take
-from charlm.text.splits import Spans
+from charlm.progress import progress_bar
+from charlm.text.splits import Spans, overlap
+from charlm.text.text import Part, TextFacts
 from charlm.text.vocab import Ids, Vocab
 
 __all__ = [
@@ -31,6 +28,7 @@ __all__ = [
     "Row",
     "Segments",
     "evaluate",
+    "evaluate_part",
     "lane_segments",
     "measure",
     "read_segments",
@@ -50,6 +48,8 @@ class Row:
         logp_T: float64 natural logarithms; -inf where the model held the target impossible, NaN where the
             history was never seen and the model is undefined, or where the target is unknown.
         hit_T: bool; whether the target was the most probable symbol.
+        is_baseline: whether the model is counted.
+        is_adaptive: whether the model learns from what it reads.
         order: characters of history of an n-gram model.
         smoothing: of an n-gram model, by the name that `--smoothing` takes.
         parameters: of a network.
@@ -63,6 +63,8 @@ class Row:
     family: str
     logp_T: NDArray[np.float64]
     hit_T: NDArray[np.bool_]
+    is_baseline: bool = False
+    is_adaptive: bool = False
     order: int | None = None
     smoothing: str | None = None
     parameters: int | None = None
@@ -75,13 +77,13 @@ class Row:
 Segments = NDArray[np.int64]
 """Rows of (start, first target, end): read from start, score from the first target on, end excluded."""
 
-Progress = Callable[[int], object]
+OnRead = Callable[[int], object]
 """Called with the number of targets that were just read."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Evaluation:
-    """How well a model foresaw a text.
+    """How well a model foresaw a text. Its `repr` is the line that `charlm eval` prints.
 
     Args:
         nats: mean negative natural log-probability a character (`inf` where a target was held impossible).
@@ -90,6 +92,11 @@ class Evaluation:
         zero_probability_targets: targets that got probability 0, or whose history the model is undefined at.
         unknown_targets: targets that the vocabulary does not hold; they are in no other figure.
         standard_error: of `nats`, by a block bootstrap; None where nats are infinite.
+        text: the name of the text that was read.
+        split: the split of which a part was read; None where all of a text was read.
+        part: the part that was read.
+        text_sha256: of the text that was read.
+        notes: sentences about what the figures leave out, or what makes them easier than they look.
     """
 
     nats: float
@@ -98,6 +105,18 @@ class Evaluation:
     zero_probability_targets: int
     unknown_targets: int
     standard_error: float | None
+    text: str = ""
+    split: str | None = None
+    part: str | None = None
+    text_sha256: str | None = None
+    notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        error = "" if self.standard_error is None else f" ± {self.standard_error:.4f}"
+        return (
+            f"{self.nats:.6f}{error} nats a character, {self.bits_per_char:.4f} bits, "
+            f"perplexity {self.perplexity:.4f}, {100 * self.accuracy:.2f} % right of {self.targets:,}"
+        )
 
     @property
     def bits_per_char(self) -> float:
@@ -165,7 +184,7 @@ def read_segments(
     lanes: int = 64,
     chunk: int = 256,
     hits: bool = True,
-    progress: Progress | None = None,
+    progress: OnRead | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Reads segments with a model, up to `lanes` side by side, `chunk` steps at a time.
 
@@ -193,7 +212,7 @@ def _read_group(
     hits: bool,
     logp_N: NDArray[np.float64],
     hit_N: NDArray[np.bool_],
-    progress: Progress | None,
+    progress: OnRead | None,
 ) -> None:
     """Reads segments side by side, the longest first, and writes what they gave to its places."""
     start_B, first_B, end_B = segments.T
@@ -283,19 +302,27 @@ def row_of(
     spans: Spans,
     *,
     name: str = "model",
-    family: str = "rnn",
+    family: str | None = None,
     lanes: int = 64,
-    progress: Progress | None = None,
+    progress: OnRead | None = None,
     **facts: Any,
 ) -> Row:
     """Reads each span as one stream, up to `lanes` side by side, and gives the model's row; `facts` go into the row
     as they are."""
     logp_N, hit_N = read_segments(model, ids, span_segments(spans), lanes=lanes, progress=progress)
-    return Row(name=name, family=family, logp_T=logp_N, hit_T=hit_N, **facts)
+    return Row(
+        name=name,
+        family=family or str(getattr(model, "kind", "rnn")),
+        logp_T=logp_N,
+        hit_T=hit_N,
+        is_baseline=model.is_baseline,
+        is_adaptive=model.is_adaptive,
+        **facts,
+    )
 
 
 def evaluate(
-    model: LanguageModel, ids: Ids, spans: Spans, *, lanes: int = 64, progress: Progress | None = None
+    model: LanguageModel, ids: Ids, spans: Spans, *, lanes: int = 64, progress: OnRead | None = None
 ) -> Evaluation:
     """Measures a model on the spans of a text, each read as one stream, up to `lanes` side by side.
 
@@ -309,3 +336,39 @@ def evaluate(
     (10, 5.0)
     """
     return measure(row_of(model, ids, spans, lanes=lanes, progress=progress), targets_of(ids, spans), model.vocab)
+
+
+def evaluate_part(
+    model: LanguageModel, part: Part, *, lanes: int | None = None, progress: bool | None = None
+) -> Evaluation:
+    """Measures a model on a part of a text, in the model's own symbols; see `TextModel.evaluate`."""
+    read = part.under(model.vocab)
+    lanes = lanes or (1 if model.is_adaptive else 64)
+    label = "reading and learning" if model.is_adaptive else "reading"
+    with progress_bar(len(read), label, "char", show=progress) as bar:
+        found = evaluate(model, read.text.corpus.ids, read.spans, lanes=lanes, progress=bar.update)
+    source: TextFacts = getattr(model, "source", TextFacts())
+    return replace(
+        found,
+        text=part.text.title,
+        split=None if part.text.split is None else str(part.text.split),
+        part=part.name,
+        text_sha256=part.text.corpus.sha256,
+        notes=tuple(_notes(found, model, part, source)),
+    )
+
+
+def _notes(found: Evaluation, model: LanguageModel, part: Part, source: TextFacts) -> Iterator[str]:
+    """What stands in the way of a figure, or makes it easier than it looks."""
+    if found.zero_probability_targets:
+        yield f"{found.zero_probability_targets:,} targets got probability zero, so nats and perplexity are infinite"
+    if found.unknown_targets:
+        yield f"{found.unknown_targets:,} targets are characters that the model does not know; they are in no figure"
+    corpus = part.text.corpus
+    if source.sha256 != corpus.sha256:
+        return
+    parts = corpus.parts(source.split)
+    if overlap(parts["train"], part.spans):
+        yield "the model was made from this: the figure says how much it remembers, not how well it foresees"
+    elif not model.is_baseline and overlap(parts["valid"], part.spans):
+        yield "early stopping watched this part: a test part would be stricter"

@@ -1,9 +1,8 @@
-"""How a symbol is drawn from log-probabilities: temperature, top-k, top-p, and a number from the noise.
-
-The one idea: a language model reads ids with a state, and returns log-probabilities and the next state.
+"""The one idea: a language model reads ids with a state, and returns log-probabilities and the next state.
 
 Counted and neural models both are `LanguageModel`s; evaluating, sampling, scoring and comparing know only this
-file. Axes: T steps in time, B lanes (independent streams side by side), V symbols of the vocabulary.
+file. `SamplingRule` says how a symbol is drawn from a row of log-probabilities.
+Axes: T steps in time, B lanes (independent streams side by side), V symbols of the vocabulary.
 """
 
 from __future__ import annotations
@@ -111,6 +110,10 @@ class LanguageModel(abc.ABC):
     """
 
     vocab: Vocab
+    is_baseline: bool = False
+    """Whether the model is counted: a table compares the other models with it."""
+    is_adaptive: bool = False
+    """Whether the model learns from what it reads, so that its figures stand in rows of their own."""
 
     @property
     @abc.abstractmethod
@@ -125,18 +128,19 @@ class LanguageModel(abc.ABC):
     def logprobs(self, ids_TB: Tensor, state: State) -> tuple[Tensor, State]:
         """Reads ids; row [t, b] of `logp_TBV` is log P(next symbol | all that lane b has read up to step t)."""
 
-    @abc.abstractmethod
     def target_logprobs(self, ids_TB: Tensor, targets_TB: Tensor, state: State) -> tuple[Tensor, State]:
         """Like `logprobs`, but only the log-probability of the symbol that came: `logp_TB`.
 
-        Targets of -1 (unknown symbols and padding) get an arbitrary finite value or NaN; callers mask them.
+        Targets of -1 (unknown symbols and padding) get an arbitrary finite value or NaN; callers mask them. A family
+        overrides it only to be faster.
         """
+        logp_TBV, state = self.logprobs(ids_TB, state)
+        return pick_targets(logp_TBV, targets_TB), state
 
-    @abc.abstractmethod
     def generate(
         self, ids_B: Tensor, state: State, steps: int, rule: SamplingRule, noise_TB: Tensor
     ) -> tuple[Tensor, Tensor, State]:
-        """Draws `steps` symbols a lane.
+        """Draws `steps` symbols a lane, asking for one row at a time; a family overrides it only to be faster.
 
         Args:
             ids_B: the last symbol of each lane, not yet read.
@@ -149,7 +153,11 @@ class LanguageModel(abc.ABC):
         Returns:
             The drawn ids [steps, B]; the model's own log-probability of each (at temperature 1, nothing left
             out); and the state in which the last drawn symbol has not been read.
+
+        Raises:
+            OptionError: there is less noise than steps.
         """
+        return generate_by_steps(self, ids_B, state, steps, rule, noise_TB)
 
 
 def pick_targets(logp_TBV: Tensor, targets_TB: Tensor) -> Tensor:
@@ -166,6 +174,8 @@ def generate_by_steps(
     model: LanguageModel, ids_B: Tensor, state: State, steps: int, rule: SamplingRule, noise_TB: Tensor
 ) -> tuple[Tensor, Tensor, State]:
     """`LanguageModel.generate` by asking for one row at a time: right for any model, fast for none."""
+    if len(noise_TB) < steps:
+        raise OptionError(f"{steps} steps need as many rows of noise, not {len(noise_TB)}")
     if not steps:
         return ids_B.new_zeros((0, len(ids_B))), noise_TB.new_zeros((0, len(ids_B))), state
     drawn, logps = [], []

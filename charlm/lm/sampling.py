@@ -18,7 +18,7 @@ from charlm.errors import OptionError
 from charlm.lm.interface import LanguageModel, SamplingRule, State, take
 from charlm.text.vocab import Vocab
 
-__all__ = ["Noise", "Stream", "generate_streams", "sample_text"]
+__all__ = ["Noise", "Stream", "generate_streams"]
 
 
 class Noise:
@@ -58,6 +58,11 @@ class Stream:
     logps: list[float] = field(default_factory=list)
     text: str = ""
     done: bool = False
+
+    def certain(self, stop: str | None) -> str:
+        """The characters that stay, whatever comes next: a stop text that has only begun is held back."""
+        hidden = 0 if self.done or not stop else len(stop) - 1
+        return self.text[: len(self.text) - hidden]
 
     @property
     def nats(self) -> float:
@@ -146,6 +151,10 @@ def generate_streams(
         raise OptionError(
             f"generation needs a length and a number of streams of at least 1, not {length} and {streams}"
         )
+    if stop is not None and (not stop or bool((model.vocab.encode(stop, unknown=True) < 0).any())):
+        raise OptionError(
+            f"--stop {stop!r} can never come: a stop text has at least one character, and only such as the model knows"
+        )
     writers = [_Writer(model.vocab, length, stop) for _ in range(streams)]
     noise, alive = Noise(seed, streams), list(range(streams))
     ids_B, state = _read_prompt(model, prompt, streams)
@@ -171,26 +180,3 @@ def _read_prompt(model: LanguageModel, prompt: list[int], streams: int) -> tuple
     for piece in torch.split(ids[:-1], 1024) if len(prompt) > 1 else ():
         _, state = model.target_logprobs(piece.unsqueeze(-1), piece.unsqueeze(-1), state)
     return ids[-1:].expand(streams).clone(), take(state, torch.zeros(streams, dtype=torch.int64))
-
-
-def sample_text(
-    model: LanguageModel,
-    prompt: str = "\n",
-    *,
-    length: int = 1000,
-    rule: SamplingRule | None = None,
-    seed: int = 0,
-    stop: str | None = None,
-) -> str:
-    """One generated text after a prompt, which is not part of it.
-
-    >>> from charlm.recurrent.model import CharRNN, RNNConfig
-    >>> model = CharRNN(Vocab.of("abracadabra"), RNNConfig(hidden=4))
-    >>> len(sample_text(model, "a", length=20))
-    20
-    """
-    ids = model.vocab.encode(prompt).tolist()
-    if not ids:
-        raise OptionError("a prompt has at least one character")
-    *_, last = generate_streams(model, ids, length=length, rule=rule, seed=seed, stop=stop)
-    return last[0].text

@@ -8,7 +8,7 @@ targets, K expected symbols.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from charlm.errors import OptionError
-from charlm.lm.evaluate import Evaluation, measure, row_of, targets_of
+from charlm.lm.evaluate import Evaluation, OnRead, measure, row_of, targets_of
 from charlm.lm.interface import LanguageModel
 from charlm.text.corpus import Corpus
 from charlm.text.splits import Spans
@@ -31,12 +31,9 @@ __all__ = [
     "line_starts",
     "ranked",
     "read_surprise",
-    "recoded",
     "stretches",
     "whole_characters",
 ]
-
-Progress = Callable[[int], object]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +56,7 @@ class Surprise:
     evaluation: Evaluation
 
 
-def read_surprise(model: LanguageModel, ids: Ids, spans: Spans, *, progress: Progress | None = None) -> Surprise:
+def read_surprise(model: LanguageModel, ids: Ids, spans: Spans, *, progress: OnRead | None = None) -> Surprise:
     """Reads each span as one stream and keeps the bits of every target.
 
     >>> from charlm.recurrent.model import CharRNN, RNNConfig
@@ -241,7 +238,7 @@ def expected_next(
     k: int = 5,
     limit: int = 20_000,
     chunk: int = 256,
-    progress: Progress | None = None,
+    progress: OnRead | None = None,
 ) -> Expected:
     """The k most probable symbols at each of the first `limit` targets; memory grows with k·limit, not with the text.
 
@@ -272,23 +269,3 @@ def _most_probable(logp_TV: torch.Tensor, k: int) -> tuple[NDArray[np.int32], ND
     order_TK = (-logp_TV).argsort(dim=-1, stable=True)[:, :k]
     probability_TK = logp_TV.gather(-1, order_TK).exp()
     return order_TK.int().cpu().numpy(), probability_TK.float().cpu().numpy()
-
-
-def recoded(corpus: Corpus, vocab: Vocab) -> Corpus:
-    """A corpus in the symbols of another vocabulary, `UNKNOWN` where that one lacks a character.
-
-    The characters themselves stay known in the corpus that is given, at the same positions unless bytes spell some.
-
-    >>> from charlm.text.corpus import corpus_of_text
-    >>> recoded(corpus_of_text("cab!"), Vocab.of("abc")).ids.tolist()
-    [2, 0, 1, -1]
-    """
-    if vocab == corpus.vocab:
-        return corpus
-    if not (vocab.byte_fallback or corpus.vocab.byte_fallback):
-        table = vocab.encode("".join(corpus.vocab.characters), unknown=True)
-        return replace(corpus, ids=table[corpus.ids], vocab=vocab)
-    texts = [corpus.vocab.decode(corpus.ids[start:end]) for start, end in corpus.documents.tolist()]
-    pieces = [vocab.encode(text, unknown=True) for text in texts]
-    edges = np.cumsum([0, *(len(piece) for piece in pieces)])
-    return replace(corpus, ids=np.concatenate(pieces), vocab=vocab, documents=np.stack([edges[:-1], edges[1:]], axis=1))

@@ -7,19 +7,23 @@ Axes: T steps, B lanes, V symbols, N places of what was read, K + 1 orders.
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from charlm.errors import OptionError
-from charlm.lm.interface import LanguageModel, SamplingRule, State, generate_by_steps, pick_targets
+from charlm.lm.interface import State
+from charlm.lm.model import TextModel
 from charlm.text.vocab import Vocab
 
 __all__ = ["CacheLM"]
 
 
-class CacheLM(LanguageModel):
+class CacheLM(TextModel):
     """Counts of the lane's own past, interpolated over all orders as Witten and Bell (1991) do, from uniform upwards.
 
     The state holds the symbols `read` [B, N], how many there are (`length` [B]), and for each place how many
@@ -37,12 +41,26 @@ class CacheLM(LanguageModel):
     [0.75, 0.5, 0.3]
     """
 
+    kind = "cache"
+    is_adaptive = True
+
     def __init__(self, vocab: Vocab, *, order: int = 5, memory: int = 1 << 18) -> None:
         if not 0 <= order <= 32:
             raise OptionError(f"a cache has an order from 0 to 32 characters of history, not {order}")
         if memory < 1:
             raise OptionError(f"a cache remembers at least 1 character, not {memory}")
         self.vocab, self.order, self.memory = vocab, order, memory
+
+    def __repr__(self) -> str:
+        return f"CacheLM(order {self.order}, {len(self.vocab)} symbols, the last {self.memory:,} read)"
+
+    def shape(self) -> dict[str, Any]:
+        """See `TextModel.shape`."""
+        return {"order": self.order, "memory": self.memory}
+
+    def write_files(self, directory: Path) -> dict[str, Any]:
+        """Writes nothing: a cache begins empty."""
+        return {}
 
     @property
     def device(self) -> torch.device:
@@ -72,17 +90,6 @@ class CacheLM(LanguageModel):
             lengths_B[lane] = past.length
         found = {"read": torch.from_numpy(read_BN), "match": torch.from_numpy(match_BN)}
         return torch.from_numpy(np.log(rows_TBV)), {**found, "length": torch.tensor(lengths_B, dtype=torch.int64)}
-
-    def target_logprobs(self, ids_TB: Tensor, targets_TB: Tensor, state: State) -> tuple[Tensor, State]:
-        """See `LanguageModel.target_logprobs`."""
-        logp_TBV, state = self.logprobs(ids_TB, state)
-        return pick_targets(logp_TBV, targets_TB), state
-
-    def generate(
-        self, ids_B: Tensor, state: State, steps: int, rule: SamplingRule, noise_TB: Tensor
-    ) -> tuple[Tensor, Tensor, State]:
-        """See `LanguageModel.generate`; what is drawn is counted too."""
-        return generate_by_steps(self, ids_B, state, steps, rule, noise_TB)
 
 
 class _Past:

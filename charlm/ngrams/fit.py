@@ -23,7 +23,7 @@ import numpy as np
 
 from charlm.errors import StorageError
 from charlm.files import unwritten, write_json
-from charlm.lm.directory import TextFacts, write_config
+from charlm.lm.directory import write_config
 from charlm.lm.evaluate import Row
 from charlm.ngrams.counted import Estimator
 from charlm.ngrams.estimators import describe_ngram, fingerprints, make_estimator, tune
@@ -33,8 +33,19 @@ from charlm.ngrams.past_memory.external import Progress, count_past_memory
 from charlm.ngrams.rows import ngram_rows
 from charlm.text.corpus import Corpus
 from charlm.text.splits import Spans, Split, count_targets
+from charlm.text.text import Text, TextFacts
 
-__all__ = ["TUNED", "WORK", "best_order", "count", "count_to_directory", "counted_rows", "tuning_parts", "was_stopped"]
+__all__ = [
+    "TUNED",
+    "WORK",
+    "best_order",
+    "count",
+    "count_to_directory",
+    "counted_rows",
+    "ngram",
+    "tuning_parts",
+    "was_stopped",
+]
 
 TUNED = ("add-k", "uniform-mix")
 """The estimators that have a parameter of their own to choose."""
@@ -181,3 +192,11 @@ def _publish(directory: Path, estimator: Estimator, corpus: Corpus, split: Split
         raise
     except OSError as error:
         raise unwritten(directory, error) from None
+
+
+def ngram(text: Text, *, order: int = 4, smoothing: str = "none") -> NGramLM:
+    """Counts an n-gram model of the training part of a text."""
+    assert text.split is not None
+    model = count(text.corpus, text.parts, order=order, smoothing=smoothing)
+    model.source = TextFacts.of(text.corpus, text.split)
+    return model

@@ -24,9 +24,11 @@ from torch import Tensor
 
 from charlm.errors import CheckpointError, OptionError
 from charlm.lm.evaluate import Row
-from charlm.lm.interface import LanguageModel, SamplingRule, State, pick_targets
+from charlm.lm.interface import SamplingRule, State, pick_targets
+from charlm.lm.model import TextModel
+from charlm.lm.next import NextCharacter
 from charlm.ngrams.counted import Contexts, Estimator, check_order, total_of
-from charlm.ngrams.estimators import describe_ngram, make_estimator
+from charlm.ngrams.estimators import describe_ngram, fingerprints, make_estimator
 from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.levels import UNSEEN, Counts, slices
 from charlm.ngrams.past_memory.tables import CountTables
@@ -133,7 +135,7 @@ NOTHING = -2
 """In a state's history: no character has been read there yet."""
 
 
-class NGramLM(LanguageModel):
+class NGramLM(TextModel):
     """Counted characters as a language model.
 
     The state is {"history": int64 [B, order]}, the last characters read, `NOTHING` in front at the start of a
@@ -153,6 +155,9 @@ class NGramLM(LanguageModel):
     >>> logp_TBV.exp().tolist()  # after a: b twice, c once, d once
     [[[0.0, 0.5, 0.25, 0.25, 0.0]]]
     """
+
+    kind = "ngram"
+    is_baseline = True
 
     def __init__(self, *, vocab: Vocab, index: Counts, order: int, estimator: Estimator | str = "none") -> None:
         if isinstance(estimator, str):
@@ -293,13 +298,44 @@ class NGramLM(LanguageModel):
         chosen = {order: self.estimator.parameters() for order in orders}
         return ngram_rows(self.index, self.vocab, self.estimator.name, orders, ids, spans, parameters=chosen, **options)
 
-    def config(self) -> dict[str, Any]:
-        """A JSON value that, with the index's files, makes the model again."""
+    def __repr__(self) -> str:
+        events = len(self.index.levels[self.order].count_E)
+        return f"NGramLM(order {self.order}, {self.smoothing}, {len(self.vocab)} symbols, {events:,} n-grams)"
+
+    @property
+    def title(self) -> str:
+        """The estimator and its order."""
+        return f"{self.estimator.title}, order {self.order}"
+
+    @property
+    def smoothing(self) -> str:
+        """The estimator by the name that `--smoothing` takes."""
+        return self.estimator.name
+
+    def next(self, history: str) -> NextCharacter:
+        """See `TextModel.next`; with the counts, and after as much of the history as was ever followed by anything."""
+        if not history:
+            raise OptionError("name a history of at least one character, such as ello")
+        used, found = self.next_distribution(self.vocab.encode(history).tolist())
+        p_V = np.zeros(len(self.vocab))
+        p_V[[id for id, *_ in found]] = [p for _, p, _ in found]
+        return NextCharacter(
+            history=history,
+            used=self.vocab.decode(used),
+            vocab=self.vocab,
+            probabilities=p_V,
+            counts={id: count for id, _, count in found},
+            listed=[id for id, *_ in found],
+        )
+
+    def shape(self) -> dict[str, Any]:
+        """See `TextModel.shape`."""
         return describe_ngram(self.estimator)
 
-    def write(self, directory: Path) -> None:
-        """Writes the index; `config` and the vocabulary are the caller's to keep."""
+    def write_files(self, directory: Path) -> dict[str, Any]:
+        """Writes the counts; returns their checksums."""
         self.index.save(directory)
+        return {"files": fingerprints(directory)}
 
     @classmethod
     def read(cls, directory: Path, config: Any, vocab: Vocab) -> NGramLM:

@@ -83,6 +83,7 @@ def _row(step: _Step, index: Counts, *, training: bool) -> Row:
     return Row(
         name=f"{estimator.title}, order {order}",
         family="ngram",
+        is_baseline=True,
         logp_T=logp_T,
         hit_T=hit_T,
         order=order,

@@ -15,6 +15,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,13 +24,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import functional_call
 
-from charlm.errors import OptionError
-from charlm.lm.interface import LanguageModel, SamplingRule, State, generate_by_steps, pick_targets
+from charlm.errors import CharlmError, CheckpointError, OptionError
+from charlm.lm.interface import SamplingRule, State, generate_by_steps, pick_targets
+from charlm.lm.model import TextModel
+from charlm.progress import progress_bar
 from charlm.recurrent.model import CharRNN
-from charlm.text.splits import Spans
+from charlm.tensors import write_tensors
+from charlm.text.corpus import Corpus, read_corpus
+from charlm.text.splits import Spans, Split
+from charlm.text.text import Text
 from charlm.text.vocab import Ids
 
-__all__ = ["DynamicConfig", "DynamicLM", "gradient_sizes"]
+__all__ = ["DynamicConfig", "DynamicLM", "dynamic", "gradient_sizes"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +83,7 @@ class _Lane:
     graph: tuple[list[Tensor], Tensor] | None = field(default=None)  # weights and rows, where they can be learned from
 
 
-class DynamicLM(LanguageModel):
+class DynamicLM(TextModel):
     """A recurrent network that learns while it reads, as a language model.
 
     Updates happen after every `segment` characters since the start of a stream, however it is cut into calls, as
@@ -105,9 +111,13 @@ class DynamicLM(LanguageModel):
     True
     """
 
+    kind = "dynamic"
+    is_adaptive = True
+
     def __init__(self, network: CharRNN, sizes_P: Tensor, config: DynamicConfig | None = None) -> None:
         self.network = copy.deepcopy(network).eval()
-        self.vocab, self.config = network.vocab, config or DynamicConfig()
+        self.vocab, self.config, self.source = network.vocab, config or DynamicConfig(), network.source
+        self.directory, self.sizes_P = network.directory, sizes_P
         self.weights_P = _flat(p.detach() for p in self.network.parameters())
         if sizes_P.shape != self.weights_P.shape:
             raise OptionError(
@@ -116,6 +126,29 @@ class DynamicLM(LanguageModel):
         mean = sizes_P.mean().clamp(min=1e-20)
         self._step_P = self.config.rate / (sizes_P + self.config.floor * mean).clamp(min=1e-20)
         self._pull_P = (self.config.decay * sizes_P / mean).clamp(max=1)
+
+    def __repr__(self) -> str:
+        return f"DynamicLM({self.network!r}, rate {self.config.rate:g}, segments of {self.config.segment})"
+
+    @property
+    def name(self) -> str:
+        """The network's name, said to learn while it reads."""
+        return f"{self.network.name}, dynamic"
+
+    @property
+    def title(self) -> str:
+        """The network's title, said to learn while it reads."""
+        return f"{self.network.title}, dynamic"
+
+    def shape(self) -> dict[str, Any]:
+        """See `TextModel.shape`."""
+        return self.config.to_json()
+
+    def write_files(self, directory: Path) -> dict[str, Any]:
+        """Writes the network into a directory of its own, and the sizes of its gradients."""
+        write_tensors(directory / "sizes.safetensors", {"sizes": self.sizes_P})
+        self.network.write_to(directory / "network")
+        return {}
 
     @property
     def device(self) -> torch.device:
@@ -144,11 +177,6 @@ class DynamicLM(LanguageModel):
             lanes = [self._lane(state, lane) for lane in range(ids_TB.shape[1])]
             rows = [self._read(lane, ids_T) for lane, ids_T in zip(lanes, ids_TB.clone().unbind(1), strict=True)]
             return torch.stack(rows, 1), self._state(lanes)
-
-    def target_logprobs(self, ids_TB: Tensor, targets_TB: Tensor, state: State) -> tuple[Tensor, State]:
-        """See `LanguageModel.target_logprobs`."""
-        logp_TBV, state = self.logprobs(ids_TB, state)
-        return pick_targets(logp_TBV, targets_TB), state
 
     def generate(
         self, ids_B: Tensor, state: State, steps: int, rule: SamplingRule, noise_TB: Tensor
@@ -236,6 +264,61 @@ class DynamicLM(LanguageModel):
             "segment": torch.tensor(segments, device=self.device),
             "read": torch.tensor([len(lane.segment) for lane in lanes], device=self.device),
         }
+
+
+def dynamic(
+    model: TextModel,
+    text: Text | None = None,
+    *,
+    config: DynamicConfig | None = None,
+    samples: int = 256,
+    progress: bool | None = None,
+) -> DynamicLM:
+    """A network as a model that goes on learning while it reads (dynamic evaluation).
+
+    Args:
+        model: a recurrent network.
+        text: the text that it was trained on; only its training part is read, to measure the sizes of gradients. By
+            default the text is read again from the files that it was trained on.
+        config: how it learns.
+        samples: segments of the training part whose gradients are measured.
+        progress: show a bar; None shows it on a terminal or in a notebook.
+
+    Raises:
+        OptionError: the model is not a recurrent network, or the text is not the one it was trained on.
+        CheckpointError: the text has moved or changed.
+    """
+    if not isinstance(model, CharRNN):
+        raise OptionError(f"{model.name} is not a recurrent network: only those go on learning while they read")
+    config = config or DynamicConfig()
+    corpus, split = _own_text(model, text)
+    with progress_bar(samples, "measuring gradients on the training part", "segment", show=progress) as bar:
+        sizes_P = gradient_sizes(
+            model, corpus.ids, corpus.part(split, "train"), segment=config.segment, samples=samples, progress=bar.update
+        )
+    return DynamicLM(model, sizes_P, config)
+
+
+def _own_text(model: CharRNN, text: Text | None) -> tuple[Corpus, Split]:
+    """The text that a network was trained on, in its own symbols, and the split."""
+    source = model.source
+    if text is not None and text.corpus.sha256 == source.sha256:
+        return text.corpus.under(model.vocab), source.split
+    if text is not None and not source.sha256 and text.split is not None:
+        return text.corpus.under(model.vocab), text.split
+    if not source.names:
+        raise OptionError("dynamic evaluation needs the text that the network was trained on: dynamic(model, text)")
+    problem = "it has changed since"
+    try:
+        corpus = read_corpus(list(source.names), source.reading, vocab=model.vocab)
+        if corpus.sha256 == source.sha256:
+            return corpus, source.split
+    except CharlmError as error:
+        problem = str(error)
+    raise CheckpointError(
+        f"dynamic evaluation needs the text that {model.name} was trained on, {', '.join(source.names)}: {problem}; "
+        "bring it back"
+    )
 
 
 def gradient_sizes(

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from charlm.errors import CheckpointError, OptionError
-from charlm.lm.interface import LanguageModel, SamplingRule, State, generate_by_steps, pick_targets
+from charlm.lm.interface import SamplingRule, State, generate_by_steps
+from charlm.lm.model import TextModel
 from charlm.nn.cells import CELLS
 from charlm.nn.dropout import drop_symbols, dropout
 from charlm.nn.heads import DistributionHead
@@ -21,6 +23,7 @@ from charlm.nn.kernels.cpu import native
 from charlm.nn.kernels.cpu.generate import Draw, generate, pack
 from charlm.nn.kernels.gpu.graphs import Network, generate_in_graphs
 from charlm.nn.stack import Stack
+from charlm.tensors import write_tensors
 from charlm.text.vocab import Vocab
 
 __all__ = ["CharRNN", "RNNConfig"]
@@ -96,7 +99,7 @@ class RNNConfig:
         return cls(**value)
 
 
-class CharRNN(nn.Module, LanguageModel):
+class CharRNN(nn.Module, TextModel):
     """A recurrent network as a language model.
 
     Args:
@@ -110,6 +113,12 @@ class CharRNN(nn.Module, LanguageModel):
     >>> logp.shape, sorted(state), bool(logp.exp().sum(-1).allclose(torch.ones(2, 1)))
     (torch.Size([2, 1, 5]), ['h0'], True)
     """
+
+    kind = "rnn"
+    history: Any = None
+    """The learning curve (`charlm.training.watching.History`) of a model that `charlm.train` returned."""
+    trained: Any = None
+    """How it was trained (`charlm.training.train.Training`), where `charlm.train` returned it."""
 
     def __init__(self, vocab: Vocab, config: RNNConfig) -> None:
         super().__init__()
@@ -129,6 +138,24 @@ class CharRNN(nn.Module, LanguageModel):
         self.head = DistributionHead(self.stack.outputs, len(vocab))
         self.tie()
         self.eval()
+
+    def __repr__(self) -> str:
+        return f"CharRNN({self.title}, {len(self.vocab)} symbols, {self.parameter_count:,} weights on {self.device})"
+
+    @property
+    def title(self) -> str:
+        """The cell, layers and units."""
+        return f"{self.config.model} {self.config.layers}x{self.config.hidden}"
+
+    def shape(self) -> dict[str, Any]:
+        """See `TextModel.shape`."""
+        return self.config.to_json()
+
+    def write_files(self, directory: Path) -> dict[str, Any]:
+        """Writes the weights, as the best and the last ones."""
+        for name in ("best", "last"):
+            write_tensors(directory / f"{name}.safetensors", dict(self.named_parameters()))
+        return {}
 
     def tie(self) -> None:
         """Makes the output's weights the embedding's, where the configuration says so."""
@@ -183,11 +210,6 @@ class CharRNN(nn.Module, LanguageModel):
     def logprobs(self, ids_TB: Tensor, state: State) -> tuple[Tensor, State]:
         """See `LanguageModel.logprobs`."""
         return self(ids_TB, state)  # type: ignore[no-any-return]
-
-    def target_logprobs(self, ids_TB: Tensor, targets_TB: Tensor, state: State) -> tuple[Tensor, State]:
-        """See `LanguageModel.target_logprobs`."""
-        logp_TBV, state = self(ids_TB, state)
-        return pick_targets(logp_TBV, targets_TB), state
 
     def generate(
         self, ids_B: Tensor, state: State, steps: int, rule: SamplingRule, noise_TB: Tensor

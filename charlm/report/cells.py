@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.figures import save_figure
+from charlm.lm.painting import visible
 from charlm.recurrent.atlas import Saturation
-from charlm.report.page import visible
 
 __all__ = ["GATE_WORDS", "draw_cells", "rows_of"]
 

@@ -1,13 +1,9 @@
-"""The learning curve of a run as a picture.
-
-The comparison of n-grams and networks as a picture: order on the x axis, networks as horizontal lines.
+"""The comparison of n-grams and networks as a picture: order on the x axis, networks as horizontal lines.
 
 Pictures of probabilities: what was said against what came, and which class was taken for which."""
 
 from __future__ import annotations
 
-import json
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,124 +14,12 @@ from numpy.typing import NDArray
 
 from charlm.errors import CharlmError
 from charlm.figures import save_figure
-from charlm.lm.compare import Compared
 from charlm.sequences.calibration import Reliability
 
 __all__ = [
-    "draw_comparison",
     "draw_confusion",
-    "draw_curve",
     "draw_reliability",
-    "read_metrics",
 ]
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a `metrics.jsonl`; a last line that was cut off is left out."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows
-
-
-def draw_curve(metrics: Path, picture: Path, *, title: str = "", loss: str = "nats a character") -> None:
-    """Draws training and validation nats a character over the steps of a run.
-
-    Args:
-        metrics: the run's `metrics.jsonl`, with at least one row.
-        picture: .png, .svg or .pdf; replaced whole or not at all.
-        title: above the picture.
-        loss: what is shown, for the axis.
-    """
-    from matplotlib.figure import Figure
-
-    rows = read_metrics(metrics)
-    if not rows:
-        raise CharlmError(f"{metrics} has no rows yet: nothing to draw")
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = figure.add_subplot()
-    for key, label in (("train_nats", "training (with dropout)"), ("valid_nats", "validation")):
-        points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
-        if points:
-            axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
-    best = min(
-        (row for row in rows if row.get("valid_nats") is not None),
-        key=lambda r: r["valid_nats"],
-        default=None,
-    )
-    if best is not None:
-        axes.annotate(
-            f"best {best['valid_nats']:.4f}",
-            (best["step"], best["valid_nats"]),
-            xytext=(0, 12),
-            textcoords="offset points",
-            ha="center",
-        )
-    axes.set(xlabel="step", ylabel=loss, title=title)
-    axes.grid(alpha=0.3)
-    axes.legend()
-    save_figure(figure, picture)
-
-
-def draw_comparison(lines: Sequence[Compared], picture: Path, *, title: str = "") -> None:
-    """Draws held-out and training nats and coverage against the order, and each network as a level.
-
-    Args:
-        lines: the table.
-        picture: .png, .svg or .pdf; replaced whole or not at all.
-        title: above the picture.
-    """
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.add_subplot()
-    smoothings = sorted({line.row.smoothing for line in lines if line.row.smoothing is not None})
-    for number, smoothing in enumerate(smoothings):
-        _draw_orders(axes, [line for line in lines if line.row.smoothing == smoothing], smoothing, f"C{number + 1}")
-    styles = ("-", "--", "-.", ":")
-    for number, line in enumerate(line for line in lines if line.row.smoothing is None):
-        label = f"{line.row.name}, {line.evaluation.nats:.3f}"
-        axes.axhline(line.evaluation.nats, color="black", linestyle=styles[number % 4], linewidth=1.4, label=label)
-    axes.set(xlabel="order (characters of history)", ylabel="nats a character", title=title)
-    axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.3)
-    _draw_coverage(axes, [line for line in lines if line.row.smoothing == "none"])
-    axes.legend(fontsize="small")
-    save_figure(figure, picture)
-
-
-def _draw_orders(axes: Any, lines: Sequence[Compared], smoothing: str, color: str) -> None:
-    orders = [line.row.order for line in lines]
-    if smoothing == "none":
-        covered = [math.nan if line.covered_nats is None else line.covered_nats for line in lines]
-        train = [math.nan if line.row.train_nats is None else line.row.train_nats for line in lines]
-        axes.plot(orders, covered, "o-", color="C0", label="unsmoothed, on the targets it covers")
-        axes.plot(orders, train, "o:", color="C0", alpha=0.6, label="unsmoothed, on its training text")
-        same = [[value for value in line.network_covered_nats.values() if value is not None] for line in lines]
-        if any(same):
-            best = [min(values, default=math.nan) for values in same]
-            axes.plot(orders, best, "s--", color="black", label="best network, on those same targets")
-    else:
-        axes.plot(
-            orders,
-            [line.evaluation.nats for line in lines],
-            "o-",
-            color=color,
-            label=f"{smoothing}, on all targets",
-        )
-
-
-def _draw_coverage(axes: Any, lines: Sequence[Compared]) -> None:
-    if not lines:
-        return
-    twin = axes.twinx()
-    twin.bar([line.row.order for line in lines], [100 * line.coverage for line in lines], color="C0", alpha=0.12)
-    twin.set(ylabel="% of targets covered by unsmoothed counting", ylim=(0, 100))
 
 
 _MOST = 60  # classes that a confusion matrix can show

@@ -8,55 +8,20 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charlm.files import free_name, write_bytes
+from charlm.lm.painting import visible
 from charlm.version import __version__
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["render", "shown_symbols", "visible", "write_page"]
+__all__ = ["render", "write_page"]
 
 TEMPLATES = Path(__file__).parent / "templates"
-
-_JOINERS = "\u200c\u200d"  # harmless inside a word or an emoji, and needed there
-_PICTURES = {"\n": "⏎", "\t": "⇥"}
-_CONTROLS = dict(enumerate("NUL SOH STX ETX EOT ENQ ACK BEL BS TAB LF VT FF CR SO SI DLE".split()))  # noqa: SIM905
-_CONTROLS |= dict(enumerate("DC1 DC2 DC3 DC4 NAK SYN ETB CAN EM SUB ESC FS GS RS US".split(), 0x11))  # noqa: SIM905
-_UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
-
-
-def visible(text: str) -> str:
-    """The text with a visible sign for every control character, and for every mark that would turn its direction.
-
-    >>> visible("a\\tb\\x1b[31m\\u202etxt\\n")
-    'a⇥b‹ESC›[31m‹U+202E›txt⏎'
-    """
-    return "".join([_sign(character) for character in text]) if not text.isascii() or not text.isprintable() else text
-
-
-def _sign(character: str) -> str:
-    if character in _PICTURES:
-        return _PICTURES[character]
-    if ord(character) in _CONTROLS:
-        return f"‹{_CONTROLS[ord(character)]}›"
-    if unicodedata.category(character) in _UNSEEN and character not in _JOINERS:
-        return f"‹U+{ord(character):04X}›"
-    return character
-
-
-def shown_symbols(characters: Sequence[str], byte_fallback: bool) -> list[str]:
-    """The symbols of a vocabulary for a page's script: a character each, `<C3>` for a byte that is none by itself.
-
-    >>> shown_symbols("é", byte_fallback=True)[1 + 0x41 :][:2], shown_symbols("é", byte_fallback=True)[-1]
-    (['A', 'B'], '<FF>')
-    """
-    rest = [chr(byte) if byte < 0x80 else f"<{byte:02X}>" for byte in range(256)] if byte_fallback else []
-    return [*characters, *rest]
 
 
 def render(template: str, *, title: str, data: Any = None, scripts: Sequence[str] = (), **values: Any) -> str:

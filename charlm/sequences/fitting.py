@@ -35,7 +35,7 @@ class FitPlan(TrainingPlan):
         batch: examples a step.
         backend: how layers are run; see `TrainingPlan`.
 
-    >>> from charlm.codec import decode
+    >>> from charlm.codec import decode, encode
     >>> plan = FitPlan(network=SequenceConfig(hidden=8), optimisation=Optimisation(epochs=3))
     >>> decode(FitPlan, encode(plan)) == plan
     True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from charlm.errors import TextError
 from charlm.text.cache import Progress, corpus_hash, encode_files, is_big
 from charlm.text.reading import Reading, decode, files_of, read_content
 from charlm.text.splits import PARTS, Spans, Split, count_targets
-from charlm.text.vocab import Ids, Vocab, code_points, vocabulary_of_counts
+from charlm.text.vocab import UNKNOWN, Ids, Vocab, code_points, vocabulary_of_counts
 
 __all__ = ["Corpus", "corpus_of_text", "read_corpus"]
 
@@ -77,6 +77,28 @@ class Corpus:
         more = f" and {len(self.names) - 1} more" if len(self.names) > 1 else ""
         return f"{self.names[0]}{more}"
 
+    def under(self, vocab: Vocab) -> Corpus:
+        """The corpus in the symbols of another vocabulary, `UNKNOWN` where that one lacks a character.
+
+        Characters keep their positions unless one of the vocabularies spells some of them in bytes.
+
+        >>> corpus_of_text("cab!").under(Vocab.of("abc")).ids.tolist()
+        [2, 0, 1, -1]
+        """
+        if vocab == self.vocab:
+            return self
+        if not (vocab.byte_fallback or self.vocab.byte_fallback):
+            table = vocab.encode("".join(self.vocab.characters), unknown=True)
+            ids = table[self.ids]
+            if self.ids.dtype.kind == "i":
+                ids = np.where(self.ids < 0, np.int32(UNKNOWN), ids)
+            return replace(self, ids=ids, vocab=vocab)
+        texts = [self.vocab.decode(self.ids[start:end]) for start, end in self.documents.tolist()]
+        pieces = [vocab.encode(text, unknown=True) for text in texts]
+        edges = np.cumsum([0, *(len(piece) for piece in pieces)])
+        documents = np.stack([edges[:-1], edges[1:]], axis=1)
+        return replace(self, ids=np.concatenate(pieces), vocab=vocab, documents=documents)
+
     def unknown(self) -> int:
         """How many characters the vocabulary does not hold."""
         return int((self.ids < 0).sum()) if self.ids.dtype.kind == "i" else 0
@@ -96,7 +118,7 @@ def corpus_of_text(text: str, *, vocab: Vocab | None = None, name: str = "text")
 
 
 def read_corpus(
-    paths: Sequence[str | Path],
+    paths: str | Path | Sequence[str | Path],
     reading: Reading | None = None,
     *,
     vocab: Vocab | None = None,
@@ -120,7 +142,8 @@ def read_corpus(
         TextError: a file that is missing, empty, packed, or not of the encoding, with the way out.
     """
     reading = reading or Reading()
-    files = files_of([str(path) for path in paths])
+    named = [paths] if isinstance(paths, (str, Path)) else paths
+    files = files_of([str(path) for path in named])
     if not files:
         raise TextError("name at least one text")
     names = tuple(str(path) for path in files)

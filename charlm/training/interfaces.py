@@ -34,10 +34,12 @@ class Objective(abc.ABC):
     Attributes:
         module: whose parameters are optimised.
         steps_per_epoch: steps in which all training data are read once.
+        untrained_loss: about the loss of fresh weights, to compare the first loss with; None where it is not known.
     """
 
     module: nn.Module
     steps_per_epoch: int
+    untrained_loss: float | None = None
 
     @abc.abstractmethod
     def loss(self, position: int) -> tuple[Tensor, int]:
@@ -116,6 +118,15 @@ class Observer(abc.ABC):
     @abc.abstractmethod
     def on_note(self, message: str) -> None:
         """Something a person should know, in one sentence."""
+
+    def on_begin(self, model: nn.Module, resumed: bool) -> None:  # noqa: B027
+        """Before the first step of this session; `resumed` says whether the run had taken steps before it."""
+
+    def on_measure(self, count: int) -> None:  # noqa: B027
+        """While the best weights are measured at the end: so many further targets were read."""
+
+    def on_failure(self, message: str) -> None:  # noqa: B027
+        """Why a training of several processes cannot go on, and how to resume it; an error is raised after it."""
 
 
 class Unobserved(Observer):
@@ -206,4 +217,4 @@ class Stepper(abc.ABC):
 
     @abc.abstractmethod
     def settle(self) -> list[KnownLoss]:
-        """Every loss that has not been returned yet; called before a validation, a saved state or a step by the loop."""
+        """The losses that were not returned yet; called before a validation, a saved state and a step of the loop."""

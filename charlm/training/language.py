@@ -7,6 +7,7 @@ gradients end at the window while memory does not (Williams and Peng 1990). Axes
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -51,6 +52,7 @@ class LanguageObjective(Objective):
         self.module = self.model = model
         self.lanes, self.ids, self.processes = lanes, ids, processes
         self.steps_per_epoch = lanes.windows_per_epoch
+        self.untrained_loss = math.log(len(model.vocab))  # of a uniform distribution
         self.segments = lane_segments(valid)
         self.generator = torch.Generator(device=model.device).manual_seed(processes.seed(seed))
         self.own = processes.own(lanes.lanes)

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from charlm.errors import CheckpointError, TextError
-from charlm.lm.directory import TextFacts, describe
+from charlm.lm.directory import describe
 from charlm.nn.kernels.choose import fastest, for_training
 from charlm.recurrent.model import CharRNN
-from charlm.text.corpus import Corpus
 from charlm.text.lanes import Lanes
 from charlm.text.splits import Split, count_targets
+from charlm.text.text import Text, TextFacts
 from charlm.text.vocab import Vocab
 from charlm.training.distributed import ALONE, Processes
 from charlm.training.graphed import stepper_for
@@ -42,8 +42,7 @@ class LanguageTask(Task[Plan, CharRNN]):
     """A recurrent language model on the training part of a text.
 
     Args:
-        corpus: the text.
-        split: its parts.
+        text: with a split.
 
     Raises:
         TextError: the training part has no character to predict.
@@ -51,19 +50,30 @@ class LanguageTask(Task[Plan, CharRNN]):
 
     kind = LANGUAGE
 
-    def __init__(self, corpus: Corpus, split: Split) -> None:
-        self.corpus, self.split, self.vocab = corpus, split, corpus.vocab
-        self.facts = TextFacts.of(corpus, split)
-        self.parts = corpus.parts(split)
+    def __init__(self, text: Text) -> None:
+        split = text.split or Split.default(len(text))
+        self.corpus, self.vocab = text.corpus, text.vocab
+        self.text = text if text.split else Text(corpus=text.corpus, split=split)
+        self.facts, self.parts = TextFacts.of(text.corpus, split), self.text.parts
         if not count_targets(self.parts["train"]):
             raise TextError(
-                f"the training part of {corpus.title} has no character to predict: use a longer text or --split"
+                f"the training part of {text.title} has no character to predict: use a longer text or --split"
             )
 
     @property
     def reported(self) -> str:
         """The part that figures are reported on: test, or valid where the test part has no target."""
         return "test" if count_targets(self.parts["test"]) else "valid"
+
+    @property
+    def measurable(self) -> bool:
+        """Whether the reported part has a character to predict."""
+        return count_targets(self.parts[self.reported]) > 0
+
+    @property
+    def characters(self) -> int:
+        """The number of characters to predict in the training part."""
+        return count_targets(self.parts["train"])
 
     def model(self, plan: Plan) -> CharRNN:
         """See `Task.model`."""
@@ -100,7 +110,7 @@ class LanguageTask(Task[Plan, CharRNN]):
 
 def resume_language(
     directory: Path,
-    corpus: Corpus,
+    text: Text,
     device: torch.device,
     *,
     saved: Saved[Plan] | None = None,
@@ -113,7 +123,7 @@ def resume_language(
 
     Args:
         directory: of the run.
-        corpus: its text, read again with the run's vocabulary.
+        text: its text, read again with the run's vocabulary.
         device: where it goes on.
         saved: the state; by default it is read.
         budget: see `run.resume`.
@@ -126,6 +136,7 @@ def resume_language(
     """
     saved = saved or read_saved(directory, LANGUAGE)
     facts = TextFacts.from_json(saved.config["text"])
+    corpus = text.corpus
     if corpus.sha256 != facts.sha256:
         raise CheckpointError(
             f"the text has changed since {directory} was trained on it ({facts.sha256[:12]} then, "
@@ -133,7 +144,7 @@ def resume_language(
         )
     if corpus.vocab != saved.vocab:
         raise CheckpointError(f"the text was read with another vocabulary than that of {directory}")
-    task = LanguageTask(corpus, facts.split)
+    task = LanguageTask(Text(corpus=corpus, split=facts.split))
     if lanes is not None and lanes != saved.plan.lanes:
         saved = _with_lanes(saved, task, lanes)
     return resume(task, saved, device, directory=directory, budget=budget, processes=processes, launch=launch)

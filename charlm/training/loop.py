@@ -93,9 +93,7 @@ class Loop:
 
     def _begin_stepping(self) -> None:
         if self.stepper is not None:
-            self.stepper.begin(
-                self.optimizer, self.average, self.options.clip, lambda message: self.observer.on_note(message)
-            )
+            self.stepper.begin(self.optimizer, self.average, self.options.clip, self.observer.on_note)
 
     def run(self) -> Outcome:
         """Runs to the end; the module holds the optimiser's last weights afterwards."""
@@ -104,9 +102,8 @@ class Loop:
         if self.progress.total is None:
             self._plan()
         if self.progress.step and self._used_up():
-            self.observer.on_note(
-                f"nothing to do: the run is at step {self.progress.step:,}, its budget ({self.options.budget()}) is used up"
-            )
+            step, budget = self.progress.step, self.options.budget()
+            self.observer.on_note(f"there is nothing to do: the run is at step {step:,}, its budget is {budget}")
         while not self._over():
             self._step()
             if self.progress.skipped_in_a_row >= 20 and not self._roll_back():
@@ -210,6 +207,11 @@ class Loop:
         progress = self.progress
         if progress.first_loss is None and math.isfinite(value):
             progress.first_loss = value
+            expected = self.objective.untrained_loss
+            if expected is not None and abs(value - expected) > 1:
+                self.observer.on_note(
+                    f"the first loss is {value:.3f}; untrained weights would give ln V = {expected:.3f}"
+                )
         elif progress.first_loss is not None and step == 200 and value > progress.first_loss:
             self.observer.on_note(
                 f"the training loss rises ({progress.first_loss:.3f} at first, {value:.3f} now): a lower --lr may help"

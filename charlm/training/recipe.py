@@ -16,7 +16,7 @@ from charlm.errors import OptionError
 from charlm.recurrent.model import RNNConfig
 from charlm.training.options import Optimisation, TrainingPlan
 
-__all__ = ["DEFAULT_EPOCHS", "DEFAULT_MINUTES", "Plan", "choose", "pick_device", "rate"]
+__all__ = ["DEFAULT_EPOCHS", "DEFAULT_MINUTES", "Plan", "choose", "rate"]
 
 DEFAULT_MINUTES = 4.0
 """The time that training takes where no budget is given, ..."""
@@ -69,27 +69,6 @@ class Plan(TrainingPlan):
             f"seed {opt.seed}",
         ]
         return ", ".join(part for part in parts if part)
-
-
-def pick_device(name: str) -> torch.device:
-    """The device for `auto`, `cpu`, `cuda` (or `cuda:1`) or `mps`; what is not there is refused.
-
-    `auto` takes CUDA where there is some, else the CPU; MPS only when asked for.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise OptionError(f"unknown device {name!r}: choose auto, cpu, cuda or mps") from None
-    there = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not there.get(device.type, False):
-        raise OptionError(f"there is no device {name!r} on this machine: choose auto or cpu")
-    return device
 
 
 def choose(characters: int, device: torch.device, given: Mapping[str, Any]) -> Plan:

@@ -151,10 +151,11 @@ class Run(Generic[P, M]):
         Raises:
             LostProcessError: another process has ended; the message says how to go on.
         """
+        observer = observer or Unobserved()
         loop = Loop(
             self.objective,
             self.plan.optimisation,
-            observer=observer or Unobserved(),
+            observer=observer,
             keeper=self.keeper,
             save_every=save_every,
             should_stop=should_stop,
@@ -163,11 +164,12 @@ class Run(Generic[P, M]):
         )
         if self.saved is not None:
             loop.load_snapshot(self.saved.tensors, self.saved.progress)
+        observer.on_begin(self.model, self.saved is not None)
         try:
             outcome = loop.run()
             if loop.progress.best is None:
                 self.keeper.best(loop.best_weights())
-            outcome = self.processes.agree(outcome)  # after everything is written
+            self.processes.agree(outcome)  # returns when the first process has written everything
         except LostProcessError as error:
             way_out = "" if self.directory is None else f": {way_on(self.directory)}"
             raise LostProcessError(f"{error}{way_out}") from error

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from benchmarks import quality, quality_grid
-from charlm.cli.models import HeldOut
 from charlm.cli.train import train_command
 from charlm.errors import CharlmError
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.report.grid import GridCell, draw_grid
 from charlm.text.corpus import corpus_of_text, read_corpus
 from charlm.text.splits import Split
+from charlm.text.text import Part, Text
 
 
 def test_windows_are_drawn_from_all_places_alike() -> None:
@@ -36,7 +36,7 @@ def test_windows_begin_with_a_state_of_zero(monkeypatch: pytest.MonkeyPatch) -> 
     corpus = corpus_of_text("she sells sea shells by the sea shore; " * 4)
     model = CharRNN(corpus.vocab, RNNConfig(model="gru", hidden=5))
     model.reset_parameters(torch.Generator().manual_seed(2))
-    held = HeldOut(corpus=corpus, split=None, part="all", spans=np.array([[10, 90]]))
+    held = Part(text=Text(corpus=corpus, split=None), name="all", spans=np.array([[10, 90]]))
     found = quality.windows(model, held, 9)
     nats = []
     for start, _, end in quality.window_segments(held.spans, 9, length=12).tolist():
@@ -70,7 +70,7 @@ def test_a_recipe_gives_a_row(verse: Path, tmp_path: Path, capsys: pytest.Captur
     assert row["steps"] >= 1
     assert row["seconds"] > 0
     assert kept["training"]["optimisation"]["minutes"] is None
-    assert row["weights"] == sum(p.numel() for p in quality.open_model(out / "small-0", "cpu").model.parameters())
+    assert row["weights"] == sum(p.numel() for p in quality.load(out / "small-0", device="cpu").parameters())
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].startswith(f"| small | 0 | {row['nats']:.4f} ± ")
     assert lines[3].startswith("| small | median of 1 | ")

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from charlm.checkpoint import TextFacts, save_ngram, save_rnn
-from charlm.cli.models import open_model
-from charlm.lm.compare import compare, summary
+from charlm.checkpoint import TextFacts, load
+from charlm.lm.compare import compare_rows, summary
 from charlm.lm.evaluate import Row, evaluate
 from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.model import NGramLM
@@ -19,6 +18,7 @@ from charlm.text.corpus import Corpus, read_corpus
 from charlm.text.splits import Split
 from charlm.text.vocab import Vocab
 from tests.conftest import Run
+from tests.helpers import keep
 
 
 @pytest.fixture
@@ -31,13 +31,13 @@ def corpus(verse: Path) -> Corpus:
 def network(corpus: Corpus, tmp_path: Path) -> Path:
     model = CharRNN(corpus.vocab, RNNConfig(model="gru", hidden=10))
     model.reset_parameters(torch.Generator().manual_seed(1))
-    save_rnn(tmp_path / "net", model, TextFacts.of(corpus, Split.parse("80/10/10")))
+    keep(tmp_path / "net", model, TextFacts.of(corpus, Split.parse("80/10/10")))
     return tmp_path / "net"
 
 
 def by_hand(directory: Path, corpus: Corpus) -> float:
     """Nats on the test part of a network that learns by what the training part says about its gradients."""
-    model = open_model(directory, "cpu").model
+    model = load(directory, device="cpu")
     assert isinstance(model, CharRNN)
     parts = corpus.parts(Split.parse("80/10/10"))
     sizes = gradient_sizes(model, corpus.ids, parts["train"], segment=DynamicConfig().segment)
@@ -77,7 +77,7 @@ def test_eval_of_a_foreign_text_learns_by_the_models_own(charlm: Run, network: P
 def test_counts_do_not_learn(charlm: Run, verse: Path, corpus: Corpus) -> None:
     index = SuffixIndex.build(corpus.ids, corpus.documents, symbols=len(corpus.vocab))
     model = NGramLM(vocab=corpus.vocab, index=index, order=2, estimator="kneser-ney")
-    save_ngram(Path("counted"), model, TextFacts.of(corpus, Split.parse("80/10/10")))
+    keep(Path("counted"), model, TextFacts.of(corpus, Split.parse("80/10/10")))
     code, _, err = charlm("eval", "counted", verse, "--dynamic")
     assert (code, "not a recurrent network" in err) == (2, True)
 
@@ -112,12 +112,16 @@ def test_compare_mixes_in_what_was_just_read(charlm: Run, network: Path, verse: 
 
 
 def test_the_sentence_below_the_table_names_the_static_network_as_the_network() -> None:
-    def row(name: str, family: str, p: float) -> Row:
-        return Row(name=name, family=family, logp_T=np.log([p, p]), hit_T=np.array([True, True]))
+    def row(name: str, family: str, p: float, **facts: bool) -> Row:
+        return Row(name=name, family=family, logp_T=np.log([p, p]), hit_T=np.array([True, True]), **facts)  # type: ignore[arg-type]
 
-    rows = [row("counts", "ngram", 0.25), row("net", "rnn", 0.2), row("net, dynamic", "dynamic", 0.5)]
-    lines = compare(rows, np.array([0, 1]), Vocab(("a", "b")))
+    rows = [
+        row("counts", "ngram", 0.25, is_baseline=True),
+        row("net", "rnn", 0.2),
+        row("net, dynamic", "dynamic", 0.5, is_adaptive=True),
+    ]
+    lines = compare_rows(rows, np.array([0, 1]), Vocab(("a", "b")))
     assert summary(lines) == (
         "counts foresees this text best with 1.3863 nats a character, 13.9 % below net (1.6094). "
-        "net, dynamic, that is, learning on while it reads: 0.6931."
+        "net, dynamic, learning while it reads, reaches 0.6931."
     )

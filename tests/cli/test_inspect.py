@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from charlm.checkpoint import TextFacts, save_rnn
+from charlm.checkpoint import TextFacts
 from charlm.recurrent.atlas import Unit, read_units
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.report.cells import draw_cells, rows_of
@@ -19,6 +19,7 @@ from charlm.text.corpus import read_corpus
 from charlm.text.splits import Split
 from charlm.text.vocab import Vocab
 from tests.conftest import Run
+from tests.helpers import keep as keep_model
 
 
 def keep(directory: Path, text: Path, **options: object) -> CharRNN:
@@ -26,7 +27,7 @@ def keep(directory: Path, text: Path, **options: object) -> CharRNN:
     corpus = read_corpus([text])
     model = CharRNN(corpus.vocab, RNNConfig(**{"model": "lstm", "hidden": 12, "layers": 2, **options}))
     model.reset_parameters(torch.Generator().manual_seed(5))
-    save_rnn(directory, model, TextFacts.of(corpus, Split.parse("20/10/70")))
+    keep_model(directory, model, TextFacts.of(corpus, Split.parse("20/10/70")))
     return model
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from charlm.checkpoint import TextFacts, save_rnn
-from charlm.cli.painting import difference_level, may_paint, paint, surprise_level
+from charlm.checkpoint import TextFacts
+from charlm.lm.painting import difference_level, may_paint, paint, surprise_level
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.corpus import read_corpus
 from charlm.text.reading import Reading
 from charlm.text.splits import Split
 from tests.conftest import Run
+from tests.helpers import keep
 
 
 def network(text: Path, directory: Path, reading: Reading | None = None) -> Path:
@@ -24,7 +25,7 @@ def network(text: Path, directory: Path, reading: Reading | None = None) -> Path
     corpus = read_corpus([text], reading)
     model = CharRNN(corpus.vocab, RNNConfig(model="gru", hidden=8))
     model.reset_parameters(torch.Generator().manual_seed(1))
-    save_rnn(directory, model, TextFacts.of(corpus, Split.default(len(corpus))))
+    keep(directory, model, TextFacts.of(corpus, Split.default(len(corpus))))
     return directory
 
 

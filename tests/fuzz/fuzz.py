@@ -37,7 +37,7 @@ from unittest import mock
 import numpy as np
 import torch
 
-from charlm.checkpoint import TextFacts, load, save_ngram
+from charlm.checkpoint import TextFacts, load
 from charlm.cli.info import facts_of
 from charlm.errors import CharlmError
 from charlm.lm.interface import SamplingRule
@@ -49,7 +49,8 @@ from charlm.text.lanes import Lanes
 from charlm.text.reading import Reading
 from charlm.text.splits import Split
 from charlm.training.recipe import choose
-from charlm.training.run import resume, start
+from tests.helpers import keep
+from tests.training.runs import resume, start
 
 GROWTH = 256 << 20
 SECONDS = 10
@@ -261,14 +262,14 @@ def make_run(directory: Path) -> None:
 def make_ngram(directory: Path, smoothing: str) -> None:
     """Counts of a short text."""
     model = count(CORPUS, CORPUS.parts(SPLIT), order=3, smoothing=smoothing)
-    save_ngram(directory, model, TextFacts.of(CORPUS, SPLIT))
+    keep(directory, model, TextFacts.of(CORPUS, SPLIT))
 
 
 def use(directory: Path) -> None:
     """Opens a model, says what it is, scores and generates a few characters."""
     checkpoint = load(directory)
-    list(facts_of(checkpoint.config, len(checkpoint.model.vocab), 1))
-    model = checkpoint.model
+    list(facts_of(checkpoint.description, len(checkpoint.vocab), 1))
+    model = checkpoint
     ids = torch.arange(6).unsqueeze(1) % len(model.vocab)
     with torch.no_grad():
         model.target_logprobs(ids[:-1], ids[1:], model.initial_state(1))

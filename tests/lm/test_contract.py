@@ -9,11 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from charlm.checkpoint import TextFacts, load, save_ngram, save_rnn
+from charlm.checkpoint import TextFacts, load
+from charlm.errors import OptionError
 from charlm.lm.evaluate import evaluate
-from charlm.lm.interface import LanguageModel, SamplingRule, take
+from charlm.lm.interface import SamplingRule, take
+from charlm.lm.model import TextModel
 from charlm.lm.sampling import Noise
 from charlm.mixing.cache import CacheLM
+from charlm.mixing.mixture import mix
 from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.model import NGramLM
 from charlm.recurrent.dynamic import DynamicConfig, DynamicLM, gradient_sizes
@@ -25,13 +28,13 @@ TEXT = "abracadabra, alakazam! abracadabra simsalabim. " * 6
 CORPUS = corpus_of_text(TEXT)
 
 
-def network(cell: str, **options: object) -> LanguageModel:
+def network(cell: str, **options: object) -> TextModel:
     model = CharRNN(CORPUS.vocab, RNNConfig(model=cell, hidden=11, layers=2, **options))  # type: ignore[arg-type]
     model.reset_parameters(torch.Generator().manual_seed(1))
     return model
 
 
-def learning(cell: str) -> LanguageModel:
+def learning(cell: str) -> TextModel:
     """A network that learns while it reads; a segment is longer than what is generated, which is not learned from."""
     base = network(cell)
     assert isinstance(base, CharRNN)
@@ -39,12 +42,12 @@ def learning(cell: str) -> LanguageModel:
     return DynamicLM(base, sizes, DynamicConfig(rate=0.01, segment=26))
 
 
-def counted(smoothing: str, order: int) -> LanguageModel:
+def counted(smoothing: str, order: int) -> TextModel:
     index = SuffixIndex.build(CORPUS.ids, CORPUS.documents, symbols=len(CORPUS.vocab))
     return NGramLM(vocab=CORPUS.vocab, index=index, order=order, estimator=smoothing)
 
 
-MODELS: dict[str, Callable[[], LanguageModel]] = {
+MODELS: dict[str, Callable[[], TextModel]] = {
     **{cell: lambda cell=cell: network(cell) for cell in ("rnn", "gru", "lstm")},  # type: ignore[misc]
     "embedded": lambda: network("gru", embedding=5),
     "tied": lambda: network("lstm", embedding=11, tied=True),
@@ -52,6 +55,9 @@ MODELS: dict[str, Callable[[], LanguageModel]] = {
     "cache 0": lambda: CacheLM(CORPUS.vocab, order=0),
     "cache": lambda: CacheLM(CORPUS.vocab, order=4),
     "forgetful cache": lambda: CacheLM(CORPUS.vocab, order=4, memory=9),
+    "mixture": lambda: mix([counted("kneser-ney", 3), network("gru")]),
+    "mixture with a cache": lambda: mix([counted("witten-bell", 2)], cache=True),
+    "mixture of dynamic": lambda: mix([counted("none", 2), learning("gru")]),
     "dynamic gru": lambda: learning("gru"),
     "dynamic lstm": lambda: learning("lstm"),
     **{
@@ -69,11 +75,11 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def model(name: str) -> LanguageModel:
+def model(name: str) -> TextModel:
     return MODELS[name]()
 
 
-def read(model: LanguageModel, ids_TB: Tensor) -> Tensor:
+def read(model: TextModel, ids_TB: Tensor) -> Tensor:
     with torch.no_grad():
         return model.logprobs(ids_TB, model.initial_state(ids_TB.shape[1]))[0]
 
@@ -86,7 +92,7 @@ def texts(seed: int = 0, steps: int = 40, lanes: int = 3) -> Tensor:
     return torch.from_numpy(ids)
 
 
-def test_every_row_sums_to_one_or_is_undefined_throughout(model: LanguageModel, name: str) -> None:
+def test_every_row_sums_to_one_or_is_undefined_throughout(model: TextModel, name: str) -> None:
     logp = read(model, texts())
     undefined = logp.isnan()
     assert (undefined.all(-1) == undefined.any(-1)).all()
@@ -98,7 +104,7 @@ def test_every_row_sums_to_one_or_is_undefined_throughout(model: LanguageModel, 
         assert undefined.any()
 
 
-def test_the_whole_text_is_its_pieces(model: LanguageModel) -> None:
+def test_the_whole_text_is_its_pieces(model: TextModel) -> None:
     ids = texts()
     whole = read(model, ids)
     state, pieces = model.initial_state(3), []
@@ -109,7 +115,7 @@ def test_the_whole_text_is_its_pieces(model: LanguageModel) -> None:
     assert torch.allclose(torch.cat(pieces), whole, atol=1e-5, equal_nan=True)
 
 
-def test_later_characters_change_no_earlier_output(model: LanguageModel) -> None:
+def test_later_characters_change_no_earlier_output(model: TextModel) -> None:
     ids = texts()
     other = ids.clone()
     other[25:] = texts(seed=9)[25:]
@@ -117,7 +123,7 @@ def test_later_characters_change_no_earlier_output(model: LanguageModel) -> None
     assert torch.equal(first[:25].nan_to_num(7), second[:25].nan_to_num(7))
 
 
-def test_the_past_matters(model: LanguageModel, name: str) -> None:
+def test_the_past_matters(model: TextModel, name: str) -> None:
     if name.endswith(" 0"):
         return
     ids = torch.from_numpy(CORPUS.ids[:30].astype(np.int64))[:, None]
@@ -127,7 +133,7 @@ def test_the_past_matters(model: LanguageModel, name: str) -> None:
     assert not torch.equal(read(model, ids)[changed].nan_to_num(7), read(model, other)[changed].nan_to_num(7))
 
 
-def test_a_lane_does_not_affect_its_neighbour(model: LanguageModel) -> None:
+def test_a_lane_does_not_affect_its_neighbour(model: TextModel) -> None:
     ids = texts()
     together = read(model, ids)
     for lane in range(3):
@@ -139,7 +145,7 @@ def test_a_lane_does_not_affect_its_neighbour(model: LanguageModel) -> None:
     assert torch.allclose(swapped, together[20:, [2, 0]], atol=1e-5, equal_nan=True)
 
 
-def test_target_logprobs_are_picked_rows(model: LanguageModel) -> None:
+def test_target_logprobs_are_picked_rows(model: TextModel) -> None:
     ids = texts()
     targets = texts(seed=4).clamp(min=0)
     with torch.no_grad():
@@ -148,7 +154,7 @@ def test_target_logprobs_are_picked_rows(model: LanguageModel) -> None:
     assert torch.allclose(picked.double(), expected.double(), atol=1e-5, equal_nan=True)
 
 
-def test_generated_logprobs_are_the_models_own(model: LanguageModel, name: str) -> None:
+def test_generated_logprobs_are_the_models_own(model: TextModel, name: str) -> None:
     start = torch.from_numpy(CORPUS.ids[:2].astype(np.int64))
     noise = Noise(3, 2).take(25)
     with torch.no_grad():
@@ -169,7 +175,7 @@ def test_generated_logprobs_are_the_models_own(model: LanguageModel, name: str) 
             assert torch.allclose(tensor.double(), state[key].double(), atol=1e-4)
 
 
-def test_no_steps_generate_nothing_and_keep_the_state(model: LanguageModel) -> None:
+def test_no_steps_generate_nothing_and_keep_the_state(model: TextModel) -> None:
     with torch.no_grad():
         _, state = model.logprobs(texts()[:7], model.initial_state(3))
     before = {name: tensor.clone() for name, tensor in state.items()}
@@ -181,7 +187,7 @@ def test_no_steps_generate_nothing_and_keep_the_state(model: LanguageModel) -> N
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
-def test_greedy_generation_takes_the_most_probable(model: LanguageModel) -> None:
+def test_greedy_generation_takes_the_most_probable(model: TextModel) -> None:
     start = torch.from_numpy(CORPUS.ids[:1].astype(np.int64))
     with torch.no_grad():
         ids, *_ = model.generate(
@@ -192,20 +198,26 @@ def test_greedy_generation_takes_the_most_probable(model: LanguageModel) -> None
     assert torch.allclose(rows[:, 0].gather(-1, ids), top[:, None], atol=1e-6)
 
 
-def test_saved_and_loaded_is_bit_equal(model: LanguageModel, tmp_path: Path) -> None:
-    facts = TextFacts.of(CORPUS, Split())
-    if isinstance(model, DynamicLM | CacheLM):
-        return  # made anew: from a saved network, from nothing
-    if isinstance(model, CharRNN):
-        save_rnn(tmp_path, model, facts)
-    else:
-        assert isinstance(model, NGramLM)
-        save_ngram(tmp_path, model, facts)
-    again = load(tmp_path)
-    assert again.text == facts
-    assert again.model.vocab == model.vocab
+def read_with(model: TextModel, backend: str) -> TextModel:
+    """The model with all its networks run in the same way."""
+    for part in (model, getattr(model, "network", None), *getattr(model, "models", ())):
+        if isinstance(part, CharRNN):
+            part.stack.backend = backend
+        elif part is not None and part is not model:
+            read_with(part, backend)
+    return model
+
+
+def test_saved_and_loaded_is_bit_equal(model: TextModel, tmp_path: Path) -> None:
+    model.source = TextFacts.of(CORPUS, Split())
+    model.save(tmp_path / "model")
+    again = load(tmp_path / "model")
+    assert (again.source, again.vocab, again.kind) == (model.source, model.vocab, model.kind)
     ids = texts()
-    assert torch.equal(read(model, ids).nan_to_num(7), read(again.model, ids).nan_to_num(7))
+    assert torch.equal(read(model, ids).nan_to_num(7), read(read_with(again, "reference"), ids).nan_to_num(7))
+    with pytest.raises(OptionError, match="taken"):
+        model.save(tmp_path / "model")
+    model.save(tmp_path / "model", overwrite=True)
 
 
 def test_nats_add_up_to_arithmetic_by_hand_on_abracadabra() -> None:

@@ -8,7 +8,7 @@ import torch
 
 from charlm.errors import OptionError, UnknownCharacterError
 from charlm.lm.interface import SamplingRule, generate_by_steps
-from charlm.lm.sampling import Noise, generate_streams, sample_text
+from charlm.lm.sampling import Noise, generate_streams
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.vocab import Vocab
 
@@ -101,12 +101,12 @@ def test_the_same_seed_gives_the_same_text_however_it_is_cut(model: CharRNN) -> 
     assert len(texts) == 1
     (three,) = texts
     assert [len(text) for text in three] == [90, 90, 90]
-    assert sample_text(model, VOCAB.decode([0]), length=90, seed=7) == three[0]
-    assert sample_text(model, VOCAB.decode([0]), length=90, seed=8) != three[0]
+    assert model.sample(VOCAB.decode([0]), length=90, seed=7) == three[0]
+    assert model.sample(VOCAB.decode([0]), length=90, seed=8) != three[0]
 
 
 def test_stop_text_ends_a_stream_and_is_left_out(model: CharRNN) -> None:
-    whole = sample_text(model, "a", length=300, seed=1)
+    whole = model.sample("a", length=300, seed=1)
     stop = whole[40:42]
     (stream,) = list(generate_streams(model, VOCAB.encode("a").tolist(), length=300, seed=1, stop=stop))[-1]
     assert stream.text == whole[: whole.index(stop)]
@@ -127,7 +127,7 @@ def test_score_is_the_mean_probability(model: CharRNN) -> None:
 
 def test_length_counts_characters_where_they_are_spelled_in_bytes() -> None:
     model = CharRNN(Vocab(("a",), byte_fallback=True), RNNConfig(hidden=4))
-    text = sample_text(model, "é", length=30, seed=3)
+    text = model.sample("é", length=30, seed=3)
     assert len(text) > 0
     (stream,) = list(generate_streams(model, model.vocab.encode("é").tolist(), length=30, seed=3, chunk=7))[-1]
     assert model.vocab.begins_character[stream.ids].sum() == 30
@@ -145,6 +145,6 @@ def test_wrong_options_are_named(model: CharRNN) -> None:
         with pytest.raises(OptionError):
             SamplingRule(**options)  # type: ignore[arg-type]
     with pytest.raises(UnknownCharacterError, match=r"'Z'.*position 2"):
-        sample_text(model, "abZ")
+        model.sample("abZ")
     with pytest.raises(OptionError, match="length"):
-        sample_text(model, "a", length=0)
+        model.sample("a", length=0)

@@ -19,7 +19,6 @@ from charlm.lm.scores import (
     line_starts,
     ranked,
     read_surprise,
-    recoded,
     stretches,
     whole_characters,
 )
@@ -95,7 +94,7 @@ def test_impossible_undefined_and_unknown_are_three_things() -> None:
     source = corpus_of_text("abababab\nabc\nabab\nbaba\n")
     model = count(source, source.parts(Split.parse("100/0/0")), order=1)
     text = corpus_of_text("ab\nacb\n?\nab\n")
-    seen = recoded(text, source.vocab)
+    seen = text.under(source.vocab)
     surprise = read_surprise(model, seen.ids, seen.documents)
     places = dict(zip(surprise.position_N.tolist(), surprise.bits_N.tolist(), strict=True))
     counts = Counter(zip("abababab\nabc\nabab\nbaba\n", "bababab\nabc\nabab\nbaba\n", strict=False))
@@ -117,7 +116,7 @@ def test_impossible_undefined_and_unknown_are_three_things() -> None:
 def test_a_line_of_nothing_known_comes_first() -> None:
     source, text = corpus_of_text("abab"), corpus_of_text("ab\nxyz")
     model = network(source.vocab)
-    seen = recoded(text, source.vocab)
+    seen = text.under(source.vocab)
     surprise = read_surprise(model, seen.ids, seen.documents)
     first, second = ranked(stretches(surprise, line_starts(text), seen.ids, seen.documents, source.vocab))
     assert (first.number, first.bits_per_char, first.characters, first.unknown) == (2, None, 0, 3)
@@ -190,17 +189,17 @@ def test_expected_characters_are_the_most_probable_ones(model: LanguageModel) ->
 def test_expected_of_an_undefined_history_is_nothing() -> None:
     source, text = corpus_of_text("ababab"), corpus_of_text("bxaab")
     model = count(source, source.parts(Split.parse("100/0/0")), order=1)
-    seen = recoded(text, source.vocab)
+    seen = text.under(source.vocab)
     found = expected_next(model, seen.ids, seen.documents)
     assert found.ids_NK.shape == (4, 2)
     assert np.isnan(found.probability_NK).all(axis=1).tolist() == [False, True, False, False]
 
 
-def test_recoded_is_what_reading_with_that_vocabulary_gives() -> None:
+def test_under_is_what_reading_with_that_vocabulary_gives() -> None:
     texts = ("caé b", "€ab\n")
     own = corpus_of_text("".join(texts))
     for vocab in (Vocab.of("ab"), Vocab.of("abz").with_fallback(), Vocab.of_bytes(), own.vocab):
-        assert recoded(own, vocab).ids.tolist() == vocab.encode("".join(texts), unknown=True).tolist()
+        assert own.under(vocab).ids.tolist() == vocab.encode("".join(texts), unknown=True).tolist()
     two = replace(own, documents=np.array([[0, 5], [5, 9]]))
     vocab = Vocab.of_bytes()
-    assert recoded(two, vocab).documents.tolist() == [[0, 6], [6, 12]]
+    assert two.under(vocab).documents.tolist() == [[0, 6], [6, 12]]

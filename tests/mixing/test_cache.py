@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from charlm.errors import OptionError
 from charlm.mixing.cache import CacheLM
-from charlm.mixing.mixture import adaptive
+from charlm.mixing.mixture import mix
 from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.model import NGramLM
 from charlm.text.corpus import corpus_of_text
@@ -69,5 +69,5 @@ def test_it_learns_the_names_that_the_training_text_lacks() -> None:
         logp, _ = model.target_logprobs(held[:-1], held[1:], model.initial_state(1))  # type: ignore[attr-defined]
         return -float(logp.mean())
 
-    alone, mixed = nats(counted), nats(adaptive([counted], cache=True))
+    alone, mixed = nats(counted), nats(mix([counted], cache=True))
     assert mixed < 0.8 * alone

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from charlm.errors import OptionError
-from charlm.lm.interface import LanguageModel, SamplingRule, generate_by_steps, take
-from charlm.mixing.mixture import CONTEXTS, KINDS, MixtureConfig, MixtureLM, tune_weights
+from charlm.lm.interface import SamplingRule, generate_by_steps, take
+from charlm.lm.model import TextModel
+from charlm.mixing.mixture import MixtureLM
 from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.model import NGramLM
 from charlm.text.vocab import Vocab
@@ -14,7 +15,6 @@ from charlm.text.vocab import Vocab
 TEXT = "she sells sea shells by the sea shore; the shells she sells are surely seashells.\n" * 2
 VOCAB = Vocab.of(TEXT)
 IDS = VOCAB.encode(TEXT)
-ADAPTIVE = [(kind, contexts) for kind in ("bayes", "logistic") for contexts in CONTEXTS]
 
 
 def ngram(order, name, characters=90):
@@ -26,8 +26,8 @@ def models():
     return [ngram(3, "kneser-ney"), ngram(1, "add-k"), ngram(2, "none")]
 
 
-def mixture(kind, contexts="none", **options):
-    return MixtureLM(models(), config=MixtureConfig(kind=kind, contexts=contexts, **options))
+def mixture(**options):
+    return MixtureLM(models(), **options)
 
 
 def column(text):
@@ -41,66 +41,40 @@ def rows_of(parts, ids_T):
     return [[row[t].tolist() for row in rows] for t in range(len(ids_T))]
 
 
-def by_hand(kind, contexts, rate, ids, rows):
+def by_hand(rate, ids, rows):
     """The formulas, a symbol at a time."""
     m, v = len(rows[0]), len(rows[0][0])
-    start = [1 / m] * m
-    tables, shared, found, last = {}, list(start), [], None
+    tables, shared, found, last = {}, [1 / m] * m, [], None
     for id, row in zip(ids, rows, strict=True):
         if last is not None and id >= 0:
             key, p, old = last
-            if kind == "bayes":
-                after = [w * r[id] for w, r in zip(tables[key], old, strict=True)]
-                if sum(after) > 0:
-                    tables[key] = [a / sum(after) * (1 - rate) + rate / m for a in after]
-            else:
-                stretched = [[max(math.log(max(x, 1e-300)), math.log(1e-9)) for x in r] for r in old]
-                for i in range(m):
-                    mean = sum(p[c] * stretched[i][c] for c in range(v))
-                    step = rate * (stretched[i][id] - mean)
-                    shared[i] += step
-                    tables[key][i] += step
-        grades = tuple(min(int(max(r) * 4), 3) for r in row)
-        key = {"none": 0, "previous": id, "confidence": grades}[contexts]
-        if kind == "bayes":
-            weights = tables.setdefault(key, list(start))
-            p = [sum(w * r[c] for w, r in zip(weights, row, strict=True)) for c in range(v)]
-        else:
-            own = tables.setdefault(key, [0.0] * m)
-            weights = [s + (o if contexts != "none" else 0) for s, o in zip(shared, own, strict=True)]
-            stretched = [[max(math.log(max(x, 1e-300)), math.log(1e-9)) for x in r] for r in row]
-            scores = [sum(w * r[c] for w, r in zip(weights, stretched, strict=True)) for c in range(v)]
-            total = sum(map(math.exp, scores))
-            p = [math.exp(score) / total for score in scores]
+            stretched = [[max(math.log(max(x, 1e-300)), math.log(1e-9)) for x in r] for r in old]
+            for i in range(m):
+                mean = sum(p[c] * stretched[i][c] for c in range(v))
+                step = rate * (stretched[i][id] - mean)
+                shared[i] += step
+                tables[key][i] += step
+        own = tables.setdefault(id, [0.0] * m)
+        weights = [s + o for s, o in zip(shared, own, strict=True)]
+        stretched = [[max(math.log(max(x, 1e-300)), math.log(1e-9)) for x in r] for r in row]
+        scores = [sum(w * r[c] for w, r in zip(weights, stretched, strict=True)) for c in range(v)]
+        total = sum(map(math.exp, scores))
+        p = [math.exp(score) / total for score in scores]
         found.append(p)
-        last = (key, p, row)
+        last = (id, p, row)
     return found
 
 
-@pytest.mark.parametrize(("kind", "contexts"), ADAPTIVE)
-def test_adaptive_mixing_agrees_with_the_formulas(kind, contexts):
-    mixed = mixture(kind, contexts, rate=0.05)
+def test_mixing_agrees_with_the_formulas():
+    mixed = mixture(rate=0.05)
     ids = torch.tensor([*column("the sea; she").flatten().tolist(), -1, *column("shells the").flatten().tolist()])
     logp, _ = mixed.logprobs(ids[:, None], mixed.initial_state(1))
-    expected = by_hand(kind, contexts, 0.05, ids.tolist(), rows_of(models(), ids))
+    expected = by_hand(0.05, ids.tolist(), rows_of(models(), ids))
     np.testing.assert_allclose(logp[:, 0].exp().numpy(), expected, atol=1e-9)
 
 
-def test_fixed_weights_are_a_weighted_mean():
-    weights = [0.5, 0.2, 0.3]
-    mixed = MixtureLM(models(), weights=weights, config=MixtureConfig(kind="fixed"))
-    ids = column("the shells;;by")
-    logp, _ = mixed.logprobs(ids, mixed.initial_state(1))
-    for t, row in enumerate(rows_of(models(), ids[:, 0])):
-        expected = [sum(w * r[c] for w, r in zip(weights, row, strict=True)) for c in range(len(VOCAB))]
-        assert logp[t, 0].exp().tolist() == pytest.approx(expected, abs=1e-12)
-    picked, _ = mixed.target_logprobs(ids[:-1], ids[1:], mixed.initial_state(1))
-    assert torch.allclose(picked[:, 0], logp[:-1, 0].gather(1, ids[1:])[:, 0], atol=1e-12, rtol=0)
-
-
-@pytest.mark.parametrize(("kind", "contexts"), [("fixed", "none"), *ADAPTIVE])
-def test_sums_pieces_lanes_and_causality(kind, contexts):
-    mixed = mixture(kind, contexts)
+def test_sums_pieces_lanes_and_causality():
+    mixed = mixture()
     ids_TB = torch.from_numpy(np.random.default_rng(1).integers(-1, len(VOCAB), (25, 3)))
     whole, last = mixed.logprobs(ids_TB, mixed.initial_state(3))
     assert torch.allclose(whole.exp().sum(-1), torch.ones(25, 3, dtype=torch.float64), atol=1e-9)
@@ -123,9 +97,8 @@ def test_sums_pieces_lanes_and_causality(kind, contexts):
     assert torch.allclose(moved, whole[20:, [2, 0]], atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_generation_is_the_general_way(kind):
-    mixed = mixture(kind)
+def test_generation_is_the_general_way():
+    mixed = mixture()
     numbers = torch.from_numpy(np.random.default_rng(0).random((12, 2)))
     start, state = torch.tensor([3, 5]), mixed.initial_state(2)
     one = mixed.generate(start, state, 12, SamplingRule(), numbers)
@@ -136,28 +109,10 @@ def test_generation_is_the_general_way(kind):
     assert after is state
 
 
-def test_tuned_weights_are_the_best_of_a_grid():
-    pair = [ngram(3, "kneser-ney"), ngram(0, "kneser-ney")]
-    spans = np.array([[90, 120], [120, 164]])
-
-    def nats(weight):
-        mixed = MixtureLM(pair, weights=[weight, 1 - weight], config=MixtureConfig(kind="fixed"))
-        total = 0.0
-        for start, end in spans:
-            ids = torch.from_numpy(IDS[start:end].astype(np.int64))[:, None]
-            total -= float(mixed.target_logprobs(ids[:-1], ids[1:], mixed.initial_state(1))[0].sum())
-        return total
-
-    tuned = tune_weights(pair, IDS, spans)
-    assert sum(tuned) == pytest.approx(1)
-    assert nats(tuned[0]) <= min(nats(weight) for weight in np.linspace(0.001, 0.999, 200)) + 1e-4
-
-
-@pytest.mark.parametrize(("kind", "contexts"), ADAPTIVE)
-def test_it_learns_which_model_to_trust(kind, contexts):
+def test_it_learns_which_model_to_trust():
     """One model is right, the other says the opposite: the mixture comes close to the right one."""
 
-    class Always(LanguageModel):
+    class Always(TextModel):
         device = torch.device("cpu")
 
         def __init__(self, p):
@@ -169,15 +124,14 @@ def test_it_learns_which_model_to_trust(kind, contexts):
         def logprobs(self, ids_TB, state):
             return self.logp.expand(*ids_TB.shape, 2), state
 
-        def target_logprobs(self, ids_TB, targets_TB, state):
-            return self.logp[targets_TB], state
+        def shape(self):
+            return {}
 
-        def generate(self, ids_B, state, steps, rule, noise_TB):
-            return generate_by_steps(self, ids_B, state, steps, rule, noise_TB)
+        def write_files(self, directory):
+            return {}
 
     right, wrong = Always(0.9), Always(0.1)
-    config = MixtureConfig(kind=kind, contexts=contexts, rate=0.02)
-    mixed = MixtureLM([wrong, right], config=config)
+    mixed = MixtureLM([wrong, right], rate=0.02)
     ids = torch.from_numpy((np.random.default_rng(4).random(1200) > 0.9).astype(np.int64))[:, None]
     logp, _ = mixed.target_logprobs(ids[:-1], ids[1:], mixed.initial_state(1))
     best, _ = right.target_logprobs(ids[:-1], ids[1:], right.initial_state(1))
@@ -185,13 +139,11 @@ def test_it_learns_which_model_to_trust(kind, contexts):
 
 
 def test_wrong_use_is_one_sentence():
-    for bad in ({"kind": "magic"}, {"contexts": "moon"}, {"rate": 1.0}, {"rate": -0.1}):
+    for rate in (1.0, -0.1):
         with pytest.raises(OptionError):
-            MixtureConfig(**bad)
+            MixtureLM(models(), rate=rate)
     with pytest.raises(OptionError, match="two or more"):
         MixtureLM(models()[:1])
     for weights in ([0.5, 0.5], [0.9, 0.9, -0.8], [0.3, 0.3, 0.3]):
         with pytest.raises(OptionError, match="weights"):
             MixtureLM(models(), weights=weights)
-    with pytest.raises(OptionError, match="no character"):
-        tune_weights(models(), IDS, np.array([[0, 1]]))

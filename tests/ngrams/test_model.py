@@ -195,13 +195,13 @@ def test_next_distribution_is_sorted_and_whole(name):
 @pytest.mark.parametrize(("name", "options"), [("none", {"longest": True}), ("add-k", {"k": 0.25}), ("kneser-ney", {})])
 def test_written_and_read_it_is_the_same(tmp_path, name, options):
     model = model_of(order=3, name=name, **options)
-    model.write(tmp_path)
-    config = json.loads(json.dumps(model.config()))
+    model.write_files(tmp_path)
+    config = json.loads(json.dumps(model.shape()))
     again = NGramLM.read(tmp_path, config, model.vocab)
     ids = torch.from_numpy(model.vocab.encode(TEXT[20:60]).astype(np.int64))[:, None]
     one, two = (m.logprobs(ids, m.initial_state(1))[0] for m in (model, again))
     assert torch.equal(one.nan_to_num(7), two.nan_to_num(7))
-    assert again.config() == model.config()
+    assert again.shape() == model.shape()
 
 
 @pytest.mark.parametrize(
@@ -221,13 +221,13 @@ def test_written_and_read_it_is_the_same(tmp_path, name, options):
 )
 def test_a_broken_configuration_is_refused(tmp_path, change):
     model = model_of()
-    model.write(tmp_path)
+    model.write_files(tmp_path)
     with pytest.raises(CheckpointError):
-        NGramLM.read(tmp_path, {**model.config(), **change}, model.vocab)
+        NGramLM.read(tmp_path, {**model.shape(), **change}, model.vocab)
     with pytest.raises(CheckpointError):
         NGramLM.read(tmp_path, [], model.vocab)
     with pytest.raises(CheckpointError):
-        NGramLM.read(tmp_path, model.config(), Vocab.of("abc"))
+        NGramLM.read(tmp_path, model.shape(), Vocab.of("abc"))
 
 
 def test_parts_that_do_not_fit_are_refused():

@@ -382,14 +382,14 @@ def test_a_kept_model_is_the_one_counted_in_memory(
     estimator = count_to_directory(tmp_path / "m", corpus, chosen, order=3, smoothing=smoothing, memory=ROOM)
     assert estimator.parameters() == plain.estimator.parameters()
     opened = load(tmp_path / "m")
-    assert {**opened.config["model"], "tables": None} == {**plain.config(), "tables": None}
+    assert {**opened.description["model"], "tables": None} == {**plain.shape(), "tables": None}
     assert not (tmp_path / "m" / "counting").exists()
     spans = corpus.documents
-    for one, two in zip(*(m.rows(corpus.ids, spans, [3]) for m in (opened.model, plain)), strict=True):
+    for one, two in zip(*(m.rows(corpus.ids, spans, [3]) for m in (opened, plain)), strict=True):
         np.testing.assert_array_equal(one.logp_T, two.logp_T)
     history = corpus.ids[:5].tolist()
-    assert opened.model.next_distribution(history) == plain.next_distribution(history)
-    opened.model.write(tmp_path / "copy")
+    assert opened.next_distribution(history) == plain.next_distribution(history)
+    opened.write_files(tmp_path / "copy")
     assert content(tmp_path / "copy") == content(tmp_path / "m")
 
 

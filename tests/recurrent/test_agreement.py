@@ -17,7 +17,7 @@ from charlm.recurrent.properties import PROPERTIES, code_points_of
 from charlm.text.corpus import corpus_of_text
 from charlm.text.splits import Split
 from charlm.training.recipe import choose
-from charlm.training.run import start
+from tests.training.runs import start
 
 
 def by_pairs(unit: list[float], strata: list[int], has: list[bool]) -> float:
@@ -122,7 +122,7 @@ def test_a_trained_network_has_a_quote_and_a_bracket_unit(tmp_path: Path, cell: 
     options = {"model": cell, "hidden": 48, "layers": 1, "dropout": 0.0, "lanes": 16, "window": 64, "lr": 0.003}
     plan = choose(len(corpus), torch.device("cpu"), {**options, "max_steps": 900, "backend": "fused"})
     start(tmp_path, corpus, Split.parse("90/5/5"), plan, torch.device("cpu")).train()
-    model = load(tmp_path).model
+    model = load(tmp_path)
     assert isinstance(model, CharRNN)
     fresh = prose(66_000, 7)[-40_000:]  # the end of it was not seen; words are the same
     findings = search(read_units(model, model.vocab.encode(fresh)), model.vocab)

@@ -9,11 +9,12 @@ import pytest
 import torch
 from browser import CONTRAST, Browser, chromium
 
-from charlm.checkpoint import TextFacts, save_rnn
+from charlm.checkpoint import TextFacts
 from charlm.cli.main import main
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.corpus import corpus_of_text
 from charlm.text.splits import Split
+from tests.helpers import keep
 
 pytestmark = pytest.mark.slow
 
@@ -53,7 +54,7 @@ def network(directory: Path, text: str) -> None:
     corpus = corpus_of_text(text)
     model = CharRNN(corpus.vocab, RNNConfig(model="gru", hidden=6))
     model.reset_parameters(torch.Generator().manual_seed(4))
-    save_rnn(directory, model, TextFacts.of(corpus, Split.parse("100/0/0")))
+    keep(directory, model, TextFacts.of(corpus, Split.parse("100/0/0")))
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,9 @@ from pathlib import Path
 import jinja2
 import pytest
 
-from charlm.cli import painting
-from charlm.report.page import TEMPLATES, render, shown_symbols, visible, write_page
+from charlm.lm import painting
+from charlm.lm.painting import shown_symbols, visible
+from charlm.report.page import TEMPLATES, render, write_page
 
 EVIL = "<script>alert(1)</script> </script></style><img src=x onerror=alert(1)> ' \" & \u202egpj.exe\x1b[31m"
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from charlm.checkpoint import TextFacts, save_rnn
+from charlm.checkpoint import TextFacts
 from charlm.lm.scores import Expected
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.report.chart import Series, chart, ticks
@@ -18,6 +18,7 @@ from charlm.report.run_page import about_curves, next_reliability
 from charlm.text.corpus import read_corpus
 from charlm.text.splits import Split
 from tests.conftest import Run
+from tests.helpers import keep
 
 TRAINING = {"lanes": 4, "window": 16, "backend": "torch", "device": "cpu", "optimisation": {"lr": 0.01, "seed": 7}}
 ROWS = [
@@ -31,7 +32,7 @@ def trained(text: Path, directory: Path) -> None:
     corpus = read_corpus([text])
     model = CharRNN(corpus.vocab, RNNConfig(model="gru", hidden=10))
     model.reset_parameters(torch.Generator().manual_seed(2))
-    save_rnn(directory, model, TextFacts.of(corpus, Split.default(len(corpus))), training=TRAINING)
+    keep(directory, model, TextFacts.of(corpus, Split.default(len(corpus))), training=TRAINING)
     (directory / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from charlm.checkpoint import load, newest, save_rnn
+from charlm.checkpoint import load, newest
+from charlm.codec import decode, encode
 from charlm.errors import CharlmError, CheckpointError, OptionError
 from charlm.nn.kernels.choose import CANDIDATES, fastest
 from charlm.nn.stack import Stack
@@ -20,6 +21,7 @@ from charlm.sequences.tasks import fit_scales
 from charlm.tensors import read_tensors
 from charlm.text.vocab import Vocab
 from charlm.training.options import Optimisation
+from tests.helpers import keep
 
 CPU = torch.device("cpu")
 VOCAB = Vocab.of("abcd")
@@ -180,7 +182,7 @@ def test_a_language_model_is_no_sequence_model(tmp_path: Path) -> None:
     from charlm.text.splits import Split
 
     corpus = corpus_of_text("abracadabra")
-    save_rnn(tmp_path / "lm", CharRNN(corpus.vocab, RNNConfig(hidden=3)), TextFacts.of(corpus, Split()))
+    keep(tmp_path / "lm", CharRNN(corpus.vocab, RNNConfig(hidden=3)), TextFacts.of(corpus, Split()))
     with pytest.raises(CheckpointError, match="charlm fit"):
         load_sequence(tmp_path / "lm")
 
@@ -224,9 +226,9 @@ def test_wrong_descriptions_are_refused_in_a_sentence(tmp_path: Path) -> None:
 
 def test_plans_come_back_and_wrong_ones_are_refused(tmp_path: Path) -> None:
     chosen = plan()
-    assert FitPlan.from_json(json.loads(json.dumps(chosen.to_json()))) == chosen
+    assert decode(FitPlan, json.loads(json.dumps(encode(chosen)))) == chosen
     with pytest.raises(CharlmError, match="not whole"):
-        FitPlan.from_json({"network": {}})
+        decode(FitPlan, {"network": {}})
     with pytest.raises(OptionError, match="batch-size"):
         FitPlan(network=SequenceConfig(), optimisation=chosen.optimisation, batch=0)
     (tmp_path / "fit").mkdir()

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from charlm.training.together import left_by
 from torch.distributed import HashStore, ProcessGroupGloo
 
 from benchmarks.kills import curve, newest_step, weights
@@ -30,6 +29,7 @@ from charlm.text.corpus import corpus_of_text
 from charlm.text.lanes import Lanes
 from charlm.training.distributed import ALONE, Group, Processes
 from charlm.training.interfaces import StepReport, Unobserved, ValidationReport
+from charlm.training.keeping import left_by
 from charlm.training.language import LanguageObjective
 from charlm.training.loop import Loop
 from charlm.training.options import Optimisation

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import charlm.cli.main
-from charlm.checkpoint import TextFacts, load, save_rnn
+from charlm.checkpoint import TextFacts, load
 from charlm.errors import CharlmError, CheckpointError, StorageError
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.tensors import read_tensors, write_tensors
@@ -25,7 +25,8 @@ from charlm.text.corpus import corpus_of_text
 from charlm.text.lanes import Lanes
 from charlm.text.splits import Split
 from charlm.training.recipe import Plan, choose
-from charlm.training.run import resume, start
+from tests.helpers import keep
+from tests.training.runs import resume, start
 
 TEXT = "a rose is a rose is a rose; so said the crow, and the crow knows.\n" * 5
 CORPUS = corpus_of_text(TEXT)
@@ -272,16 +273,17 @@ def test_going_on_with_other_lanes(half: Path, tmp_path: Path) -> None:
     train = CORPUS.parts(SPLIT)["train"]
     old, new = (Lanes(CORPUS.ids, train, lanes=n, window=8, seed=1).windows_per_epoch for n in (3, 7))
     run = resume(directory, CORPUS, CPU, lanes=7)
-    tensors, progress = run._saved  # type: ignore[misc]
+    assert run.saved is not None
+    tensors, progress = run.saved.tensors, run.saved.progress
     assert progress["step"] == 5
     assert progress["position"] == 5 // old * new + round(5 % old / old * new)
     assert not [name for name in tensors if name.startswith("carried/state/")]
-    assert run.train(should_stop=after(1)).outcome == "interrupted"
+    assert run.train(should_stop=after(1)) == "interrupted"
     config = json.loads((directory / "config.json").read_text())
     assert config["training"]["lanes"] == 7
     assert config["training"]["changes"] == [{"step": 5, "lanes": 7}]
     again = resume(directory, CORPUS, CPU)
-    assert again.train().outcome == "finished"
+    assert again.train() == "finished"
     assert end(directory)[1][-1]["step"] == 9
     assert again.plan.lanes == 7
 
@@ -289,9 +291,9 @@ def test_going_on_with_other_lanes(half: Path, tmp_path: Path) -> None:
 def test_epochs_are_counted_in_data_when_lanes_change(tmp_path: Path) -> None:
     directory = begin(tmp_path / "run", after(3), max_steps=None, epochs=2.0)
     run = resume(directory, CORPUS, CPU, lanes=1)
-    per_epoch = run.lanes().windows_per_epoch
-    _, progress = run._saved  # type: ignore[misc]
-    position = progress["position"]
+    per_epoch = run.objective.steps_per_epoch
+    assert run.saved is not None
+    position = run.saved.progress["position"]
     run.train()
     last = end(directory)[1][-1]
     assert last["step"] == 4 + 2 * per_epoch - position
@@ -314,13 +316,13 @@ def test_the_backend_and_the_device_are_kept(tmp_path: Path) -> None:
 def test_runs_move_between_devices(tmp_path: Path) -> None:
     directory = begin(tmp_path / "run", after(2))
     run = resume(directory, CORPUS, torch.device("cuda"))
-    assert run.train(should_stop=after(1)).outcome == "interrupted"
+    assert run.train(should_stop=after(1)) == "interrupted"
     assert run.model.device.type == "cuda"
     run = resume(directory, CORPUS, CPU)
-    assert run.train().outcome == "finished"
+    assert run.train() == "finished"
     changes = json.loads((directory / "config.json").read_text())["training"]["changes"]
     assert [change["device"] for change in changes] == ["cuda", "cpu"]
-    on_gpu, on_cpu = (load(directory, device=device).model for device in ("cuda", "cpu"))
+    on_gpu, on_cpu = (load(directory, device=device) for device in ("cuda", "cpu"))
     ids = torch.from_numpy(CORPUS.ids[:50].astype(np.int64))[:, None]
     with torch.no_grad():
         a, _ = on_gpu.logprobs(ids.cuda(), on_gpu.initial_state(1))
@@ -330,8 +332,8 @@ def test_runs_move_between_devices(tmp_path: Path) -> None:
 
 def test_double_and_single_precision_agree(tmp_path: Path) -> None:
     model = CharRNN(CORPUS.vocab, RNNConfig(model="lstm", hidden=6)).double()
-    save_rnn(tmp_path / "run", model, TextFacts.of(CORPUS, SPLIT))
-    double, single = load(tmp_path / "run").model, load(tmp_path / "run").model
+    keep(tmp_path / "run", model, TextFacts.of(CORPUS, SPLIT))
+    double, single = load(tmp_path / "run"), load(tmp_path / "run")
     assert isinstance(single, CharRNN)
     single.float()
     ids = torch.from_numpy(CORPUS.ids[:50].astype(np.int64))[:, None]

@@ -11,10 +11,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from charlm.errors import OptionError
 from charlm.nn.kernels import fused
 from charlm.nn.kernels.cpu import native
 
-__all__ = ["facts", "fastest", "for_reading", "for_training", "notes", "precision"]
+__all__ = ["facts", "fastest", "for_reading", "for_training", "notes", "pick_device", "precision"]
 
 
 def precision(device: torch.device) -> str:
@@ -173,3 +174,24 @@ def notes(stack: nn.Module) -> list[str]:
 
 def _on_gpu(stack: nn.Module) -> bool:
     return next(stack.parameters()).device.type == "cuda"
+
+
+def pick_device(name: str) -> torch.device:
+    """The device for `auto`, `cpu`, `cuda` (or `cuda:1`) or `mps`; what is not there is refused.
+
+    `auto` takes CUDA where there is some, else the CPU; MPS only when asked for.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise OptionError(f"unknown device {name!r}: choose auto, cpu, cuda or mps") from None
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not there.get(device.type, False):
+        raise OptionError(f"there is no device {name!r} on this machine: choose auto or cpu")
+    return device

@@ -1,15 +1,62 @@
-"""Text painted by numbers in a terminal of 256 colours."""
+"""Text painted by numbers, in a terminal of 256 colours or as HTML, and characters that cannot be seen made visible."""
 
 from __future__ import annotations
 
+import html as markup
 import math
 import os
 import sys
+import unicodedata
 from collections.abc import Iterable, Sequence
 
-from charlm.report.page import visible
+__all__ = [
+    "DIFFERENCES",
+    "LEVELS",
+    "difference_level",
+    "html",
+    "legend",
+    "may_paint",
+    "paint",
+    "shown_symbols",
+    "surprise_level",
+    "visible",
+]
 
-__all__ = ["DIFFERENCES", "LEVELS", "difference_level", "legend", "may_paint", "paint", "surprise_level"]
+_JOINERS = "\u200c\u200d"  # harmless inside a word or an emoji, and needed there
+_PICTURES = {"\n": "⏎", "\t": "⇥"}
+_CONTROLS = dict(enumerate("NUL SOH STX ETX EOT ENQ ACK BEL BS TAB LF VT FF CR SO SI DLE".split()))  # noqa: SIM905
+_CONTROLS |= dict(enumerate("DC1 DC2 DC3 DC4 NAK SYN ETB CAN EM SUB ESC FS GS RS US".split(), 0x11))  # noqa: SIM905
+_UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def visible(text: str) -> str:
+    """The text with a visible sign for every control character, and for every mark that would turn its direction.
+
+    >>> visible("a\\tb\\x1b[31m\\u202etxt\\n")
+    'a⇥b‹ESC›[31m‹U+202E›txt⏎'
+    """
+    return "".join([_sign(character) for character in text]) if not text.isascii() or not text.isprintable() else text
+
+
+def _sign(character: str) -> str:
+    if character in _PICTURES:
+        return _PICTURES[character]
+    if ord(character) in _CONTROLS:
+        return f"‹{_CONTROLS[ord(character)]}›"
+    if unicodedata.category(character) in _UNSEEN and character not in _JOINERS:
+        return f"‹U+{ord(character):04X}›"
+    return character
+
+
+def shown_symbols(characters: Sequence[str], byte_fallback: bool) -> list[str]:
+    """The symbols of a vocabulary for a page's script: a character each, `<C3>` for a byte that is none by itself.
+
+    >>> shown_symbols("é", byte_fallback=True)[1 + 0x41 :][:2], shown_symbols("é", byte_fallback=True)[-1]
+    (['A', 'B'], '<FF>')
+    """
+    rest = [chr(byte) if byte < 0x80 else f"<{byte:02X}>" for byte in range(256)] if byte_fallback else []
+    return [*characters, *rest]
+
 
 _BOUNDS = (1, 2, 3, 4, 6, 8, 11)
 _STEPS = (0.25, 0.5, 2, 4)
@@ -92,3 +139,29 @@ def _start(style: str) -> str:
 def legend(entries: Sequence[tuple[str, str]]) -> str:
     """One painted line that says what the colours mean."""
     return "  ".join("".join(paint([(f" {words} ", style)])) for style, words in entries)
+
+
+_COLOURS = {
+    "s1": "#ffffd7", "s2": "#ffd787", "s3": "#ffaf5f", "s4": "#ff8700", "s5": "#ff5f00", "s6": "#af0000",
+    "s7": "#5f0000",
+}  # fmt: skip
+"""The background colours of `_STYLES` for a page."""
+
+
+def html(pieces: Iterable[tuple[str, str, str]]) -> str:
+    """Painted text as HTML, for a notebook.
+
+    Args:
+        pieces: (text, style, what to say where the pointer rests on it).
+
+    >>> html([("<", "s0", "0.1 bits"), ("b", "s7", "12 bits")])
+    '<span title="0.1 bits">&lt;</span><span title="12 bits" style="background:#5f0000;color:#fff">b</span>'
+    """
+    spans = []
+    for text, style, said in pieces:
+        ink = "#fff" if style in ("s6", "s7") else "#000"
+        colour = f' style="background:{_COLOURS[style]};color:{ink}"' if style in _COLOURS else ""
+        colour = ' style="text-decoration:underline wavy"' if style == "u" else colour
+        mark = "\n" if text == "\n" and style == "s0" else "⏎\n" if text == "\n" else visible(text)
+        spans.append(f'<span title="{markup.escape(said)}"{colour}>{markup.escape(mark)}</span>')
+    return "".join(spans)

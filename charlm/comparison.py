@@ -1,0 +1,269 @@
+"""One table for one held-out text: n-gram models of many orders beside networks, and what learns while it reads."""
+
+from __future__ import annotations
+
+import html
+import textwrap
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from charlm.checkpoint import TextFacts, load, read_config
+from charlm.errors import CharlmError, OptionError
+from charlm.figures import save_figure
+from charlm.lm.compare import Compared, compare_rows, comparison_figure, summary, tables
+from charlm.lm.evaluate import Row, row_of, targets_of
+from charlm.lm.model import TextModel
+from charlm.mixing.mixture import mix
+from charlm.ngrams.fit import best_order, count, counted_rows
+from charlm.ngrams.model import NGramLM
+from charlm.progress import progress_bar
+from charlm.recurrent.dynamic import dynamic as learning
+from charlm.recurrent.model import CharRNN
+from charlm.text.splits import overlap
+from charlm.text.text import Part, Text
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
+__all__ = ["Comparison", "compare", "known_models"]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Comparison:
+    """Several models on one held-out text. Its `repr` is what `charlm compare` prints.
+
+    Args:
+        part: the part that was read.
+        lines: one a model, n-gram models first.
+        notes: sentences about what should be known beside the table.
+    """
+
+    part: Part
+    lines: list[Compared]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """Which model is best, by how much, and what an unsmoothed model cannot say."""
+        return summary(self.lines)
+
+    @property
+    def title(self) -> str:
+        """The text, the part and the split."""
+        return f"{self.part.text.title}, {self.part.name} part of split {self.part.text.split}"
+
+    def to_json(self) -> dict[str, Any]:
+        """What `charlm compare --json` prints."""
+        return {
+            "text": self.part.text.title,
+            "split": str(self.part.text.split),
+            "part": self.part.name,
+            "targets": self.lines[0].evaluation.targets,
+            "models": [line.to_json() for line in self.lines],
+        }
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A DataFrame with a row a model and the columns of `to_json`; needs pandas."""
+        import pandas
+
+        rows = [line.to_json() for line in self.lines]
+        frame = pandas.DataFrame([{k: v for k, v in row.items() if k != "network_covered_nats"} for row in rows])
+        return frame.set_index("name")
+
+    def plot(self, path: str | Path | None = None) -> Figure:
+        """Nats a character over the order of n-gram models, networks as horizontal lines.
+
+        Args:
+            path: also write the figure there, as .png, .svg or .pdf.
+        """
+        figure = comparison_figure(self.lines, title=self.title)
+        if path is not None:
+            save_figure(figure, Path(path))
+        return figure
+
+    def __repr__(self) -> str:
+        targets = self.lines[0].evaluation.targets
+        blocks = [f"{self.title}: {targets:,} targets; nats a character"]
+        for head, rows, legend in tables(self.lines):
+            blocks.append("\n".join([*textwrap.wrap(legend, 80), *_aligned(head, rows)]))
+        return "\n\n".join([*blocks, textwrap.fill(self.summary, 80)])
+
+    def _repr_html_(self) -> str:
+        found = [f"<p>{html.escape(self.title)}, nats a character</p>"]
+        for head, rows, legend in tables(self.lines):
+            heads = "".join(f"<th>{html.escape(name)}</th>" for name in head)
+            body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+            found.append(f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>")
+            found.append(f"<p><small>{html.escape(legend)}</small></p>" if legend else "")
+        return "".join([*found, f"<p>{html.escape(self.summary)}</p>"])
+
+
+def _aligned(head: Sequence[str], body: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Columns as wide as they need, the first to the left and the others to the right."""
+    widths = [max(len(row[i]) for row in (head, *body)) for i in range(len(head))]
+    for row in (head, *body):
+        first, *rest = zip(row, widths, strict=True)
+        yield "  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in rest)]).rstrip()
+
+
+def compare(
+    text: Text,
+    models: Sequence[TextModel] = (),
+    *,
+    part: str | None = None,
+    orders: Sequence[int] = tuple(range(11)),
+    smoothings: Sequence[str] = ("none", "kneser-ney"),
+    mixture: bool = False,
+    dynamic: bool = False,
+    cache: bool = False,
+    progress: bool | None = None,
+) -> Comparison:
+    """Compares n-gram models, counted here, with other models on the held-out part of a text.
+
+    Args:
+        text: its training part is counted, its held-out part is read.
+        models: further models; none may have been made from what is held out.
+        part: the part that is read; by default test, else valid.
+        orders: of the n-gram models, 0 to 32; none leaves them out.
+        smoothings: of the n-gram models, as `--smoothing` takes them.
+        mixture: also mix each model with Kneser-Ney of the best order, by weights that learn while reading.
+        dynamic: also read with each network while it goes on learning.
+        cache: also mix in counts of the text as it is read.
+        progress: show bars; None shows them on a terminal or in a notebook.
+
+    Raises:
+        OptionError: a model was made from what is held out, or cannot be compared with the others.
+
+    >>> import charlm
+    >>> text = charlm.Text.of("abracadabra, alakazam! " * 40)
+    >>> found = compare(text, orders=[1, 2], smoothings=["kneser-ney"])
+    >>> [line.row.name for line in found.lines]
+    ['Kneser-Ney, order 1', 'Kneser-Ney, order 2']
+    """
+    held = text.reported if part is None else text.part(part)
+    if isinstance(models, TextModel):
+        models = [models]
+    if not models and not (orders and smoothings):
+        raise OptionError("nothing to compare: name models, or orders and smoothings of n-gram models to count")
+    notes = [said for model in models if (said := _checked(model, held)) is not None]
+    rows = []
+    smoothings, orders = list(dict.fromkeys(smoothings)), list(orders)
+    with progress_bar(len(smoothings) * len(orders), "counting", "model", show=progress) as bar:
+        for row in counted_rows(text.corpus, text.parts, held.spans, orders=orders, smoothings=smoothings):
+            rows.append(row)
+            bar.update()
+    rows += _model_rows(models, held, orders, mixture=mixture, dynamic=dynamic, cache=cache, progress=progress)
+    if held.name == "valid" and not text.parts["test"].size and any(not model.is_baseline for model in models):
+        notes.append("there is no test part: the valid part is shown, which early stopping of the networks watched")
+    lines = compare_rows(rows, targets_of(text.corpus.ids, held.spans), text.vocab)
+    return Comparison(part=held, lines=lines, notes=tuple(notes))
+
+
+def _checked(model: TextModel, held: Part) -> str | None:
+    """Refuses a model that was made from what is held out; says where a model was made from another text."""
+    corpus, source = held.text.corpus, model.source
+    if source.sha256 != corpus.sha256:
+        return f"{model.name} was made from another text ({', '.join(source.names)})"
+    if source.reading != corpus.reading:
+        raise OptionError(f"{model.name} read this text otherwise ({source.reading}): give the same reading options")
+    seen = overlap(corpus.parts(source.split)["train"], held.spans)
+    if seen:
+        raise OptionError(
+            f"{model.name} was trained on {seen:,} of the characters that are held out here (its split is "
+            f"{source.split}, this one {held.text.split}): compare with --split {source.split}"
+        )
+    return None
+
+
+def known_models(
+    text: Text, root: str | Path = "checkpoints", *, device: str = "auto"
+) -> tuple[list[TextModel], list[str]]:
+    """The networks under a directory that were trained on this text with this split, and why others are left out."""
+    found, notes = [], []
+    for path in sorted(Path(root).glob("*/config.json")):
+        try:
+            config = read_config(path.parent)
+            facts = TextFacts.from_json(config["text"])
+            if config["kind"] == "ngram" or facts.sha256 != text.corpus.sha256:
+                continue
+            if str(facts.split) != str(text.split) or facts.reading != text.corpus.reading:
+                why = f"it was trained with split {facts.split}, this table is for {text.split}"
+                notes.append(f"{path.parent} is left out: {why}")
+                continue
+            found.append(load(path.parent, device=device))
+        except CharlmError as error:
+            notes.append(f"{path.parent} is left out: {error}")
+    return found, notes
+
+
+def _model_rows(
+    models: Sequence[TextModel],
+    held: Part,
+    orders: Sequence[int],
+    *,
+    mixture: bool,
+    dynamic: bool,
+    cache: bool,
+    progress: bool | None,
+) -> list[Row]:
+    """The rows of all models over the held-out part, in this order: static, dynamic, mixtures."""
+    text = held.text
+    rows = [_read(model, held, model.name, progress) for model in models]
+    readers = [(model.name, model) for model in models]
+    if dynamic:
+        networks = [model for model in models if isinstance(model, CharRNN)]
+        for network in networks:
+            _refuse_other_symbols(network, text, "leave --dynamic away")
+        learners = [(f"{model.name}, dynamic", learning(model, text, progress=progress)) for model in networks]
+        rows += [_read(model, held, name, progress) for name, model in learners]
+        readers += learners
+    counted: NGramLM | None = None
+    if mixture and models:
+        order = best_order(text.corpus, text.parts, orders=list(orders), smoothing="kneser-ney")
+        counted = count(text.corpus, text.parts, order=order, smoothing="kneser-ney")
+    for name, model in readers:
+        for cached in ([False] if counted is not None else []) + ([True] if cache else []):
+            _refuse_other_symbols(model, text, "it cannot be mixed with its counts")
+            mixed = mix([model] if counted is None else [model, counted], cache=cached)
+            parts = [name, *([f"Kneser-Ney {counted.order}"] if counted else []), *(["cache"] if cached else [])]
+            lanes = 1 if cached or model.is_adaptive else 64  # of one that learns each lane learns for itself
+            rows.append(_read(mixed, held, " + ".join(parts), progress, lanes=lanes))
+    return rows
+
+
+def _refuse_other_symbols(model: TextModel, text: Text, way_out: str) -> None:
+    if model.vocab != text.vocab:
+        raise OptionError(f"{model.name} has another vocabulary than this text: {way_out}")
+
+
+def _read(model: TextModel, held: Part, name: str, progress: bool | None, *, lanes: int | None = None) -> Row:
+    """What one model says about the held-out part, with the time it took."""
+    seen = held.under(model.vocab)
+    if len(seen.text) != len(held.text):
+        raise OptionError(f"{name} spells characters otherwise than this table: its figures cannot stand in it")
+    begun = time.perf_counter()
+    with progress_bar(len(held), f"reading with {name}", "char", show=progress) as bar:
+        row = row_of(
+            model,
+            seen.text.corpus.ids,
+            seen.spans,
+            name=name,
+            lanes=lanes or (1 if model.is_adaptive else 64),
+            progress=bar.update,
+            order=getattr(model, "order", None) if model.is_baseline else None,
+            **_size(model),
+        )
+    return replace(row, seconds=time.perf_counter() - begun)
+
+
+def _size(model: TextModel) -> dict[str, Any]:
+    """How big a model is, for one that is kept in a directory."""
+    files = [] if model.directory is None or model.kind != "rnn" else [model.directory / "best.safetensors"]
+    return {
+        "parameters": getattr(model, "parameter_count", None),
+        "bytes": sum(path.stat().st_size for path in files if path.exists()) or None,
+    }

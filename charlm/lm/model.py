@@ -1,0 +1,261 @@
+"""`TextModel`: a language model with the methods that a person calls, from characters to characters.
+
+`LanguageModel` (in `interface`) is what the engines know: ids in, log-probabilities out. Every family of this package
+(n-grams, recurrent networks, mixtures, ...) derives from `TextModel` and so can be evaluated, sampled, scored and saved
+in the same words.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, overload
+
+from charlm.errors import OptionError
+from charlm.files import write_json
+from charlm.lm.directory import describe, new_directory
+from charlm.lm.evaluate import Evaluation, evaluate_part
+from charlm.lm.interface import LanguageModel, SamplingRule
+from charlm.lm.next import NextCharacter, next_character
+from charlm.lm.sampling import Stream, generate_streams
+from charlm.lm.scored import TextScore, score_text
+from charlm.text.text import Part, Text, TextFacts
+
+__all__ = ["TextModel"]
+
+
+class TextModel(LanguageModel, abc.ABC):
+    """A language model of characters, ready to use.
+
+    Attributes:
+        kind: the family's name in `config.json`, such as `ngram` or `rnn`.
+        source: the facts about the text that the model was made from; empty where that is not known.
+        directory: where the model was read from or saved to; None where it is in memory alone.
+        description: the whole of `config.json` of a model that was read from a directory; else empty.
+    """
+
+    kind: ClassVar[str]
+    source: TextFacts = TextFacts()
+    directory: Path | None = None
+    description: Mapping[str, Any] = MappingProxyType({})
+
+    # -- what a family provides to be kept in a directory -------------------------------------------------------
+
+    @abc.abstractmethod
+    def shape(self) -> dict[str, Any]:
+        """The JSON value that makes the model again, together with its files."""
+
+    @abc.abstractmethod
+    def write_files(self, directory: Path) -> dict[str, Any]:
+        """Writes the model's own files; returns further values for `config.json`, such as checksums."""
+
+    # -- what a person calls ------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """What tables call the model: the name of its directory, else what it is."""
+        return self.title if self.directory is None else self.directory.resolve().name
+
+    @property
+    def title(self) -> str:
+        """What the model is, in a few words."""
+        return self.kind
+
+    @property
+    def start(self) -> int:
+        """The symbol after which generation starts without a prompt: a line feed, else the text's first symbol."""
+        characters = self.vocab.characters
+        if "\n" in characters:
+            return characters.index("\n")
+        return self.source.first
+
+    def evaluate(
+        self, text: Text | Part | str, *, lanes: int | None = None, progress: bool | None = None
+    ) -> Evaluation:
+        """Measures how well the model foresees a text: nats, bits, perplexity, accuracy.
+
+        Args:
+            text: a part; a whole text, of which the test part is read (else valid, else all); or plain characters.
+            lanes: spans that are read side by side; by default 64, and 1 for a model that learns while it reads.
+            progress: show a bar; None shows it on a terminal or in a notebook.
+
+        Raises:
+            TextError: the text has no character to predict, or none that the model knows.
+        """
+        return evaluate_part(self, as_part(text), lanes=lanes, progress=progress)
+
+    @overload
+    def sample(
+        self,
+        prompt: str | None = None,
+        *,
+        length: int = 1000,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        seed: int = 0,
+        stop: str | None = None,
+        streams: None = None,
+    ) -> str: ...
+
+    @overload
+    def sample(
+        self,
+        prompt: str | None = None,
+        *,
+        length: int = 1000,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        seed: int = 0,
+        stop: str | None = None,
+        streams: int,
+    ) -> list[str]: ...
+
+    def sample(
+        self,
+        prompt: str | None = None,
+        *,
+        length: int = 1000,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        seed: int = 0,
+        stop: str | None = None,
+        streams: int | None = None,
+    ) -> str | list[str]:
+        """Generates text after a prompt; the prompt is not part of what is returned.
+
+        Args:
+            prompt: what the text begins after; by default a line end.
+            length: characters to generate.
+            temperature: below 1 more careful, above 1 more daring; 0 takes the most probable character.
+            top_k: draw from the k most probable characters only.
+            top_p: draw from the most probable characters whose probabilities reach p together.
+            seed: of all chance: the same seed gives the same text.
+            stop: a text that ends the generation; it is left out.
+            streams: generate so many texts side by side and return a list.
+
+        Raises:
+            OptionError: an option out of its range.
+            UnknownCharacterError: the prompt has a character that the model does not know.
+        """
+        *_, last = self.grow(
+            prompt,
+            length=length,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+            stop=stop,
+            streams=streams or 1,
+        )
+        return last[0].text if streams is None else [stream.text for stream in last]
+
+    def stream(
+        self,
+        prompt: str | None = None,
+        *,
+        length: int = 1000,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        seed: int = 0,
+        stop: str | None = None,
+    ) -> Iterator[str]:
+        """Generates text as `sample` does and yields it piece by piece while it grows."""
+        shown = 0
+        for (grown,) in self.grow(
+            prompt,
+            length=length,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+            stop=stop,
+            chunk=32,
+        ):
+            certain = grown.certain(stop)
+            if len(certain) > shown:
+                yield certain[shown:]
+                shown = len(certain)
+
+    def grow(
+        self,
+        prompt: str | None = None,
+        *,
+        length: int = 1000,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        seed: int = 0,
+        stop: str | None = None,
+        streams: int = 1,
+        chunk: int = 256,
+    ) -> Iterator[list[Stream]]:
+        """Generates texts side by side and yields the same list of `Stream`s after every `chunk` of symbols.
+
+        A `Stream` holds, beside its text, the drawn symbols, the log-probability of each and the Score of the whole.
+        """
+        rule = SamplingRule(temperature=temperature, top_k=top_k or 0, top_p=top_p)
+        start = self.vocab.encode(prompt).tolist() if prompt else [self.start]
+        return generate_streams(
+            self, start, length=length, rule=rule, streams=streams, seed=seed, stop=stop, chunk=chunk
+        )
+
+    def next(self, history: str) -> NextCharacter:
+        """The distribution of the next character after a history.
+
+        Raises:
+            OptionError: the history is empty.
+            UnknownCharacterError: the history has a character that the model does not know.
+        """
+        return next_character(self, history)
+
+    def score(self, text: Text | Part | str) -> TextScore:
+        """How surprising each character of a text is to the model: bits of each, their mean, and the Score in 0..1.
+
+        Args:
+            text: plain characters, a part, or a whole text (of which the test part is read, else valid, else all).
+
+        Raises:
+            TextError: the text has no character to score.
+        """
+        return score_text([self], as_part(text))
+
+    def save(self, directory: str | Path, *, overwrite: bool = False) -> Path:
+        """Saves the model as a directory that `charlm.load` and every command read.
+
+        Args:
+            directory: where; `checkpoints/NAME` is where commands look by default.
+            overwrite: replace a model that is there.
+
+        Raises:
+            OptionError: the directory is taken and `overwrite` is not set.
+        """
+        path = new_directory(directory, overwrite=overwrite)
+        self.write_to(path)
+        self.directory = path
+        return path
+
+    def write_to(self, directory: Path) -> None:
+        """Writes the model's files into a directory; `config.json` comes last and makes them a model."""
+        write_json(directory / "vocab.json", self.vocab.to_json())
+        more = self.write_files(directory)
+        write_json(directory / "config.json", describe(self.kind, self.shape(), self.source, **more))
+
+
+def as_part(text: Text | Part | str, name: Literal["train", "valid", "test", "all"] | None = None) -> Part:
+    """The part of a text that is to be read; plain characters are read as a whole."""
+    if isinstance(text, str):
+        return Text.of(text).all
+    if isinstance(text, Part):
+        return text
+    if isinstance(text, Text):
+        return text.reported if name is None else text.part(name)
+    raise OptionError(
+        f"a text is given as a str, or as what read_text returns, not as {type(text).__name__}: "
+        "read files with charlm.read_text"
+    )

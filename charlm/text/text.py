@@ -1,0 +1,319 @@
+"""A text and its parts: what a person reads once and hands to every model.
+
+`Text` is a corpus (ids, vocabulary, documents) together with the split that says which characters train, validate and
+test; `Part` is one of these parts. `TextFacts` is what a model keeps about the text that it was made from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from charlm.errors import CheckpointError, OptionError, TextError
+from charlm.progress import progress_bar
+from charlm.text.corpus import Corpus, corpus_of_text, read_corpus
+from charlm.text.reading import Reading, files_of
+from charlm.text.splits import PARTS, Spans, Split, count_targets
+from charlm.text.vocab import Vocab
+
+__all__ = ["HasSource", "Part", "Text", "TextFacts", "read_text"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextFacts:
+    """What a model was made from: enough to find its text and its parts again.
+
+    Args:
+        names: files, as the user named them.
+        sha256: of the text's bytes.
+        characters: how many symbols it has.
+        split: which of them train, validate and test.
+        reading: how the files became text.
+        first: the id of the text's first symbol, where generation starts when there is no line feed.
+    """
+
+    names: tuple[str, ...] = ()
+    sha256: str = ""
+    characters: int = 0
+    split: Split = field(default_factory=Split)
+    reading: Reading = field(default_factory=Reading)
+    first: int = 0
+
+    @classmethod
+    def of(cls, corpus: Corpus, split: Split) -> TextFacts:
+        """The facts about a corpus under a split."""
+        return cls(
+            names=corpus.names,
+            sha256=corpus.sha256,
+            characters=len(corpus),
+            split=split,
+            reading=corpus.reading,
+            first=int(corpus.ids[0]),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """A value for `config.json`."""
+        return {
+            "names": list(self.names),
+            "sha256": self.sha256,
+            "characters": self.characters,
+            "split": str(self.split),
+            "reading": self.reading.to_json(),
+            "first": self.first,
+        }
+
+    @classmethod
+    def from_json(cls, value: Any) -> TextFacts:
+        """Reads what `to_json` made."""
+        try:
+            return cls(
+                names=tuple(str(name) for name in value["names"]),
+                sha256=str(value["sha256"]),
+                characters=int(value["characters"]),
+                split=Split.parse(str(value["split"])),
+                reading=Reading.from_json(value["reading"]),
+                first=int(value["first"]),
+            )
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise CheckpointError(f"the stored facts about the text are not whole ({error!r})") from None
+
+
+class HasSource(Protocol):
+    """A model, as far as reading a text like its own needs to know it."""
+
+    vocab: Vocab
+    source: TextFacts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One part of a text. Its length is the number of characters to predict.
+
+    Args:
+        text: the whole text.
+        name: `train`, `valid`, `test` or `all`.
+        spans: int64[n, 2], the (start, end) of each piece; the first character of a piece is context.
+
+    >>> part = Text.of("abracadabra" * 100, split="80/10/10").test
+    >>> len(part), str(part)[:4]
+    (109, 'abra')
+    """
+
+    text: Text
+    name: str
+    spans: Spans
+
+    def __len__(self) -> int:
+        return count_targets(self.spans)
+
+    def __str__(self) -> str:
+        corpus = self.text.corpus
+        return "".join(corpus.vocab.decode(corpus.ids[start:end]) for start, end in self.spans.tolist())
+
+    def __repr__(self) -> str:
+        split = "" if self.text.split is None else f", split {self.text.split}"
+        return f"Part({self.name} of {self.text.title!r}{split}, {len(self):,} characters to predict)"
+
+    def under(self, vocab: Vocab) -> Part:
+        """The same part in the symbols of another vocabulary; characters that it lacks become unknown."""
+        if vocab == self.text.vocab:
+            return self
+        text = Text(corpus=self.text.corpus.under(vocab), split=self.text.split)
+        if len(text) != len(self.text):  # bytes spell some characters: the parts are cut at other places
+            return text.part(self.name)
+        return Part(text=text, name=self.name, spans=self.spans)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Text:
+    """A text, its vocabulary, and the parts of it that train, validate and test.
+
+    Made by `read_text` from files, or by `Text.of` from a string.
+
+    Args:
+        corpus: the ids of the text, its vocabulary, its documents.
+        split: which characters train, validate and test; None where all of it is read as one.
+
+    >>> text = Text.of("abracadabra" * 100)
+    >>> text
+    Text('text', 1,100 characters, 5 symbols, split tail:80/10/10)
+    >>> len(text.train), len(text.valid), len(text.test)
+    (879, 109, 109)
+    """
+
+    corpus: Corpus
+    split: Split | None
+
+    @classmethod
+    def of(cls, text: str, *, split: str | Split | None = None, vocab: Vocab | None = None, name: str = "text") -> Text:
+        """A text from a string.
+
+        Args:
+            text: its characters.
+            split: as `--split` takes it; by default 90/5/5, and 80/10/10 under a million characters.
+            vocab: encode by this vocabulary; characters that it lacks become unknown.
+            name: what messages call it.
+
+        Raises:
+            TextError: the text is empty.
+            OptionError: the split cannot be read.
+        """
+        corpus = corpus_of_text(text, vocab=vocab, name=name)
+        return cls(corpus=corpus, split=_split(split) or Split.default(len(corpus)))
+
+    @property
+    def vocab(self) -> Vocab:
+        """The symbols of the text."""
+        return self.corpus.vocab
+
+    @property
+    def title(self) -> str:
+        """The name of the text, or of the first of several files."""
+        return self.corpus.title
+
+    def __len__(self) -> int:
+        return len(self.corpus)
+
+    def __str__(self) -> str:
+        return self.vocab.decode(self.corpus.ids)
+
+    def __repr__(self) -> str:
+        split = "no split" if self.split is None else f"split {self.split}"
+        return f"Text({self.title!r}, {len(self):,} characters, {len(self.vocab)} symbols, {split})"
+
+    @cached_property
+    def parts(self) -> dict[str, Spans]:
+        """The spans of train, valid and test; a text too short for its split is refused."""
+        if self.split is None:
+            raise OptionError(f"{self.title} was read without a split, so it has only the part `all`")
+        return self.corpus.parts(self.split)
+
+    def part(self, name: str) -> Part:
+        """The part `train`, `valid`, `test` or `all`.
+
+        Raises:
+            OptionError: there is no such part.
+            TextError: the part has no character to predict.
+        """
+        if name not in (*PARTS, "all"):
+            raise OptionError(f"a text has the parts train, valid, test and all, not {name!r}")
+        spans = self.corpus.documents if name == "all" else self.parts[name]
+        if not count_targets(spans):
+            if name == "all" or self.split is None:
+                raise TextError(f"{self.title} has no character to predict: the first one is context alone")
+            raise TextError(
+                f"the split {self.split} gives {self.title} no {name} part: name another part or another --split"
+            )
+        return Part(text=self, name=name, spans=spans)
+
+    @property
+    def train(self) -> Part:
+        """The part that models are made from."""
+        return self.part("train")
+
+    @property
+    def valid(self) -> Part:
+        """The part that choices are made on, such as when to stop training."""
+        return self.part("valid")
+
+    @property
+    def test(self) -> Part:
+        """The part that figures are reported on."""
+        return self.part("test")
+
+    @property
+    def all(self) -> Part:
+        """The whole text."""
+        return self.part("all")
+
+    @property
+    def reported(self) -> Part:
+        """The part that figures are reported on: test, else valid where there is no test part, else all."""
+        if self.split is None:
+            return self.all
+        name = next((name for name in ("test", "valid") if count_targets(self.parts[name])), None)
+        if name is None:
+            raise TextError(f"the split {self.split} holds no part of {self.title} out: name the part to measure")
+        return self.part(name)
+
+
+def _split(split: str | Split | None) -> Split | None:
+    return Split.parse(split) if isinstance(split, str) else split
+
+
+def read_text(
+    paths: str | Path | Sequence[str | Path],
+    *,
+    split: str | Split | None = None,
+    valid: str | Path | None = None,
+    test: str | Path | None = None,
+    encoding: str = "utf-8",
+    newlines: Literal["keep", "normalise"] = "keep",
+    bytes: bool = False,
+    vocab_size: int | None = None,
+    like: HasSource | None = None,
+    vocab: Vocab | None = None,
+    streamed: bool = False,
+    progress: bool | None = None,
+) -> Text:
+    """Reads one or more files, a directory of files, or standard input (`-`) as one text.
+
+    Args:
+        paths: what to read, in this order; each file is a document.
+        split: as `--split` takes it; by default 90/5/5, and 80/10/10 under a million characters.
+        valid, test: files of their own for these parts, instead of a split.
+        encoding: how the files' bytes spell characters.
+        newlines: `keep` Windows line ends or `normalise` them to line feeds.
+        bytes: take the files as raw bytes.
+        vocab_size: keep so many of the most frequent characters and spell the others in bytes.
+        like: read as this model's own text was read, in the model's vocabulary; the split is the model's where it is
+            the model's own text, and none (only the part `all`) where it is another one.
+        vocab: encode by this vocabulary instead of the text's own.
+        streamed: read through a file on disk even where the text would fit into memory.
+        progress: show a bar for big texts; None shows it on a terminal or in a notebook.
+
+    Raises:
+        TextError: a file that is missing, empty, packed, or not of the encoding; the message says the way out.
+        OptionError: options that do not go together.
+
+    >>> import tempfile, pathlib
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     path = pathlib.Path(directory) / "names.txt"
+    ...     _ = path.write_text("anna\\nbob\\n" * 50)
+    ...     text = read_text(path, split="80/10/10")
+    >>> len(text), text.vocab.characters
+    (450, ('\\n', 'a', 'b', 'n', 'o'))
+    """
+    reading = Reading(encoding=encoding, newlines=newlines, bytes=bytes, vocab_size=vocab_size)
+    if like is not None:
+        reading, vocab = like.source.reading, like.vocab
+    named = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    held_out = [name for name in (valid, test) if name is not None]
+    if held_out and split is not None:
+        raise OptionError("--split divides TEXT itself: it does not go with --valid and --test")
+    with progress_bar(None, "reading", "B", show=progress, unit_scale=True) as bar:
+
+        def tell(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        corpus = read_corpus([*named, *held_out], reading, vocab=vocab, progress=tell, streamed=streamed)
+    if held_out:
+        return Text(corpus=corpus, split=_split_by_files(corpus, named, valid, test))
+    if like is not None and split is None:
+        own = like.source.sha256 == corpus.sha256
+        return Text(corpus=corpus, split=like.source.split if own else None)
+    return Text(corpus=corpus, split=_split(split) or Split.default(len(corpus)))
+
+
+def _split_by_files(
+    corpus: Corpus, named: Sequence[str | Path], valid: str | Path | None, test: str | Path | None
+) -> Split:
+    """The split of a text whose validation and test parts are files of their own."""
+    counts = [len(files_of([str(path) for path in named])), *(0 if name is None else 1 for name in (valid, test))]
+    if len(corpus.documents) != sum(counts):
+        raise OptionError("--valid and --test name one file each, not a directory")
+    return Split.parse("files:" + "/".join(map(str, counts)))
