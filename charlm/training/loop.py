@@ -122,10 +122,12 @@ class Loop:
         return self._verdict("finished")
 
     def _verdict(self, outcome: Outcome) -> Outcome:
-        """The outcome, or `diverged` where no validation loss was finite."""
-        if self.progress.best is not None or not self.progress.step:
+        """The outcome, or `diverged` where the weights never were of any use."""
+        best, first = self.progress.best, self.progress.first_loss
+        if not self.progress.step or (best is not None and (first is None or best <= 10 * max(first, 1.0))):
             return outcome
-        self.observer.on_note("training diverged: the validation loss was never finite; try a lower --lr")
+        lowest = "never finite" if best is None else f"{best:.4g} at best, the first training loss {first:.4g}"
+        self.observer.on_note(f"training diverged: the validation loss was {lowest}; try a lower --lr")
         return "diverged"
 
     def _told_to_stop(self) -> bool:
