@@ -98,7 +98,8 @@ def train_command(texts: tuple[str, ...], resume: str | None, out: str | None, p
 def _read(texts: tuple[str, ...], resume: str | None, options: dict[str, Any], processes: Processes) -> Text | None:
     """The text; takes the options that belong to it out of `options`. None where a run goes on with its own text."""
     import charlm
-    from charlm.training.train import in_turn, run_text
+    from charlm.training.distributed import in_turn
+    from charlm.training.language_run import run_text
 
     reading = {there: options.pop(here) for here, there in _READING.items()}
     split, valid, test, init = options.pop("split"), options.pop("valid"), options.pop("test"), options["init_from"]

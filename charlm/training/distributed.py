@@ -13,9 +13,9 @@ import datetime
 import json
 import os
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,7 +25,22 @@ from torch.distributed.rendezvous import rendezvous
 
 from charlm.errors import CharlmError, LostProcessError, OptionError
 
-__all__ = ["ALONE", "Agreed", "Alone", "Group", "Processes", "device_here", "joined", "launch_of", "lost", "several"]
+__all__ = [
+    "ALONE",
+    "Agreed",
+    "Alone",
+    "Group",
+    "Processes",
+    "device_here",
+    "in_turn",
+    "joined",
+    "launch_of",
+    "lost",
+    "several",
+]
+
+
+_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -318,3 +333,13 @@ def joined() -> Iterator[Processes]:
         yield group
     finally:
         group.close()
+
+
+def in_turn(processes: Processes, read: Callable[[], _Read]) -> _Read:
+    """Reads in the first process before the others, which then find a big text in the cache."""
+    found: list[_Read] = []
+    for first in (True, False):
+        with processes.alike():
+            if processes.first == first:
+                found.append(read())
+    return found[0]

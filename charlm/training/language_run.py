@@ -8,24 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from charlm.errors import CheckpointError, TextError
+from charlm.checkpoint import load
+from charlm.errors import CheckpointError, OptionError, TextError
 from charlm.lm.directory import describe
 from charlm.nn.kernels.choose import fastest, for_training
 from charlm.recurrent.model import CharRNN
 from charlm.text.lanes import Lanes
 from charlm.text.splits import Split, count_targets
-from charlm.text.text import Text, TextFacts
+from charlm.text.text import Text, TextFacts, read_text
 from charlm.text.vocab import Vocab
 from charlm.training.distributed import ALONE, Processes
 from charlm.training.graphed import stepper_for
 from charlm.training.interfaces import Objective, Stepper
 from charlm.training.keeping import RunKind, Saved, read_saved
 from charlm.training.language import LanguageObjective
-from charlm.training.recipe import Plan
-from charlm.training.run import Run, Task, resume
+from charlm.training.recipe import Plan, choose
+from charlm.training.run import Run, Task, refuse_change, resume
 
-__all__ = ["LANGUAGE", "LanguageTask", "resume_language"]
+__all__ = ["LANGUAGE", "LanguageTask", "plan_for", "resume_language", "run_text"]
 
 
 def _check(config: Mapping[str, Any], plan: Plan, vocab: Vocab | None) -> None:
@@ -108,6 +110,57 @@ class LanguageTask(Task[Plan, CharRNN]):
         return stepper_for(objective, plan.backend)
 
 
+def plan_for(
+    task: LanguageTask,
+    device: torch.device,
+    given: Mapping[str, Any],
+    init_from: str | Path | CharRNN | None,
+    processes: Processes,
+) -> tuple[Plan, dict[str, Tensor] | None]:
+    """The plan of a new run, and the weights to start from, if any.
+
+    Args:
+        task: the text.
+        device: where it is trained.
+        given: options as of `recipe.choose`; a batch size that is chosen here can be shared by the processes.
+        init_from: a model, or its directory, to start from.
+        processes: those that train together.
+
+    Raises:
+        OptionError: the model to start from does not fit the options or the text.
+    """
+    given, size = dict(given), processes.size
+    if given["lanes"] is None:
+        given["lanes"] = -(-choose(task.characters, device, given).lanes // size) * size
+    if init_from is None:
+        return choose(task.characters, device, given), None
+    model = init_from if isinstance(init_from, CharRNN) else load(init_from, device="cpu")
+    if not isinstance(model, CharRNN):
+        raise OptionError(f"{model.name} is not a recurrent model: --init-from needs the weights of one")
+    _check_symbols(task, model)
+    for name in ("model", "layers", "hidden", "embedding"):
+        has = getattr(model.config, name)
+        if given[name] not in (None, has):
+            raise OptionError(f"--{name} {given[name]} does not fit the weights of --init-from ({has} there)")
+        given[name] = has
+    plan = choose(task.characters, device, given)
+    return plan.having(network=replace(model.config, dropout=plan.network.dropout)), dict(model.state_dict())
+
+
+def _check_symbols(task: LanguageTask, model: CharRNN) -> None:
+    """Refuses a text that the model to start from cannot read."""
+    if task.vocab != model.vocab:
+        raise OptionError(
+            f"{task.text.title} was not read in the vocabulary of {model.name}: read it with vocab=model.vocab"
+        )
+    unknown = task.corpus.unknown()
+    if unknown:
+        raise OptionError(
+            f"{task.text.title} has {unknown:,} characters that the vocabulary of {model.name} does not hold: "
+            "take them out of the text, or train from the start"
+        )
+
+
 def resume_language(
     directory: Path,
     text: Text,
@@ -163,4 +216,31 @@ def _with_lanes(saved: Saved[Plan], task: LanguageTask, lanes: int) -> Saved[Pla
         tensors=tensors,
         progress={**progress, "position": position, "total": None, "every": None},
         changes=[*saved.changes, {"step": progress["step"], "lanes": lanes}],
+    )
+
+
+def run_text(directory: str | Path, names: Sequence[str] | None = None, given: Mapping[str, Any] | None = None) -> Text:
+    """The text of a run that goes on, read again as it was the first time.
+
+    Args:
+        directory: of the run.
+        names: files to read instead of those that the run was started with; their content must be the same.
+        given: options of `read_text` that the user repeats.
+
+    Raises:
+        OptionError: one of these options differs from the run's; the message names it and both values.
+    """
+    saved = read_saved(Path(directory), LANGUAGE)
+    facts = TextFacts.from_json(saved.config["text"])
+    reading = facts.reading
+    for name, value in (given or {}).items():
+        refuse_change(name, facts.split if name == "split" else getattr(reading, name), value)
+    return read_text(
+        list(names or facts.names),
+        split=facts.split,
+        encoding=reading.encoding,
+        newlines=reading.newlines,
+        bytes=reading.bytes,
+        vocab_size=reading.vocab_size,
+        vocab=saved.vocab,
     )

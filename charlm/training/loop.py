@@ -10,7 +10,6 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from charlm.codec import encode
 from charlm.nn.schedule import Schedule
 from charlm.training import snapshot
+from charlm.training.budget import Budget
 from charlm.training.distributed import ALONE, Agreed, Processes
 from charlm.training.interfaces import (
     Keeper,
@@ -35,17 +35,6 @@ from charlm.training.options import Average, LoopState, Optimisation, adamw
 __all__ = ["Loop", "Outcome"]
 
 Outcome = Literal["finished", "no improvement", "interrupted", "diverged"]
-
-
-@dataclass
-class _Clock:
-    """Seconds of training and validation that count towards the budget, earlier sessions included."""
-
-    before: float
-    started: float = field(default_factory=time.perf_counter)
-
-    def seconds(self) -> float:
-        return self.before + time.perf_counter() - self.started
 
 
 class Loop:
@@ -84,12 +73,13 @@ class Loop:
         self.optimizer = adamw(objective.module, options)
         self.average = Average(objective.module, options.average) if options.average else None
         self._good: dict[str, Tensor] = {}
-        self._step_seconds: list[float] = []
-        self._validation_seconds = 0.0
         self._asked, self._agreed = False, Agreed()
         self._saved_at: float | None = None
-        self._clock = _Clock(0.0)
+        self._budget = self._new_budget()
         self._begin_stepping()
+
+    def _new_budget(self) -> Budget:
+        return Budget(self.options, self.progress, self.objective.steps_per_epoch, self.processes)
 
     def _begin_stepping(self) -> None:
         if self.stepper is not None:
@@ -97,11 +87,11 @@ class Loop:
 
     def run(self) -> Outcome:
         """Runs to the end; the module holds the optimiser's last weights afterwards."""
-        self._clock = _Clock(self.progress.seconds)
+        self._budget = self._new_budget()
         self._agreed = Agreed(seconds=self.progress.seconds)
-        if self.progress.total is None:
-            self._plan()
-        if self.progress.step and self._used_up():
+        self.objective.module.eval()
+        self._budget.plan(self.objective.validate)
+        if self.progress.step and (self._budget.reached() or self._budget.late(self._agreed.seconds)):
             step, budget = self.progress.step, self.options.budget()
             self.observer.on_note(f"there is nothing to do: the run is at step {step:,}, its budget is {budget}")
         while not self._over():
@@ -109,8 +99,8 @@ class Loop:
             if self.progress.skipped_in_a_row >= 20 and not self._roll_back():
                 self._keep_state()
                 return "diverged"
-            self._calibrate()
-            if self._due() and not self._validate():
+            self._budget.calibrate(self._agreed.seconds)
+            if self._budget.validation_due() and not self._validate():
                 self._keep_state()
                 return self._verdict("no improvement")
             if self._told_to_stop() and not self._over():
@@ -141,17 +131,15 @@ class Loop:
         """The learning rate of the next step."""
         return self._schedule().at(self.progress.step) * self.progress.lr_scale
 
-    def seconds(self) -> float:
-        """Seconds of the budget that are used."""
-        return self._clock.seconds()
-
     def _step(self) -> None:
         progress, lr = self.progress, self.rate()
         if self.stepper is not None:
             taken = self.stepper.step(progress.position, progress.step, lr)
             if taken is not None:
                 self._learn(taken.known)
-                self._advance(Agreed(loss=taken.loss, count=taken.count, seconds=self.seconds()), lr, taken.seconds)
+                self._advance(
+                    Agreed(loss=taken.loss, count=taken.count, seconds=self._budget.seconds()), lr, taken.seconds
+                )
                 return
             self._settle()
         begun = time.perf_counter()
@@ -162,7 +150,7 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         parameters = list(self.objective.module.parameters())
-        agreed = self.processes.step(parameters, loss, count, stop=self._asked, seconds=self._clock.seconds())
+        agreed = self.processes.step(parameters, loss, count, stop=self._asked, seconds=self._budget.seconds())
         norm = nn.utils.clip_grad_norm_(parameters, self.options.clip)
         finite = math.isfinite(agreed.loss) and math.isfinite(float(norm))
         if finite:
@@ -201,7 +189,7 @@ class Loop:
         progress.position += 1
         progress.targets += agreed.count
         progress.seconds = agreed.seconds
-        self._step_seconds = [*self._step_seconds[-49:], seconds]
+        self._budget.add_step(seconds)
         speed = agreed.count / max(seconds, 1e-9)
         self.observer.on_step(StepReport(progress=progress, loss=agreed.loss, lr=lr, targets_per_second=speed))
 
@@ -223,68 +211,19 @@ class Loop:
         options = self.options
         return Schedule(peak=options.lr, warmup=options.warmup, total=self.progress.total, final=options.lr_final)
 
-    # -- the budget -------------------------------------------------------------------------------------------
-
-    def _plan(self) -> None:
-        """Fixes the number of steps, which depends on nothing but the options where no time is given."""
-        limit = self._step_limit()
-        if limit is not None and self.options.minutes is None:
-            self._fix(limit, self.options.validations)
-        else:
-            begun = time.perf_counter()
-            self.objective.module.eval()
-            self.objective.validate()
-            self._validation_seconds = time.perf_counter() - begun
-
-    def _step_limit(self) -> int | None:
-        """The step at which the budget ends, as far as it is one of steps or epochs."""
-        progress = self.progress
-        return self.options.step_limit(progress.step, progress.position, self.objective.steps_per_epoch)
-
-    def _calibrate(self) -> None:
-        """Turns a number of minutes into a number of steps, once, while the learning rate still warms up."""
-        progress, options = self.progress, self.options
-        if progress.total is not None or options.minutes is None:
-            return
-        budget, used = options.minutes * 60, self._agreed.seconds
-        enough = progress.step >= 5 and used >= 0.03 * budget
-        if not enough and progress.step < max(5, options.warmup - 1) and used < 0.2 * budget:
-            return
-        seconds = sorted(self._step_seconds)[len(self._step_seconds) // 2]
-        steps, validations = options.affordable(used, seconds, self._validation_seconds)
-        total, limit = progress.step + steps, self._step_limit()
-        self._fix(*self.processes.agree([total if limit is None else min(total, limit), validations]))
-
-    def _fix(self, total: int, validations: int) -> None:
-        self.progress.total = total
-        self.progress.every = max(1, -(-total // validations))
-
-    def _late(self) -> bool:
-        return self.options.minutes is not None and self._agreed.seconds > self.options.minutes * 60
-
-    def _used_up(self) -> bool:
-        """Whether the budget was used up before the first step of this session."""
-        progress = self.progress
-        return self._late() or (progress.total is not None and progress.step >= progress.total)
-
     def _over(self) -> bool:
         progress = self.progress
-        if progress.total is not None and progress.step >= progress.total:
+        if self._budget.reached():
             return True
-        late = self._late() and progress.step > 0
-        if late and progress.loss_count:  # steps that have not been validated
+        late = self._budget.late(self._agreed.seconds) and progress.step > 0
+        if late and self._agreed.count:  # steps were taken in this session
             of = "" if progress.total is None else f" of {progress.total}"
             self.observer.on_note(f"the time is over after {progress.step}{of} steps")
+        if late and progress.loss_count:  # steps were taken since the last validation
             self._validate()
         return late
 
     # -- validating and keeping -------------------------------------------------------------------------------
-
-    def _due(self) -> bool:
-        progress = self.progress
-        if progress.every is None:
-            return False
-        return progress.step % progress.every == 0 or progress.step == progress.total
 
     def weights(self) -> dict[str, Tensor]:
         """The weights to use: the averaged ones where there is an average, else the optimiser's."""
@@ -320,7 +259,7 @@ class Loop:
         else:
             progress.since_best += 1
         progress.loss_sum, progress.loss_count = 0.0, 0
-        progress.seconds = self._clock.seconds()
+        progress.seconds = self._budget.seconds()
         return ValidationReport(
             progress=progress,
             train=train,
@@ -347,7 +286,7 @@ class Loop:
 
     def _keep_state(self) -> None:
         self._settle()
-        self.progress.seconds = self._clock.seconds()
+        self.progress.seconds = self._budget.seconds()
         if self.processes.size > 1:
             self.processes.same(snapshot.digest(self.weights()), _DIFFER)
         if self.keeper is not None:

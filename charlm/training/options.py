@@ -127,37 +127,6 @@ class Optimisation:
         steps = f"{self.max_steps:,} steps" if self.max_steps else ""
         return " or ".join(part for part in (minutes, epochs, steps) if part)
 
-    def step_limit(self, step: int, position: int, steps_per_epoch: int) -> int | None:
-        """The step at which the budget ends, as far as it is one of steps or epochs; None where it is not.
-
-        Args:
-            step: steps taken so far.
-            position: steps' worth of data read so far.
-            steps_per_epoch: of the data.
-
-        >>> Optimisation(epochs=2.0).step_limit(5, 5, 10)
-        20
-        """
-        limits = [] if self.max_steps is None else [self.max_steps]
-        if self.epochs is not None:
-            limits.append(max(1, step + round(self.epochs * steps_per_epoch) - position))
-        return min(limits, default=None)
-
-    def affordable(self, used: float, step_seconds: float, validation_seconds: float) -> tuple[int, int]:
-        """How many further steps, and how many validations, fit into what is left of the minutes.
-
-        Args:
-            used: seconds of the budget that are used.
-            step_seconds, validation_seconds: what one of each takes; validations get a tenth of the time at most.
-
-        >>> Optimisation(minutes=1.0, validations=20).affordable(7.0, 0.1, 0.5)  # (57 - 7 - 12 · 0.5) / 0.1 steps
-        (440, 12)
-        """
-        budget = (self.minutes or 0) * 60
-        validations = int(min(self.validations, max(2, 0.1 * budget / max(validation_seconds, 1e-9))))
-        left = budget * 0.95 - used - validations * validation_seconds
-        return max(1, int(left / max(step_seconds, 1e-9))), validations
-
 
 class TrainingPlan:
     """What every plan of a training has; a frozen dataclass for each kind of run derives from it.

@@ -7,6 +7,7 @@ going on bit-identically, saving, and ending with the best weights) is here, onc
 from __future__ import annotations
 
 import abc
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from charlm.codec import encode
-from charlm.errors import LostProcessError
+from charlm.errors import LostProcessError, OptionError
 from charlm.nn.kernels.choose import for_reading
 from charlm.nn.stack import Stack
 from charlm.progress import several
@@ -30,7 +31,7 @@ from charlm.training.keeping import DirectoryKeeper, MemoryKeeper, RunKind, Save
 from charlm.training.loop import Loop, Outcome
 from charlm.training.options import TrainingPlan
 
-__all__ = ["Run", "Task", "interruptible", "resume", "start"]
+__all__ = ["Run", "Task", "interruptible", "refuse_change", "resume", "same_directory", "start"]
 
 P = TypeVar("P", bound=TrainingPlan)
 M = TypeVar("M", bound=nn.Module)
@@ -290,6 +291,27 @@ def _put_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
     model.load_state_dict({**weights, **tied}, assign=True)
     if tied:
         model.tie()  # type: ignore[operator]
+
+
+def refuse_change(name: str, has: object, asked: object) -> None:
+    """Refuses an option of a run that goes on where it differs from what the run has.
+
+    >>> refuse_change("hidden", 128, 64)
+    Traceback (most recent call last):
+    charlm.errors.OptionError: --hidden cannot be changed in a run that goes on: it has 128, not 64; start a new one
+    """
+    if has != asked:
+        flag = name.replace("_", "-")
+        raise OptionError(
+            f"--{flag} cannot be changed in a run that goes on: it has {has}, not {asked}; start a new one"
+        )
+
+
+def same_directory(out: Path, directory: Path) -> bool:
+    """Whether `--out OUT` names this directory, or began this run as NAME-2 because NAME was taken."""
+    place, there = out.resolve(), directory.resolve()
+    pattern = rf"{re.escape(place.stem)}(-\d+)?{re.escape(place.suffix)}"
+    return place.parent == there.parent and re.fullmatch(pattern, there.name) is not None
 
 
 @contextmanager

@@ -3,34 +3,31 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
-from charlm.checkpoint import load
 from charlm.errors import LostProcessError, OptionError
 from charlm.files import free_name, lock
 from charlm.lm.evaluate import Evaluation, evaluate
 from charlm.nn.kernels.choose import notes, pick_device
 from charlm.recurrent.model import CharRNN
-from charlm.text.text import Text, TextFacts, read_text
-from charlm.training.distributed import Processes, device_here, joined, launch_of
+from charlm.text.text import Text, TextFacts
+from charlm.training.distributed import Processes, device_here, in_turn, joined, launch_of
 from charlm.training.interfaces import Observer, Unobserved
 from charlm.training.keeping import Saved, left_by, read_saved, states
-from charlm.training.language_run import LANGUAGE, LanguageTask, resume_language
+from charlm.training.language_run import LANGUAGE, LanguageTask, plan_for, resume_language, run_text
 from charlm.training.loop import Outcome
-from charlm.training.recipe import Plan, choose
-from charlm.training.run import Run, interruptible, start
+from charlm.training.recipe import Plan
+from charlm.training.run import Run, interruptible, refuse_change, same_directory, start
 from charlm.training.watching import History, Watch
 
-__all__ = ["Training", "in_turn", "run_text", "train"]
+__all__ = ["Training", "train"]
 
-_Read = TypeVar("_Read")
 _BUDGET = ("epochs", "max_steps", "minutes")
 _FLAGS = {"lanes": "batch-size", "window": "seq-length"}
 """Names of options on the command line, where they are others."""
@@ -195,7 +192,7 @@ class _Session:
                 raise OptionError("name a text to train on, or a run to go on with (resume)")
             device = device_here(pick_device(self.device), os.environ)
             task = LanguageTask(self.text)
-            plan, weights = self._plan(task, device)
+            plan, weights = plan_for(task, device, self.given, self.init_from, self.processes)
         launch = launch_of(self.processes, os.environ)
         directory, begun = self._directory(out, plan.network.model, launch)
         if directory is not None and begun:
@@ -214,32 +211,6 @@ class _Session:
     @property
     def _together(self) -> str:
         return f", {self.processes.size} processes" if self.processes.size > 1 else ""
-
-    def _plan(self, task: LanguageTask, device: torch.device) -> tuple[Plan, dict[str, torch.Tensor] | None]:
-        """The plan, and the weights to start from, if any; a batch size chosen here can be shared by the processes."""
-        given, size = dict(self.given), self.processes.size
-        if given["lanes"] is None:
-            given["lanes"] = -(-choose(task.characters, device, given).lanes // size) * size
-        if self.init_from is None:
-            return choose(task.characters, device, given), None
-        model = _model_to_start_from(self.init_from)
-        if task.vocab != model.vocab or task.corpus.unknown():
-            raise OptionError(
-                f"{task.text.title} has {task.corpus.unknown():,} characters that the vocabulary of {model.name} does "
-                "not hold: take them out of the text, or train from the start"
-                if task.vocab == model.vocab
-                else f"{task.text.title} was not read in the vocabulary of {model.name}: read it with vocab=model.vocab"
-            )
-        for name in ("model", "layers", "hidden", "embedding"):
-            if given[name] not in (None, getattr(model.config, name)):
-                raise OptionError(
-                    f"--{name} {given[name]} does not fit the weights of --init-from "
-                    f"({getattr(model.config, name)} there)"
-                )
-            given[name] = getattr(model.config, name)
-        plan = choose(task.characters, device, given)
-        network = replace(model.config, dropout=plan.network.dropout)
-        return replace(plan, network=network), dict(model.state_dict())
 
     def _directory(self, out: str | None, cell: str, launch: list[str]) -> tuple[Path | None, bool]:
         """Where the run is kept, as the first process chose it, and whether this launch has saved a state there."""
@@ -302,7 +273,7 @@ class _Session:
 
     def _refuse_changes(self, directory: Path, saved: Saved[Plan], out: str | Path | None) -> None:
         """Names the first option that differs from what the run has, with both values."""
-        if out is not None and not _same_directory(Path(out), directory):
+        if out is not None and not same_directory(Path(out), directory):
             refuse_change("out", directory, out)
         network, optimisation = saved.plan.network, saved.plan.optimisation
         for name, value in self.given.items():
@@ -367,69 +338,3 @@ class _Session:
         split = str(task.text.split)
         run.describe(result={**found.to_json(), "split": split, "part": part.name})
         return replace(found, text=task.text.title, text_sha256=task.corpus.sha256, split=split, part=part.name)
-
-
-def refuse_change(name: str, has: object, asked: object) -> None:
-    """Refuses an option of a run that goes on where it differs from what the run has.
-
-    >>> refuse_change("hidden", 128, 64)
-    Traceback (most recent call last):
-    charlm.errors.OptionError: --hidden cannot be changed in a run that goes on: it has 128, not 64; start a new one
-    """
-    if has != asked:
-        flag = name.replace("_", "-")
-        raise OptionError(
-            f"--{flag} cannot be changed in a run that goes on: it has {has}, not {asked}; start a new one"
-        )
-
-
-def in_turn(processes: Processes, read: Callable[[], _Read]) -> _Read:
-    """Reads in the first process before the others, which then find a big text in the cache."""
-    found: list[_Read] = []
-    for first in (True, False):
-        with processes.alike():
-            if processes.first == first:
-                found.append(read())
-    return found[0]
-
-
-def run_text(directory: str | Path, names: Sequence[str] | None = None, given: Mapping[str, Any] | None = None) -> Text:
-    """The text of a run that goes on, read again as it was the first time.
-
-    Args:
-        directory: of the run.
-        names: files to read instead of those that the run was started with; their content must be the same.
-        given: options of `read_text` that the user repeats.
-
-    Raises:
-        OptionError: one of these options differs from the run's; the message names it and both values.
-    """
-    saved = read_saved(Path(directory), LANGUAGE)
-    facts = TextFacts.from_json(saved.config["text"])
-    reading = facts.reading
-    for name, value in (given or {}).items():
-        refuse_change(name, facts.split if name == "split" else getattr(reading, name), value)
-    return read_text(
-        list(names or facts.names),
-        split=facts.split,
-        encoding=reading.encoding,
-        newlines=reading.newlines,
-        bytes=reading.bytes,
-        vocab_size=reading.vocab_size,
-        vocab=saved.vocab,
-    )
-
-
-def _same_directory(out: Path, directory: Path) -> bool:
-    """Whether `--out OUT` names this directory, or began this run as NAME-2 because NAME was taken."""
-    place, there = out.resolve(), directory.resolve()
-    pattern = rf"{re.escape(place.stem)}(-\d+)?{re.escape(place.suffix)}"
-    return place.parent == there.parent and re.fullmatch(pattern, there.name) is not None
-
-
-def _model_to_start_from(model: str | Path | CharRNN) -> CharRNN:
-    """The model whose weights a new run starts from."""
-    found = model if isinstance(model, CharRNN) else load(model, device="cpu")
-    if not isinstance(found, CharRNN):
-        raise OptionError(f"{found.name} is not a recurrent model: --init-from needs the weights of one")
-    return found

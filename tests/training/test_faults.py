@@ -388,10 +388,15 @@ def test_resuming_on_the_command_line(charlm_main: Any, text: Path) -> None:
         ("backend", "torch"),
         ("split", "50/25/25"),
         ("vocab-size", 5),
-        ("newlines", "keep"),
+        ("newlines", "normalise"),
     ):
         code, err = charlm_main("train", "--resume", "run", f"--{name}", value)
         assert (code, f"--{name} cannot be changed" in err) == (2, True), err
+    same = ("--layers", 2, "--hidden", 6, "--seed", 0, "--split", "80/10/10", "--newlines", "keep", "--out", "run")
+    code, err = charlm_main("train", text, *QUICK[:4], *same, "--resume", "run", "--max-steps", 3)
+    assert (code, "there is nothing to do: the run is at step 10, its budget is 3 steps" in err) == (0, True), err
+    code, err = charlm_main("train", "--resume", "run", "--hidden", 7)
+    assert (code, "it has 6, not 7" in err) == (2, True), err
     assert charlm_main("ngram", text, "--out", "counts")[0] == 0
     code, err = charlm_main("train", "--resume", "counts")
     assert (code, "no training run" in err) == (2, True)
