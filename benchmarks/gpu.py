@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.train_speed import SYMBOLS, WIDTHS, Size, Step, TorchModel
+from benchmarks.torch_side import SYMBOLS, WIDTHS, Size, Step, TorchModel
 from charlm.lm.interface import SamplingRule
 from charlm.nn.kernels.choose import facts, notes, precision
 from charlm.nn.kernels.gpu.graphs import CudaGraph

@@ -21,8 +21,6 @@ Every run is appended to results.jsonl in --out as soon as it is there.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import json
 import statistics
 import sys
@@ -35,19 +33,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from charlm.checkpoint import TextModel, load
-from charlm.cli.main import cli
-from charlm.cli.models import held_out
+from benchmarks.quality_grid import run_grid
+from benchmarks.quality_runs import TEXT, facts, opened, train
 from charlm.errors import CharlmError
-from charlm.lm.evaluate import Segments, evaluate, read_segments
+from charlm.lm.evaluate import evaluate
 from charlm.lm.interface import LanguageModel
+from charlm.lm.reading import Segments, read_segments
 from charlm.recurrent.dynamic import dynamic
 from charlm.text.splits import Spans
 from charlm.text.text import Part
-from charlm.training.watching import read_metrics
 
 WINDOW = 256
-TEXT = "data/tinyshakespeare.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,19 +72,6 @@ RECIPES = {
 }
 
 
-def train(arguments: Sequence[str]) -> Path:
-    """Runs `charlm train` in this process; the directory it names. Its own output goes to stderr."""
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
-        code = cli.main(["train", *arguments], standalone_mode=False)
-    sys.stderr.write(said.getvalue())
-    if code == 130:
-        raise KeyboardInterrupt
-    if code:
-        raise SystemExit(f"charlm train {' '.join(arguments)} ended with {code}")
-    return Path(said.getvalue().splitlines()[-1])
-
-
 def window_segments(spans: Spans, count: int, *, length: int = WINDOW, seed: int = 0) -> Segments:
     """So many windows of a length drawn from spans, every place as likely; all targets but no context scored."""
     rooms = (spans[:, 1] - spans[:, 0] - length).clip(min=0)
@@ -105,19 +88,6 @@ def windows(model: LanguageModel, held: Part, count: int) -> dict[str, float]:
     logp_N, _ = read_segments(model, held.text.corpus.ids, window_segments(held.spans, count), lanes=64, hits=False)
     means = -np.nanmean(logp_N.reshape(count, WINDOW), axis=1)
     return {"nats": float(means.mean()), "standard_error": float(means.std(ddof=1) / count**0.5), "windows": count}
-
-
-def opened(directory: Path, text: str | None) -> tuple[TextModel, Part]:
-    """A run's best weights, and the part that its figures are of."""
-    checkpoint = load(directory, device="auto")
-    return checkpoint, held_out(checkpoint, [text] if text else list(checkpoint.source.names), None)
-
-
-def facts(directory: Path, checkpoint: TextModel) -> dict[str, Any]:
-    """What the run's own files say: weights, steps and seconds of training with its validations."""
-    last = (read_metrics(directory / "metrics.jsonl") or [{}])[-1]
-    count = sum(p.numel() for p in checkpoint.parameters()) if isinstance(checkpoint, torch.nn.Module) else 0
-    return {"weights": count, "steps": last.get("step"), "seconds": last.get("seconds")}
 
 
 def reproduce(name: str, seed: int, args: argparse.Namespace, out: Path) -> dict[str, Any]:
@@ -250,8 +220,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif args.names[0] == "evaluate":
         run_evaluate(args)
     elif args.names[0] == "grid":
-        from benchmarks.quality_grid import run_grid
-
         run_grid(args)
     else:
         out = Path(args.out or tempfile.mkdtemp(prefix="charlm-quality-"))

@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.quality import TEXT, facts, opened, train
+from benchmarks.grid_picture import GridCell, draw_grid
+from benchmarks.quality_runs import TEXT, facts, opened, train
 from charlm.files import write_bytes
 from charlm.lm.compare import compare_rows
 from charlm.lm.evaluate import targets_of
 from charlm.ngrams.fit import counted_rows
-from charlm.report.grid import GridCell, draw_grid
 from charlm.text.corpus import Corpus, read_corpus
 from charlm.text.splits import Split, count_targets
 from charlm.training.recipe import rate

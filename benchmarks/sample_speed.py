@@ -15,7 +15,9 @@ import statistics
 
 import torch
 
-from benchmarks.train_speed import SYMBOLS, Size, Step, TorchModel, best, ceiling, interleaved
+from benchmarks import gpu
+from benchmarks.torch_side import SYMBOLS, Size, Step, TorchModel
+from benchmarks.train_speed import best, ceiling, interleaved
 from charlm.lm.interface import SamplingRule
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.vocab import Vocab
@@ -59,8 +61,6 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     arguments = parser.parse_args()
     if arguments.device == "cuda":
-        from benchmarks import gpu
-
         gpu.sample(arguments.streams or [], arguments.seconds)
         return
     top = ceiling()

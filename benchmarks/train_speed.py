@@ -20,12 +20,13 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from benchmarks import gpu
+from benchmarks.torch_side import SYMBOLS, TORCH, WIDTHS, Size, Step, TorchModel
 from charlm.nn.kernels.choose import fastest
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.vocab import Vocab
@@ -39,41 +40,6 @@ SIZES = [
     (512, 1, 16, 64),
     (512, 3, 64, 64),
 ]
-SYMBOLS = 65
-WIDTHS = (16, 64)  # of torch's embedding
-TORCH = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
-GATES = {"rnn": 1, "gru": 3, "lstm": 4}
-Step = Callable[[], object]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Size:
-    """What is trained: the cell, H units, L layers, B lanes, T steps."""
-
-    cell: str
-    hidden: int
-    layers: int
-    lanes: int
-    steps: int
-
-    @property
-    def flops(self) -> float:
-        """Of the products that every implementation needs: those of the recurrence, between layers and the head."""
-        products = self.hidden * GATES[self.cell] * (2 * self.layers - 1) + SYMBOLS
-        return 3 * 2 * self.lanes * self.steps * self.hidden * products
-
-
-class TorchModel(nn.Module):
-    """Embedding, torch's layers, a linear map."""
-
-    def __init__(self, size: Size, width: int) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(SYMBOLS, width)
-        self.layers = TORCH[size.cell](width, size.hidden, size.layers)
-        self.linear = nn.Linear(size.hidden, SYMBOLS)
-
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        return functional.log_softmax(self.linear(self.layers(self.embedding(ids))[0]), -1)
 
 
 def ours(size: Size, backend: str = "auto") -> tuple[Step, str]:
@@ -187,8 +153,6 @@ def main() -> None:
     if arguments.device == "cuda":
         if arguments.memory:
             parser.error("--memory is measured on a CPU alone")
-        from benchmarks import gpu
-
         gpu.train(arguments.cell or list(TORCH), given, arguments.precision or [], arguments.seconds)
         return
     if arguments.precision:

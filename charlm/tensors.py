@@ -1,6 +1,6 @@
-"""Files of tensors without pickle: equal content is equal bytes, and every one is checked when it is read.
+"""Files of tensors in the safetensors format, without pickle: equal tensors give equal bytes, each with a checksum.
 
-Reading trusts nothing: sizes are compared with the file before memory is taken for them.
+Reading trusts no file: sizes are compared with the length of the file before memory is allocated.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from charlm.errors import CheckpointError
 from charlm.files import atomic_writer
 from charlm.version import __version__
 
-__all__ = ["read_tensors", "write_tensors"]
+__all__ = ["read_tensors", "shapes_in", "write_tensors"]
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
@@ -83,8 +83,22 @@ def read_tensors(
     return tensors, metadata
 
 
+def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
+    """The names and shapes of the tensors in a file, without reading the tensors.
+
+    Raises:
+        CheckpointError: missing, or its header is damaged.
+    """
+    _check_header(path)
+    try:
+        with safe_open(str(path), framework="pt", device="cpu") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path} is not a whole weights file ({error})") from None
+
+
 def _check_header(path: Path) -> None:
-    """A header longer than its file is recognised before a reader believes it."""
+    """Refuses a file whose header claims to be longer than the file."""
     try:
         size = path.stat().st_size
         if not path.is_file():

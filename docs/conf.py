@@ -18,8 +18,9 @@ suppress_warnings = ["myst.xref_missing"]  # links from included files to files 
 
 html_theme = "furo"
 html_title = f"charlm {release}"
-html_copy_source = False
-html_theme_options = {"top_of_page_buttons": []}
+html_copy_source = html_show_copyright = False
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
 pygments_style, pygments_dark_style = "friendly", "monokai"
 
 myst_enable_extensions = ["colon_fence", "deflist"]
@@ -28,6 +29,7 @@ copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
 default_role = "code"
+smartquotes = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True

@@ -76,7 +76,7 @@ def test_a_state_dropped_between_windows_is_found(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.slow
 def test_a_model_without_memory_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def memoryless(cell: Any, x: Tensor, state: Any, *rest: Any) -> Any:
-        pieces = [reference.run(cell, piece, cell.zero_state(x.shape[1]), *rest) for piece in x.split(1)]
+        pieces = [reference.run(cell, piece, cell.initial_state(x.shape[1]), *rest) for piece in x.split(1)]
         return torch.cat([y for y, _ in pieces]), pieces[-1][1]
 
     for name in BACKENDS:

@@ -13,7 +13,7 @@ import sys
 import torch
 
 from charlm.nn.kernels.gpu import layers as triton_layers
-from charlm.nn.kernels.selftest import error_of
+from charlm.nn.kernels.gpu.layers import error_of
 from tests.nn.test_kernels import numbers
 
 CASES = {

@@ -19,6 +19,7 @@ __all__ = [
     "finite",
     "json_option",
     "note",
+    "other_reading_options",
     "reading_of",
     "reading_options",
     "reading_progress",
@@ -69,6 +70,22 @@ def reading_options(command: _Command) -> _Command:
             metavar="N",
             help="Keep the N most frequent characters, spell the others in bytes.",
         ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def other_reading_options(command: _Command) -> _Command:
+    """Adds --encoding, --newlines and --bytes to a command that reads a text as the model's own text was read."""
+    options = [
+        click.option("--encoding", help="How the text's bytes spell characters.  [default: as the model's own text]"),
+        click.option(
+            "--newlines",
+            type=click.Choice(["keep", "normalise"]),
+            help="Keep Windows line ends or make them line feeds.  [default: as the model's own text]",
+        ),
+        click.option("--bytes", "as_bytes", is_flag=True, default=None, help="Take the file as raw bytes."),
     ]
     for option in reversed(options):
         command = option(command)

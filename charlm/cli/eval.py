@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from charlm.cli.common import echo_json, json_option, note
+from charlm.cli.common import echo_json, json_option, note, other_reading_options
 
 
 @click.command("eval")
@@ -20,17 +22,24 @@ from charlm.cli.common import echo_json, json_option, note
     is_flag=True,
     help="Also measure the network while it goes on learning from what it has read, a figure of its own.",
 )
+@other_reading_options
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
 @json_option
 def eval_command(
-    model: str, texts: tuple[str, ...], split_part: str | None, dynamic: bool, device: str, as_json: bool
+    model: str,
+    texts: tuple[str, ...],
+    split_part: str | None,
+    dynamic: bool,
+    device: str,
+    as_json: bool,
+    **reading: Any,
 ) -> None:
     """Measure MODEL (a directory under checkpoints/) on TEXT: nats, bits per character, perplexity, accuracy."""
     import charlm
     from charlm.cli.models import held_out, where
 
     network = charlm.load(model, device=device)
-    held = held_out(network, texts, split_part)
+    held = held_out(network, texts, split_part, **reading)
     learner = charlm.dynamic(network, held.text) if dynamic else None
     figures = network.evaluate(held)
     learned = None if learner is None else learner.evaluate(held)

@@ -32,6 +32,8 @@ _COMMANDS = {
     "report": "Make one HTML page about a run.",
     "corpus": "Known corpora, downloads, and what is in a text.",
     "info": "Show what a model is and what it was made from.",
+    "runs": "List all models with their options, figures and times.",
+    "cache": "Show or delete the copies of big texts that charlm keeps.",
     "selfcheck": "Check that this installation computes what it should.",
 }
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from charlm.lm.model import TextModel
     from charlm.ngrams.index import SuffixIndex
     from charlm.ngrams.novelty import Novelty
-    from charlm.report.run_page import RunPage, Sample
+    from charlm.pages.run_page import RunPage, Sample
     from charlm.text.corpus import Corpus
     from charlm.text.splits import Spans
 
@@ -43,8 +43,8 @@ def report_command(directory: str, texts: tuple[str, ...], out: str | None, devi
     The page is a single file that needs no network. It is made with the text that the model was made from.
     """
     from charlm.checkpoint import load
-    from charlm.report.page import write_page
-    from charlm.report.run_page import RunPage, about_curves
+    from charlm.pages.page import write_page
+    from charlm.pages.run_page import RunPage, about_curves
     from charlm.training.watching import read_metrics
 
     checkpoint = load(directory, device=device)
@@ -97,7 +97,7 @@ def _add_held_out(page: RunPage, checkpoint: TextModel, corpus: Corpus, part: st
     from charlm.lm.compare import compare_rows
     from charlm.lm.evaluate import row_of, targets_of
     from charlm.ngrams.model import NGramLM
-    from charlm.report.run_page import about_comparison
+    from charlm.pages.run_page import about_comparison
     from charlm.text.splits import count_targets
 
     counted = isinstance(checkpoint, NGramLM)
@@ -149,8 +149,8 @@ def _add_surprise(page: RunPage, checkpoint: TextModel, corpus: Corpus, part: st
     """The surprise map of the beginning of the held-out part, and whether the probabilities are right."""
     from charlm.lm.evaluate import targets_of
     from charlm.lm.scores import expected_next, read_surprise
-    from charlm.report.run_page import about_calibration, next_reliability
-    from charlm.report.surprise_page import map_data
+    from charlm.pages.run_page import about_calibration, next_reliability
+    from charlm.pages.surprise_page import map_data
 
     passage, model = _first(held, _PASSAGE), checkpoint
     with progress_bar(_PLACES, "what was expected", "char") as bar:
@@ -176,7 +176,7 @@ def _add_samples(page: RunPage, checkpoint: TextModel, corpus: Corpus, held: Spa
     """Texts at three temperatures, and what they share with the training text."""
     from charlm.ngrams.index import SuffixIndex
     from charlm.ngrams.novelty import novelty
-    from charlm.report.run_page import about_samples
+    from charlm.pages.run_page import about_samples
 
     train = corpus.parts(checkpoint.source.split)["train"]
     index = SuffixIndex.build(corpus.ids, train, symbols=len(corpus.vocab))
@@ -199,7 +199,7 @@ def _sample(checkpoint: TextModel, index: SuffixIndex, train: Spans, temperature
     from charlm.lm.interface import SamplingRule
     from charlm.lm.sampling import generate_streams
     from charlm.ngrams.novelty import novelty
-    from charlm.report.run_page import Sample
+    from charlm.pages.run_page import Sample
 
     rule, vocab = SamplingRule(temperature=temperature), checkpoint.vocab
     *_, last = generate_streams(checkpoint, [checkpoint.start], length=_LENGTH, rule=rule, seed=seed)
@@ -213,14 +213,10 @@ def _facts(checkpoint: TextModel, rows: list[dict[str, Any]]) -> list[tuple[str,
     """Options, machine and time."""
     import torch
 
-    from charlm.cli.info import facts_of
-    from charlm.recurrent.model import CharRNN
+    from charlm.info import describe
 
     assert checkpoint.directory is not None
-    size = sum(path.stat().st_size for path in checkpoint.directory.iterdir() if path.is_file())
-    facts = facts_of(dict(checkpoint.description), len(checkpoint.vocab), size)
-    if isinstance(checkpoint, CharRNN):
-        facts.append(("weights", f"{checkpoint.parameter_count:,}"))
+    facts = describe(checkpoint.directory).facts
     device = checkpoint.description.get("training", {}).get("device")
     if device is not None:
         facts.append(("device", f"trained on {device}"))

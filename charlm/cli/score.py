@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from charlm.cli.common import finite, note
+from charlm.cli.common import finite, note, other_reading_options
 from charlm.errors import OptionError
+from charlm.progress import progress_bar
 
 if TYPE_CHECKING:
     from charlm.lm.scored import TextScore
@@ -28,6 +29,13 @@ if TYPE_CHECKING:
 )
 @click.option("--top", type=click.IntRange(1), metavar="N", help="Show the N strangest only, the strangest first.")
 @click.option(
+    "--rank",
+    type=click.Choice(["mean", "total", "max"]),
+    default="mean",
+    show_default=True,
+    help="Rank lines or documents by bits a character, bits in all, or the most surprising character.",
+)
+@click.option(
     "--split-part",
     type=click.Choice(["test", "valid", "train", "all"]),
     help="Which part of the model's own text.  [default: test, else valid; all of a foreign text]",
@@ -37,18 +45,26 @@ if TYPE_CHECKING:
     "--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True,
     help="Paint characters; auto paints on a terminal unless NO_COLOR is set.",
 )  # fmt: skip
+@other_reading_options
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON Lines for programs: one value an item.")
 def score_command(
-    arguments: tuple[str, ...], by: str, top: int | None, html: str | None, color: str, as_json: bool, **options: Any
+    arguments: tuple[str, ...],
+    by: str,
+    top: int | None,
+    rank: str,
+    html: str | None,
+    color: str,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Show how surprising TEXT (a file, a directory of files, or - for standard input) is to MODEL, in bits.
 
     The last argument is the text. With two models the difference is shown: above 0 where the first knows more.
-    Bits of a line are per character, the newline that ends it counted to it.
+    Bits of a line are per character, the newline that ends it counted to it. Lines with characters that the model does
+    not know come first, blank lines last.
     """
     import charlm
-    from charlm.cli.score_tables import write_html
     from charlm.lm.painting import may_paint
 
     if not 2 <= len(arguments) <= 3:
@@ -56,17 +72,18 @@ def score_command(
             "name one model or two and then the text, such as charlm score checkpoints/NAME data/shakespeare.txt"
         )
     *models, text = arguments
+    reading = {"encoding": options["encoding"], "newlines": options["newlines"], "bytes": options["as_bytes"]}
     opened = [charlm.load(name, device=options["device"]) for name in models]
-    scored = charlm.score(opened, Path(text), part=options["split_part"])
+    scored = charlm.score(opened, Path(text), part=options["split_part"], **reading)
     _notes(scored)
     if html is not None:
         write_html(scored, Path(html))
         if not as_json:
             return
     if as_json:
-        _echo(json.dumps(item, ensure_ascii=False, allow_nan=False) + "\n" for item in _items(scored, by, top))
+        _echo(json.dumps(item, ensure_ascii=False, allow_nan=False) + "\n" for item in _items(scored, by, top, rank))
     elif by != "char" or top is not None:
-        _echo(line + "\n" for line in _ranking(scored, by, top))
+        _echo(line + "\n" for line in _ranking(scored, by, top, rank))
     elif may_paint(color):
         _show_painted(scored)
     else:
@@ -95,20 +112,22 @@ def _echo(lines: Iterable[str]) -> None:
     click.echo("".join(block), nl=False)
 
 
-def _items(scored: TextScore, by: str, top: int | None) -> Iterator[dict[str, Any]]:
+def _items(scored: TextScore, by: str, top: int | None, rank: str) -> Iterator[dict[str, Any]]:
     """What `--json` prints."""
     from charlm.lm.scored import gained
 
     if by == "char":
         yield from _character_items(scored, scored.character_order(top))
         return
-    for group in scored.stretch_order(by)[:top]:
+    for group in scored.stretch_order(by, rank)[:top]:
         first = group[0]
         item: dict[str, Any] = {by: first.number, **({"document": first.document} if by == "line" else {})}
         item["name"] = scored.shown.names[first.document - 1]
         item |= {"start": first.start, "end": first.end, "characters": first.characters}
         for prefix, stretch in zip(("", "second_"), group, strict=False):
             item[f"{prefix}bits_per_char"] = finite(stretch.bits_per_char)
+            item[f"{prefix}bits"] = finite(stretch.bits)
+            item[f"{prefix}highest_bits"] = finite(stretch.highest)
             item[f"{prefix}zero_probability"] = stretch.zero_probability > 0
             item[f"{prefix}zero_probability_targets"] = stretch.zero_probability
             item[f"{prefix}unknown_targets"] = stretch.unknown
@@ -136,7 +155,6 @@ def _character_items(scored: TextScore, order: list[int]) -> Iterator[dict[str, 
 
 def _columns(scored: TextScore) -> Iterator[str]:
     """Every character in the order of the text: position, bits (of two models and the difference), character."""
-    from charlm.cli.score_tables import number
     from charlm.lm.painting import visible
 
     values = [surprise.bits_N.tolist() for surprise in scored.items]
@@ -160,11 +178,126 @@ def _show_painted(scored: TextScore) -> None:
     click.echo()
 
 
-def _ranking(scored: TextScore, by: str, top: int | None) -> Iterator[str]:
+def _ranking(scored: TextScore, by: str, top: int | None, rank: str) -> Iterator[str]:
     """The strangest first, a line each, columns apart by tabs."""
-    from charlm.cli.score_tables import character_rows, stretch_rows
-
-    heading, rows = character_rows(scored, top) if by == "char" else stretch_rows(scored, by, top)
+    heading, rows = character_rows(scored, top) if by == "char" else stretch_rows(scored, by, top, rank)
     yield "\t".join(heading)
     for _, row in rows:
         yield "\t".join(row)
+
+
+# -- tables, for a terminal and for the page ------------------------------------------------------------------------
+
+_CONTEXT = 30  # characters on both sides of a strange one
+_EXPECTED = 20_000  # characters of a page whose expected ones are kept
+_ROWS = 25  # of each table of a page
+_LONGEST = 300  # characters of a line in a table of a page
+
+
+def number(value: float | None) -> str:
+    """Bits for a person."""
+    if value is None:
+        return "-"
+    return "unknown" if math.isnan(value) else f"{value:.3f}".replace("inf", "infinite")
+
+
+def _value_names(scored: TextScore) -> list[str]:
+    names = scored.names
+    return ["bits"] if len(names) == 1 else [*names, "difference"]
+
+
+def character_rows(scored: TextScore, top: int | None) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """Headings, and for each character where it stands and its cells, in the order of `character_order`."""
+    from charlm.lm.painting import visible
+
+    surprise, size = scored.items[0], len(scored.shown)
+
+    def rows() -> Iterator[tuple[int, list[str]]]:
+        for i in scored.character_order(top):
+            at, length = int(surprise.position_N[i]), int(surprise.length_N[i])
+            before = scored.text(max(0, at - _CONTEXT), at)
+            after = scored.text(at + length, min(size, at + length + _CONTEXT))
+            values = [float(item.bits_N[i]) for item in scored.items]
+            values += [float(scored.order_values[i])] if len(values) == 2 else []
+            signs = [visible(text) for text in (before, scored.characters[i], after)]
+            yield at, [*map(number, values), str(at), signs[1], f"{signs[0]}[{signs[1]}]{signs[2]}"]
+
+    return [*_value_names(scored), "position", "character", "context"], rows()
+
+
+def stretch_rows(
+    scored: TextScore, by: str, top: int | None, rank: str = "mean"
+) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """The same of lines or documents, in the order of `stretch_order`."""
+    from charlm.lm.painting import visible
+    from charlm.lm.scored import gained
+
+    several = len(scored.shown.documents) > 1
+
+    def rows() -> Iterator[tuple[int, list[str]]]:
+        for group in scored.stretch_order(by, rank)[:top]:
+            first, name = group[0], scored.shown.names[group[0].document - 1]
+            values = [_stretch_bits(stretch.bits_per_char) for stretch in group]
+            values += [number(gained(*group))] if len(values) == 2 else []
+            text = visible(scored.text(first.start, first.end).removesuffix("\n"))
+            where = f"{name}:{first.number}" if several else str(first.number)
+            more = [where, text] if by == "line" else [f"{first.characters:,}", name]
+            yield first.start, [*values, *more]
+
+    names = [f"{name} a char" if name == "bits" else name for name in _value_names(scored)]
+    return [*names, *(["line", "text"] if by == "line" else ["characters", "document"])], rows()
+
+
+def _stretch_bits(bits: float | None) -> str:
+    return "unknown" if bits is None else number(bits)
+
+
+def write_html(scored: TextScore, wanted: Path) -> None:
+    """Makes the page and says where it is."""
+    from charlm.lm.scores import expected_next
+    from charlm.pages.page import write_page
+    from charlm.pages.surprise_page import MOST, map_data, score_page
+    from charlm.text.splits import count_targets
+
+    spans, names = scored.part.spans, scored.names
+    first, ids = scored.models[0], scored.seen[0].ids
+    with progress_bar(min(_EXPECTED, count_targets(spans)), "what was expected", "char") as bar:
+        expected = expected_next(first, ids, spans, limit=_EXPECTED, progress=bar.update)
+    data = map_data(scored.shown, spans, first.vocab, scored.symbols, names, expected=expected)
+    notes = list(scored.warnings())
+    if len(data["ids"]) == MOST:
+        notes.append(f"The page shows the first {MOST:,} characters; the tables are about all of them.")
+    part = "all of it" if scored.part.name == "all" else f"{scored.part.name} part"
+    facts = [("Text", f"{scored.shown.title}, {part}"), *_figures(scored)]
+    page = score_page(data, title=f"Surprise of {scored.shown.title}", facts=facts, notes=notes, tables=_tables(scored))
+    click.echo(f"{write_page(wanted, page)}")
+
+
+def _figures(scored: TextScore) -> list[tuple[str, str]]:
+    return [("Model", scored.figure(number)) for number in range(len(scored.models))]
+
+
+def _tables(scored: TextScore) -> list[dict[str, Any]]:
+    """The strangest lines and characters, for those who read tables and not pictures."""
+    from charlm.pages.surprise_page import map_places
+
+    found = []
+    names = scored.names
+    rank = "The strangest first." if len(names) == 1 else f"Where {names[0]} knows most that {names[1]} does not."
+    for heading, by, words in (
+        ("Lines", "line", f"{rank} Bits a character, the newline that ends a line counted to it."),
+        ("Characters", "char", rank),
+    ):
+        columns, pairs = character_rows(scored, _ROWS) if by == "char" else stretch_rows(scored, by, _ROWS)
+        numeric = [(name, name not in ("line", "text", "character", "context")) for name in columns]
+        places, rows = [], []
+        for position, cells in pairs:
+            places.append(position)
+            rows.append([*cells[:-1], _shortened(cells[-1])])
+        table = {"heading": heading, "words": words, "caption": heading, "columns": numeric, "rows": rows}
+        found.append({**table, "places": map_places(scored.part.spans, places)})
+    return found
+
+
+def _shortened(text: str) -> str:
+    return (text or "⏎") if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text):,} characters)"

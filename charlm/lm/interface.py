@@ -51,7 +51,7 @@ class SamplingRule:
     @property
     def greedy(self) -> bool:
         """Whether the most probable symbol is always taken, so that noise plays no part."""
-        return self.temperature == 0 or self.top_k == 1
+        return self.temperature < 1e-300 or self.top_k == 1  # so near to 0 a quotient would not be finite
 
     def probabilities(self, logp_BV: Tensor) -> Tensor:
         """The distribution that is drawn from, float64; the symbols left out have probability 0.
@@ -64,7 +64,7 @@ class SamplingRule:
             return torch.zeros_like(logp_BV, dtype=torch.float64).scatter_(-1, best, 1.0)
         scaled = logp_BV.double() / self.temperature
         if 0 < self.top_k < scaled.shape[-1]:
-            best = scaled.topk(self.top_k, dim=-1).indices
+            best = (-scaled).argsort(dim=-1, stable=True)[..., : self.top_k]  # equals by the vocabulary
             scaled = torch.full_like(scaled, -torch.inf).scatter_(-1, best, scaled.gather(-1, best))
         p_BV = scaled.softmax(-1)
         return self._nucleus(p_BV) if self.top_p < 1 else p_BV

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,11 +132,11 @@ class TextScore:
         worth = np.where(np.isnan(values), np.inf if len(self.items) == 1 else -np.inf, values)
         return np.argsort(-worth, kind="stable")[:top].tolist()  # type: ignore[no-any-return]
 
-    def stretch_order(self, by: str) -> list[tuple[Stretch, ...]]:
-        """Lines or documents, the strangest first; of two models those that the first knows better than the second."""
+    def stretch_order(self, by: str, rank: str = "mean") -> list[tuple[Stretch, ...]]:
+        """Lines or documents, the strangest first (see `ranked`); of two models those that the first knows best."""
         found = self.found(by)
         if len(found) == 1:
-            return [(stretch,) for stretch in ranked(found[0])]
+            return [(stretch,) for stretch in ranked(found[0], rank)]
         pairs = list(zip(*found, strict=True))
         worth = [gained(*pair) for pair in pairs]
         keys = [float("inf") if value is None else -value for value in worth]
@@ -163,10 +164,17 @@ def gained(first: Stretch, second: Stretch) -> float | None:
     return None if a is None or b is None or a == b == np.inf else b - a
 
 
-def read_like(models: Sequence[LanguageModel], path: str | Path, part: str | None, progress: bool | None) -> Part:
+def read_like(
+    models: Sequence[LanguageModel],
+    path: str | Path,
+    part: str | None,
+    progress: bool | None,
+    **reading: Any,
+) -> Part:
     """The part of a file that models are to score, read as their own texts were, in the file's own characters."""
+    given = {name: value for name, value in reading.items() if value is not None}
     sources: list[TextFacts] = [getattr(model, "source", TextFacts()) for model in models]
-    readings: set[Reading] = {replace(source.reading, vocab_size=None) for source in sources}
+    readings: set[Reading] = {replace(source.reading, vocab_size=None, **given) for source in sources}
     if len(readings) > 1:
         raise OptionError("the two models read their texts differently (encoding, line ends or bytes): take alike ones")
     with progress_bar(None, "reading", "B", show=progress, unit_scale=True) as bar:
@@ -191,6 +199,9 @@ def score(
     text: Text | Part | str | Path,
     *,
     part: str | None = None,
+    encoding: str | None = None,
+    newlines: Literal["keep", "normalise"] | None = None,
+    bytes: bool | None = None,
     progress: bool | None = None,
 ) -> TextScore:
     """How surprising each character of a text is to one model, or to two that are compared.
@@ -200,17 +211,22 @@ def score(
         text: plain characters, what `read_text` returns, or the `Path` of a file, which is read as the models' own
             texts were.
         part: which part of the text; by default test, else valid, else all.
+        encoding, newlines, bytes: where a file is to be read otherwise than the models' own texts.
         progress: show a bar; None shows it on a terminal or in a notebook.
     """
     opened = [models] if isinstance(models, LanguageModel) else list(models)
     if not 1 <= len(opened) <= 2:
         raise OptionError(f"one model or two are scored, not {len(opened)}")
     if isinstance(text, Path):
-        return score_text(opened, read_like(opened, text, part, progress), progress=progress)
-    read = Text.of(text).all if isinstance(text, str) else text
-    if isinstance(read, Text):
-        read = read.reported if part is None else read.part(part)
-    return score_text(opened, read, progress=progress)
+        return score_text(
+            opened,
+            read_like(opened, text, part, progress, encoding=encoding, newlines=newlines, bytes=bytes),
+            progress=progress,
+        )
+    given = Text.of(text).all if isinstance(text, str) else text
+    if isinstance(given, Text):
+        given = given.reported if part is None else given.part(part)
+    return score_text(opened, given, progress=progress)
 
 
 def name_of(model: LanguageModel) -> str:

@@ -16,13 +16,15 @@ import torch
 from numpy.typing import NDArray
 
 from charlm.errors import OptionError
-from charlm.lm.evaluate import Evaluation, OnRead, measure, row_of, targets_of
+from charlm.lm.evaluate import Evaluation, measure, row_of, targets_of
 from charlm.lm.interface import LanguageModel
+from charlm.lm.reading import OnRead
 from charlm.text.corpus import Corpus
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids, Vocab
 
 __all__ = [
+    "RANKS",
     "Expected",
     "Stretch",
     "Surprise",
@@ -127,8 +129,10 @@ class Stretch:
         end: where it ends there; a line's newline belongs to it.
         characters: how many of its characters were foreseen and counted: neither context nor unknown.
         bits: of those together; infinite where one was impossible.
+        highest: the bits of the most surprising one of these.
         zero_probability: symbols that were impossible, or where the model is undefined.
         unknown: symbols that the vocabulary does not hold; they are in no figure.
+        blank: whether it is a line of nothing but its end.
     """
 
     number: int
@@ -137,8 +141,10 @@ class Stretch:
     end: int
     characters: int
     bits: float
+    highest: float
     zero_probability: int
     unknown: int
+    blank: bool = False
 
     @property
     def bits_per_char(self) -> float | None:
@@ -177,6 +183,8 @@ def stretches(surprise: Surprise, starts: NDArray[np.int64], ids: Ids, documents
     size = len(starts)
     begins_N = known_N & vocab.begins_character[np.maximum(ids[place_N].astype(np.int64), 0)]
     bits = np.bincount(group_N, np.where(known_N, surprise.bits_N, 0.0), size)
+    highest = np.zeros(size)
+    np.maximum.at(highest, group_N[known_N], surprise.bits_N[known_N])
     characters, unknown, impossible = (
         np.bincount(group_N[which_N], minlength=size)
         for which_N in (begins_N, ~known_N, known_N & np.isinf(surprise.bits_N))
@@ -194,24 +202,38 @@ def stretches(surprise: Surprise, starts: NDArray[np.int64], ids: Ids, documents
             end=int(ends[i]),
             characters=int(characters[i]),
             bits=float(bits[i]),
+            highest=float(highest[i]),
             zero_probability=int(impossible[i]),
             unknown=int(unknown[i]),
+            blank=bool(ends[i] - starts[i] == 1) and _is_line_end(int(ids[starts[i]]), vocab),
         )
         for i in np.unique(group_N).tolist()
     ]
 
 
-def ranked(found: Iterable[Stretch]) -> list[Stretch]:
-    """The strangest first: by bits a character; before them what is made of unknown characters alone.
+def _is_line_end(id: int, vocab: Vocab) -> bool:
+    return id >= 0 and vocab.decode([id]) in ("\n", "\r")
+
+
+RANKS = ("mean", "total", "max")
+"""By what lines and documents are ranked: bits a character, bits in all, bits of the most surprising character."""
+
+
+def ranked(found: Iterable[Stretch], rank: str = "mean") -> list[Stretch]:
+    """The strangest first; those with unknown characters before all others, blank lines after them.
 
     Of infinite ones those with more impossible characters come first, else the earlier one.
-    """
 
-    def strangeness(stretch: Stretch) -> tuple[float, int]:
-        bits = stretch.bits_per_char
-        if bits is None:
-            return -math.inf, -(1 << 62)
-        return -bits, -stretch.zero_probability
+    Args:
+        found: lines or documents.
+        rank: by bits a character (`mean`), bits in all (`total`), or the most surprising character (`max`).
+    """
+    if rank not in RANKS:
+        raise OptionError(f"lines are ranked by {', '.join(RANKS)}, not by {rank!r}")
+
+    def strangeness(stretch: Stretch) -> tuple[bool, int, float, int]:
+        value = {"mean": stretch.bits_per_char or 0.0, "total": stretch.bits, "max": stretch.highest}[rank]
+        return stretch.blank, -stretch.unknown, -value, -stretch.zero_probability
 
     return sorted(found, key=strangeness)
 

@@ -110,6 +110,8 @@ class _Past:
             self._count(int(read_N[0]), -1)
             read_N[:-1], match_N[:-1] = read_N[1:].copy(), match_N[1:].copy()
             self.length -= 1
+            near = min(self._order, self.length)  # what lies before the oldest symbol agrees with nothing any more
+            match_N[:near] = np.minimum(match_N[:near], np.arange(near, dtype=np.uint8))
         end = self.length
         read_N[end] = symbol
         self._count(symbol, 1)

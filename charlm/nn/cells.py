@@ -5,6 +5,8 @@ A cell works in two halves, so that the first can be done for all steps of a seq
 
     gates_BGH = W_ih x_BI + b_ih          `input_gates`
     state'    = f(gates_BGH, state)       `step`
+
+A cell of one's own is a subclass of `Cell`; defining the class registers it under its name.
 """
 
 from __future__ import annotations
@@ -19,11 +21,20 @@ from torch.nn import functional as F
 
 from charlm.errors import OptionError
 
-__all__ = ["CELLS", "Cell", "GRUCell", "LSTMCell", "RNNCell", "make_cell"]
+__all__ = ["BUILT_IN", "CELLS", "Cell", "GRUCell", "LSTMCell", "RNNCell", "cell_name", "find_cell", "make_cell"]
+
+CELLS: dict[str, type[Cell]] = {}
+"""Every cell that is defined in this process, by the name that the command line and the checkpoints use."""
+
+_OPTIONAL = ("weight_hh", "bias_ih", "bias_hh", "weight_hr")  # None where `shapes` leaves them out
 
 
 class Cell(nn.Module, abc.ABC):
     """One recurrent layer's weights and its formula for one step.
+
+    A subclass states `gates`, `states` and `step`; the weights are those of `shapes`. It trains, generates, is
+    evaluated, saved and loaded through the `reference` backend, which calls `step` once a time step. Its name is the
+    class attribute `name`, or else the name of the class in lower case without `cell` at its end.
 
     Args:
         inputs: I, the width of the input.
@@ -31,49 +42,102 @@ class Cell(nn.Module, abc.ABC):
         bias: whether there are `bias_ih` and `bias_hh`, both of G·H numbers.
         projection: P, the width of the output of an LSTM with projection; 0 for none.
 
+    Raises:
+        OptionError: sizes below 1, or a projection of a cell that has none.
+
     The weights start as torch.nn's do, uniform in ±1/√H, except where `reset_parameters` says otherwise.
+
+    >>> class LeakyCell(Cell):  # h' = h/2 + tanh(W_ih x + b_ih + W_hh h) / 2
+    ...     gates = 1
+    ...     def step(self, gates_BG, state):
+    ...         (h_BH,) = state
+    ...         return ((h_BH + torch.tanh(gates_BG + F.linear(h_BH, self.weight_hh))) / 2,)
+    >>> make_cell("leaky", 3, 4)(torch.ones(2, 3))[0].shape
+    torch.Size([2, 4])
     """
 
+    name: ClassVar[str]
     gates: ClassVar[int]
-    states: ClassVar[tuple[str, ...]]
+    """G: how many blocks of H numbers `step` gets from the input."""
+    states: ClassVar[tuple[str, ...]] = ("h",)
     """The names of the state's tensors; the first, `h`, is also the output."""
+    projects: ClassVar[bool] = False
+    """Whether the output may be narrower than the units, by a matrix `weight_hr`."""
+
+    weight_ih: Tensor
+    weight_hh: Tensor
+    bias_ih: Tensor | None
+    bias_hh: Tensor | None
+    weight_hr: Tensor | None
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if getattr(cls.step, "__isabstractmethod__", False):
+            return  # a common base of several cells
+        if "name" not in cls.__dict__:
+            cls.name = cls.__name__.lower().removesuffix("cell") or "cell"
+        taken = CELLS.get(cls.name)
+        if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise OptionError(
+                f"the cell name {cls.name!r} belongs to {taken.__module__}.{taken.__qualname__}: "
+                f"give {cls.__qualname__} another one, as its class attribute `name`"
+            )
+        CELLS[cls.name] = cls
 
     def __init__(self, inputs: int, hidden: int, *, bias: bool = True, projection: int = 0) -> None:
         super().__init__()
         for name, value in {"inputs": inputs, "hidden": hidden}.items():
             if value < 1:
                 raise OptionError(f"a recurrent cell needs at least 1 of {name}, not {value}")
-        if projection and not (isinstance(self, LSTMCell) and 0 < projection < hidden):
+        if projection and not (self.projects and 0 < projection < hidden):
             raise OptionError(f"a projection is for an LSTM and narrower than its {hidden} units, not {projection}")
-        self.inputs, self.hidden, self.projection = inputs, hidden, projection
+        self.inputs, self.hidden, self.projection, self.bias = inputs, hidden, projection, bias
         self.outputs = projection or hidden
-        rows = self.gates * hidden
-        self.weight_ih = nn.Parameter(torch.empty(rows, inputs))
-        self.weight_hh = nn.Parameter(torch.empty(rows, self.outputs))
-        self.bias_ih = nn.Parameter(torch.empty(rows)) if bias else None
-        self.bias_hh = nn.Parameter(torch.empty(rows)) if bias else None
-        self.weight_hr = nn.Parameter(torch.empty(projection, hidden)) if projection else None
+        shapes = self.shapes()
+        for name, shape in shapes.items():
+            self.register_parameter(name, nn.Parameter(torch.empty(shape)))
+        for name in _OPTIONAL:
+            if name not in shapes:
+                self.register_parameter(name, None)
         self.reset_parameters()
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each weight, by its name.
+
+        A subclass may add some and leave out or change any but `weight_ih` [G·H, I] and `bias_ih` [G·H].
+        """
+        rows = self.gates * self.hidden
+        shapes: dict[str, tuple[int, ...]] = {"weight_ih": (rows, self.inputs), "weight_hh": (rows, self.outputs)}
+        if self.bias:
+            shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
+        if self.projection:
+            shapes["weight_hr"] = (self.projection, self.hidden)
+        return shapes
+
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Uniform in ±1/√H; then each gate's recurrent square orthogonal (Saxe et al. 2014), which keeps the
-        length of what is carried from step to step."""
-        if self.weight_hh.is_meta:
+        """Uniform in ±1/√H; then each gate's recurrent square orthogonal (Saxe et al. 2014), which keeps the length of
+        the state from step to step."""
+        if self.weight_ih.is_meta:
             return  # only the shapes are wanted
         bound = 1 / math.sqrt(self.hidden)
         with torch.no_grad():
             for parameter in self.parameters():
                 parameter.uniform_(-bound, bound, generator=generator)
-            for gate in self.weight_hh.chunk(self.gates):
-                nn.init.orthogonal_(gate, generator=generator)
+            square = self._parameters["weight_hh"]
+            if square is not None and square.dim() == 2 and len(square) % self.hidden == 0:
+                for gate in square.view(-1, self.hidden, square.shape[1]):
+                    nn.init.orthogonal_(gate, generator=generator)
 
     def state_width(self, name: str) -> int:
         """How many numbers a lane keeps under this name of `states`."""
         return self.outputs if name == "h" else self.hidden
 
-    def zero_state(self, lanes: int) -> tuple[Tensor, ...]:
-        """The state before anything was read: zeros, one tensor [lanes, width] for each of `states`."""
-        like = self.weight_hh
+    def initial_state(self, lanes: int) -> tuple[Tensor, ...]:
+        """The state before anything was read: zeros, one tensor [lanes, width] for each of `states`.
+
+        A reset gives a lane this state again.
+        """
+        like = self.weight_ih
         return tuple(like.new_zeros(lanes, self.state_width(name)) for name in self.states)
 
     def input_gates(self, x: Tensor) -> Tensor:
@@ -94,7 +158,7 @@ class Cell(nn.Module, abc.ABC):
 
     def forward(self, x_BI: Tensor, state: tuple[Tensor, ...] | None = None) -> tuple[Tensor, ...]:
         """One step: the next state, of which the first tensor is the output."""
-        return self.step(self.input_gates(x_BI), state or self.zero_state(len(x_BI)))
+        return self.step(self.input_gates(x_BI), state or self.initial_state(len(x_BI)))
 
     @abc.abstractmethod
     def step(self, gates_BG: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -168,6 +232,7 @@ class LSTMCell(Cell):
 
     gates = 4
     states = ("h", "c")
+    projects = True
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """As every cell; then the forget gate's biases sum to 1, so that at first it remembers (Gers et al. 2000,
@@ -187,16 +252,42 @@ class LSTMCell(Cell):
         return (h_BH if self.weight_hr is None else F.linear(h_BH, self.weight_hr)), c_BH
 
 
-CELLS: dict[str, type[Cell]] = {"rnn": RNNCell, "gru": GRUCell, "lstm": LSTMCell}
-"""The cells by the names that the command line and the checkpoints use."""
+BUILT_IN = ("rnn", "gru", "lstm")
+"""The names of the cells of this file, which torch has too."""
 
 
-def make_cell(name: str, inputs: int, hidden: int, *, bias: bool = True, projection: int = 0) -> Cell:
-    """A cell by its name.
+def cell_name(cell: str | type[Cell]) -> str:
+    """The name under which a cell is registered, from the name itself or from the class.
+
+    Raises:
+        OptionError: no such cell is defined in this process.
+
+    >>> cell_name(GRUCell), cell_name("lstm")
+    ('gru', 'lstm')
+    """
+    if isinstance(cell, type) and issubclass(cell, Cell) and CELLS.get(getattr(cell, "name", "")) is cell:
+        return cell.name
+    return find_cell(cell).name  # type: ignore[arg-type]
+
+
+def find_cell(name: str) -> type[Cell]:
+    """The class of a cell, by its name.
+
+    >>> find_cell("rnn").__name__
+    'RNNCell'
+    """
+    if not isinstance(name, str) or name not in CELLS:
+        raise OptionError(
+            f"unknown cell {name!r}: choose one of {', '.join(CELLS)}, "
+            "or first import the module that defines the class of this name"
+        )
+    return CELLS[name]
+
+
+def make_cell(cell: str | type[Cell], inputs: int, hidden: int, *, bias: bool = True, projection: int = 0) -> Cell:
+    """A cell by its name or class.
 
     >>> make_cell("gru", 3, 4).weight_hh.shape
     torch.Size([12, 4])
     """
-    if name not in CELLS:
-        raise OptionError(f"unknown cell {name!r}: choose one of {', '.join(CELLS)}")
-    return CELLS[name](inputs, hidden, bias=bias, projection=projection)
+    return find_cell(cell_name(cell))(inputs, hidden, bias=bias, projection=projection)

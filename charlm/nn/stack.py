@@ -6,15 +6,17 @@ Axes: T steps, B lanes, I inputs, D outputs of the top layer (both directions si
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from charlm.errors import OptionError
-from charlm.nn.cells import Cell, GRUCell, LSTMCell, RNNCell, make_cell
+from charlm.nn.cells import BUILT_IN, Cell, GRUCell, LSTMCell, RNNCell, make_cell
 from charlm.nn.dropout import dropout
 from charlm.nn.kernels import backend
+from charlm.nn.kernels.inputs import check_floats, check_lengths
 
 __all__ = ["Stack", "copy_from_torch", "to_torch"]
 
@@ -31,7 +33,7 @@ class Stack(nn.Module):
     """L layers of one kind of cell.
 
     Args:
-        cell: `rnn`, `gru` or `lstm`.
+        cell: `rnn`, `gru`, `lstm`, or another cell's name or class.
         inputs: I, the width of the input; V for one-hot ids.
         hidden: H, units in each layer and direction.
         layers: L.
@@ -53,7 +55,7 @@ class Stack(nn.Module):
 
     def __init__(
         self,
-        cell: str,
+        cell: str | type[Cell],
         *,
         inputs: int,
         hidden: int,
@@ -80,6 +82,8 @@ class Stack(nn.Module):
             for _ in self.directions:
                 self.cells.append(make_cell(cell, width, hidden, bias=bias, projection=projection))
         self.outputs = self.width(projection or hidden)
+        if weight_dropout and "weight_hh" not in self.cell(0).shapes():
+            raise OptionError(f"weight dropout is for recurrent weights `weight_hh`, which a cell {cell} has not")
 
     def width(self, outputs: int) -> int:
         """The width of a layer's output with all its directions."""
@@ -104,15 +108,46 @@ class Stack(nn.Module):
         """The cell of a layer and direction."""
         return cast(Cell, self.cells[layer * len(self.directions) + direction])
 
+    @property
+    def state_names(self) -> list[str]:
+        """The names of the state's tensors: h0, h1, ..., for the LSTM with c0, c1, ...; `_reverse` for the way back."""
+        ends = (f"{layer}{suffix}" for layer in range(self.layers) for suffix in self.directions)
+        return [f"{name}{end}" for end in ends for name in self.cell(0).states]
+
     def initial_state(self, lanes: int) -> StackState:
-        """Zeros: the state before anything was read."""
+        """The state before anything was read: of the built-in cells, zeros."""
         state = {}
         for layer in range(self.layers):
             for number, suffix in enumerate(self.directions):
                 cell = self.cell(layer, number)
-                for name, tensor in zip(cell.states, cell.zero_state(lanes), strict=True):
+                for name, tensor in zip(cell.states, cell.initial_state(lanes), strict=True):
                     state[f"{name}{layer}{suffix}"] = tensor
         return state
+
+    def check_state(self, state: Mapping[str, Tensor], lanes: int) -> StackState:
+        """The state, after a check that it has every tensor, each [lanes, width] in the weights' precision.
+
+        >>> stack = Stack("gru", inputs=3, hidden=4)
+        >>> stack.check_state(stack.initial_state(2), 3)
+        Traceback (most recent call last):
+        ...
+        charlm.errors.OptionError: the state h0 has the shape [3, 4] here, not [2, 4]
+        """
+        named = self._named(state)
+        for layer in range(self.layers):
+            for number, suffix in enumerate(self.directions):
+                cell = self.cell(layer, number)
+                for name in cell.states:
+                    at = f"{name}{layer}{suffix}"
+                    check_floats(f"the state {at}", named[at], (lanes, cell.state_width(name)), cell.weight_ih)
+        return named
+
+    def _named(self, state: Any) -> StackState:
+        """The state, after a check that no tensor is missing."""
+        names = self.state_names
+        if not isinstance(state, Mapping) or any(name not in state for name in names):
+            raise OptionError(f"the state of this stack is a dictionary of the tensors {', '.join(names)}")
+        return {name: state[name] for name in names}
 
     def forward(
         self,
@@ -127,19 +162,27 @@ class Stack(nn.Module):
         """Runs all layers over a sequence.
 
         Args:
-            x: dense input [T, B, I], or int64 ids [T, B] (one-hot, or looked up in `table`).
+            x: dense input [T, B, I], or ids [T, B] (one-hot, or looked up in `table`).
             state: as from `initial_state` or an earlier call; zeros by default.
             table: an embedding [V, I] for ids.
-            resets_TB: bool; a lane's state is set to zero before the step where it is true (one direction only).
-            lengths_B: lengths of padded lanes; outputs behind them are zero.
+            resets_TB: bool; a lane has its initial state again before the step where it is true (one direction only).
+            lengths_B: lengths of padded lanes, a tensor or a list; outputs behind them are zero.
             generator: source of the dropout masks; torch's own by default.
 
         Returns:
             The outputs of the top layer [T, B, D], and the state after the last step.
+
+        Raises:
+            OptionError: an argument of another type, shape or device, or an id that is not among the V symbols.
         """
         if resets_TB is not None and len(self.directions) == 2:
             raise OptionError("a layer that reads from both ends cannot be reset on the way")
-        state = self.initial_state(x.shape[1]) if state is None else state
+        if not isinstance(x, Tensor) or x.dim() < 2:
+            raise OptionError("a stack reads a tensor: dense input [T, B, I], or ids [T, B]")
+        steps, lanes = x.shape[:2]
+        if lengths_B is not None:
+            lengths_B = check_lengths(lengths_B, steps, lanes, self.cell(0).weight_ih.device)
+        state = self.initial_state(lanes) if state is None else self._named(state)
         after: StackState = {}
         for layer in range(self.layers):
             outputs = []
@@ -182,6 +225,8 @@ def reverse(x: Tensor, lengths_B: Tensor | None) -> Tensor:
 def _pairs(stack: Stack, module: nn.RNNBase) -> list[tuple[Tensor, Tensor]]:
     """Our parameters and the ones of a torch layer that belong together; what does not match is refused."""
     first = stack.cell(0)
+    if type(first) not in _TORCH:
+        raise OptionError(f"torch has no layer of the cell {first.name}: only of {', '.join(BUILT_IN)}")
     ours = (type(module), module.input_size, module.hidden_size, module.num_layers, module.bidirectional)
     theirs = (_TORCH[type(first)], first.inputs, first.hidden, stack.layers, len(stack.directions) == 2)
     if ours != theirs or module.proj_size != first.projection or module.bias != (first.bias_ih is not None):
@@ -212,6 +257,8 @@ def to_torch(stack: Stack) -> nn.RNNBase:
     'GRU'
     """
     cell = stack.cell(0)
+    if type(cell) not in _TORCH:
+        raise OptionError(f"torch has no layer of the cell {cell.name}: only of {', '.join(BUILT_IN)}")
     narrower: dict[str, Any] = {"proj_size": cell.projection} if cell.projection else {}
     module = _TORCH[type(cell)](
         input_size=cell.inputs,

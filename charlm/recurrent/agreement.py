@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.recurrent.atlas import Atlas, Progress, Unit
+from charlm.lm.reading import OnRead
+from charlm.recurrent.atlas import Atlas, Unit
 from charlm.recurrent.properties import PROPERTIES, Property, code_points_of
 from charlm.text.vocab import Vocab
 
@@ -56,6 +57,18 @@ class Finding:
         """Whether the unit agrees with the property better than any unit did with any shift of it."""
         return self.area > self.control
 
+    def to_json(self) -> dict[str, Any]:
+        """A value for programs, under the names that the documentation uses."""
+        return {
+            "unit": str(self.unit),
+            "property": self.follows,
+            "area": self.area,
+            "control": self.control,
+            "found": self.found,
+            "rises": self.rises,
+            "searched_area": self.searched,
+        }
+
 
 def centred_ranks(values_UN: NDArray[Any]) -> NDArray[np.float64]:
     """Ranks along the last axis, ties at their mean, minus the mean of all.
@@ -81,7 +94,7 @@ def areas(
     strata_T: NDArray[Any],
     properties_PT: NDArray[Any],
     shifts_K: Sequence[int] = (0,),
-    progress: Progress | None = None,
+    progress: OnRead | None = None,
 ) -> NDArray[np.float64]:
     """The area under the ROC curve within strata of every unit for every property, [K, P, U].
 
@@ -91,7 +104,7 @@ def areas(
         properties_PT: what a position has more of than the median of its stratum counts as having it; of a property
             that is 0 or 1 this is meant as it is.
         shifts_K: how far round the properties are shifted, each in turn.
-        progress: told the positions done.
+        progress: called with the number of positions after each stratum.
 
     Returns:
         NaN for a property that no two positions of one stratum differ in.
@@ -134,7 +147,7 @@ def search(
     shifts: int = 19,
     best: int = 3,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: OnRead | None = None,
 ) -> list[Finding]:
     """The units that follow each property best, the surest first. The head of this file has the measure.
 
@@ -145,7 +158,7 @@ def search(
         shifts: how many times a property is shifted; with 19, a unit above the control is one at the 5 % level.
         best: how many units are kept for each property.
         seed: of the shifts.
-        progress: told the positions ranked, at most T in all.
+        progress: called with numbers of positions that were ranked, at most T in all.
     """
     length = len(atlas.ids)
     half = length // 2
@@ -163,11 +176,13 @@ def search(
     values_PT = np.stack(rows)
     offsets = _offsets(length - half, shifts, seed)
     searched_PU = areas(atlas.values_UT[:, :half], atlas.ids[:half], values_PT[:, :half], progress=progress)[0]
-    told_KPU = areas(atlas.values_UT[:, half:], atlas.ids[half:], values_PT[:, half:], (0, *offsets), progress=progress)
+    shifted_KPU = areas(
+        atlas.values_UT[:, half:], atlas.ids[half:], values_PT[:, half:], (0, *offsets), progress=progress
+    )
     findings: list[Finding] = []
     for p, name in enumerate(kept):
-        if not np.isnan(searched_PU[p]).any() and not np.isnan(told_KPU[:, p]).any():
-            findings += _best(atlas.units, name, searched_PU[p], told_KPU[:, p], best)
+        if not np.isnan(searched_PU[p]).any() and not np.isnan(shifted_KPU[:, p]).any():
+            findings += _best(atlas.units, name, searched_PU[p], shifted_KPU[:, p], best)
     return sorted(findings, key=lambda finding: (-finding.found, -finding.area))
 
 
@@ -187,10 +202,10 @@ def _offsets(length: int, shifts: int, seed: int) -> list[int]:
 
 
 def _best(
-    units: Sequence[Unit], name: str, searched_U: NDArray[np.float64], told_KU: NDArray[np.float64], best: int
+    units: Sequence[Unit], name: str, searched_U: NDArray[np.float64], shifted_KU: NDArray[np.float64], best: int
 ) -> list[Finding]:
     """The findings about one property; of a unit's two signals the better one."""
-    control = float(0.5 + np.abs(told_KU[1:] - 0.5).max(initial=0))
+    control = float(0.5 + np.abs(shifted_KU[1:] - 0.5).max(initial=0))
     findings: list[Finding] = []
     seen: set[tuple[int, int]] = set()
     for u in np.argsort(-np.abs(searched_U - 0.5), kind="stable").tolist():
@@ -201,6 +216,6 @@ def _best(
             continue
         seen.add((unit.layer, unit.number))
         rises = bool(searched_U[u] >= 0.5)
-        told, chosen = (float(value) if rises else 1 - float(value) for value in (told_KU[0, u], searched_U[u]))
-        findings.append(Finding(unit=unit, follows=name, area=told, rises=rises, control=control, searched=chosen))
+        area, chosen = (float(value) if rises else 1 - float(value) for value in (shifted_KU[0, u], searched_U[u]))
+        findings.append(Finding(unit=unit, follows=name, area=area, rises=rises, control=control, searched=chosen))
     return findings

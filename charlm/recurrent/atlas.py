@@ -1,19 +1,16 @@
-"""What happens inside a layer: gate values and cell states, found again from what the layer read and gave.
+"""What the hidden units of a network do over a text: their values, and how often gates are nearly closed or open.
 
-Kernels return outputs alone. As the outputs are known for all steps, every gate of every step follows from one
-product, whichever kernel was used. Axes: T steps, B lanes, I inputs, P outputs, H hidden units, G gates.
+Every unit's output, an LSTM's cell state as tanh(c), and the saturation of gates, as in Karpathy, Johnson and Fei-Fei
+(2015), "Visualizing and Understanding Recurrent Networks". Kernels return the outputs of a layer alone. As the outputs
+of all steps are known, the gates of all steps follow from one product (`trace`), whichever kernel ran the layer.
 
-
-What the hidden units of a network do over a text.
-
-Every unit's output, an LSTM's cell state as tanh(c), and how often its gates are nearly closed or open, as in Karpathy,
-Johnson and Fei-Fei (2015), "Visualizing and Understanding Recurrent Networks". What the units follow is searched for in
-`charlm.recurrent.agreement`. Axes: T positions, U units (rows), S positions shown, K symbols, H units of a layer.
+Axes: T steps or positions, B lanes, I inputs, P outputs, H hidden units of a layer, U units (rows of the atlas),
+S positions shown, K symbols.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,21 +21,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from charlm.errors import OptionError, TextError
+from charlm.lm.reading import OnRead
 from charlm.nn.cells import Cell, GRUCell, LSTMCell
 from charlm.nn.kernels import backend
 from charlm.nn.stack import Stack, StackState
 from charlm.recurrent.model import CharRNN
 
-__all__ = ["GATES", "Atlas", "Progress", "Saturation", "Unit", "read_layers", "read_units", "trace"]
+__all__ = ["GATES", "Atlas", "Saturation", "Unit", "read_layers", "read_units", "trace"]
 
 GATES: dict[str, tuple[str, ...]] = {"lstm": ("i", "f", "o"), "gru": ("r", "z"), "rnn": ()}
-"""The gates that are shares between 0 and 1, by the cell's name and in the order of its weights."""
+"""The gates with values between 0 and 1, by the name of the cell and in the order of its weights."""
 
 
 def trace(
     cell: Cell, x: Tensor, y_TBP: Tensor, state: tuple[Tensor, ...], table: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """The gates of each step, each [T, B, H], by the formulas in `charlm.nn.cells`.
+    """The gates of a layer at each step, each [T, B, H], by the formulas in `charlm.nn.cells`.
 
     Args:
         cell: the layer.
@@ -77,7 +75,7 @@ def trace(
 def read_layers(
     stack: Stack, x: Tensor, state: StackState, table: Tensor | None = None
 ) -> tuple[list[dict[str, Tensor]], StackState]:
-    """Runs a stack as it runs when it is not training, and shows every layer.
+    """Runs a stack as it runs when it is not training, and returns what happened in every layer.
 
     Args:
         stack: layers that read in one direction.
@@ -106,10 +104,6 @@ def read_layers(
         after |= {f"{name}{layer}": tensor for name, tensor in zip(cell.states, final, strict=True)}
         x, table = y_TBP, None
     return layers, after
-
-
-Progress = Callable[[int], object]
-"""Called with the number of characters that were just read."""
 
 
 @dataclass(frozen=True, order=True)
@@ -152,14 +146,14 @@ class Saturation:
 
 @dataclass(frozen=True, kw_only=True)
 class Atlas:
-    """A text as the units of a network saw it.
+    """The values of all units of a network over a text.
 
     Args:
         ids: the symbols that were read, int64[T].
         units: what each row is.
         values_UT: float16, the unit's value after it has read each character.
         gates: a `Saturation` for each layer and gate.
-        first: the first position whose next character was asked for.
+        first: the first position for which the next symbols were kept.
         top_SK: ids of the most probable next symbols after position `first` + s, the most probable first.
         chance_SK: their probabilities.
     """
@@ -177,7 +171,7 @@ class Atlas:
         return self.units.index(unit)
 
     def only(self, layer: int) -> Atlas:
-        """The same of one layer alone."""
+        """The atlas of one layer."""
         rows = [u for u, unit in enumerate(self.units) if unit.layer == layer]
         return replace(
             self,
@@ -195,17 +189,17 @@ def read_units(
     shown: tuple[int, int] = (0, 0),
     top: int = 8,
     chunk: int = 512,
-    progress: Progress | None = None,
+    progress: OnRead | None = None,
 ) -> Atlas:
     """Reads a text as one stream, in chunks, and keeps every unit's value: U·T numbers of two bytes.
 
     Args:
         model: the network.
         ids: the text, -1 for what the vocabulary does not hold.
-        shown: (start, end) of the positions whose next character is asked for.
+        shown: (start, end) of the positions for which the most probable next symbols are kept.
         top: how many of the most probable next symbols are kept for each of those.
         chunk: characters read in one call.
-        progress: told the characters read.
+        progress: called with the number of characters after each chunk.
 
     >>> from charlm.recurrent.model import RNNConfig
     >>> from charlm.text.vocab import Vocab

@@ -13,29 +13,25 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.func import functional_call
 
 from charlm.errors import CharlmError, CheckpointError, OptionError
-from charlm.lm.interface import SamplingRule, State, generate_by_steps, pick_targets
+from charlm.lm.interface import SamplingRule, State, generate_by_steps
 from charlm.lm.model import TextModel
 from charlm.progress import progress_bar
+from charlm.recurrent.gradients import flat, forward_with, gradient_sizes, mean_nats
 from charlm.recurrent.model import CharRNN
 from charlm.tensors import write_tensors
 from charlm.text.corpus import Corpus, read_corpus
-from charlm.text.splits import Spans, Split
+from charlm.text.splits import Split
 from charlm.text.text import Text
-from charlm.text.vocab import Ids
 
-__all__ = ["DynamicConfig", "DynamicLM", "dynamic", "gradient_sizes"]
+__all__ = ["DynamicConfig", "DynamicLM", "dynamic"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +114,7 @@ class DynamicLM(TextModel):
         self.network = copy.deepcopy(network).eval()
         self.vocab, self.config, self.source = network.vocab, config or DynamicConfig(), network.source
         self.directory, self.sizes_P = network.directory, sizes_P
-        self.weights_P = _flat(p.detach() for p in self.network.parameters())
+        self.weights_P = flat(p.detach() for p in self.network.parameters())
         if sizes_P.shape != self.weights_P.shape:
             raise OptionError(
                 f"{len(self.weights_P):,} weights have as many gradient sizes, not {tuple(sizes_P.shape)}"
@@ -223,7 +219,7 @@ class DynamicLM(TextModel):
             lane.graph = leaves, self._rows(leaves, ids_S1[:-1], lane.start)[0]
         leaves, logp_SV = lane.graph
         if bool((ids_S1[1:] >= 0).any()):
-            grad_P = _flat(torch.autograd.grad(_nats(logp_SV, ids_S1[1:]), leaves))
+            grad_P = flat(torch.autograd.grad(mean_nats(logp_SV, ids_S1[1:]), leaves))
             if bool(grad_P.isfinite().all()):
                 pull_P = self._pull_P * (self.weights_P - lane.weights_P)
                 lane.weights_P.addcmul_(self._step_P, grad_P, value=-1).add_(pull_P)
@@ -231,7 +227,7 @@ class DynamicLM(TextModel):
         lane.start, lane.segment, lane.graph = lane.hidden, [], None
 
     def _rows(self, leaves: list[Tensor], ids_T: Tensor, hidden: State) -> tuple[Tensor, State]:
-        return _forward(self.network, leaves, ids_T, hidden)
+        return forward_with(self.network, leaves, ids_T, hidden)
 
     def _leaves(self, lane: _Lane) -> list[Tensor]:
         """The lane's weights in the network's shapes, without a copy."""
@@ -319,72 +315,3 @@ def _own_text(model: CharRNN, text: Text | None) -> tuple[Corpus, Split]:
         f"dynamic evaluation needs the text that {model.name} was trained on, {', '.join(source.names)}: {problem}; "
         "bring it back"
     )
-
-
-def gradient_sizes(
-    network: CharRNN,
-    ids: Ids,
-    spans: Spans,
-    *,
-    segment: int = 32,
-    samples: int = 256,
-    progress: Callable[[int], object] | None = None,
-) -> Tensor:
-    """The usual size of each weight's gradient: its root mean square over segments of the training part, [P].
-
-    Args:
-        network: whose weights these are.
-        ids: of the text.
-        spans: its training part.
-        segment: characters whose mean nats are differentiated, as while reading; as many are read before them.
-        samples: at most so many segments, spread evenly over the part.
-        progress: called with 1 after each.
-    """
-    frozen = copy.deepcopy(network).eval()
-    leaves = list(frozen.parameters())
-    length = int(min(2 * segment + 1, (spans[:, 1] - spans[:, 0]).max(initial=0)))
-    if length < 2:
-        raise OptionError("the training part has no character to predict: dynamic evaluation needs one to begin with")
-    starts = _spread(spans, length, samples)
-    squares_P = torch.zeros_like(_flat(leaves))
-    for start in starts.tolist():
-        text = torch.from_numpy(ids[start : start + length].astype(np.int64)).to(network.device)
-        before = max(0, length - 1 - segment)
-        with torch.no_grad():
-            _, hidden = frozen(text[:before, None], frozen.initial_state(1)) if before else (None, None)
-        with torch.enable_grad():
-            logp_TV, _ = _forward(frozen, leaves, text[before:-1], hidden or frozen.initial_state(1))
-            grads = torch.autograd.grad(_nats(logp_TV, text[before + 1 :]), leaves)
-        squares_P.addcmul_(_flat(grads), _flat(grads))
-        if progress is not None:
-            progress(1)
-    return (squares_P / len(starts)).sqrt().detach()
-
-
-def _spread(spans: Spans, length: int, samples: int) -> NDArray[np.int64]:
-    """Where to take so many pieces of a length inside spans, evenly.
-
-    >>> _spread(np.array([[0, 10], [20, 30], [40, 41]]), 6, 4).tolist()
-    [0, 3, 21, 24]
-    """
-    rooms = (spans[:, 1] - spans[:, 0] - length + 1).clip(min=0)
-    places = np.unique(np.linspace(0, rooms.sum() - 1, samples).astype(np.int64))
-    span = np.searchsorted(rooms.cumsum(), places, side="right")
-    return np.asarray(spans[span, 0] + places - (rooms.cumsum() - rooms)[span])
-
-
-def _forward(network: CharRNN, leaves: Sequence[Tensor], ids_T: Tensor, hidden: State) -> tuple[Tensor, State]:
-    """Rows [T, V] and the next hidden states of one lane by these weights in place of the network's own."""
-    weights = dict(zip((name for name, _ in network.named_parameters()), leaves, strict=True))
-    logp_T1V, hidden = functional_call(network, weights, (ids_T[:, None], hidden))
-    return logp_T1V[:, 0], hidden
-
-
-def _nats(logp_TV: Tensor, targets_T: Tensor) -> Tensor:
-    """The mean over the known targets."""
-    known_T = targets_T >= 0
-    return -(pick_targets(logp_TV, targets_T) * known_T).sum() / known_T.sum().clamp(min=1)
-
-
-def _flat(tensors: Any) -> Tensor:
-    return torch.cat([tensor.reshape(-1) for tensor in tensors])

@@ -16,12 +16,14 @@ from torch import Tensor, nn
 from charlm.errors import CheckpointError, OptionError
 from charlm.lm.interface import SamplingRule, State, generate_by_steps
 from charlm.lm.model import TextModel
-from charlm.nn.cells import CELLS
+from charlm.nn.cells import CELLS, cell_name
 from charlm.nn.dropout import drop_symbols, dropout
 from charlm.nn.heads import DistributionHead
 from charlm.nn.kernels.cpu import native
 from charlm.nn.kernels.cpu.generate import Draw, generate, pack
+from charlm.nn.kernels.fused import SERVES
 from charlm.nn.kernels.gpu.graphs import Network, generate_in_graphs
+from charlm.nn.kernels.inputs import check_draws, check_ids, on_gpu
 from charlm.nn.stack import Stack
 from charlm.tensors import write_tensors
 from charlm.text.vocab import Vocab
@@ -34,7 +36,7 @@ class RNNConfig:
     """The shape of a `CharRNN`.
 
     Args:
-        model: `rnn`, `gru` or `lstm`.
+        model: `rnn`, `gru`, `lstm`, or another cell's name or class (`charlm.nn.cells.Cell`); kept as its name.
         layers: recurrent layers, one above the other.
         hidden: units a layer.
         embedding: width of the character embedding; 0 for one-hot input.
@@ -63,8 +65,7 @@ class RNNConfig:
     tied: bool = False
 
     def __post_init__(self) -> None:
-        if self.model not in CELLS:
-            raise OptionError(f"unknown model {self.model!r}: choose one of {', '.join(CELLS)}")
+        object.__setattr__(self, "model", cell_name(self.model))
         limits = {
             "layers": (1, 64),
             "hidden": (1, 65_536),
@@ -96,6 +97,10 @@ class RNNConfig:
         for name, item in value.items():
             if type(item) is not kinds[name] and not (kinds[name] is float and type(item) is int):
                 raise CheckpointError(f"{name} in a stored network's shape is {item!r}, not a {kinds[name].__name__}")
+        if value.get("model", "lstm") not in CELLS:
+            raise CheckpointError(
+                f"this network's cell {value['model']!r} is not defined here: import the module that defines it first"
+            )
         return cls(**value)
 
 
@@ -182,7 +187,7 @@ class CharRNN(nn.Module, TextModel):
         return sum(parameter.numel() for parameter in self.parameters())
 
     def initial_state(self, lanes: int) -> State:
-        """Zeros, named h0, h1, ... and for the LSTM c0, c1, ..., each [lanes, width]."""
+        """Of the built-in cells zeros, named h0, h1, ... and for the LSTM c0, c1, ..., each [lanes, width]."""
         return self.stack.initial_state(lanes)
 
     def forward(
@@ -195,10 +200,13 @@ class CharRNN(nn.Module, TextModel):
         """Log-probabilities [T, B, V] and the next state, with dropout where the model is in training mode.
 
         Args:
-            ids_TB: int64; -1 is read as the input of zeros.
+            ids_TB: from 0 to V - 1; -1 is read as the input of zeros.
             state: as from `initial_state`.
             resets_TB: bool; a lane forgets everything before the step where it is true.
             generator: source of the dropout masks.
+
+        Raises:
+            OptionError: an argument of another type, shape or device, or an id out of range.
         """
         table = None if self.embedding is None else self.embedding.weight
         ids_TB = drop_symbols(ids_TB, self.config.input_dropout, self.training, generator)
@@ -215,33 +223,41 @@ class CharRNN(nn.Module, TextModel):
         self, ids_B: Tensor, state: State, steps: int, rule: SamplingRule, noise_TB: Tensor
     ) -> tuple[Tensor, Tensor, State]:
         """See `LanguageModel.generate`; in one call where the compiled kernels serve the model, on a GPU in graphs
-        where `fused` is its backend."""
+        where `fused` is its backend.
+
+        Raises:
+            OptionError: an argument of another type, shape or device, less noise than steps, or an id out of range.
+        """
+        ids_B = check_ids(ids_B, len(self.vocab), self.device, dim=1)
+        noise_TB = check_draws(steps, len(ids_B), noise_TB)
         with torch.inference_mode():
-            if not steps or not (self._compiled() or self._graphed()):
+            if not (steps and len(ids_B)) or not (self._compiled() or self._graphed()):
                 return generate_by_steps(self, ids_B, state, steps, rule, noise_TB)
             cells = [self.stack.cell(layer) for layer in range(self.stack.layers)]
             table = None if self.embedding is None else self.embedding.weight
+            state = self.stack.check_state(state, len(ids_B))
             names = cells[0].states
             layers = [tuple(state[f"{name}{n}"] for name in names) for n in range(len(cells))]
             if self._graphed():
                 network = Network(cells=cells, table=table, head=self.head.linear)
-                noise_TB = noise_TB[:steps]
                 drawn, logp, layers = generate_in_graphs(self, network, rule.draw, rule, ids_B, layers, noise_TB)
             else:
                 packed = pack(self, cells, table, self.head.linear)
                 draw = Draw(temperature=rule.temperature, top_k=rule.top_k, top_p=rule.top_p)
-                drawn, logp, layers = generate(packed, ids_B, layers, draw, noise_TB[:steps])
+                drawn, logp, layers = generate(packed, ids_B, layers, draw, noise_TB)
         after = {f"{name}{n}": t for n, layer in enumerate(layers) for name, t in zip(names, layer, strict=True)}
         return drawn, logp, after
 
     def _compiled(self) -> bool:
         """Whether the compiled kernels can generate from this model as it is."""
         weight = self.head.linear.weight
-        return weight.dtype == torch.float32 and native.fits(weight) and not (self._drops() or self.config.projection)
+        fits = weight.dtype == torch.float32 and native.fits(weight) and type(self.stack.cell(0)) in SERVES
+        return fits and not (self._drops() or self.config.projection)
 
     def _graphed(self) -> bool:
         """Whether generation is recorded on a GPU: asked for by the backend, as it has not been measured yet."""
-        return self.device.type == "cuda" and self.stack.backend == "fused" and not self._drops()
+        asked = on_gpu(self.device) and self.stack.backend == "fused"
+        return asked and type(self.stack.cell(0)) in SERVES and not self._drops()
 
     def _drops(self) -> bool:
         config = self.config

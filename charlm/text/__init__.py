@@ -1,1 +1,7 @@
-"""Texts: vocabularies, reading, splits, lanes and windows, known corpora, the suffix index."""
+"""From files to ids.
+
+Open `text` first: `read_text` and `Text` are what everything else is given. `reading` turns bytes into characters,
+`vocab` characters into ids, `corpus` files into one sequence of ids, `splits` says which of them train, validate and
+test, `lanes` lays them out for training. `cache` keeps big texts on disk, `profile` describes a text, `catalog` and
+`download` know published ones.
+"""

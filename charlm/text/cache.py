@@ -1,150 +1,48 @@
-"""Code points of a text on the disk, while it streams by: what `charlm.text.cache` makes ids of.
+"""Big texts: encoded in one pass into a file of ids that is mapped into memory, and found again by their content.
 
-Big texts: encoded in one streaming pass into a memory-mapped file, found again by what the text is.
+A text is read block by block, hashed and decoded at once, and written to a temporary file (`Spool`) under provisional
+ids in the narrowest type that holds them. After the last character the vocabulary is known, and the temporary file is
+rewritten with the ids of the vocabulary. At no time are more than a few blocks in memory.
 
-A text is read in blocks, hashed and decoded at once, and spooled under provisional ids in the narrowest type
-that holds them. When the last character has been seen, the vocabulary is known, and the spool is rewritten
-with the ids that it gives. At no time is more than a few blocks in memory. The ids stay in a cache directory
-(`CHARLM_CACHE`, else `~/.cache/charlm`) under a key made of the content's hash and of how it was read, never
-of a path, so that a changed text can never be taken for the old one; the next start hashes the text and maps
-the ids.
+The ids stay in the cache directory (`cache_directory`) under a key made of the hash of the content and of how it was
+read, never of a path, so that a changed text can never be taken for the old one. The next start only hashes the text
+and maps the ids. The cache holds copies of the texts: `charlm cache` shows it and clears it. It is kept below a bound
+(`cache_bound`); the entries that were not used for the longest time are deleted first.
 """
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import hashlib
-import io
 import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from charlm.errors import CharlmError
-from charlm.files import atomic_writer, read_json, write_json
-from charlm.text.reading import Reading, check_magic, empty, nothing_but_a_mark, undecodable, unreadable
+from charlm.errors import CharlmError, OptionError
+from charlm.files import read_json, sweep, write_json
+from charlm.text.reading import Decoder, Reading, empty, nothing_but_a_mark, unreadable
 from charlm.text.splits import Spans
-from charlm.text.vocab import Ids, Vocab, code_points, vocabulary_of_counts
+from charlm.text.spool import Spool, dtype_of, write_ids
+from charlm.text.vocab import Ids, Vocab, vocabulary_of_counts
 
-__all__ = ["BIG", "Decoder", "Encoded", "Progress", "Spool", "cache_directory", "corpus_hash", "encode_files", "is_big"]
-
-_BLOCK = 1 << 22
-_ASCII_ALIKE = {"utf-8", "ascii", "iso8859-1", "cp1252"}
-
-
-class Decoder:
-    """Code points of a file's blocks; characters and line ends that a boundary cuts are put together."""
-
-    def __init__(self, path: Path, reading: Reading) -> None:
-        self._path, self._reading, self._fed = path, reading, 0
-        name = codecs.lookup(reading.encoding).name
-        self._plain = name in _ASCII_ALIKE
-        self._normalises = reading.newlines == "normalise"
-        inner = codecs.getincrementaldecoder("utf-8-sig" if name == "utf-8" else reading.encoding)("strict")
-        self._decoder: Any = io.IncrementalNewlineDecoder(inner, translate=True) if self._normalises else inner
-
-    def codes(self, block: bytes, *, final: bool = False) -> NDArray[Any]:
-        """The code points that are whole by now: uint8 where nothing but ASCII came, else uint32."""
-        self._fed += len(block)
-        plain = self._plain and self._decoder.getstate() == (b"", 0) and block.isascii()
-        if plain and not (self._normalises and b"\r" in block):
-            return np.frombuffer(block, dtype=np.uint8)
-        try:
-            return code_points(self._decoder.decode(block, final))
-        except UnicodeDecodeError as error:
-            position = self._fed - len(error.object) + error.start
-            raise undecodable(self._path, self._reading, error, position, self._line(position)) from None
-        except UnicodeError as error:
-            raise undecodable(self._path, self._reading, error) from None
-
-    def _line(self, position: int) -> int:
-        """The number of the line that holds this byte; the file is read once more for it."""
-        line, left = 1, position
-        with open(self._path, "rb") as file:
-            while left > 0 and (block := file.read(min(left, _BLOCK))):
-                line += block.count(b"\n")
-                left -= len(block)
-        return line
-
-
-class Spool:
-    """Characters (or bytes) on the disk as provisional ids, each block in the narrowest type that holds it.
-
-    The first 128 provisional ids are the ASCII characters, so that plain text is spooled as it comes; every
-    other character gets the next one when it first appears, so that rare characters have the high numbers.
-    """
-
-    def __init__(self, file: IO[bytes], *, keeps_bytes: bool) -> None:
-        self._file, self.keeps_bytes = file, keeps_bytes
-        self._table = np.full(0x110000, -1, dtype=np.int32)
-        self._table[:128] = np.arange(128)
-        self.codes = np.arange(128, dtype=np.uint32)
-        self._counts = np.zeros(256, dtype=np.int64)
-        self._blocks: list[list[tuple[np.dtype[Any], int]]] = []
-
-    def begin_document(self) -> None:
-        """What is added from here on is another document."""
-        self._blocks.append([])
-
-    @property
-    def length(self) -> int:
-        """How many characters the newest document has so far."""
-        return sum(count for _, count in self._blocks[-1])
-
-    @property
-    def counts(self) -> NDArray[np.int64]:
-        """How often each code point occurs."""
-        counts = np.zeros(0x110000, dtype=np.int64)
-        counts[self.codes] = self._counts[: len(self.codes)]
-        return counts
-
-    def add(self, codes: NDArray[Any]) -> None:
-        """Appends code points to the newest document: uint8 for ASCII (or any bytes), else uint32."""
-        if not len(codes):
-            return
-        ids = codes if codes.dtype == np.uint8 else self._provisional(codes)
-        if not self.keeps_bytes:
-            self._count(ids)
-        self._file.write(ids.data)
-        self._blocks[-1].append((ids.dtype, len(ids)))
-
-    def _provisional(self, codes: NDArray[np.uint32]) -> NDArray[Any]:
-        ids = self._table[codes]
-        if (ids < 0).any():
-            new = np.unique(codes[ids < 0])
-            self._table[new] = np.arange(len(self.codes), len(self.codes) + len(new))
-            self.codes = np.concatenate([self.codes, new])
-            ids = self._table[codes]
-        return ids.astype(np.min_scalar_type(int(ids.max())))
-
-    def _count(self, ids: NDArray[Any]) -> None:
-        seen = _count_bytes(ids) if ids.dtype == np.uint8 else np.bincount(ids)
-        if len(seen) > len(self._counts):
-            self._counts = np.concatenate([self._counts, np.zeros(len(seen), dtype=np.int64)])
-        self._counts[: len(seen)] += seen
-
-    def documents(self) -> Iterator[Iterator[NDArray[Any]]]:
-        """The blocks of each document as provisional ids, in order; `codes` says what they stand for."""
-        self._file.seek(0)
-        for blocks in self._blocks:
-            yield (np.frombuffer(self._file.read(dtype.itemsize * count), dtype) for dtype, count in blocks)
-
-
-def _count_bytes(codes: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """How often each of the 256 values occurs; counted in pairs, which is faster."""
-    even = len(codes) // 2 * 2
-    pairs = np.bincount(codes[:even].view(np.uint16), minlength=1 << 16).reshape(256, 256)
-    counts: NDArray[np.int64] = pairs.sum(axis=0) + pairs.sum(axis=1)
-    counts[codes[even:]] += 1
-    return counts
-
+__all__ = [
+    "BIG",
+    "BytesRead",
+    "Cache",
+    "CacheEntry",
+    "Encoded",
+    "cache",
+    "cache_bound",
+    "cache_directory",
+    "corpus_hash",
+    "encode_files",
+    "is_big",
+]
 
 BIG = 64 << 20
 """From how many bytes on texts go through the cache."""
@@ -152,10 +50,110 @@ BIG = 64 << 20
 BLOCK = 1 << 19
 """Bytes read at a time; so few that the work on a block stays in the processor's cache."""
 
-Progress = Callable[[int, int], None]
-"""Called with the bytes read and the bytes in all."""
+BytesRead = Callable[[int, int], object]
+"""Called with the number of bytes read so far and in all."""
+
+Progress = BytesRead
 
 _FORMAT = 1
+
+
+# -- the directory and what is in it ----------------------------------------------------------------------------------
+
+
+def cache_directory() -> Path:
+    """Where encoded texts are kept: `CHARLM_CACHE`, else `~/.cache/charlm`."""
+    chosen = os.environ.get("CHARLM_CACHE")
+    return Path(chosen) if chosen else Path.home() / ".cache" / "charlm"
+
+
+def cache_bound() -> int:
+    """How many bytes the cache may take: `CHARLM_CACHE_GB` in units of 10⁹ bytes, else 10 of them."""
+    given = os.environ.get("CHARLM_CACHE_GB") or "10"
+    try:
+        gigabytes = float(given)
+    except ValueError:
+        gigabytes = -1.0
+    if not 0 <= gigabytes < 1e9:
+        raise OptionError(f"CHARLM_CACHE_GB is a number of gigabytes such as 10, not {given!r}")
+    return int(gigabytes * 1e9)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheEntry:
+    """One encoded text.
+
+    Args:
+        path: the file of its ids; the description of the same name ends in `.json`.
+        size: bytes of both files.
+        used: when it was last used, in seconds since 1970.
+    """
+
+    path: Path
+    size: int
+    used: float
+
+    def delete(self) -> None:
+        """Deletes both files; a program that has the ids mapped keeps them until it ends."""
+        for path in (self.path.with_suffix(".json"), self.path):
+            path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cache:
+    """The cache of encoded texts as it is now; made by `cache`.
+
+    Args:
+        directory: where it is.
+        entries: the texts in it, the one that was used last first.
+        bound: bytes that it may take.
+    """
+
+    directory: Path
+    entries: tuple[CacheEntry, ...]
+    bound: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of all entries together."""
+        return sum(entry.size for entry in self.entries)
+
+    def __repr__(self) -> str:
+        texts = "1 text" if len(self.entries) == 1 else f"{len(self.entries):,} texts"
+        return f"Cache({self.directory}, {texts}, {self.size:,} bytes of at most {self.bound:,})"
+
+    def clear(self) -> Cache:
+        """Deletes every entry, and what interrupted programs left; returns the cache as it is then."""
+        for entry in self.entries:
+            entry.delete()
+        sweep(self.directory)
+        return cache()
+
+    def trim(self, kept: str) -> None:
+        """Deletes the entries that were unused for the longest time until the bound is kept, but never `kept`."""
+        size = self.size
+        for entry in reversed(self.entries):
+            if size <= self.bound:
+                return
+            if entry.path.stem != kept:
+                entry.delete()
+                size -= entry.size
+
+
+def cache() -> Cache:
+    """The cache of encoded texts: where it is, how big it is, and how to clear it (`cache().clear()`)."""
+    directory, found = cache_directory(), []
+    for ids in directory.glob("*.ids"):
+        with contextlib.suppress(OSError):  # deleted by another process
+            about = ids.with_suffix(".json")
+            status = about.stat() if about.exists() else None
+            size = ids.stat().st_size + (status.st_size if status else 0)
+            found.append(CacheEntry(path=ids, size=size, used=status.st_mtime if status else 0.0))
+    entries = tuple(sorted(found, key=lambda entry: -entry.used))
+    return Cache(directory=directory, entries=entries, bound=cache_bound())
+
+
+# -- texts to ids -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,12 +166,6 @@ class Encoded:
     sha256: str
 
 
-def cache_directory() -> Path:
-    """Where encoded texts are kept: `CHARLM_CACHE`, else `~/.cache/charlm`."""
-    chosen = os.environ.get("CHARLM_CACHE")
-    return Path(chosen) if chosen else Path.home() / ".cache" / "charlm"
-
-
 def is_big(files: list[Path]) -> bool:
     """Whether these files together are big enough for the cache; standard input never is."""
     if any(str(path) == "-" for path in files):
@@ -184,7 +176,7 @@ def is_big(files: list[Path]) -> bool:
 
 
 def encode_files(
-    files: list[Path], reading: Reading, vocab: Vocab | None = None, progress: Progress | None = None
+    files: list[Path], reading: Reading, vocab: Vocab | None = None, progress: BytesRead | None = None
 ) -> Encoded:
     """The ids of these files, from the cache or by one pass over them that fills it.
 
@@ -192,12 +184,13 @@ def encode_files(
         files: one document each.
         reading: how they become text.
         vocab: encode by this vocabulary instead of the texts' own.
-        progress: told how far the pass over the files is.
+        progress: called with the bytes of the files that were read so far, and in all.
 
     Raises:
         TextError: as reading in memory does, with the same sentences.
         CharlmError: the cache directory cannot be written.
     """
+    cache_bound()  # refuses a wrong setting before any work
     if reading.bytes or (vocab is not None and not vocab.characters):
         vocab = Vocab.of_bytes()
     told = _Told(progress, sum(_size(path) for path in files))
@@ -218,9 +211,9 @@ def encode_files(
 
 
 class _Told:
-    """Adds up the bytes that were read and passes them on."""
+    """Adds up the bytes that were read and reports the sum."""
 
-    def __init__(self, progress: Progress | None, total: int) -> None:
+    def __init__(self, progress: BytesRead | None, total: int) -> None:
         self._progress, self.total, self._done = progress, total, 0
 
     def add(self, count: int) -> None:
@@ -272,7 +265,7 @@ def _key(digests: list[str], reading: Reading, vocab: Vocab | None) -> str:
 
 
 def _worth_hashing(directory: Path, total: int) -> bool:
-    """Whether the cache has a text of this size: if not, hashing alone would be a pass for nothing."""
+    """Whether the cache has a text of this size; if not, a pass that only hashes the text would find nothing."""
     return any(directory.glob(f"{total}-*.json"))
 
 
@@ -285,16 +278,17 @@ def _encode(files: list[Path], reading: Reading, vocab: Vocab | None, directory:
         if vocab is None:
             vocab = vocabulary_of_counts(spool.counts, reading.vocab_size)
         name = f"{told.total}-{key}"
-        lengths = _write_ids(spool, vocab, directory / f"{name}.ids", unknown=foreign)
+        lengths = write_ids(spool, vocab, directory / f"{name}.ids", unknown=foreign)
     edges = np.cumsum([0, *lengths])
     about = {
         "format": _FORMAT,
         "sha256": corpus_hash(digests),
         "vocab": vocab.to_json(),
-        "dtype": _dtype(vocab, foreign).name,
+        "dtype": dtype_of(vocab, foreign).name,
         "edges": edges.tolist(),
     }
     write_json(directory / f"{name}.json", about)
+    cache().trim(kept=name)
     found = _load(directory, key)
     assert found is not None
     return found
@@ -305,54 +299,17 @@ def _spool_file(path: Path, reading: Reading, spool: Spool, told: _Told) -> str:
     digest = hashlib.sha256()
     decoder = None if spool.keeps_bytes else Decoder(path, reading)
     spool.begin_document()
-    for number, block in enumerate(_blocks(path, told)):
+    for block in _blocks(path, told):
         digest.update(block)
         if decoder is None:
             spool.add(np.frombuffer(block, dtype=np.uint8))
             continue
-        if number == 0:
-            check_magic(block, path)
         spool.add(decoder.codes(block))
     if decoder is not None:
         spool.add(decoder.codes(b"", final=True))
         if spool.length == 0:
             raise nothing_but_a_mark(path)
     return digest.hexdigest()
-
-
-def _write_ids(spool: Spool, vocab: Vocab, path: Path, *, unknown: bool) -> list[int]:
-    """Rewrites the spool as ids; returns the length of each document in ids."""
-    dtype = _dtype(vocab, unknown)
-    found = vocab.lookup(spool.codes)
-    table, spelled = found.astype(dtype), found < 0
-    lengths = []
-    with atomic_writer(path) as out:
-        for blocks in spool.documents():
-            length = 0
-            for block in blocks:
-                if spool.keeps_bytes:
-                    ids: Ids = block
-                elif vocab.byte_fallback and spelled[block].any():
-                    ids = vocab.encode_codes(spool.codes[block])
-                else:
-                    ids = _translate(block, table)
-                out.write(ids.data)
-                length += len(ids)
-            lengths.append(length)
-    return lengths
-
-
-def _dtype(vocab: Vocab, unknown: bool) -> np.dtype[Any]:
-    return np.dtype(np.int32) if unknown and not vocab.byte_fallback else vocab.dtype
-
-
-def _translate(block: NDArray[Any], table: Ids) -> Ids:
-    """`table[block]`, three times as fast where both are bytes."""
-    if block.dtype != np.uint8 or table.dtype != np.uint8:
-        ids: Ids = table[block]
-        return ids
-    whole = table[:256].tobytes().ljust(256, b"\0")
-    return np.frombuffer(block.tobytes().translate(whole), dtype=np.uint8)
 
 
 def _load(directory: Path, key: str) -> Encoded | None:
@@ -366,6 +323,8 @@ def _load(directory: Path, key: str) -> Encoded | None:
             if about["format"] == _FORMAT and ids_path.stat().st_size == int(edges[-1]) * dtype.itemsize:
                 # copy on write: torch wants writable memory, and the file stays as it is
                 ids = np.memmap(ids_path, dtype=dtype, mode="c").view(np.ndarray)
+                with contextlib.suppress(OSError):
+                    os.utime(path)  # the time of the last use, for `Cache.trim`
                 return Encoded(
                     ids=ids,
                     vocab=Vocab.from_json(about["vocab"]),

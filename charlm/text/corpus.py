@@ -143,7 +143,7 @@ def read_corpus(
     """
     reading = reading or Reading()
     named = [paths] if isinstance(paths, (str, Path)) else paths
-    files = files_of([str(path) for path in named])
+    files = files_of([str(path) for path in named], reading)
     if not files:
         raise TextError("name at least one text")
     names = tuple(str(path) for path in files)

@@ -7,7 +7,7 @@ test; `Part` is one of these parts. `TextFacts` is what a model keeps about the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -250,9 +250,9 @@ def read_text(
     split: str | Split | None = None,
     valid: str | Path | None = None,
     test: str | Path | None = None,
-    encoding: str = "utf-8",
-    newlines: Literal["keep", "normalise"] = "keep",
-    bytes: bool = False,
+    encoding: str | None = None,
+    newlines: Literal["keep", "normalise"] | None = None,
+    bytes: bool | None = None,
     vocab_size: int | None = None,
     like: HasSource | None = None,
     vocab: Vocab | None = None,
@@ -265,11 +265,12 @@ def read_text(
         paths: what to read, in this order; each file is a document.
         split: as `--split` takes it; by default 90/5/5, and 80/10/10 under a million characters.
         valid, test: files of their own for these parts, instead of a split.
-        encoding: how the files' bytes spell characters.
-        newlines: `keep` Windows line ends or `normalise` them to line feeds.
+        encoding: how the files' bytes spell characters; by default UTF-8.
+        newlines: `keep` Windows line ends (the default) or `normalise` them to line feeds.
         bytes: take the files as raw bytes.
         vocab_size: keep so many of the most frequent characters and spell the others in bytes.
-        like: read as this model's own text was read, in the model's vocabulary; the split is the model's where it is
+        like: read as this model's own text was read but for the options above that are given, in the model's
+            vocabulary; the split is the model's where it is
             the model's own text, and none (only the part `all`) where it is another one.
         vocab: encode by this vocabulary instead of the text's own.
         streamed: read through a file on disk even where the text would fit into memory.
@@ -287,9 +288,10 @@ def read_text(
     >>> len(text), text.vocab.characters
     (450, ('\\n', 'a', 'b', 'n', 'o'))
     """
-    reading = Reading(encoding=encoding, newlines=newlines, bytes=bytes, vocab_size=vocab_size)
-    if like is not None:
-        reading, vocab = like.source.reading, like.vocab
+    given: dict[str, Any] = {"encoding": encoding, "newlines": newlines, "bytes": bytes, "vocab_size": vocab_size}
+    reading = Reading() if like is None else like.source.reading
+    reading = replace(reading, **{name: value for name, value in given.items() if value is not None})
+    vocab = vocab if like is None else like.vocab
     named = [paths] if isinstance(paths, (str, Path)) else list(paths)
     held_out = [name for name in (valid, test) if name is not None]
     if held_out and split is not None:
@@ -313,7 +315,10 @@ def _split_by_files(
     corpus: Corpus, named: Sequence[str | Path], valid: str | Path | None, test: str | Path | None
 ) -> Split:
     """The split of a text whose validation and test parts are files of their own."""
-    counts = [len(files_of([str(path) for path in named])), *(0 if name is None else 1 for name in (valid, test))]
+    counts = [
+        len(files_of([str(path) for path in named], corpus.reading)),
+        *(0 if name is None else 1 for name in (valid, test)),
+    ]
     if len(corpus.documents) != sum(counts):
         raise OptionError("--valid and --test name one file each, not a directory")
     return Split.parse("files:" + "/".join(map(str, counts)))

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from charlm.errors import CharlmError
-from charlm.lm.evaluate import lane_segments, read_segments
 from charlm.lm.interface import State, detach, pick_targets
+from charlm.lm.reading import lane_segments, read_segments
 from charlm.recurrent.model import CharRNN
 from charlm.text.lanes import Lanes, Window
 from charlm.text.splits import Spans

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import gpu, sample_speed, train_speed
-from benchmarks.train_speed import Size
+from benchmarks.torch_side import Size
 
 SIZE = Size(cell="gru", hidden=8, layers=1, lanes=3, steps=4)
 

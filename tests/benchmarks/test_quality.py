@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import quality, quality_grid
+from benchmarks import quality, quality_grid, quality_runs
+from benchmarks.grid_picture import GridCell, draw_grid
 from charlm.cli.train import train_command
 from charlm.errors import CharlmError
 from charlm.recurrent.model import CharRNN, RNNConfig
-from charlm.report.grid import GridCell, draw_grid
 from charlm.text.corpus import corpus_of_text, read_corpus
 from charlm.text.splits import Split
 from charlm.text.text import Part, Text
@@ -70,7 +70,7 @@ def test_a_recipe_gives_a_row(verse: Path, tmp_path: Path, capsys: pytest.Captur
     assert row["steps"] >= 1
     assert row["seconds"] > 0
     assert kept["training"]["optimisation"]["minutes"] is None
-    assert row["weights"] == sum(p.numel() for p in quality.load(out / "small-0", device="cpu").parameters())
+    assert row["weights"] == sum(p.numel() for p in quality_runs.load(out / "small-0", device="cpu").parameters())
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].startswith(f"| small | 0 | {row['nats']:.4f} ± ")
     assert lines[3].startswith("| small | median of 1 | ")
@@ -85,7 +85,7 @@ def test_the_grid_trains_each_cell_once(
     for name, few in {"MODELS": ("gru",), "LAYERS": (1, 2), "HIDDEN": (4,), "ORDERS": [1, 2]}.items():
         monkeypatch.setattr(quality_grid, name, few)
     begun: list[str] = []
-    monkeypatch.setattr(quality_grid, "train", lambda words: begun.append(words[0]) or quality.train(words))
+    monkeypatch.setattr(quality_grid, "train", lambda words: begun.append(words[0]) or quality_runs.train(words))
     out = tmp_path / "grid"
     (tmp_path / "grid").mkdir()
     (out / "grid.jsonl").write_text('{"name": "gru-1x4", "cut')  # of a process that was killed

@@ -12,7 +12,8 @@ from charlm.lm.compare import compare_rows, summary
 from charlm.lm.evaluate import Row, evaluate
 from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.model import NGramLM
-from charlm.recurrent.dynamic import DynamicConfig, DynamicLM, gradient_sizes
+from charlm.recurrent.dynamic import DynamicConfig, DynamicLM
+from charlm.recurrent.gradients import gradient_sizes
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.corpus import Corpus, read_corpus
 from charlm.text.splits import Split

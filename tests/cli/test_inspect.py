@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from charlm.checkpoint import TextFacts
+from charlm.figures import save_figure
+from charlm.pages.inspect_page import picked_units
 from charlm.recurrent.atlas import Unit, read_units
 from charlm.recurrent.model import CharRNN, RNNConfig
-from charlm.report.cells import draw_cells, rows_of
-from charlm.report.inspect_page import picked_units
+from charlm.recurrent.unit_figure import rows_of, unit_figure
 from charlm.text.corpus import read_corpus
 from charlm.text.splits import Split
 from charlm.text.vocab import Vocab
@@ -126,7 +127,7 @@ def test_pictures(charlm: Run, verse: Path, tmp_path: Path) -> None:
     svg = Path("cells.svg").read_text()
     assert svg.count("<svg") == 1
     strange = ["$", "\u4e16", "\U0001f600", "\u0627", "\n", "\x1b", "_", "^"]
-    draw_cells(strange, [("$x^", np.linspace(-1, 1, 8))], [], tmp_path / "strange.png", title="$")
+    save_figure(unit_figure(strange, [("$x^", np.linspace(-1, 1, 8))], [], title="$"), tmp_path / "strange.png")
     assert rows_of(["a"] * 5, columns=2, rows=2) == [(0, 2), (2, 4)]
     assert rows_of([]) == []
 

@@ -67,7 +67,7 @@ def test_lines_are_ranked_by_bits_a_character(charlm: Run, models: tuple[Path, P
         bits = [characters[i] for i in range(max(at, 1), at + len(text))]
         wanted.append((sum(bits) / len(bits), text))  # type: ignore[arg-type]
         at += len(text)
-    wanted.sort(key=lambda pair: -pair[0])
+    wanted.sort(key=lambda pair: (pair[1] == "\n", -pair[0]))  # blank lines last
     found = lines_of(charlm("score", model, verse, "--split-part", "all", "--by", "line", "--json")[1])
     assert [item["bits_per_char"] for item in found] == pytest.approx([bits for bits, _ in wanted])
     assert found[0]["text"] == wanted[0][1]
@@ -96,7 +96,8 @@ def test_impossible_and_unknown_are_null_and_said(charlm: Run, verse: Path) -> N
     assert [item["bits"] is None for item in items] == [item["unknown"] or item["zero_probability"] for item in items]
     assert any(item["zero_probability"] for item in items)
     rows = lines_of(charlm("score", "ml", "other.txt", "--by", "line", "--json")[1])
-    assert (rows[0]["text"], rows[0]["bits_per_char"], rows[0]["zero_probability"]) == ("zzqj\n", None, True)
+    assert (rows[0]["text"], rows[0]["unknown_targets"]) == ("the €uro\n", 1)
+    assert (rows[1]["text"], rows[1]["bits_per_char"], rows[1]["zero_probability"]) == ("zzqj\n", None, True)
     code, out, err = charlm("score", "ml", "other.txt")
     assert code == 0
     assert "4\tunknown\t€" in out.splitlines()

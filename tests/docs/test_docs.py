@@ -96,3 +96,9 @@ def test_public_names_are_in_the_api_reference() -> None:
     described = set(re.findall(r"charlm(?:\.\w+)*\.(\w+)$", reference, re.MULTILINE))
     errors = set(importlib.import_module("charlm.errors").__all__)
     assert {name for name in charlm.__all__ if not name.startswith("__")} - errors <= described
+
+
+def test_every_command_is_in_the_command_reference() -> None:
+    reference = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    (listed,) = re.findall(r":commands: (.*)", reference)
+    assert sorted(re.split(r",\s*", listed)) == sorted(cli.list_commands(click.Context(cli)))

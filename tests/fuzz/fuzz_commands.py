@@ -1,4 +1,4 @@
-"""The part of `tests.fuzz.fuzz` about the command line: arguments and options drawn at random, good and bad, on files.
+"""Command lines run whole: arguments and options drawn at random, good and bad, on files.
 
 A case is right when it ends with exit code 0 or 2 (or 1 where a folder stands in a file's place), without a traceback,
 with nothing on stdout where it was refused, and with strict JSON there where --json was asked for.
@@ -19,7 +19,7 @@ from typing import Any
 from unittest import mock
 
 from charlm.cli.main import main
-from tests.fuzz.fuzz import TEXT, Tally
+from tests.fuzz.common import TEXT, Tally
 from tests.fuzz.fuzz_tables import TABLES
 
 __all__ = ["fuzz_commands"]

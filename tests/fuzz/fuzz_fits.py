@@ -1,4 +1,4 @@
-"""The part of `tests.fuzz.fuzz` about directories of fits: changed files, predicted from and gone on with."""
+"""Changed directories of sequence models: predicted from and gone on with."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 from unittest import mock
 
-from tests.fuzz.fuzz import Tally, change_files, restore
+from tests.fuzz.common import Tally, change_files, restore
 from tests.fuzz.fuzz_commands import run_command
 from tests.fuzz.fuzz_tables import TABLES
 

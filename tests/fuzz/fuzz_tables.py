@@ -1,4 +1,4 @@
-"""The part of `tests.fuzz.fuzz` about tables: changed bytes, cells, JSON and arrays, read, divided, predicted from."""
+"""Changed tables: bytes, cells, JSON and arrays; read, split, and predicted from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from charlm.sequences.tables.cells import read_inputs
 from charlm.sequences.tables.row_split import RowSplit
 from charlm.sequences.tables.table import read_table, render_table
 from charlm.sequences.tabular import figures_of, make_task, predict_rows, sequences_of
-from tests.fuzz.fuzz import Tally, changed_bytes, changed_json
+from tests.fuzz.common import Tally, changed_bytes, changed_json
 
 __all__ = ["TABLES", "fuzz_tables"]
 

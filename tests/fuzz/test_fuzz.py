@@ -1,4 +1,4 @@
-"""A small part of `tests.fuzz.fuzz`: damaged and hostile files end in a result or in one sentence."""
+"""A small part of `python -m tests.fuzz`: damaged and hostile files end in a result or in one sentence."""
 
 import warnings
 from collections import Counter
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.fuzz import Tally, fuzz
+from tests.fuzz.__main__ import fuzz
+from tests.fuzz.common import Tally
 from tests.fuzz.fuzz_commands import fuzz_commands
 from tests.fuzz.fuzz_fits import fuzz_fits
 from tests.fuzz.fuzz_tables import fuzz_tables

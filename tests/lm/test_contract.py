@@ -19,7 +19,8 @@ from charlm.mixing.cache import CacheLM
 from charlm.mixing.mixture import mix
 from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.model import NGramLM
-from charlm.recurrent.dynamic import DynamicConfig, DynamicLM, gradient_sizes
+from charlm.recurrent.dynamic import DynamicConfig, DynamicLM
+from charlm.recurrent.gradients import gradient_sizes
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.corpus import corpus_of_text
 from charlm.text.splits import Split

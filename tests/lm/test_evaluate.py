@@ -7,17 +7,8 @@ import pytest
 import torch
 
 from charlm.errors import TextError
-from charlm.lm.evaluate import (
-    Row,
-    evaluate,
-    lane_segments,
-    measure,
-    read_segments,
-    row_of,
-    span_segments,
-    standard_error,
-    targets_of,
-)
+from charlm.lm.evaluate import Row, evaluate, measure, row_of, standard_error, targets_of
+from charlm.lm.reading import lane_segments, read_segments, span_segments
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.corpus import corpus_of_text
 from charlm.text.vocab import Vocab

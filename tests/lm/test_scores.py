@@ -78,7 +78,13 @@ def test_lines_are_sums_over_their_own_characters() -> None:
         assert line.bits_per_char == pytest.approx(sum(own) / len(own), abs=1e-5)
         at += len(text)
     order = ranked(found)
-    assert [line.bits_per_char for line in order] == sorted((line.bits_per_char for line in found), reverse=True)
+    blank = [line.number for line in found if lines[line.number - 1] == "\n"]
+    assert [line.number for line in order[len(order) - len(blank) :]] == blank  # blank lines come last
+    for rank, value in (("mean", "bits_per_char"), ("total", "bits"), ("max", "highest")):
+        values = [getattr(line, value) for line in ranked(found, rank) if not line.blank]
+        assert values == sorted(values, reverse=True)
+    with pytest.raises(OptionError, match="median"):
+        ranked(found, "median")
 
 
 def test_the_strangest_line_is_the_one_that_is_strange() -> None:
@@ -110,7 +116,7 @@ def test_impossible_undefined_and_unknown_are_three_things() -> None:
     assert [(line.zero_probability, line.unknown) for line in lines] == [(0, 0), (2, 0), (1, 1), (0, 0)]
     first, last = (places[1] + places[2]) / 2, (places[9] + places[10] + places[11]) / 3
     assert first > last
-    assert [line.number for line in ranked(lines)] == [2, 3, 1, 4]
+    assert [line.number for line in ranked(lines)] == [3, 2, 1, 4]
 
 
 def test_a_line_of_nothing_known_comes_first() -> None:

@@ -43,13 +43,14 @@ def test_rows_are_those_of_counting_by_hand(text: list[int], order: int) -> None
         assert row == pytest.approx(naive(text[: step + 1], order), abs=1e-12)
 
 
-def test_what_lies_too_far_back_is_forgotten() -> None:
-    text = [0, 1, 2, 0, 0, 1, 0, 1]
-    model = CacheLM(VOCAB, order=0, memory=4)
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(-1, 1), min_size=1, max_size=40), st.integers(0, 4), st.integers(1, 12))
+def test_what_lies_too_far_back_is_forgotten(text: list[int], order: int, memory: int) -> None:
+    model = CacheLM(VOCAB, order=order, memory=memory)
     logp, state = model.logprobs(torch.tensor(text)[:, None], model.initial_state(1))
     for step, row in enumerate(logp[:, 0].exp().tolist()):
-        assert row == pytest.approx(naive(text[: step + 1][-4:], 0), abs=1e-12)
-    assert state["read"].shape == state["match"].shape == (1, 4)
+        assert row == pytest.approx(naive(text[: step + 1][-memory:], order), abs=1e-12)
+    assert state["read"].shape == state["match"].shape == (1, min(memory, len(text)))
 
 
 @pytest.mark.parametrize("bad", [{"order": 33}, {"order": -1}, {"memory": 0}])

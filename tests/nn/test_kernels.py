@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from charlm.errors import OptionError
 from charlm.nn.kernels.choose import fastest
 from charlm.nn.kernels.cpu import native
 from charlm.nn.stack import Stack
@@ -200,14 +201,21 @@ def test_the_way_back_is_right_by_finite_differences(loop: str) -> None:
         assert torch.autograd.gradcheck(lambda x, stack=stack: stack(x)[0], (x,))
 
 
-def test_second_derivatives_are_refused() -> None:
-    stack = Stack("gru", inputs=3, hidden=5).double()
+@pytest.mark.parametrize("kind", KINDS)
+def test_second_derivatives_are_right_or_refused(loop: str, kind: str) -> None:
+    """A gradient penalty: the sum of y has a constant gradient, so that nothing before the penalty needs one."""
+    x = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64).requires_grad_()
+    stack = Stack(kind, inputs=5, hidden=6, layers=2).double()
+    penalties = {}
+    for backend in ("reference", "torch"):
+        stack.backend = backend
+        (slope,) = torch.autograd.grad(stack(x)[0].sum(), [x], create_graph=True)
+        penalties[backend] = torch.autograd.grad(slope.square().sum(), list(stack.parameters()), materialize_grads=True)
+    assert_same(list(penalties["torch"]), list(penalties["reference"]))
     stack.backend = "fused"
-    (gradient,) = torch.autograd.grad(
-        stack(torch.tensor([[1]]))[0].square().sum(), [stack.cell(0).weight_hh], create_graph=True
-    )
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.sum().backward()
+    for loss in (stack(x)[0].sum(), stack(x)[0].square().sum(), stack(x)[1]["h1"].sum()):
+        with pytest.raises(OptionError, match="first derivatives only"):
+            torch.autograd.grad(loss, [x], create_graph=True)
 
 
 @pytest.mark.parametrize("kind", KINDS)

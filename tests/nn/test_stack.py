@@ -156,7 +156,7 @@ def test_a_reset_begins_anew(cell: str, backend: str) -> None:
 def test_gradients_by_finite_differences(cell: type[RNNCell]) -> None:
     made = cell(3, 4).double()
     x = torch.randn(2, 3).double().requires_grad_()
-    state = tuple(torch.randn_like(tensor).requires_grad_() for tensor in made.zero_state(2))
+    state = tuple(torch.randn_like(tensor).requires_grad_() for tensor in made.initial_state(2))
     assert torch.autograd.gradcheck(lambda *leaves: made(leaves[0], leaves[1:]), (x, *state))
     assert torch.autograd.gradgradcheck(lambda *leaves: made(leaves[0], leaves[1:]), (x, *state))
 

@@ -7,7 +7,8 @@ import torch
 
 from charlm.errors import OptionError
 from charlm.lm.interface import SamplingRule, take
-from charlm.recurrent.dynamic import DynamicConfig, DynamicLM, gradient_sizes
+from charlm.recurrent.dynamic import DynamicConfig, DynamicLM
+from charlm.recurrent.gradients import gradient_sizes
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.vocab import Vocab
 

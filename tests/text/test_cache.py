@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from charlm.errors import CharlmError, TextError
-from charlm.text import cache
-from charlm.text import cache as spool
+from charlm.text import cache, reading
 from charlm.text.cache import cache_directory
 from charlm.text.corpus import Corpus, read_corpus
 from charlm.text.reading import Reading
@@ -27,7 +28,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Every text counts as big and is read a few bytes at a time."""
     monkeypatch.setenv("CHARLM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(cache, "BLOCK", 3)
-    monkeypatch.setattr(spool, "_BLOCK", 3)
+    monkeypatch.setattr(reading, "_BLOCK", 3)
     yield tmp_path
     assert not list(tmp_path.glob("cache/*.tmp"))
 
@@ -208,3 +209,47 @@ def test_a_cache_that_cannot_be_written_names_the_way_out(small: Path, monkeypat
 def test_the_cache_is_in_the_home_directory_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CHARLM_CACHE", raising=False)
     assert cache_directory() == Path.home() / ".cache" / "charlm"
+
+
+def test_the_cache_is_shown_and_cleared(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (cache.cache().size, cache.cache().entries) == (0, ())
+    monkeypatch.setattr(cache, "BIG", 1)
+    (small / "text").write_text("abracadabra")
+    read_corpus([small / "text"])
+    found = cache.cache()
+    assert found.directory == cache_directory()
+    assert found.size == sum(path.stat().st_size for path in cache_directory().iterdir())
+    assert "1 text" in repr(found)
+    (cache_directory() / ".x.ids.abcdefgh.tmp").touch()  # of a process that was killed
+    assert found.clear().entries == ()
+    assert not list(cache_directory().iterdir())
+
+
+def test_the_oldest_entries_leave_a_full_cache(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "BIG", 1)
+
+    def read(name: str, age: float) -> None:
+        (small / name).write_text(name * 20)
+        read_corpus([small / name])
+        newest = cache.cache().entries[0].path.with_suffix(".json")
+        os.utime(newest, (time.time() - age,) * 2)
+
+    read("first", 300)
+    one = cache.cache().size
+    read("other", 200)
+    read("first", 100)  # used again: `other` is the oldest now
+    monkeypatch.setenv("CHARLM_CACHE_GB", str(2.2 * one / 1e9))
+    read("third", 0)
+    monkeypatch.setattr(cache, "_encode", lambda *_: pytest.fail("encoded again"))
+    read_corpus([small / "first"])
+    assert len(cache.cache().entries) == 2
+
+
+def test_a_text_bigger_than_the_bound_is_read_all_the_same(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "BIG", 1)
+    monkeypatch.setenv("CHARLM_CACHE_GB", "0")
+    (small / "text").write_text("abracadabra")
+    assert read_corpus([small / "text"]).vocab.decode(read_corpus([small / "text"]).ids) == "abracadabra"
+    monkeypatch.setenv("CHARLM_CACHE_GB", "ten")
+    with pytest.raises(CharlmError, match="number of gigabytes"):
+        read_corpus([small / "text"])

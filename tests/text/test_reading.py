@@ -62,9 +62,28 @@ def test_an_undecodable_byte_is_named_with_its_place(text: str, bad: bytes, mark
 
 
 def test_a_text_of_another_encoding_is_read_once_it_is_named() -> None:
-    content = "naïve façade".encode("latin-1")
-    assert "--encoding latin-1" in refusal(content)
-    assert decode(content, Reading(encoding="latin-1"), PATH) == "naïve façade"
+    content = "“naïve” façade".encode("cp1252")
+    assert "--encoding cp1252" in refusal(content)
+    assert decode(content, Reading(encoding="cp1252"), PATH) == "“naïve” façade"
+    assert "--encoding latin-1" in refusal(b"\x81")  # a byte that cp1252 leaves undefined
+    assert "--encoding utf-8" in refusal("é".encode(), Reading(encoding="ascii"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-16-be", "utf-32-be"])
+def test_a_byte_order_mark_names_the_encoding(encoding: str) -> None:
+    content = (("\ufeff" if encoding[6:] else "") + "text\n").encode(encoding)
+    assert f"--encoding {encoding[:6]}" in refusal(content)
+    assert decode(content, Reading(encoding=encoding[:6]), PATH) == "text\n"
+    assert decode(b"\xff\xfeabc", Reading(encoding="latin-1"), PATH) == "ÿþabc"  # as asked for
+
+
+@pytest.mark.parametrize(
+    "head", [b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"\xff\xd8\xff\xe0\0\x10JFIF", b"GIF89a\x10\0\x10\0"]
+)
+def test_a_picture_is_refused_in_every_encoding(head: bytes) -> None:
+    for encoding in ("utf-8", "latin-1"):
+        assert "picture, not a text" in refusal(head, Reading(encoding=encoding))
+    assert decode(b"GIF89a was a format", Reading(), PATH) == "GIF89a was a format"
 
 
 def test_a_cut_utf16_text_is_refused() -> None:
@@ -126,6 +145,23 @@ def test_a_directory_stands_for_its_files_in_order(tmp_path: Path) -> None:
         (tmp_path / name).write_text("text")
     found = files_of([str(tmp_path), "-", "other"])
     assert found == [tmp_path / "a/y.txt", tmp_path / "a/z.txt", tmp_path / "b.txt", Path("-"), Path("other")]
+
+
+def test_pictures_in_a_directory_are_left_out_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    (tmp_path / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")
+    (tmp_path / "c.bin").write_bytes(b"\0\xff\xff\0")
+    (tmp_path / "d.txt").write_bytes(b"")
+    (tmp_path / "e.txt").write_bytes("né".encode("latin-1"))  # a text, whose encoding is asked for when it is read
+    assert files_of([tmp_path]) == [tmp_path / "a.txt", tmp_path / "e.txt"]
+    (said,) = [record.getMessage() for record in caplog.records]
+    for words in ("b.png (a PNG picture)", "c.bin (a binary file)", "d.txt (empty)"):
+        assert words in said
+    assert len(files_of([tmp_path], Reading(bytes=True))) == 4
+    for name in ("a.txt", "e.txt"):
+        (tmp_path / name).unlink()
+    with pytest.raises(TextError, match=r"holds no text, only b\.png"):
+        files_of([tmp_path])
 
 
 def test_a_directory_without_files_is_refused(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from charlm.errors import OptionError
 from charlm.nn.kernels import fused
 from charlm.nn.kernels.cpu import native
+from charlm.nn.kernels.inputs import on_gpu
 
 __all__ = ["facts", "fastest", "for_reading", "for_training", "notes", "pick_device", "precision"]
 
@@ -24,7 +25,7 @@ def precision(device: torch.device) -> str:
     >>> precision(torch.device("cpu"))
     ''
     """
-    if device.type != "cuda":
+    if not on_gpu(device):
         return ""
     names = {True: "on", False: "off"}
     products, layers = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
@@ -39,7 +40,7 @@ def facts(device: torch.device) -> str:
     True
     """
     versions = f"torch {torch.__version__}"
-    if device.type != "cuda":
+    if not on_gpu(device):
         return f"{device}, {versions}"
     cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
     name = torch.cuda.get_device_name(device)
@@ -173,7 +174,7 @@ def notes(stack: nn.Module) -> list[str]:
 
 
 def _on_gpu(stack: nn.Module) -> bool:
-    return next(stack.parameters()).device.type == "cuda"
+    return on_gpu(next(stack.parameters()))
 
 
 def pick_device(name: str) -> torch.device:

@@ -2,7 +2,7 @@
 
 What can be done for all steps at once is: the input's part of the gates before the loop, the gradients of the
 weights after it. Layer 0 adds no product at all, as a one-hot or embedded character picks a row of a table.
-The loop is compiled (`native`), torch (`loops`), or on a GPU one launch (`triton_layers`) where that has passed
+The loop is compiled (`cpu.native`), torch (`cpu.loops`), or on a GPU one launch (`gpu.layers`) where that has passed
 its test there; other layers on a GPU are left to torch's. First derivatives only.
 
 Axes: T steps, B lanes, I inputs, G gates, H units, V symbols, D numbers of a lane's gate gradients.
@@ -14,15 +14,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from charlm.nn.cells import Cell, GRUCell, LSTMCell
-from charlm.nn.kernels import reference, selftest, torch_layers
+from charlm.errors import OptionError
+from charlm.nn.cells import Cell, GRUCell, LSTMCell, RNNCell
+from charlm.nn.kernels import reference, torch_layers
 from charlm.nn.kernels.cpu import loops, native
 from charlm.nn.kernels.gpu import layers as triton_layers
+from charlm.nn.kernels.inputs import check_layer, input_rows, on_gpu, split_biases
 
-__all__ = ["declined", "input_rows", "run", "split_biases"]
+__all__ = ["SERVES", "declined", "run"]
+
+
+SERVES = (RNNCell, GRUCell, LSTMCell)
+"""The cells whose formulas are written out here; exactly these, as a subclass may have another formula."""
 
 
 def run(
@@ -33,34 +38,42 @@ def run(
     resets_TB: Tensor | None = None,
     lengths_B: Tensor | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Like `reference.run`; torch's layers take over where lanes have lengths or the cell a projection."""
-    alone = len(x) == 1 and x.shape[1] < 16 and not torch.is_grad_enabled()  # not worth packing weights for
+    """Like `reference.run`, but for second derivatives, which are refused.
+
+    torch's layers take over where lanes have lengths or the cell has a projection; the formulas where the cell is of
+    another kind, or a step is read alone, which is not worth packing the weights for.
+    """
     dtype = _precision(cell)
-    if lengths_B is not None or cell.projection or not _ours(cell, dtype):
+    if type(cell) in SERVES and (lengths_B is not None or cell.projection or not _ours(cell, dtype)):
         return torch_layers.run(cell, x, state, table, resets_TB, lengths_B)
-    if alone:
-        return reference.run(cell, x, state, table, resets_TB)
+    given = check_layer(cell, x, state, table, resets_TB, lengths_B)
+    x, resets_TB = given.x, given.resets_TB
+    alone = len(x) == 1 and x.shape[1] < 16 and not torch.is_grad_enabled()
+    if alone or type(cell) not in SERVES or not (len(x) and x.shape[1]):
+        return reference.loop(cell, given, table)
     dense = x.is_floating_point()
     bias_G, bias_n = split_biases(cell)
     gates = (F.linear(x, cell.weight_ih, bias_G) if dense else input_rows(cell, table, bias_G)).to(dtype)
     ids_TB = None if dense else x.contiguous()
-    resets_TB = None if resets_TB is None or not bool(resets_TB.any()) else resets_TB.to(torch.uint8).contiguous()
+    marks_TB = None if resets_TB is None else resets_TB.to(torch.uint8).contiguous()
+    if not on_gpu(cell.weight_hh):
+        state = tuple(tensor.to(dtype) for tensor in given.state)  # under autocast they may be of another type
     apply: Any = _Layer.apply
     weight_hh = cell.weight_hh.to(dtype)
-    y, *c = apply(cell, gates, ids_TB, weight_hh, bias_n, resets_TB, torch.is_grad_enabled(), *state)
+    y, *c = apply(cell, gates, ids_TB, weight_hh, bias_n, marks_TB, torch.is_grad_enabled(), *state)
     return y, (y[-1].clone(), *c)
 
 
 def _precision(cell: Cell) -> torch.dtype:
     """In which the layer is computed: that of its weights, on a GPU that of autocast where it is on."""
     weight = cell.weight_hh
-    mixed = weight.device.type == "cuda" and torch.is_autocast_enabled("cuda")
+    mixed = on_gpu(weight) and torch.is_autocast_enabled("cuda")
     return torch.get_autocast_dtype("cuda") if mixed else weight.dtype
 
 
 def _ours(cell: Cell, dtype: torch.dtype) -> bool:
     """Whether our loops take the layer: always on a CPU; on a GPU in one launch that has passed its test, or not."""
-    return cell.weight_hh.device.type != "cuda" or not declined(cell, dtype)
+    return not on_gpu(cell.weight_hh) or not declined(cell, dtype)
 
 
 def declined(cell: Cell, dtype: torch.dtype | None = None) -> str:
@@ -72,10 +85,9 @@ def declined(cell: Cell, dtype: torch.dtype | None = None) -> str:
     """
     like = cell.weight_hh.new_empty(0, dtype=dtype or _precision(cell))
     if triton_layers.fits(cell, like):
-        return selftest.verdict_on(cell, like).reason
-    name = type(cell).__name__.removesuffix("Cell").lower()
+        return triton_layers.verdict_on(cell, like).reason
     why = "its weights do not fit one block of threads" if triton_layers.there() else "Triton is not installed"
-    return f"{name} {cell.hidden} is run by torch's kernels on this GPU, as {why}"
+    return f"{cell.name} {cell.hidden} is run by torch's kernels on this GPU, as {why}"
 
 
 def _loop(cell: Cell, gates: Tensor) -> Any:
@@ -83,22 +95,6 @@ def _loop(cell: Cell, gates: Tensor) -> Any:
     if triton_layers.fits(cell, gates):
         return triton_layers
     return native if native.fits(gates) else loops
-
-
-def split_biases(cell: Cell) -> tuple[Tensor | None, Tensor | None]:
-    """What is added before the loop, and the part of b_hh that the GRU resets."""
-    if cell.bias_ih is None or cell.bias_hh is None:
-        return None, None
-    if not isinstance(cell, GRUCell):
-        return cell.bias_ih + cell.bias_hh, None
-    r_z, n = cell.bias_hh[: 2 * cell.hidden], cell.bias_hh[2 * cell.hidden :]
-    return cell.bias_ih + F.pad(r_z, (0, cell.hidden)), n
-
-
-def input_rows(cell: Cell, table: Tensor | None, bias_G: Tensor | None) -> Tensor:
-    """The input's part of the gates for each symbol, and last for one never seen: [V + 1, GH]."""
-    rows = F.pad(cell.weight_ih.t() if table is None else table @ cell.weight_ih.t(), (0, 0, 0, 1))
-    return rows if bias_G is None else rows + bias_G
 
 
 class _Layer(torch.autograd.Function):
@@ -117,7 +113,7 @@ class _Layer(torch.autograd.Function):
         *state: Tensor,
     ) -> tuple[Tensor, ...]:
         loop = _loop(cell, gates)
-        state = tuple(tensor.contiguous() for tensor in state)
+        state = tuple(tensor.resolve_neg().contiguous() for tensor in state)  # a view may stand for -x
         gates, weight_hh = gates.contiguous(), weight_hh.contiguous()
         bias_n = None if bias_n is None else bias_n.contiguous()
         y, values, extra = loop.forward(cell, gates, ids_TB, weight_hh, bias_n, state, resets_TB, keep)
@@ -127,14 +123,25 @@ class _Layer(torch.autograd.Function):
         return (y, extra[-1].clone()) if isinstance(cell, LSTMCell) and extra is not None else (y,)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, y_grad: Tensor, c_grad: Tensor | None = None) -> tuple[Any, ...]:
+        if torch.is_grad_enabled():
+            raise OptionError(
+                "the backend `fused` has first derivatives only, so that `create_graph` cannot be met: "
+                "set the stack's backend to `reference` for second ones"
+            )
         ids_TB, weight_hh, resets_TB, y, values, extra, *state = ctx.saved_tensors
         cell, needs = ctx.cell, ctx.needs_input_grad
         loop = _loop(cell, y)
         wanted = any(needs[7:])
         grad, before = loop.backward(
-            cell, weight_hh, (y, values, extra), tuple(state), resets_TB, y_grad.contiguous(), c_grad, wanted
+            cell,
+            weight_hh,
+            (y, values, extra),
+            tuple(state),
+            resets_TB,
+            y_grad.resolve_neg().contiguous(),
+            c_grad,
+            wanted,
         )
         hidden = cell.hidden
         flat = grad.flatten(0, 1)

@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from charlm.nn.cells import Cell, GRUCell, LSTMCell, RNNCell
 from charlm.nn.kernels import reference
+from charlm.nn.kernels.inputs import check_layer, without_padding
 
 __all__ = ["run"]
 
@@ -25,21 +26,33 @@ def run(
     resets_TB: Tensor | None = None,
     lengths_B: Tensor | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Like `reference.run`; a window in which a lane is reset goes through the formulas, as torch cannot."""
-    if resets_TB is not None and bool(resets_TB.any()):
-        return reference.run(cell, x, state, table, resets_TB, lengths_B)
+    """Like `reference.run`; cells that torch has not, and windows in which a lane is reset, go through the formulas."""
+    given = check_layer(cell, x, state, table, resets_TB, lengths_B)
+    x, state, lengths_B = given.x, given.state, given.lengths_B
+    if type(cell) not in _LAYERS or given.resets_TB is not None or not (len(x) and x.shape[1]):
+        return reference.loop(cell, given, table)
     if not x.is_floating_point():
         x = _dense(cell, x, table)
     if lengths_B is None:
-        y_TBP, after = _call(cell, (x,), state)
-        return y_TBP, after
-    packed = pack_padded_sequence(x, lengths_B.cpu(), enforce_sorted=False)
+        return _call(cell, (x,), state)
+    return _ragged(cell, x, state, lengths_B)
+
+
+def _ragged(cell: Cell, x: Tensor, state: tuple[Tensor, ...], lengths_B: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Lanes of different lengths, packed; torch takes none of length 0, so those read one step that does not count."""
+    some_B = lengths_B > 0
+    packed = pack_padded_sequence(without_padding(x, lengths_B), lengths_B.clamp(min=1).cpu(), enforce_sorted=False)
     order, back = packed.sorted_indices, packed.unsorted_indices
     assert order is not None
     assert back is not None
     data, after = _call(cell, (packed.data, packed.batch_sizes), tuple(s[order] for s in state))
     y_TBP, _ = pad_packed_sequence(packed._replace(data=data), total_length=len(x))
-    return y_TBP, tuple(s[back] for s in after)
+    after = tuple(s[back] for s in after)
+    if bool(some_B.all()):
+        return y_TBP, after
+    some_B1 = some_B.unsqueeze(-1)
+    y_TBP = torch.where(some_B1, y_TBP, torch.zeros_like(y_TBP))
+    return y_TBP, tuple(torch.where(some_B1, new, old) for new, old in zip(after, state, strict=True))
 
 
 def _dense(cell: Cell, ids: Tensor, table: Tensor | None) -> Tensor:

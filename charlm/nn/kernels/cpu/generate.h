@@ -63,7 +63,8 @@ static void head(const struct generation *s, const float *h, const long *panels,
         }
 }
 
-/* e^(x[i] - most) / temperature for all symbols into `to`, which has room for 3 more; returns the sum. */
+/* e^((x[i] - most) / temperature) for all symbols into `to`, which has room for 3 more; 0 where no normal number is so
+   small. Returns the sum. */
 static double exponentials(const float *x, long count, double most, double temperature, double *to)
 {
     double sum = 0;
@@ -71,7 +72,8 @@ static double exponentials(const float *x, long count, double most, double tempe
         vec_f64 four;
         for (int k = 0; k < 4; k++)
             four[k] = i + k < count ? (double)x[i + k] : -1e300;
-        store_f64(to + i, exp_f64((four - most) / temperature), 4);
+        four = (four - most) / temperature;
+        store_f64(to + i, (vec_f64)((whole_f64)exp_f64(four) & (four > -708.0)), 4);
     }
     for (long i = 0; i < count; i++)
         sum += to[i];

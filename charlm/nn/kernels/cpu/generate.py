@@ -8,15 +8,16 @@ from __future__ import annotations
 import ctypes
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from charlm.errors import OptionError
 from charlm.nn.cells import Cell, GRUCell, LSTMCell, RNNCell
 from charlm.nn.kernels.cpu import native
-from charlm.nn.kernels.fused import input_rows, split_biases
+from charlm.nn.kernels.inputs import check_draws, check_ids, input_rows, split_biases
 
 __all__ = ["Draw", "Packed", "generate", "pack"]
 
@@ -107,11 +108,13 @@ def _panels(weight_RK: Tensor, gates: int, units: int) -> Tensor:
     return padded.view(gates, -1, units, width).permute(1, 3, 0, 2).contiguous().flatten()
 
 
-_kept: weakref.WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], Packed]] = weakref.WeakKeyDictionary()
+_kept: weakref.WeakKeyDictionary[nn.Module, tuple[Hashable, Packed]] = weakref.WeakKeyDictionary()
 
 
 def pack(model: nn.Module, cells: list[Cell], table: Tensor | None, head: nn.Linear) -> Packed:
     """The packed weights of a model; made again only when a weight has changed since the last call.
+
+    A hash of all weights decides, whoever has changed them and how: it costs what one step of one lane costs.
 
     Args:
         model: whose weights these are; what is kept is kept for it.
@@ -119,19 +122,11 @@ def pack(model: nn.Module, cells: list[Cell], table: Tensor | None, head: nn.Lin
         table: the embedding; None for one-hot.
         head: the map to V logits.
     """
-    parameters = list(model.parameters())
-    if any(parameter.is_inference() for parameter in parameters):
-        return _pack(cells, table, head)
-    key = tuple(number for p in parameters for number in (p.data_ptr(), p._version, _fingerprint(p)))
+    weights = [*(p for module in (*cells, head) for p in module.parameters()), *([] if table is None else [table])]
+    key = tuple((p.shape, native.hash_of(p.detach().contiguous())) for p in weights)
     if model not in _kept or _kept[model][0] != key:
         _kept[model] = key, _pack(cells, table, head)
     return _kept[model][1]
-
-
-def _fingerprint(parameter: Tensor) -> int:
-    """A sum over the bits of some thousand weights: fused optimisers change weights without counting a version."""
-    flat = parameter.detach().reshape(-1)
-    return int(flat[:: max(1, len(flat) // 4096)].view(torch.int32).sum(dtype=torch.int64))
 
 
 def _pack(cells: list[Cell], table: Tensor | None, head: nn.Linear) -> Packed:
@@ -167,16 +162,22 @@ def generate(
 
     Args:
         packed: from `pack`.
-        ids_B: int64, the symbols last seen and not yet read; -1 for an unknown one.
+        ids_B: of any integer type, the symbols last seen and not yet read; -1 for an unknown one.
         state: the state of each layer, each [B, H].
         draw: temperature, top-k, top-p.
-        noise_TB: float64 in [0, 1).
+        noise_TB: floating-point numbers in [0, 1).
 
     Returns:
         The drawn ids [T, B], the log-probability of each in the model's own distribution, and the state in
         which the last has not been read.
+
+    Raises:
+        OptionError: an argument of another type, shape or device, or a number out of range.
     """
+    ids_B = check_ids(ids_B, packed.symbols, packed.head.device, dim=1)
+    noise_TB = check_draws(len(noise_TB), len(ids_B), noise_TB)
     (steps, lanes), threads = noise_TB.shape, _threads(packed, noise_TB.shape[1])
+    _check_state(packed, state, lanes)
     h, c = ([_copy(layer[i]) for layer in state] for i in (0, -1))
     h_next = [torch.empty_like(tensor) for tensor in h]
     drawn, logp = ids_B.new_empty(steps, lanes), h[0].new_empty(steps, lanes)
@@ -212,6 +213,18 @@ def generate(
     _in_pieces(job, packed, steps, threads)
     last = h if steps % 2 == 0 else h_next
     return drawn, logp, [(a, b)[: len(layer)] for a, b, layer in zip(last, c, state, strict=True)]
+
+
+def _check_state(packed: Packed, state: list[tuple[Tensor, ...]], lanes: int) -> None:
+    """Refuses a state that is not that of these weights."""
+    if len(state) != len(packed.recurrent) or any(len(layer) != (2 if packed.code == 4 else 1) for layer in state):
+        raise OptionError(f"the state is not that of {len(packed.recurrent)} layers of this cell")
+    for tensor in (tensor for layer in state for tensor in layer):
+        if tensor.shape != (lanes, packed.hidden) or tensor.dtype != torch.float32 or not tensor.is_cpu:
+            raise OptionError(
+                f"the state of a layer is torch.float32 of [{lanes}, {packed.hidden}] on the CPU here, "
+                f"not {tensor.dtype} of {list(tensor.shape)} on {tensor.device}"
+            )
 
 
 def _in_pieces(job: native.Generation, packed: Packed, steps: int, threads: int) -> None:

@@ -59,6 +59,41 @@ struct scatter {
     void *sums;
 };
 
+/* A hash of memory by which a change of weights is seen. A change of one number always changes it: each of the 64
+   hashes of a thread passes through steps that can be undone, exclusive or and multiplication by an odd number. */
+struct memory {
+    long count, threads; /* of 32-bit words */
+    const void *words;
+    uint32_t *hashes; /* [threads, 64] out */
+};
+
+typedef uint32_t hash_vec __attribute__((vector_size(32)));
+
+static void hash_part(void *data, int me, struct team *team)
+{
+    const struct memory *m = data;
+    long from, to, i = 0;
+    share(m->count / 64, me, team->size, &from, &to);
+    hash_vec hashes[8];
+    memset(hashes, me + 1, sizeof hashes);
+    for (const char *block = (const char *)m->words + from * 256; from < to; from++, block += 256)
+#pragma GCC unroll 8
+        for (int v = 0; v < 8; v++) {
+            hash_vec words;
+            memcpy(&words, block + 32 * v, 32);
+            hashes[v] = (hashes[v] ^ words) * 0x9E3779B1u;
+        }
+    uint32_t *out = m->hashes + 64 * me;
+    memcpy(out, hashes, sizeof hashes);
+    for (i = m->count / 64 * 64; me == 0 && i < m->count; i++) {
+        uint32_t word;
+        memcpy(&word, (const char *)m->words + 4 * i, 4);
+        out[i % 64] = (out[i % 64] ^ word) * 0x9E3779B1u;
+    }
+}
+
+void hash(struct memory *m) { together(hash_part, m, m->threads); }
+
 #define REAL float
 #define WHOLE int32_t
 #define SUFFIX f32
@@ -100,5 +135,6 @@ struct scatter {
 /* The sizes of the structures, by which the caller sees that it was written for this library. */
 long charlm_sizes(void)
 {
-    return (long)(sizeof(struct layer) + 1000 * (sizeof(struct scatter) + 1000 * sizeof(struct generation)));
+    const size_t last = sizeof(struct generation) + 1000 * sizeof(struct memory);
+    return (long)(sizeof(struct layer) + 1000 * (sizeof(struct scatter) + 1000 * last));
 }

@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from charlm.nn.cells import Cell, GRUCell, LSTMCell, RNNCell
+from charlm.errors import OptionError
+from charlm.nn.cells import Cell, LSTMCell, RNNCell
 
-__all__ = ["Generation", "backward", "call", "fits", "forward", "library", "sum_rows"]
+__all__ = ["Generation", "address", "backward", "call", "fits", "forward", "hash_of", "library", "sum_rows"]
 
-_NAMES: dict[type[Cell], str] = {RNNCell: "rnn", GRUCell: "gru", LSTMCell: "lstm"}
 _SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 _scratch = threading.local()
 QUICK = 500_000  # multiplications a step that are not worth a meeting of threads
@@ -48,6 +48,15 @@ class Scatter(ctypes.Structure):
     ]
 
 
+class Memory(ctypes.Structure):
+    """`struct memory` of native.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_long) for name in ("count", "threads")),
+        *((name, ctypes.c_void_p) for name in ("words", "hashes")),
+    ]
+
+
 class Generation(ctypes.Structure):
     """`struct generation` of generate.h."""
 
@@ -63,8 +72,9 @@ class Generation(ctypes.Structure):
 
 def _sizes() -> int:
     """What `charlm_sizes` of a library returns that was built from the sources beside this file."""
-    first, second, third = (ctypes.sizeof(structure) for structure in (Layer, Scatter, Generation))
-    return first + 1000 * (second + 1000 * third)
+    return sum(
+        1000**place * ctypes.sizeof(structure) for place, structure in enumerate((Layer, Scatter, Generation, Memory))
+    )
 
 
 @functools.cache
@@ -93,10 +103,21 @@ def call(name: str, job: ctypes.Structure) -> None:
     getattr(loaded, name)(ctypes.byref(job))
 
 
-def _at(tensor: Tensor | None) -> int | None:
+def address(tensor: Tensor | None, dtype: torch.dtype, *shape: int) -> int | None:
+    """Where a tensor's numbers lie, one behind the other; refused where C would read something else there.
+
+    >>> address(torch.zeros(2, 3), torch.float32, 3, 2)
+    Traceback (most recent call last):
+    ...
+    charlm.errors.OptionError: the compiled kernels need a torch.float32 of [3, 2] without gaps on the CPU here, not ...
+    """
     if tensor is None:
         return None
-    assert tensor.is_contiguous()
+    if tensor.dtype != dtype or tensor.shape != shape or not tensor.is_contiguous() or not tensor.is_cpu:
+        raise OptionError(
+            f"the compiled kernels need a {dtype} of {list(shape)} without gaps on the CPU here, "
+            f"not a {tensor.dtype} of {list(tensor.shape)} with strides {tensor.stride()} on {tensor.device}"
+        )
     return tensor.data_ptr()
 
 
@@ -121,9 +142,16 @@ def _layer(cell: Cell, weight_hh: Tensor, steps: int, lanes: int) -> Layer:
         hidden=cell.hidden,
         threads=threads,
         by_units=int(by_units),
-        weight=_at(weight_hh),
-        packed=_at(_packed(weight_hh)),
+        weight=address(weight_hh, weight_hh.dtype, cell.gates * cell.hidden, cell.hidden),
+        packed=_packed(weight_hh).data_ptr(),
     )
+
+
+def _put_common(
+    job: Layer, dtype: torch.dtype, hidden: int, state: tuple[Tensor, ...], resets_TB: Tensor | None
+) -> None:
+    job.h0, job.c0 = (address(tensor, dtype, job.lanes, hidden) for tensor in (state[0], state[-1]))
+    job.resets = address(resets_TB, torch.uint8, job.steps, job.lanes)
 
 
 def forward(
@@ -142,12 +170,16 @@ def forward(
         cell: which formula.
         gates: W_ih x + b_ih (+ b_hh): [T, B, GH], or with ids a table [V + 1, GH]. Without ids
             and with `keep` the gates' values replace it.
-        ids_TB: int64; -1 for the table's last row.
+        ids_TB: int64; -1 for the table's last row. That none is outside the table is for the caller to see to
+            (`inputs.check_ids`), as it would here be looked at again for every direction.
         weight_hh: [GH, H].
         bias_n: the GRU's [H] of b_hn.
         state: the state before, each [B, H].
         resets_TB: uint8.
         keep: whether there will be a way back.
+
+    Raises:
+        OptionError: a tensor of another type, shape, device or layout.
 
     Returns:
         y [T, B, H]; the gates' values [T, B, GH] if kept; c of the LSTM [T or 1, B, H], W_hn h + b_hn of the
@@ -163,10 +195,13 @@ def forward(
     elif isinstance(cell, LSTMCell):
         extra = gates.new_empty(1, lanes, hidden)
     job = _layer(cell, weight_hh, steps, lanes)
-    job.ids, job.rows, job.input, job.bias_n = _at(ids_TB), len(gates), _at(gates), _at(bias_n)
-    job.h0, job.c0, job.resets = _at(state[0]), _at(state[-1]), _at(resets_TB)
-    job.y, job.gates, job.extra = _at(y), _at(values), _at(extra)
-    call(f"forward_{_SUFFIX[gates.dtype]}_{_NAMES[type(cell)]}", job)
+    _put_common(job, weight_hh.dtype, hidden, state, resets_TB)
+    job.ids, job.rows = address(ids_TB, torch.int64, steps, lanes), len(gates)
+    size = (steps, lanes) if ids_TB is None else (len(gates),)
+    job.input = address(gates, weight_hh.dtype, *size, cell.gates * hidden)
+    job.bias_n = address(bias_n, weight_hh.dtype, hidden)
+    job.y, job.gates, job.extra = (None if t is None else t.data_ptr() for t in (y, values, extra))
+    call(f"forward_{_SUFFIX[gates.dtype]}_{cell.name}", job)
     return y, values, extra
 
 
@@ -190,14 +225,17 @@ def backward(
     steps, lanes, hidden = y.shape
     grad = y.new_empty(steps, lanes, (1 if isinstance(cell, RNNCell) else 4) * hidden)
     carry = y.new_zeros(lanes, hidden) if c_grad is None else c_grad.clone(memory_format=torch.contiguous_format)
-    before = tuple(torch.empty_like(tensor) for tensor in state) if state_wanted else None
+    before = tuple(y.new_empty(lanes, hidden) for _ in state) if state_wanted else None
     job = _layer(cell, weight_hh, steps, lanes)
-    job.h0, job.c0, job.resets = _at(state[0]), _at(state[-1]), _at(resets_TB)
-    job.y, job.gates, job.extra = _at(y), _at(values), _at(extra)
-    job.y_grad, job.carry, job.gates_grad = _at(y_grad), _at(carry), _at(grad)
+    _put_common(job, y.dtype, hidden, state, resets_TB)
+    job.y = address(y, weight_hh.dtype, steps, lanes, hidden)
+    job.gates = address(values, y.dtype, steps, lanes, cell.gates * hidden)
+    job.extra = address(extra, y.dtype, steps, lanes, hidden)
+    job.y_grad = address(y_grad, y.dtype, steps, lanes, hidden)
+    job.carry, job.gates_grad = address(carry, y.dtype, lanes, hidden), grad.data_ptr()
     if before is not None:
-        job.h0_grad, job.c0_grad = _at(before[0]), _at(before[-1])
-    call(f"backward_{_SUFFIX[y.dtype]}_{_NAMES[type(cell)]}", job)
+        job.h0_grad, job.c0_grad = before[0].data_ptr(), before[-1].data_ptr()
+    call(f"backward_{_SUFFIX[y.dtype]}_{cell.name}", job)
     return grad, before
 
 
@@ -207,16 +245,29 @@ def sum_rows(rows_RW: Tensor, ids_R: Tensor | None, groups: int) -> Tensor:
     The rows may be a slice of wider ones.
     """
     sums = rows_RW.new_empty(groups, rows_RW.shape[1])
-    assert rows_RW.stride(1) == 1
+    if rows_RW.stride(1) != 1 or not fits(rows_RW):
+        raise OptionError("the compiled kernels need rows on the CPU whose numbers lie side by side")
     job = Scatter(
         count=len(rows_RW),
         width=rows_RW.shape[1],
         stride=rows_RW.stride(0),
         threads=torch.get_num_threads(),
-        ids=_at(ids_R),
+        ids=address(ids_R, torch.int64, len(rows_RW)),
         groups=groups,
         rows=rows_RW.data_ptr(),
-        sums=_at(sums),
+        sums=sums.data_ptr(),
     )
     call(f"scatter_{_SUFFIX[rows_RW.dtype]}", job)
     return sums
+
+
+def hash_of(tensor: Tensor) -> bytes:
+    """A hash of a float32 tensor's bits, at the speed of reading them; a change of a single number always changes it.
+
+    It depends on the number of threads, too.
+    """
+    count, threads = tensor.numel(), torch.get_num_threads() if tensor.numel() > 100_000 else 1
+    hashes = torch.zeros(threads, 64, dtype=torch.int32)
+    words = address(tensor, torch.float32, *tensor.shape)
+    call("hash", Memory(count=count, threads=threads, words=words, hashes=hashes.data_ptr()))
+    return hashes.numpy().tobytes()

@@ -7,9 +7,16 @@
 #define CHARLM_TEAM_H
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <limits.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stddef.h>
+#include <time.h>
+#ifdef __linux__
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #define MOST_THREADS 64
 
@@ -19,20 +26,66 @@
 #define spin_pause() ((void)0)
 #endif
 
+#define SPIN_NANOSECONDS 100000 /* about what it costs to sleep and to be woken again */
+
 struct team {
-    int size;
+    int size; /* 0 until it is known */
     void (*work)(void *data, int me, struct team *team);
     void *data;
     char apart_0[64];
     int waiting; /* how many have come to the barrier */
     char apart_1[64];
-    int round; /* how many times all have met */
+    int round;  /* how many times all have met */
+    int asleep; /* how many threads sleep until a number of the team changes */
     char apart_2[64];
 };
 
-/* Waits until every thread of the team is here. It spins, as the next step is a few microseconds away. On a machine
-   with other things to do it lets go of the core only after several milliseconds, for whoever yields loses a whole
-   time slice and then keeps the others waiting. */
+static long nanoseconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000000000L + now.tv_nsec;
+}
+
+/* Waits until another thread changes `*place` from `value`. It spins first, as on a quiet machine the change is a few
+   microseconds away. If it is not, the other thread has probably lost its core to another process: then this one
+   sleeps, so that its core is free for the other, and nothing is burnt meanwhile. */
+static void wait_for_change(struct team *team, int *place, int value)
+{
+    long began = 0;
+    for (unsigned spins = 1;; spins++) {
+        if (__atomic_load_n(place, __ATOMIC_ACQUIRE) != value)
+            return;
+        spin_pause();
+        if (spins % 64 == 0) {
+            const long now = nanoseconds();
+            began = began ? began : now;
+            if (now - began > SPIN_NANOSECONDS)
+                break;
+        }
+    }
+    __atomic_add_fetch(&team->asleep, 1, __ATOMIC_SEQ_CST);
+    while (__atomic_load_n(place, __ATOMIC_SEQ_CST) == value)
+#ifdef __linux__
+        syscall(SYS_futex, place, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0); /* returns at once if it has changed */
+#else
+        sched_yield();
+#endif
+    __atomic_sub_fetch(&team->asleep, 1, __ATOMIC_SEQ_CST);
+}
+
+/* Sets `*place`, and wakes whoever sleeps until it changes. */
+static inline void change(struct team *team, int *place, int value)
+{
+    __atomic_store_n(place, value, __ATOMIC_SEQ_CST);
+    if (__builtin_expect(__atomic_load_n(&team->asleep, __ATOMIC_SEQ_CST) != 0, 0)) {
+#ifdef __linux__
+        syscall(SYS_futex, place, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+#endif
+    }
+}
+
+/* Waits until every thread of the team is here. */
 static inline void meet(struct team *team)
 {
     if (team->size == 1)
@@ -40,14 +93,10 @@ static inline void meet(struct team *team)
     int round = __atomic_load_n(&team->round, __ATOMIC_RELAXED);
     if (__atomic_add_fetch(&team->waiting, 1, __ATOMIC_ACQ_REL) == team->size) {
         __atomic_store_n(&team->waiting, 0, __ATOMIC_RELAXED);
-        __atomic_store_n(&team->round, round + 1, __ATOMIC_RELEASE);
+        change(team, &team->round, round + 1);
         return;
     }
-    for (int spins = 0; __atomic_load_n(&team->round, __ATOMIC_ACQUIRE) == round; spins++)
-        if (spins < 400000)
-            spin_pause();
-        else
-            sched_yield();
+    wait_for_change(team, &team->round, round);
 }
 
 static void (*openmp_parallel)(void (*)(void *), void *, unsigned, unsigned);
@@ -72,10 +121,9 @@ static void openmp_member(void *data)
     struct team *team = data;
     int me = openmp_me();
     if (me == 0) /* the runtime may give fewer threads than were asked for */
-        __atomic_store_n(&team->size, openmp_size(), __ATOMIC_RELEASE);
+        change(team, &team->size, openmp_size());
     else
-        while (!__atomic_load_n(&team->size, __ATOMIC_ACQUIRE))
-            spin_pause();
+        wait_for_change(team, &team->size, 0);
     team->work(team->data, me, team);
 }
 

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.pages.page import render
 from charlm.recurrent.agreement import Finding
 from charlm.recurrent.atlas import Atlas, Saturation, Unit
-from charlm.report.cells import GATE_WORDS
-from charlm.report.page import render
+from charlm.recurrent.inspection import Inspection
+from charlm.recurrent.unit_figure import GATE_WORDS
 
 __all__ = ["inspect_page", "picked_units", "quantised"]
 
@@ -35,41 +36,25 @@ def quantised(values_UT: NDArray[Any]) -> tuple[NDArray[np.int8], NDArray[np.flo
 def picked_units(
     atlas: Atlas, findings: Sequence[Finding], chosen: Sequence[Unit], steps: int, most: int = _BYTES
 ) -> list[Unit]:
-    """The units that go into a page: those asked for, those found, then the liveliest as far as there is room."""
+    """The units that go into a page: those asked for, those found, and as many others as there is room for."""
     wanted = [*chosen, *(finding.unit for finding in findings if finding.found)]
-    lively = atlas.values_UT[:, -steps:].astype(np.float32).std(axis=1)
-    wanted += [atlas.units[u] for u in np.argsort(-lively, kind="stable").tolist()]
+    spread = atlas.values_UT[:, -steps:].astype(np.float32).std(axis=1)
+    wanted += [atlas.units[u] for u in np.argsort(-spread, kind="stable").tolist()]
     room = max(1, len(set(chosen)), most // max(1, steps))
     return list(dict.fromkeys(wanted))[:room]
 
 
-def inspect_page(
-    atlas: Atlas,
-    findings: Sequence[Finding],
-    chosen: Sequence[Unit],
-    symbols: Sequence[str],
-    ids: Sequence[int],
-    *,
-    title: str,
-    facts: Sequence[tuple[str, str]],
-) -> str:
-    """The HTML of the page, under 3 MB while `ids` are some thousands.
+def inspect_page(inspection: Inspection) -> str:
+    """The HTML of the page; under 3 MB while some thousands of characters are shown.
 
-    Args:
-        atlas: what was read; its last positions are shown, and their next characters were asked for.
-        findings: of the search; those that beat their control are listed.
-        chosen: units that were asked for; the first one is painted at the start.
-        symbols: how each id is shown.
-        ids: the shown text, int a position.
-        title: of the page.
-        facts: names and values at its head.
+    The first unit that was asked for is painted at the start, else the first one found.
     """
-    steps = len(ids)
+    atlas, findings, chosen, steps = inspection.atlas, inspection.findings, inspection.chosen, len(inspection.ids)
     units = picked_units(atlas, findings, chosen, steps)
-    numbers, largest = quantised(atlas.values_UT[[atlas.row(unit) for unit in units], -steps:])
+    numbers, largest = quantised(np.stack([inspection.values(unit) for unit in units]))
     data: dict[str, Any] = {
-        "symbols": list(symbols),
-        "ids": list(ids),
+        "symbols": list(inspection.symbols),
+        "ids": list(inspection.ids),
         "units": [str(unit) for unit in units],
         "largest": [round(float(value), 4) for value in largest],
         "values": base64.b64encode(numbers.tobytes()).decode(),
@@ -79,12 +64,17 @@ def inspect_page(
     }
     listed = [finding for finding in findings if finding.found and finding.unit in units]
     listed_names = {str(finding.unit) for finding in listed} | {str(unit) for unit in chosen}
+    part = inspection.part
     return render(
         "inspect.html",
-        title=title,
+        title=f"Hidden units of {inspection.name}",
         data={"inspect": data},
         scripts=("textmap.js", "inspect.js"),
-        facts=facts,
+        facts=[
+            ("Model", f"{inspection.name} ({inspection.kind})"),
+            ("Text", f"{part.text.title}, {part.name} part"),
+            ("Read", f"{len(atlas.ids):,} characters, of which the last {steps:,} are shown"),
+        ],
         findings=listed,
         chosen=[str(unit) for unit in dict.fromkeys(chosen)],
         others=[name for name in sorted(data["units"], key=_order) if name not in listed_names],

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from charlm.lm.compare import Compared, summary
 from charlm.lm.scores import Expected
 from charlm.ngrams.novelty import Novelty
-from charlm.report.chart import Series, chart
-from charlm.report.page import render
+from charlm.pages.page import Series, chart, render
 from charlm.sequences.calibration import Reliability, reliability
 
 __all__ = ["Sample", "about_calibration", "about_comparison", "about_curves", "about_samples", "next_reliability"]

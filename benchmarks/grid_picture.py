@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from charlm.errors import CharlmError
-from charlm.figures import save_figure
+from charlm.figures import new_figure, save_figure
 
 __all__ = ["GridCell", "draw_grid"]
 
@@ -44,13 +44,11 @@ def draw_grid(cells: Sequence[GridCell], levels: Mapping[str, float], picture: P
         picture: .png, .svg or .pdf; replaced whole or not at all.
         title: above the picture.
     """
-    from matplotlib.figure import Figure
-
     cells = [cell for cell in cells if math.isfinite(cell.nats)]
     if not cells:
         raise CharlmError("there is no result yet: nothing to draw")
     depths = sorted({cell.layers for cell in cells})
-    figure = Figure(figsize=(2.6 * len(depths) + 2.2, 4.6), layout="constrained")
+    figure = new_figure(2.6 * len(depths) + 2.2, 4.6)
     panels = figure.subplots(1, len(depths), sharey=True, squeeze=False)[0]
     shown = _near(levels, [cell.nats for cell in cells])
     for panel, depth in zip(panels, depths, strict=True):

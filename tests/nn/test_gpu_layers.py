@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from charlm.nn.cells import make_cell
-from charlm.nn.kernels import choose, fused, selftest
+from charlm.nn.kernels import choose, fused
 from charlm.nn.kernels.gpu import layers as triton_layers
-from charlm.nn.kernels.selftest import Verdict, judge
+from charlm.nn.kernels.gpu.layers import Verdict, judge
 from charlm.nn.stack import Stack
 
 WHAT = ["cuda:0", "lstm", "128", "bfloat16"]
@@ -54,8 +54,8 @@ def test_kernels_that_fail_are_left_alone_and_the_reason_is_said(answer: Any, wh
 def test_the_program_says_whether_the_numbers_are_right(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: float, status: int
 ) -> None:
-    monkeypatch.setattr(selftest, "error_of", lambda *what: error)
-    assert selftest.main(["cuda:0", "gru", "8", "float32"]) == status
+    monkeypatch.setattr(triton_layers, "error_of", lambda *what: error)
+    assert triton_layers.main(["cuda:0", "gru", "8", "float32"]) == status
     assert ("wrong by" in capsys.readouterr().err) == bool(status)
 
 
@@ -63,15 +63,15 @@ def test_a_test_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(*arguments: Any, timeout: float, **more: Any) -> None:
         raise subprocess.TimeoutExpired("python", timeout)
 
-    monkeypatch.setattr(selftest.subprocess, "run", run)
-    assert "longer than 3 seconds" in judge(WHAT, selftest._start, 3).reason
+    monkeypatch.setattr(triton_layers.subprocess, "run", run)
+    assert "longer than 3 seconds" in judge(WHAT, triton_layers._start, 3).reason
 
 
 @pytest.mark.slow
 def test_the_program_runs_as_one_and_a_missing_device_is_a_reason() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
-    found = judge(["cuda:0", "gru", "8", "float32"], selftest._start, 120)
+    found = judge(["cuda:0", "gru", "8", "float32"], triton_layers._start, 120)
     assert not found.usable
     assert len(found.reason) > 80  # with torch's own words
 
@@ -83,13 +83,13 @@ def test_the_error_is_that_of_the_kernels(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(triton_layers, "backward", loops.backward)
     monkeypatch.setattr(triton_layers, "forward", lambda cell, gates, *rest: loops.forward(cell, gates.clone(), *rest))
     for cell in ("rnn", "gru", "lstm"):
-        assert selftest.error_of("cpu", cell, 11, "float32") < 1e-5
+        assert triton_layers.error_of("cpu", cell, 11, "float32") < 1e-5
     monkeypatch.setattr(triton_layers, "backward", lambda *a: (2 * loops.backward(*a)[0], None))
-    assert selftest.error_of("cpu", "gru", 11, "float32") > 1e-2
+    assert triton_layers.error_of("cpu", "gru", 11, "float32") > 1e-2
 
 
 def test_on_a_cpu_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selftest, "verdict", lambda *what: pytest.fail("asked"))
+    monkeypatch.setattr(triton_layers, "verdict", lambda *what: pytest.fail("asked"))
     stack = Stack("gru", inputs=3, hidden=4)
     stack.backend = "fused"
     stack(torch.tensor([[1], [2]]))
@@ -103,7 +103,7 @@ def test_notes_name_each_reason_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose, "_on_gpu", lambda stack: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
     monkeypatch.setattr(triton_layers, "fits", lambda cell, like: True)
-    monkeypatch.setattr(selftest, "verdict_on", lambda cell, like: Verdict(usable=False, reason="they are wrong"))
+    monkeypatch.setattr(triton_layers, "verdict_on", lambda cell, like: Verdict(usable=False, reason="they are wrong"))
     assert choose.notes(stack) == ["they are wrong"]
     monkeypatch.setattr(triton_layers, "fits", lambda cell, like: False)
     (note,) = choose.notes(stack)

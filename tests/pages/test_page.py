@@ -14,7 +14,7 @@ import pytest
 
 from charlm.lm import painting
 from charlm.lm.painting import shown_symbols, visible
-from charlm.report.page import TEMPLATES, render, write_page
+from charlm.pages.page import TEMPLATES, render, write_page
 
 EVIL = "<script>alert(1)</script> </script></style><img src=x onerror=alert(1)> ' \" & \u202egpj.exe\x1b[31m"
 
@@ -113,7 +113,7 @@ def test_templates_are_installed() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
     patterns = project["tool"]["setuptools"]["package-data"]["charlm"]
     for path in TEMPLATES.iterdir():
-        assert any(fnmatch(f"report/templates/{path.name}", pattern) for pattern in patterns), path
+        assert any(fnmatch(f"pages/templates/{path.name}", pattern) for pattern in patterns), path
 
 
 def test_scripts_make_no_markup_of_text() -> None:

@@ -12,9 +12,9 @@ import torch
 
 from charlm.checkpoint import TextFacts
 from charlm.lm.scores import Expected
+from charlm.pages.page import Series, chart, ticks
+from charlm.pages.run_page import about_curves, next_reliability
 from charlm.recurrent.model import CharRNN, RNNConfig
-from charlm.report.chart import Series, chart, ticks
-from charlm.report.run_page import about_curves, next_reliability
 from charlm.text.corpus import read_corpus
 from charlm.text.splits import Split
 from tests.conftest import Run

@@ -1,20 +1,21 @@
-"""Hidden units as a picture: a text coloured by a few units, and how often the gates are closed or open."""
+"""Hidden units as a figure: a text coloured by the values of units, and how often gates are nearly closed or open."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.figures import save_figure
+from charlm.figures import new_figure
 from charlm.lm.painting import visible
 from charlm.recurrent.atlas import Saturation
 
-__all__ = ["GATE_WORDS", "draw_cells", "rows_of"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["GATE_WORDS", "rows_of", "unit_figure"]
 
 GATE_WORDS = {"i": "input gate", "f": "forget gate", "o": "output gate", "r": "reset gate", "z": "update gate"}
 """What the gates are called: those of an LSTM, then those of a GRU."""
@@ -41,40 +42,33 @@ def rows_of(symbols: Sequence[str], columns: int = _COLUMNS, rows: int = _ROWS) 
     return found
 
 
-def draw_cells(
+def unit_figure(
     symbols: Sequence[str],
     painted: Sequence[tuple[str, NDArray[Any]]],
     gates: Sequence[Saturation],
-    picture: Path,
     *,
     title: str = "",
-) -> None:
-    """Draws the beginning of a text once for each unit, and a point for each unit's gates.
+) -> Figure:
+    """The beginning of a text once for each unit, with a key to its colours, and a point for the gates of each unit.
 
     Args:
-        symbols: the text.
+        symbols: the text, a string a position.
         painted: for each unit what is written above it, and its values [T]; purple is positive, orange negative.
-        gates: the shares of saturation; none for the simple cell.
-        picture: .png, .svg or .pdf; replaced whole or not at all.
-        title: above the picture.
+        gates: how often they are nearly closed or open; none for the simple cell.
+        title: above the figure.
     """
-    from matplotlib.figure import Figure
-
     symbols, painted = _from_a_line(symbols, painted)
     rows = rows_of(symbols)
     names = sorted({item.gate for item in gates}, key=list(GATE_WORDS).index)
     heights = [0.25 * len(rows) + 0.45] * len(painted) + [3.2] * bool(names)
-    figure = Figure(figsize=(9, sum(heights) + 0.5), layout="constrained")
+    figure = new_figure(9, sum(heights) + 0.5)
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     for part, (label, values_T) in zip(parts, painted, strict=False):
-        _draw_text(part.add_subplot(), symbols, rows, label, values_T)
+        _draw_text(part, symbols, rows, label, values_T)
     if names:
         _draw_gates(parts[-1], names, gates)
     figure.suptitle(title, parse_math=False)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a box is drawn then
-        warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
-        save_figure(figure, picture)
+    return figure
 
 
 def _from_a_line(
@@ -86,9 +80,10 @@ def _from_a_line(
 
 
 def _draw_text(
-    axes: Any, symbols: Sequence[str], rows: Sequence[tuple[int, int]], label: str, values_T: NDArray[Any]
+    part: Any, symbols: Sequence[str], rows: Sequence[tuple[int, int]], label: str, values_T: NDArray[Any]
 ) -> None:
-    """Rows of characters on fields of colour."""
+    """Rows of characters on fields of colour, and beside them which colour is which value."""
+    axes = part.add_subplot()
     grid = np.full((len(rows), _COLUMNS), np.nan)
     largest = float(np.abs(values_T).max(initial=0)) or 1.0
     for row, (start, end) in enumerate(rows):
@@ -106,7 +101,9 @@ def _draw_text(
                 color="white" if dark else "black",
                 parse_math=False,
             )
-    axes.imshow(grid, cmap="PuOr", vmin=-largest, vmax=largest, aspect="auto", interpolation="nearest")
+    image = axes.imshow(grid, cmap="PuOr", vmin=-largest, vmax=largest, aspect="auto", interpolation="nearest")
+    key = part.colorbar(image, ax=axes, ticks=[-largest, 0, largest], aspect=8, pad=0.01, fraction=0.04)
+    key.ax.set_yticklabels([f"{-largest:.2f}", "0", f"{largest:.2f}"], fontsize=7)
     axes.set_title(label, fontsize=9, loc="left", parse_math=False)
     axes.set_axis_off()
 

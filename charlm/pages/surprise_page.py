@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from charlm.lm.painting import shown_symbols
 from charlm.lm.scores import Expected, Surprise
-from charlm.report.page import render
+from charlm.pages.page import render
 from charlm.text.corpus import Corpus
 from charlm.text.splits import Spans
 from charlm.text.vocab import Vocab

@@ -1,0 +1,176 @@
+"""What a model directory holds, read from its small files alone: the facts that `charlm info` prints."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from charlm.checkpoint import read_config, read_vocab
+from charlm.errors import CharlmError, CheckpointError
+from charlm.files import read_json
+from charlm.tensors import shapes_in
+
+__all__ = ["ModelInfo", "describe", "html_table"]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ModelInfo:
+    """What a model is and what it was made from; made by `describe`.
+
+    Args:
+        directory: where it is.
+        config: the whole of its `config.json`.
+        symbols: the size of its vocabulary; 0 for a model of sequences of numbers.
+        size: bytes of all its files.
+        weights: the number of trained weights; None for a counted model, which has none.
+    """
+
+    directory: Path
+    config: dict[str, Any]
+    symbols: int
+    size: int
+    weights: int | None
+
+    @property
+    def facts(self) -> list[tuple[str, str]]:
+        """Names and values for a person; a name that is empty goes on with the fact before."""
+        facts = _facts_of(self.config, self.symbols)
+        if self.weights is not None:
+            facts.append(("weights", f"{self.weights:,}"))
+        return [*facts, ("on disk", f"{self.size:,} bytes")]
+
+    def to_json(self) -> dict[str, Any]:
+        """What `charlm info --json` prints."""
+        about = {"directory": str(self.directory), "symbols": self.symbols, "bytes": self.size, "weights": self.weights}
+        return {**about, **self.config}
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{name:12} {value}" for name, value in self.facts)
+
+    def _repr_html_(self) -> str:
+        return html_table(["", self.directory.name], self.facts)
+
+
+def describe(directory: str | Path) -> ModelInfo:
+    """What the model in a directory is, read from its small files alone.
+
+    Args:
+        directory: what `charlm train`, `ngram` or `fit` made, such as `checkpoints/NAME`.
+
+    Raises:
+        CheckpointError: there is no model, or its description is not whole.
+    """
+    directory = Path(directory)
+    config = read_config(directory, kind=_kind(directory))
+    of_numbers = config["kind"] == "sequence" and config["model"].get("features") != 0
+    found = ModelInfo(
+        directory=directory,
+        config=config,
+        symbols=0 if of_numbers else len(read_vocab(directory)),
+        size=sum(path.stat().st_size for path in directory.iterdir() if path.is_file()),
+        weights=_weights(directory),
+    )
+    _facts_of(config, found.symbols)  # refuses a description that is not whole
+    return found
+
+
+def _kind(directory: Path) -> str | None:
+    """`sequence` where the description says so; None lets `read_config` say what is wrong with it."""
+    try:
+        found = read_json(directory / "config.json", limit=1 << 24)
+    except CharlmError:
+        return None
+    return "sequence" if isinstance(found, dict) and found.get("kind") == "sequence" else None
+
+
+def _weights(directory: Path) -> int | None:
+    """How many numbers the best weights of a network are; None where there are none."""
+    path = directory / "best.safetensors"
+    if not path.exists():
+        return None
+    return sum(math.prod(shape) for shape in shapes_in(path).values())
+
+
+def _facts_of(config: dict[str, Any], symbols: int) -> list[tuple[str, str]]:
+    """What a `config.json` says, as names and values for a person.
+
+    Raises:
+        CheckpointError: something that belongs there is missing or of another type.
+    """
+    try:
+        return (_sequence_facts if config["kind"] == "sequence" else _facts)(config, symbols)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"the description of the model is not whole ({error!r})") from None
+
+
+def _facts(config: dict[str, Any], symbols: int) -> list[tuple[str, str]]:
+    """Of a language model."""
+    text, result = config["text"], config.get("result")
+    facts = [
+        ("kind", f"{config['kind']}, {_written(config)}"),
+        ("updated", str(config.get("updated", "?"))),
+        ("model", _options(config["model"])),
+        ("text", f"{', '.join(text['names'])}: {text['characters']:,} symbols, {symbols} different"),
+        ("sha256", text["sha256"]),
+        ("split", text["split"]),
+    ]
+    if "training" in config:
+        training = config["training"]
+        how = f"{training['lanes']} lanes of {training['window']} steps, backend {training['backend']}"
+        facts += [("training", how), ("", _options(training["optimisation"]))]
+    if result is not None and result.get("nats") is not None:
+        nats = f"{result['nats']:.6f} nats, perplexity {result['perplexity']:.4f} on the {result['part']} part"
+        facts.append(("result", nats))
+    return facts
+
+
+def _sequence_facts(config: dict[str, Any], symbols: int) -> list[tuple[str, str]]:
+    """Of a Score or Distribution model."""
+    shape, data, training, result = config["model"], config["data"], config.get("training"), config.get("result")
+    unshown = ("input_scale", "target_scale", "mode", "classes")
+    output = f"{shape['classes']} classes" if shape["mode"] == "distribution" else "one number"
+    facts = [
+        ("kind", f"{shape['mode']} ({output}), {_written(config)}"),
+        ("updated", str(config.get("updated", "?"))),
+        ("model", ", ".join(f"{name} {value}" for name, value in shape.items() if name not in unshown)),
+    ]
+    if "table" in data:
+        what = f"text of {symbols} different symbols" if symbols else f"numbers, {data['features']} a step"
+        classes = ("classes", ", ".join(map(str, data["classes"])))
+        facts += [
+            ("table", f"{data['table']}: {data['rows']:,} rows of {what}"),
+            ("columns", f"sequences {data['sequence']!r}, labels {data['label']!r}"),
+            classes if data["classes"] else ("base rate", f"{data['base'][0]:g}"),
+            ("sha256", data["sha256"]),
+            ("split", data["split"]),
+        ]
+    if training is not None:
+        how = f"batches of {training['batch']}, backend {training['backend']}"
+        facts += [("training", how), ("", _options(training["optimisation"]))]
+    if result is not None:
+        figures = {name: value for name, value in result.items() if isinstance(value, float)}
+        listed = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in figures.items())
+        facts.append(("result", f"{listed} on the {result['part']} part"))
+    return facts
+
+
+def _written(config: dict[str, Any]) -> str:
+    return f"format {config['format']}, written by charlm {config.get('charlm', '?')}"
+
+
+def _options(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)
+
+
+def html_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table for a notebook."""
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
+    body = "".join(
+        "<tr>" + "".join(f'<td style="text-align:left">{html.escape(cell)}</td>' for cell in row) + "</tr>"
+        for row in rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -1,0 +1,129 @@
+"""What a command prints is what the door returns for the same options."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import charlm as door
+from charlm.errors import CharlmError
+from tests.conftest import Run
+
+
+@pytest.fixture
+def counted(charlm: Run, verse: Path) -> str:
+    """A directory with an n-gram model of the first lines of the drama."""
+    code, out, err = charlm("ngram", verse, "--order", 3, "--smoothing", "kneser-ney", "--out", "counted")
+    assert (code, out.strip()) == (0, "counted"), err
+    return "counted"
+
+
+def test_ngram_keeps_what_the_door_makes(counted: str, verse: Path, tmp_path: Path) -> None:
+    model = door.ngram(door.read_text(verse), order=3, smoothing="kneser-ney")
+    model.save(tmp_path / "saved")
+    first, second = (json.loads((tmp_path / name / "config.json").read_text()) for name in (counted, "saved"))
+    assert {**first, "updated": None} == {**second, "updated": None}
+
+
+def test_eval(charlm: Run, counted: str, verse: Path) -> None:
+    text = door.read_text(verse)
+    found = door.load(counted).evaluate(text)
+    assert charlm("eval", counted, verse)[1].splitlines()[1] == repr(found)
+    printed = json.loads(charlm("eval", counted, verse, "--json")[1])
+    assert printed == {**found.to_json(), "split": found.split, "part": found.part, "text_sha256": found.text_sha256}
+    assert charlm("eval", counted, verse, "--split-part", "train")[2].strip() == "\n".join(
+        door.load(counted).evaluate(text.train).notes
+    )
+
+
+def test_a_text_of_other_characters_is_read_by_every_model(charlm: Run, counted: str, tmp_path: Path) -> None:
+    Path("other.txt").write_text("The queen — é — and the king of the hill\n" * 3)
+    found = door.load(counted).evaluate(door.read_text("other.txt", split="80/10/10").all)
+    assert found.unknown_targets > 0
+    assert json.loads(charlm("eval", counted, "other.txt", "--json")[1])["nats"] == found.nats
+    assert door.load(counted).evaluate(Path("other.txt").read_text()).nats == found.nats
+
+
+def test_next(charlm: Run, counted: str) -> None:
+    found = door.load(counted).next("the ")
+    assert charlm("next", counted, "the ")[1].splitlines() == found.lines()
+    printed = json.loads(charlm("next", counted, "the ", "--top", 3, "--json")[1])["distribution"]
+    assert [(row["char"], row["probability"]) for row in printed] == found.top(3)
+    assert found[found.top(1)[0][0]] == found.top(1)[0][1]
+
+
+def test_sample(charlm: Run, counted: str) -> None:
+    model = door.load(counted)
+    options = {"length": 80, "temperature": 0.7, "seed": 5}
+    flags = [flag for name, value in options.items() for flag in (f"--{name}", value)]
+    text = model.sample("The ", **options)  # type: ignore[call-overload]
+    assert charlm("sample", counted, "--prompt", "The ", *flags)[1] == f"The {text}\n"
+    assert "".join(model.stream("The ", **options)) == text  # type: ignore[arg-type]
+    several = json.loads(charlm("sample", counted, "--streams", 3, *flags, "--json")[1])["samples"]
+    assert [sample["text"] for sample in several] == model.sample(streams=3, **options)  # type: ignore[call-overload]
+
+
+def test_a_stop_text_that_has_only_begun_is_not_streamed(counted: str) -> None:
+    model = door.load(counted)
+    whole = model.sample("The ", length=300, seed=2)
+    stop = whole[30:34]  # of the second piece that is streamed
+    pieces = list(model.stream("The ", length=300, seed=2, stop=stop))
+    assert "".join(pieces) == whole[: whole.index(stop)] == model.sample("The ", length=300, seed=2, stop=stop)
+    with pytest.raises(CharlmError, match="can never come"):
+        model.sample("The ", stop="€")
+
+
+def test_score(charlm: Run, counted: str, verse: Path) -> None:
+    found = door.load(counted).score(door.read_text(verse))
+    printed = [json.loads(line) for line in charlm("score", counted, verse, "--json")[1].splitlines()]
+    assert [row["char"] for row in printed] == found.characters
+    assert [row["bits"] for row in printed] == pytest.approx(found.bits_each.tolist(), abs=1e-12)
+    assert sum(row["bits"] for row in printed) / len(printed) == pytest.approx(found.bits)
+    assert found.score == pytest.approx(2**-found.bits)
+    assert repr(found).startswith(found.figure(0))
+    painted = charlm("score", counted, verse, "--color", "always")[1]
+    assert painted.startswith(found.context)  # the first character is context, and is shown
+
+
+def test_compare(charlm: Run, counted: str, verse: Path, tmp_path: Path) -> None:
+    text, model = door.read_text(verse), door.load(counted)
+    found = door.compare(text, [model], orders=[1, 2], mixture=True)
+    printed = charlm("compare", verse, counted, "--orders", "1,2", "--mixture")[1].rstrip("\n")
+    without_time = [" ".join(line.split()[:-1]) for line in repr(found).splitlines()]  # seconds stand last
+    assert [" ".join(line.split()[:-1]) for line in printed.splitlines()] == without_time
+    values = json.loads(charlm("compare", verse, counted, "--orders", "1,2", "--mixture", "--json")[1])["models"]
+    own = [{**line, "seconds": None} for line in found.to_json()["models"]]
+    assert [{**line, "seconds": None} for line in values] == own
+    assert found.to_pandas().loc["counted", "nats"] == model.evaluate(text).nats
+    found.plot(tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 1000
+    assert found._repr_html_().count("<tr>") == len(found.lines) + 2
+
+
+def test_what_a_person_sees_has_a_repr(counted: str, verse: Path) -> None:
+    text, model = door.read_text(verse), door.load(counted)
+    for thing in (text, text.test, model, model.evaluate(text), model.next("the"), door.mix([model], cache=True)):
+        assert "object at 0x" not in repr(thing)
+    for shown in (model.next("the"), model.score("the <b> & \x1b[31m")):
+        html = shown._repr_html_()
+        assert "<b>" not in html
+        assert "\x1b" not in html
+
+
+def test_a_wrong_kind_of_text_is_one_sentence(counted: str) -> None:
+    with pytest.raises(CharlmError, match="read_text"):
+        door.load(counted).evaluate(3)  # type: ignore[arg-type]
+    with pytest.raises(CharlmError, match="best and last"):
+        door.load(counted, weights="middle")
+
+
+def test_a_text_may_be_read_otherwise_than_the_models_own(charlm: Run, counted: str) -> None:
+    Path("latin.txt").write_bytes("The café of the king\n".encode("latin-1") * 4)
+    code, _, err = charlm("eval", counted, "latin.txt")
+    assert code == 2
+    assert "--encoding" in err
+    for command in ("eval", "score"):
+        code, _, err = charlm(command, counted, "latin.txt", "--encoding", "latin-1")
+        assert code == 0, err
+    found = door.load(counted).evaluate(door.read_text("latin.txt", like=door.load(counted), encoding="latin-1"))
+    assert json.loads(charlm("eval", counted, "latin.txt", "--encoding", "latin-1", "--json")[1])["nats"] == found.nats

@@ -1,0 +1,44 @@
+"""Figures are files: no window, no backend, whatever the environment asks for."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from charlm.errors import OptionError
+from charlm.figures import check_picture
+
+DRAWS = """
+import os, sys
+from pathlib import Path
+from charlm.figures import new_figure, save_figure
+figure = new_figure(3, 2)
+figure.add_subplot().plot([1, 2])
+save_figure(figure, Path("drawn.png"))
+assert "matplotlib.pyplot" not in sys.modules
+print(os.environ["MPLBACKEND"])
+"""
+
+
+@pytest.mark.parametrize(
+    "backend", ["module://nothing", "nothing", "qtagg", "module://matplotlib_inline.backend_inline"]
+)
+def test_a_backend_that_is_not_installed_is_not_asked_for(backend: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", DRAWS],
+        cwd=tmp_path,
+        env={**os.environ, "MPLBACKEND": backend, "PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == backend  # left as the user set it, for the user's own figures
+    assert (tmp_path / "drawn.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_another_ending_is_refused() -> None:
+    with pytest.raises(OptionError, match=r"ends in \.png, \.svg, \.pdf"):
+        check_picture(Path("curve.gif"))
