@@ -1,4 +1,4 @@
-"""Errors that a user can mend. Each says what was expected, what came, and the way out."""
+"""Errors that a user can correct. Each message says what was expected, what was given, and what to do about it."""
 
 __all__ = [
     "CharlmError",
@@ -16,7 +16,7 @@ class CharlmError(Exception):
 
 
 class OptionError(CharlmError, ValueError):
-    """An option or argument that cannot be taken as given."""
+    """An option or argument whose value is wrong, or that does not go with another one."""
 
 
 class TextError(CharlmError, ValueError):
@@ -41,7 +41,7 @@ class UnknownCharacterError(TextError):
 
 
 class StorageError(CharlmError, OSError):
-    """A file that could not be written: no wrong use, so the command line exits with 1.
+    """A file that could not be written. This is not wrong use, so the command line exits with 1.
 
     >>> error = StorageError("run/config.json cannot be written", OSError(28, "No space left on device"))
     >>> print(error, error.errno)
@@ -57,8 +57,8 @@ class StorageError(CharlmError, OSError):
 
 
 class CheckpointError(CharlmError):
-    """A model directory that is missing, broken, of another kind or of a future version."""
+    """A model directory that is missing, damaged, of another kind, or written by a newer version."""
 
 
 class LostProcessError(CharlmError):
-    """Another process that worked on the same thing has ended: no wrong use, so the command line exits with 1."""
+    """Another process of the same training has ended. This is not wrong use, so the command line exits with 1."""

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, hashes, free names, and the lock of a directory in use."""
+"""Files written completely or not at all, their hashes, free names, and the lock of a directory in use."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def atomic_writer(path: Path, size: int | None = None) -> Iterator[IO[bytes]]:
 
     Args:
         path: the file.
-        size: how many bytes are to be written, where that is known, for the sentence about a full disk.
+        size: how many bytes will be written, where that is known; the message about a full disk says it.
 
     Raises:
         StorageError: the disk is full, the directory cannot be written, or the disk reports an error.
@@ -67,7 +67,7 @@ def atomic_writer(path: Path, size: int | None = None) -> Iterator[IO[bytes]]:
 
 
 def unwritten(path: Path, error: OSError, size: int | None = None) -> StorageError:
-    """What to say of a file that could not be written: what is missing, and what it needs."""
+    """The error for a file that could not be written; of a full disk it says how many bytes are needed and free."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return StorageError(f"{path} cannot be written: {error.strerror or error}", error)
     needs = "" if size is None else f"; it needs {size:,} bytes"
@@ -77,7 +77,7 @@ def unwritten(path: Path, error: OSError, size: int | None = None) -> StorageErr
 
 
 def sweep(directory: Path) -> None:
-    """Deletes what `atomic_writer` left in a directory when its process was killed; call under `lock`."""
+    """Deletes the temporary files of `atomic_writer` whose process was killed; call it while holding `lock`."""
     for path in directory.glob(".*.tmp"):
         if re.fullmatch(r"\..+\.[a-z0-9_]{8}\.tmp", path.name) and path.is_file():
             with contextlib.suppress(OSError):
@@ -107,7 +107,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_with(path: Path, save: Callable[[IO[bytes]], object]) -> None:
-    """Lets `save` write into a file object; `path` is replaced only when it came to its end."""
+    """Lets `save` write into a file object; `path` is replaced only after `save` has returned."""
     with atomic_writer(path) as file:
         save(file)
 
@@ -115,12 +115,12 @@ def write_with(path: Path, save: Callable[[IO[bytes]], object]) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes strict JSON (no NaN, no Infinity) with sorted layout, whole or not at all."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    # half a surrogate pair, as in the name of a file that is not UTF-8, becomes JSON's own escape for it
+    # half of a surrogate pair, as in the name of a file that is not UTF-8, is written as an escape of JSON
     write_bytes(path, (text + "\n").encode("utf-8", "backslashreplace"))
 
 
 def read_json(path: Path, limit: int = 1 << 28) -> Any:
-    """Reads a JSON file of at most `limit` bytes; what is wrong with it becomes one sentence."""
+    """Reads a JSON file of at most `limit` bytes; whatever is wrong with it is a CharlmError."""
     try:
         size = path.stat().st_size
         if not path.is_file():
@@ -158,7 +158,13 @@ def free_name(path: Path) -> Path:
 
 @contextlib.contextmanager
 def lock(directory: Path) -> Iterator[None]:
-    """Holds `directory/LOCK` with this process's id; a second writer is refused, a dead one's lock is taken over."""
+    """Holds `directory/LOCK`, a file with the id of this process, so that only one process writes into a directory.
+
+    The lock of a process that has ended is taken over.
+
+    Raises:
+        CharlmError: another process that is running holds the lock.
+    """
     path = directory / "LOCK"
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -199,7 +205,7 @@ def _refuse_if_alive(path: Path) -> None:
         owner = json.loads(path.read_text())
         pid, host = int(owner["pid"]), str(owner["host"])
     except (OSError, ValueError, KeyError, TypeError):
-        return  # half written by a process that died at once
+        return  # incomplete: its process was killed while it wrote the file
     if host == socket.gethostname() and not _alive(pid):
         return
     raise CharlmError(
@@ -210,7 +216,7 @@ def _refuse_if_alive(path: Path) -> None:
 
 def _alive(pid: int) -> bool:
     if pid == os.getpid():
-        return False  # an earlier process that had our number
+        return False  # an earlier process that had the same id
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

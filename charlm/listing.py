@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from charlm.errors import CharlmError, CheckpointError
-from charlm.info import ModelInfo, describe, html_table
+from charlm.info import ModelInfo, describe, html_table, read_metrics
 
 __all__ = ["Run", "Runs", "SeedMean", "runs"]
 
@@ -182,14 +182,10 @@ def _run(found: ModelInfo) -> Run:
 
 
 def _seconds(metrics: Path) -> float | None:
-    """The seconds of training by the last whole row of a `metrics.jsonl`."""
-    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []
-    for line in reversed(lines):
-        try:
-            return float(json.loads(line)["seconds"])
-        except (ValueError, KeyError, TypeError):
-            continue
-    return None
+    """The seconds of training by the last row of a `metrics.jsonl`."""
+    rows = read_metrics(metrics)
+    seconds = rows[-1].get("seconds") if rows and isinstance(rows[-1], dict) else None
+    return float(seconds) if isinstance(seconds, int | float) else None
 
 
 def _all_but_the_seed(config: dict[str, Any]) -> str:

@@ -29,7 +29,7 @@ LEVELS = {
     "training": 5,
     "sequences": 6,
     "comparison": 7,
-    "selfcheck": 7,
+    "checks": 7,
     "report": 7,
     "pages": 7,
     "__init__": 8,

@@ -1,4 +1,4 @@
-"""`charlm selfcheck`: is this installation right?"""
+"""`charlm selfcheck`: whether this installation computes correctly."""
 
 from __future__ import annotations
 
@@ -10,19 +10,15 @@ from charlm.cli.common import echo_json, json_option
 @click.command("selfcheck")
 @json_option
 def selfcheck_command(as_json: bool) -> int:
-    """Check cells, kernels, windows, evaluation, checkpoints and sampling against something independent."""
-    from dataclasses import asdict
+    """Check cells, kernels, windows, evaluation, checkpoints and sampling against something independent.
 
-    from charlm.selfcheck import run_checks
+    The exit status is 1 where a check fails.
+    """
+    from charlm.checks import selfcheck
 
-    outcomes = []
-    for outcome in run_checks():
-        outcomes.append(outcome)
-        if not as_json:
-            mark = "ok   " if outcome.problem is None else "WRONG"
-            click.echo(f"{mark}  {outcome.name}  ({outcome.seconds:.1f} s)")
-            if outcome.problem is not None:
-                click.echo(f"       {outcome.problem}")
+    found = selfcheck()
     if as_json:
-        echo_json([asdict(outcome) for outcome in outcomes])
-    return 0 if all(outcome.problem is None for outcome in outcomes) else 1
+        echo_json(found.to_json())
+    else:
+        click.echo(repr(found))
+    return 0 if found.passed else 1

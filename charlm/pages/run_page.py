@@ -1,10 +1,14 @@
-"""One page about a run: what it learned, beside counting, what it writes, where it is surprised, how right it is."""
+"""One page about a run: how it learned, beside counting, samples, surprise, and how right its probabilities are.
+
+What is shown is measured in `report.py`; here it becomes sentences, charts and tables.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,13 +17,19 @@ from numpy.typing import NDArray
 from charlm.lm.compare import Compared, summary
 from charlm.lm.scores import Expected
 from charlm.ngrams.novelty import Novelty
-from charlm.pages.page import Series, chart, render
+from charlm.pages.page import Series, chart, render, write_page
 from charlm.sequences.calibration import Reliability, reliability
 
-__all__ = ["Sample", "about_calibration", "about_comparison", "about_curves", "about_samples", "next_reliability"]
-__all__ += ["RunPage"]
-
-_LN2 = math.log(2)
+__all__ = [
+    "RunPage",
+    "Sample",
+    "about_calibration",
+    "about_comparison",
+    "about_curves",
+    "about_result",
+    "about_samples",
+    "next_reliability",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +49,9 @@ class Sample:
     passage: str
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class RunPage:
-    """The parts of the page; each of the sections may be missing.
+    """The parts of the page; each of the sections may be missing. `save` writes it.
 
     Args:
         title: of the page.
@@ -67,8 +77,15 @@ class RunPage:
     surprise: dict[str, Any] | None = None
     surprise_words: str = ""
 
+    def __repr__(self) -> str:
+        return "\n".join([self.title, *self.summary, *self.notes])
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the page as one HTML file under a name that is free, and returns the name."""
+        return write_page(Path(path), self.html())
+
     def html(self) -> str:
-        """The page."""
+        """The page as HTML."""
         sections = (
             (self.curves, "curves", "Learning"),
             (self.comparison, "comparison", "Beside counting"),
@@ -91,13 +108,13 @@ class RunPage:
 _NAMES = ("summary", "notes", "facts", "curves", "comparison", "samples", "calibration", "surprise_words")
 
 
-def about_curves(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """The learning curve of the rows of a `metrics.jsonl`; None where there are none."""
+def about_curves(rows: Sequence[dict[str, Any]], *, of: str = "a character") -> dict[str, Any] | None:
+    """The learning curve of the rows of a `metrics.jsonl`; None where there are none. Nats are those `of` one unit."""
     rows = [row for row in rows if row.get("valid_nats") is not None or row.get("train_nats") is not None]
     if not rows:
         return None
     best = min((row for row in rows if row.get("valid_nats") is not None), key=lambda r: r["valid_nats"], default=None)
-    words = "Nats a character over the steps, lower is better; every dot is a validation."
+    words = f"Nats {of} over the steps, lower is better; every dot is a validation."
     if best is not None:
         words += f" The best of them, after step {best['step']:,}, is kept: {best['valid_nats']:.4f}."
     series = [
@@ -107,7 +124,7 @@ def about_curves(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     columns = [(name, True) for name in ("step", "epoch", "training nats", "validation nats", "minutes")]
     return {
         "words": words,
-        "chart": chart(series, x="step", y="nats a character", words=f"Learning curve. {words}"),
+        "chart": chart(series, x="step", y=f"nats {of}", words=f"Learning curve. {words}"),
         "table": {"caption": "Learning curve", "columns": columns, "rows": [_curve_row(row) for row in rows]},
     }
 
@@ -235,23 +252,53 @@ def next_reliability(expected: Expected, targets_N: NDArray[np.int64], bins: int
 
 
 def about_calibration(curve: Reliability, k: int, targets: int) -> dict[str, Any]:
-    """A reliability curve: what was said against what came."""
-    points = [(point["said"], point["came"]) for point in curve.to_json()]
+    """A reliability curve: predicted probabilities against how often the predicted character came.
+
+    Args:
+        curve: over the `k` most probable characters at each of the `targets` places.
+    """
     words = (
         f"The {k} most probable characters at each of {targets:,} held-out places: of those that were given a "
         "probability near p, the share p should come. On the diagonal a model is right about itself; below it, too "
         f"sure. The expected error is {100 * curve.expected_error:.2f} percentage points."
     )
+    return _calibration(curve.to_json(), words)
+
+
+def _calibration(points: Sequence[dict[str, Any]], words: str) -> dict[str, Any]:
+    """The chart and table of a reliability curve, from its points as `Reliability.to_json` gives them."""
     series = [
         Series(name="right about itself", points=[(0, 0), (1, 1)], style="dashed", dots=False, color=4),
-        Series(name="this model", points=points),
+        Series(name="this model", points=[(point["said"], point["came"]) for point in points]),
     ]
     rows = [
-        [f"{p['from']:.3f} to {p['to']:.3f}", f"{p['count']:,}", f"{p['said']:.4f}", f"{p['came']:.4f}"]
-        for p in curve.to_json()
+        [f"{p['from']:.3f} to {p['to']:.3f}", f"{p['count']:,}", f"{p['said']:.4f}", f"{p['came']:.4f}"] for p in points
     ]
-    columns = [("probability", False), ("predictions", True), ("said", True), ("came", True)]
-    drawn = chart(
-        series, x="probability that was said", y="how often it came", words=words, x_range=(0, 1), y_range=(0, 1)
-    )
+    columns = [("probability", False), ("predictions", True), ("predicted", True), ("came", True)]
+    drawn = chart(series, x="predicted probability", y="how often it came", words=words, x_range=(0, 1), y_range=(0, 1))
     return {"words": words, "chart": drawn, "table": {"caption": "Calibration", "columns": columns, "rows": rows}}
+
+
+def about_result(page: RunPage, result: dict[str, Any], table: str) -> None:
+    """Puts the figures and the calibration of a Score or Distribution model into a page.
+
+    Args:
+        page: the page.
+        result: the `result` of its `config.json`.
+        table: the name of its table.
+    """
+    figures = {name: value for name, value in result.items() if isinstance(value, float)}
+    listed = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in figures.items())
+    targets = f" ({result['targets']:,} labels)" if "targets" in result else ""
+    page.summary.append(f"On the {result['part']} part of {table}{targets}: {listed}.")
+    base = {name: value for name, value in (result.get("base") or {}).items() if isinstance(value, float)}
+    if base:
+        listed = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in base.items())
+        page.summary.append(f"Without looking at the sequences one would have: {listed}.")
+    points = result.get("reliability")
+    if points:
+        words = (
+            "Of the predictions that were given a probability near p, the share p should be right. On the diagonal a "
+            "model is right about itself; below it, too sure."
+        )
+        page.calibration = _calibration(points, words)

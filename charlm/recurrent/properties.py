@@ -1,8 +1,8 @@
-"""Things about a place in a text that have a name: in quotes, in brackets, far into a line, in a formula.
+"""Properties of positions in a text that units may follow: in quotes, in brackets, far into a line, in a formula.
 
-A property is a number for each position of the text, and speaks of the situation once that character has been read: the
-quotation mark that opens is inside the quotes, the one that closes is not. That is what a unit, which has read the
-same characters, can know. Axes: T positions; every function takes code points uint32[T].
+A property is a number for each position. It describes the situation after the character there has been read: an opening
+quotation mark is inside the quotes, a closing one is not. A unit, which has read the same characters, can know it.
+Axes: T positions; every function takes code points uint32[T].
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Property:
 
     Args:
         name: a few words, which end the sentence "this unit follows ...".
-        of: from code points [T] to the values [T]: bool, or a number where there is more or less of it.
+        of: maps code points [T] to values [T]: bool, or a number where a position can have more or less of it.
     """
 
     name: str
@@ -113,12 +113,12 @@ def since(marks: Marks) -> Counts:
 
 
 def between(opens: Marks, closes: Marks) -> Marks:
-    """Whether the last mark of the two kinds was one that opens; a mark that does both opens."""
+    """Whether the last mark was an opening one; a position that has both kinds counts as opening."""
     return last_place(opens) > np.where(opens, -2, last_place(closes))
 
 
 def depth(opens: Marks, closes: Marks, forget: Marks | None = None) -> Counts:
-    """How many are open; a mark that closes nothing is passed over, and nothing is open after `forget`.
+    """How many brackets are open; one that closes nothing is ignored, and after `forget` none is open.
 
     >>> marks = code_points("a)b((c)d")
     >>> depth(find(marks, "("), find(marks, ")")).tolist()

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from charlm.errors import CheckpointError, OptionError
-from charlm.nn.cells import CELLS
+from charlm.nn.cells import cell_name
 
 __all__ = ["KINDS", "Scale", "SequenceConfig", "configured"]
 
@@ -114,7 +114,6 @@ class Scale:
 
 _SCALES = ("input_scale", "target_scale")
 _CHOICES = {
-    "cell": tuple(CELLS),
     "mode": ("score", "distribution"),
     "output": ("last", "every"),
     "loss": ("cross-entropy", "squared"),
@@ -174,6 +173,7 @@ class SequenceConfig:
     target_scale: Scale | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "cell", cell_name(self.cell))
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise OptionError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(choices)}")

@@ -40,7 +40,7 @@ class KnownText:
 
     @property
     def bundled(self) -> bool:
-        """Whether the text is in the repository, so that there is nothing to download."""
+        """Whether the text is in the repository and need not be downloaded."""
         return self.url is None
 
 

@@ -1,4 +1,4 @@
-"""Downloads to be trusted: resumed where they broke off, checked, unpacked, and in place only when whole."""
+"""Downloads of known texts: resumed where they broke off, checked, unpacked, and put in place only when whole."""
 
 from __future__ import annotations
 
@@ -20,19 +20,54 @@ from typing import IO, Any
 
 from charlm.errors import CharlmError, OptionError
 from charlm.files import atomic_writer, write_json
-from charlm.text.catalog import KnownText, bundled_names
+from charlm.progress import progress_bar
+from charlm.text.catalog import KnownText, bundled_names, known
 
-__all__ = ["Progress", "download", "get"]
+__all__ = ["BytesHere", "download", "fetch", "get"]
 
-Progress = Callable[[int, int | None], None]
+BytesHere = Callable[[int, int | None], object]
 """Called with the bytes that are there and those that there will be, None where the server does not say."""
 
 _BLOCK = 1 << 16
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EISDIR, errno.EFBIG}
 
 
-def get(text: KnownText, directory: Path, progress: Progress | None = None) -> Path:
-    """Brings a known text into `directory` and gives its path; a text that is there and right is left alone.
+def get(name: str, directory: str | Path = "data", *, progress: bool | None = None) -> Path:
+    """Downloads a text that charlm knows by name, as `charlm corpus list` shows them; returns the path of its file.
+
+    A text that comes with charlm is not downloaded: its path in the repository is returned.
+
+    Args:
+        name: of the text.
+        directory: where its file goes.
+        progress: show a bar; None shows it on a terminal or in a notebook.
+
+    Raises:
+        OptionError: the name is unknown, or another file has the text's name.
+        CharlmError: no network, a refusing server, a broken or wrong download; nothing is put in place then.
+
+    >>> get("wiki.xml").as_posix()
+    'data/wiki.xml'
+    """
+    text = known(name)
+    if text.bundled:
+        return Path("data") / text.file
+    with progress_bar(text.download_size or text.size, text.name, "B", show=progress, unit_scale=True) as bar:
+
+        def update(done: int, total: int | None) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return fetch(text, Path(directory), update)
+
+
+def fetch(text: KnownText, directory: Path, progress: BytesHere | None = None) -> Path:
+    """Downloads a known text into `directory` and returns its path; a text that is there and right is left alone.
+
+    Args:
+        text: of the catalogue.
+        directory: where its file goes.
+        progress: called with the bytes that are there and those that there will be.
 
     Raises:
         OptionError: another file has the text's name.
@@ -116,7 +151,7 @@ def download(
     part: Path,
     *,
     size: int | None = None,
-    progress: Progress | None = None,
+    progress: BytesHere | None = None,
     attempts: int = 4,
     timeout: float = 30.0,
 ) -> None:
@@ -130,8 +165,8 @@ def download(
         url: http or https.
         part: the file to fill; it stays where a download breaks off, so that the next call can go on.
         size: how many bytes the whole must have; None where unknown.
-        progress: told the bytes so far and in all.
-        attempts: how often in a row the connection may break without a single new byte.
+        progress: called with the bytes that are there and those that there will be.
+        attempts: how many times in a row the connection may break before a new byte arrives.
         timeout: seconds of silence after which a connection counts as broken.
     """
     part.parent.mkdir(parents=True, exist_ok=True)
@@ -170,7 +205,7 @@ def _broken(url: str, done: int, cut: Exception | None) -> CharlmError:
     )
 
 
-def _fetch_rest(url: str, part: Path, size: int | None, progress: Progress | None, timeout: float) -> bool:
+def _fetch_rest(url: str, part: Path, size: int | None, progress: BytesHere | None, timeout: float) -> bool:
     """One request for what is missing; whether the file is whole now."""
     have = part.stat().st_size if part.exists() else 0
     if size is not None and have == size:
@@ -192,7 +227,7 @@ def _fetch_rest(url: str, part: Path, size: int | None, progress: Progress | Non
         return _receive(response, part, have, size, progress)
 
 
-def _receive(response: Any, part: Path, have: int, size: int | None, progress: Progress | None) -> bool:
+def _receive(response: Any, part: Path, have: int, size: int | None, progress: BytesHere | None) -> bool:
     total = _total(response)
     wanted = size if size is not None else total
     if size is not None and total is not None and total != size:
@@ -215,7 +250,7 @@ def _receive(response: Any, part: Path, have: int, size: int | None, progress: P
 
 
 def _total(response: Any) -> int | None:
-    """How many bytes the whole file has by the server's word."""
+    """How many bytes the whole file has, as the server says; None where it does not."""
     if response.status == http.HTTPStatus.PARTIAL_CONTENT:
         total = str(response.headers.get("Content-Range", "")).rpartition("/")[2]
     else:
@@ -230,7 +265,7 @@ def _resumes(response: Any, part: Path, have: int, wanted: int | None) -> bool:
 
 
 def _note_of(part: Path) -> Path:
-    """Where it is kept what the server called the file that `part` is a piece of."""
+    """The file that keeps the server's entity tag or date of the download."""
     return part.with_name(f"{part.name.removesuffix('.part')}.etag.part")
 
 

@@ -1,217 +1,29 @@
-"""What is in a text, measured: entropies, compressed size, repeated passages, passages of two texts alike.
-
-A corpus in figures: size, symbols, how predictable it is, what repeats, and whether its split leaks."""
+"""A text in figures: size, symbols, how predictable it is, what repeats, and whether its split leaks."""
 
 from __future__ import annotations
 
-import lzma
-from collections.abc import Callable
+import html
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.text.corpus import Corpus
+from charlm.text.corpus import Corpus, corpus_of_text
+from charlm.text.measures import (
+    compressed_size,
+    distinct_share,
+    entropies,
+    longest_repeat,
+    longest_shared,
+    shared_share,
+)
 from charlm.text.splits import PARTS, Spans, Split
+from charlm.text.text import Text
 from charlm.text.vocab import Ids
 
-__all__ = [
-    "LEAK",
-    "PASSAGE",
-    "Leak",
-    "Portrait",
-    "compressed_size",
-    "distinct_share",
-    "entropies",
-    "longest_repeat",
-    "longest_shared",
-    "portrait",
-    "shared_share",
-    "whole",
-]
-
-_MASK = (1 << 64) - 1
-_Places = tuple[NDArray[np.int64], ...]
-
-
-def whole(ids: Ids) -> Spans:
-    """One span over all of `ids`.
-
-    >>> whole(np.zeros(7)).tolist()
-    [[0, 7]]
-    """
-    return np.array([[0, len(ids)]], dtype=np.int64)
-
-
-def entropies(ids: Ids, documents: Spans, orders: int = 5) -> list[float]:
-    """The empirical conditional entropies of orders 0..`orders`, in nats per character.
-
-    Order n is H(next character | the n before it), with the text's own relative frequencies. It says how much
-    is left to know after n characters *of this text*; with growing n it falls to 0 because every history of a
-    finite text is unique at last, so it is no bound on what a model can reach on other text.
-
-    Args:
-        ids: the text.
-        documents: spans that no history crosses.
-        orders: the highest order.
-
-    >>> [round(float(h), 4) for h in entropies(np.array([0, 1, 0, 1]), np.array([[0, 4]]), 1)]
-    [0.6931, 0.0]
-    """
-    symbols = int(ids.max()) + 2 if len(ids) else 1
-    starts, left = _starts(documents, 1), _left(documents, 1)
-    history = np.zeros(len(starts), dtype=np.int64)
-    found = []
-    for order in range(orders + 1):
-        keep = left > order
-        starts, left, history = starts[keep], left[keep], history[keep]
-        key = history * symbols + (ids[starts + order].astype(np.int64) + 1)
-        grams, history, counts = np.unique(key, return_inverse=True, return_counts=True)
-        found.append(_conditional_entropy(grams // symbols, counts))
-    return found
-
-
-def _conditional_entropy(histories: NDArray[np.int64], counts: NDArray[np.int64]) -> float:
-    """The entropy of the next character in nats, from the counts of n-grams and each one's history."""
-    if not len(counts):
-        return 0.0
-    of_history = np.bincount(histories, weights=counts)[histories]
-    return float((counts * np.log(of_history / counts)).sum() / counts.sum())
-
-
-def compressed_size(content: bytes) -> int:
-    """How many bytes `xz -9` makes of `content`."""
-    return len(lzma.compress(content, preset=9))
-
-
-def distinct_share(ids: Ids, spans: Spans, length: int = 40) -> float:
-    """The share of passages of `length` characters that stand for themselves: distinct ones among all.
-
-    >>> distinct_share(np.array([1, 2, 1, 2, 1, 2]), np.array([[0, 6]]), 2)  # 12, 21, 12, 21, 12
-    0.4
-    """
-    prints = _Prints(ids).of(spans, length)
-    return len(np.unique(prints)) / len(prints) if len(prints) else 1.0
-
-
-def longest_repeat(ids: Ids, spans: Spans) -> tuple[int, int]:
-    """The length of the longest passage that occurs twice (it may overlap itself), and where it begins first.
-
-    >>> longest_repeat(np.array([1, 2, 3, 9, 1, 2, 3, 8]), np.array([[0, 8]]))
-    (3, 0)
-    """
-    prints = _Prints(ids)
-    ends = _ends(spans)
-
-    def repeated(length: int, starts: _Places) -> _Places | None:
-        at = starts[0][starts[0] + length <= ends[starts[0]]]
-        found = prints.at(at, length)
-        order = np.argsort(found, kind="stable")
-        same = found[order[1:]] == found[order[:-1]]
-        twice = np.zeros(len(at), dtype=np.bool_)
-        twice[order[1:][same]] = twice[order[:-1][same]] = True
-        return (at[twice],) if twice.any() else None
-
-    length, (places,) = _longest(repeated, (_starts(spans, 1),))
-    return length, int(places[0]) if length else 0
-
-
-def longest_shared(ids: Ids, first: Spans, second: Spans) -> tuple[int, int]:
-    """The length of the longest passage that both lists of spans have, and where it begins in the second.
-
-    >>> ids = np.array([1, 2, 3, 4, 9, 2, 3, 4, 5])
-    >>> longest_shared(ids, np.array([[0, 4]]), np.array([[4, 9]]))
-    (3, 5)
-    """
-    prints = _Prints(ids)
-    ends = [_ends(spans) for spans in (first, second)]
-
-    def shared(length: int, starts: _Places) -> _Places | None:
-        places = [at[at + length <= end[at]] for at, end in zip(starts, ends, strict=True)]
-        mine, theirs = (prints.at(at, length) for at in places)
-        hit = np.isin(theirs, mine)
-        return (places[0][np.isin(mine, theirs[hit])], places[1][hit]) if hit.any() else None
-
-    length, (_, places) = _longest(shared, (_starts(first, 1), _starts(second, 1)))
-    return length, int(places[0]) if length else 0
-
-
-def shared_share(ids: Ids, first: Spans, second: Spans, length: int = 40) -> float:
-    """The share of the second spans' passages of `length` characters that occur in the first ones too."""
-    prints = _Prints(ids)
-    held_out = prints.of(second, length)
-    return float(np.isin(held_out, prints.of(first, length)).mean()) if len(held_out) else 0.0
-
-
-def _longest(attempt: Callable[[int, _Places], _Places | None], places: _Places) -> tuple[int, _Places]:
-    """The greatest length that `attempt` finds, and its places: by doubling, then by bisection.
-
-    A longer passage can only begin where a shorter one was found: every success leaves fewer places.
-    """
-    low, high = 0, 16
-    while (found := attempt(high, places)) is not None:
-        low, high, places = high, high * 2, found
-    while high - low > 1:
-        middle = (low + high) // 2
-        found = attempt(middle, places)
-        if found is None:
-            high = middle
-        else:
-            low, places = middle, found
-    return low, places
-
-
-def _ends(spans: Spans) -> NDArray[np.int64]:
-    """For each position of the text the end of the span it lies in, 0 outside all of them."""
-    ends = np.zeros(int(spans[:, 1].max(initial=0)), dtype=np.int64)
-    ends[_starts(spans, 1)] = np.repeat(spans[:, 1], spans[:, 1] - spans[:, 0])
-    return ends
-
-
-def _starts(spans: Spans, length: int) -> NDArray[np.int64]:
-    """Where a passage of `length` characters can begin without leaving its span."""
-    counts = np.maximum(spans[:, 1] - spans[:, 0] - length + 1, 0)
-    first = np.repeat(spans[:, 0] - np.cumsum(counts) + counts, counts)
-    return first + np.arange(counts.sum(), dtype=np.int64)
-
-
-def _left(spans: Spans, length: int) -> NDArray[np.int64]:
-    """For each of `_starts`, how many characters its span has from there on."""
-    counts = np.maximum(spans[:, 1] - spans[:, 0] - length + 1, 0)
-    return np.repeat(spans[:, 1], counts) - _starts(spans, length)
-
-
-class _Prints:
-    """64-bit fingerprints of all passages of any length of one text, each in a few vectorised steps.
-
-    A passage's fingerprint is the sum of its characters' random numbers times rising powers of an odd base,
-    modulo 2^64, read off one array of prefix sums and made independent of the place by the inverse power. Two
-    different passages agree with a chance of about 2^-64 a pair.
-    """
-
-    def __init__(self, ids: Ids) -> None:
-        numbers = np.random.default_rng(0x63686172).integers(0, 1 << 64, int(ids.max(initial=0)) + 2, dtype=np.uint64)
-        self._base = 0x9E3779B97F4A7C15
-        terms = numbers[ids.astype(np.int64) + 1] * self._powers(self._base, len(ids))
-        self._sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(terms, dtype=np.uint64)])
-        self._inverse = self._powers(pow(self._base, -1, 1 << 64), len(ids))
-
-    @staticmethod
-    def _powers(base: int, count: int) -> NDArray[np.uint64]:
-        steps: NDArray[Any] = np.full(count, base & _MASK, dtype=np.uint64)
-        steps[:1] = 1
-        return np.cumprod(steps, dtype=np.uint64)
-
-    def of(self, spans: Spans, length: int) -> NDArray[np.uint64]:
-        """The fingerprints of the passages that begin at `_starts(spans, length)`."""
-        return self.at(_starts(spans, length), length)
-
-    def at(self, starts: NDArray[np.int64], length: int) -> NDArray[np.uint64]:
-        """The fingerprints of the passages that begin there."""
-        found: NDArray[np.uint64] = (self._sums[starts + length] - self._sums[starts]) * self._inverse[starts]
-        return found
-
+__all__ = ["LEAK", "PASSAGE", "Leak", "Profile", "profile"]
 
 PASSAGE = 40
 """The length of the passages that are counted as distinct or repeated."""
@@ -221,6 +33,8 @@ LEAK = 100
 
 _LIMIT = 4_000_000
 _RARE = 10
+_SHOWN = 60
+_WINDOWS = "of Windows (\\r\\n), kept as they are; --newlines normalise makes them line feeds"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,18 +57,20 @@ class Leak:
         return self.longest >= LEAK
 
 
-@dataclass(frozen=True, kw_only=True)
-class Portrait:
-    """What `charlm corpus info` shows.
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Profile:
+    """A text in figures; made by `profile`. Its `repr` is what `charlm corpus info` prints.
 
     Args:
+        corpus: what was measured.
+        split: how it is divided.
         characters: how many there are; bytes where the symbols are bytes.
         lines: newlines, and a last line without one.
         documents: files.
         symbols: size of the vocabulary.
         rare: the symbols that occur less than ten times, with their counts, rarest first.
         measured: on how many symbols from the beginning (of each part) the figures below were measured.
-        entropies: of orders 0..5, in nats per character; see `charlm.text.profile.entropies`.
+        entropies: of orders 0..5, in nats per character; see `charlm.text.measures.entropies`.
         compressed_bits: bits per character that `xz -9` needs.
         distinct: the share of distinct passages of `PASSAGE` characters.
         repeat: characters of the longest passage that occurs twice.
@@ -263,6 +79,8 @@ class Portrait:
         leak: what training and held-out parts share; None where nothing is held out.
     """
 
+    corpus: Corpus
+    split: Split
     characters: int
     lines: int
     documents: int
@@ -277,22 +95,99 @@ class Portrait:
     parts: dict[str, int]
     leak: Leak | None
 
+    @property
+    def facts(self) -> list[tuple[str, str]]:
+        """Names and values for a person; a name that is empty goes on with the fact before."""
+        corpus, unit = self.corpus, self.corpus.vocab.unit
+        documents = f" in {self.documents:,} documents" if self.documents > 1 else ""
+        of = f" (first {self.measured:,} symbols)" if self.measured < len(corpus) else ""
+        symbols = _short("".join(corpus.vocab.characters) or "every byte")
+        entropies = [
+            ("entropy" if order == 0 else "", f"{order:5}  {h:.3f}  {h / math.log(2):.3f}  {math.exp(h):7.2f}")
+            for order, h in enumerate(self.entropies)
+        ]
+        return [
+            ("text", corpus.title),
+            ("sha256", corpus.sha256),
+            (f"{unit}s", f"{self.characters:,}{documents}, {self.lines:,} lines"),
+            *([("line ends", _WINDOWS)] if self.windows_lines else []),
+            ("vocabulary", f"{self.symbols:,} symbols, kept as {corpus.ids.dtype.name}: {symbols}"),
+            ("rare", _rare_words(self.rare)),
+            ("", f"order   nats   bits   perplexity{of}"),
+            *entropies,
+            ("compressed", f"{self.compressed_bits:.3f} bits per {unit} by xz -9{of}"),
+            ("passages", f"{self.distinct:.2%} of those of {PASSAGE} symbols are distinct{of}"),
+            ("repeated", f"the longest passage that occurs twice has {self.repeat:,}: {_short(self.repeated)}"),
+            ("split", f"{self.split}: " + ", ".join(f"{name} {size:,}" for name, size in self.parts.items())),
+            ("leak", _leak_words(self.leak)),
+        ]
 
-def portrait(corpus: Corpus, split: Split, limit: int = _LIMIT) -> Portrait:
-    """Measures a corpus; what takes sorting is measured on at most `limit` symbols.
+    @property
+    def windows_lines(self) -> bool:
+        """Whether the text was read with Windows line ends (`\\r\\n`), which are kept."""
+        return "\r" in self.corpus.vocab.characters and self.corpus.reading.newlines == "keep"
 
-    >>> from charlm.text.corpus import corpus_of_text
-    >>> found = portrait(corpus_of_text("abracadabra\\n"), Split.parse("100/0/0"))
+    def __repr__(self) -> str:
+        return "\n".join(f"{name:12} {value}" for name, value in self.facts)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(repr(self))}</pre>"
+
+    def to_json(self) -> dict[str, Any]:
+        """What `charlm corpus info --json` prints."""
+        corpus, leak = self.corpus, self.leak
+        return {
+            "texts": list(corpus.names),
+            "sha256": corpus.sha256,
+            "unit": corpus.vocab.unit,
+            "characters": self.characters,
+            "symbols": len(corpus),
+            "lines": self.lines,
+            "documents": self.documents,
+            "vocabulary": self.symbols,
+            "vocabulary_characters": list(corpus.vocab.characters),
+            "rare": [{"symbol": symbol, "count": count} for symbol, count in self.rare],
+            "measured_symbols": self.measured,
+            "entropy_nats": self.entropies,
+            "compressed_bits_per_char": self.compressed_bits,
+            "distinct_passages": self.distinct,
+            "longest_repeat": self.repeat,
+            "split": str(self.split),
+            "parts": self.parts,
+            "longest_shared": leak.longest if leak else None,
+            "shared_passages": leak.share if leak else None,
+            "leak": leak.found if leak else None,
+        }
+
+
+def profile(text: Text | str, split: Split | str | None = None, *, limit: int = _LIMIT) -> Profile:
+    """A text in figures: size, symbols, how predictable it is, what repeats, and whether its split leaks.
+
+    Args:
+        text: what `read_text` returns, or plain characters.
+        split: how to divide it, as `--split` takes it; by default as the text is divided.
+        limit: what takes sorting is measured on at most so many symbols from the beginning (of each part).
+
+    Raises:
+        TextError: the text is empty.
+
+    >>> found = profile("abracadabra\\n", "100/0/0")
     >>> found.lines, found.repeat, found.repeated, found.rare[0]
     (1, 4, 'abra', ('\\n', 1))
     """
+    corpus = text.corpus if isinstance(text, Text) else corpus_of_text(text)
+    if split is None:
+        split = (text.split if isinstance(text, Text) else None) or Split.default(len(corpus))
+    split = Split.parse(split) if isinstance(split, str) else split
     counts = _counts(corpus)
     ids, documents = _cut(corpus.ids, corpus.documents, limit)
-    text = corpus.vocab.decode_bytes(ids)
+    content = corpus.vocab.decode_bytes(ids)
     begins = corpus.vocab.begins_character
     repeat, at = longest_repeat(ids, documents)
     parts = split.parts(corpus.ids, corpus.documents, corpus.newline)  # also of a text too short to train on
-    return Portrait(
+    return Profile(
+        corpus=corpus,
+        split=split,
         characters=int(counts[begins].sum()),
         lines=_lines(corpus, counts),
         documents=len(corpus.documents),
@@ -300,7 +195,7 @@ def portrait(corpus: Corpus, split: Split, limit: int = _LIMIT) -> Portrait:
         rare=_rare(corpus, counts),
         measured=len(ids),
         entropies=entropies(ids, documents),
-        compressed_bits=8 * compressed_size(text) / max(int(begins[ids].sum()), 1),
+        compressed_bits=8 * compressed_size(content) / max(int(begins[ids].sum()), 1),
         distinct=distinct_share(ids, documents, PASSAGE),
         repeat=repeat,
         repeated=corpus.vocab.decode(ids[at : at + repeat]),
@@ -352,3 +247,28 @@ def _leak(corpus: Corpus, parts: dict[str, Spans], limit: int) -> Leak | None:
         passage=corpus.vocab.decode(ids[at : at + longest]),
         share=shared_share(ids, train, other, PASSAGE),
     )
+
+
+# -- words ------------------------------------------------------------------------------------------------------------
+
+
+def _rare_words(rare: list[tuple[str, int]]) -> str:
+    if not rare:
+        return "no symbol occurs less than 10 times"
+    shown = " ".join(f"{symbol!r}:{count}" for symbol, count in rare[:12])
+    more = f" and {len(rare) - 12:,} more" if len(rare) > 12 else ""
+    return f"{len(rare):,} symbols occur less than 10 times: {shown}{more}"
+
+
+def _leak_words(leak: Leak | None) -> str:
+    if leak is None:
+        return "nothing is held out"
+    common = (
+        f"the longest passage that the training and held-out parts share has {leak.longest:,} symbols: "
+        f"{_short(leak.passage)}; {leak.share:.2%} of the held-out passages of 40 symbols are in training"
+    )
+    return f"LEAK: {common}" if leak.found else f"none: {common}"
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")

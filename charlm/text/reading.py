@@ -185,19 +185,19 @@ def read_content(path: Path) -> bytes:
 
 
 def unreadable(path: Path, error: OSError) -> TextError:
-    """What to say where a file cannot be opened or read."""
+    """The error for a file that cannot be opened or read."""
     if isinstance(error, FileNotFoundError):
         return TextError(f"there is no file {path}: check the name, or see `charlm corpus list` for texts to get")
     return TextError(f"{path} cannot be read: {error.strerror}")
 
 
 def empty(path: Path) -> TextError:
-    """What to say of a file without a byte in it."""
+    """The error for a file of no bytes."""
     return TextError(f"{_shown(path)} is empty: name a text with at least a few characters in it")
 
 
 def nothing_but_a_mark(path: Path) -> TextError:
-    """What to say of a file that is a byte order mark and no more."""
+    """The error for a file that is a byte order mark and nothing else."""
     return TextError(f"{_shown(path)} holds nothing but a byte order mark: name a text with characters in it")
 
 
@@ -295,7 +295,7 @@ class Decoder:
 
 
 def _undecodable(path: Path, reading: Reading, error: UnicodeError, position: int = 0, line: int = 0) -> TextError:
-    """What to say of a byte that is not of the encoding, with its position in the file and its line."""
+    """The error for a byte that is not of the encoding, with its position in the file and its line."""
     if not isinstance(error, UnicodeDecodeError):
         return TextError(f"{_shown(path)} is not {reading.encoding} text ({error}): name another --encoding")
     byte, own = error.object[error.start : error.start + 1], codecs.lookup(reading.encoding).name

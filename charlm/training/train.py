@@ -14,6 +14,7 @@ import torch
 from charlm.errors import LostProcessError, OptionError
 from charlm.files import free_name, lock
 from charlm.lm.evaluate import Evaluation, evaluate
+from charlm.nn.cells import Cell, cell_name
 from charlm.nn.kernels.choose import notes, pick_device
 from charlm.recurrent.model import CharRNN
 from charlm.text.text import Text, TextFacts
@@ -65,7 +66,7 @@ class Training:
 def train(
     text: Text | None = None,
     *,
-    model: str | None = None,
+    model: str | type[Cell] | None = None,
     layers: int | None = None,
     hidden: int | None = None,
     embedding: int | None = None,
@@ -98,7 +99,7 @@ def train(
 
     Args:
         text: from `read_text` or `Text.of`; with `resume` it may be left out, and is read again from its files.
-        model: the kind of recurrent cell: `lstm`, `gru` or `rnn`.
+        model: the kind of recurrent cell: `lstm`, `gru`, `rnn`, or a class of your own (`charlm.nn.cells.Cell`).
         layers, hidden: recurrent layers, and units in each.
         embedding: width of a character embedding; 0 is one-hot input.
         dropout: share of the units left out between the layers and before the output, while training.
@@ -141,8 +142,9 @@ def train(
     >>> model.trained.outcome, len(model.history) > 0
     ('finished', True)
     """
+    cell = None if model is None else cell_name(model)
     given = {
-        "model": model, "layers": layers, "hidden": hidden, "embedding": embedding, "dropout": dropout,
+        "model": cell, "layers": layers, "hidden": hidden, "embedding": embedding, "dropout": dropout,
         "variational": variational, "weight_dropout": weight_dropout, "input_dropout": input_dropout,
         "window": seq_length, "lanes": batch_size, "lr": lr, "weight_decay": weight_decay, "average": average,
         "patience": patience, "epochs": epochs, "max_steps": max_steps, "minutes": minutes, "seed": seed,

@@ -47,12 +47,12 @@ def test_list_names_every_text_with_size_licence_and_source(monkeypatch: pytest.
 
 
 def test_get_downloads_and_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fake(text: KnownText, directory: Path, progress: download.Progress) -> Path:
+    def fake(text: KnownText, directory: Path, progress: download.BytesHere) -> Path:
         progress(5, 10)
         progress(10, 10)
         return directory / text.file
 
-    monkeypatch.setattr(download, "get", fake)
+    monkeypatch.setattr(download, "fetch", fake)
     result = run("get", "text8", "--to", str(tmp_path))
     assert result.stdout.strip() == str(tmp_path / "text8")
     assert json.loads(run("get", "text8", "--json").stdout)["file"] == str(Path("data/text8"))
@@ -126,6 +126,7 @@ def test_a_windows_text_keeps_or_normalises_its_line_ends(tmp_path: Path) -> Non
     path = tmp_path / "text"
     path.write_bytes(b"\xef\xbb\xbfone\r\ntwo\r\n")
     assert json.loads(run("info", str(path), "--json").stdout)["characters"] == 10
+    assert "--newlines normalise" in run("info", str(path)).stdout
     found = json.loads(run("info", str(path), "--newlines", "normalise", "--json").stdout)
     assert found["characters"] == 8
     assert "\r" not in found["vocabulary_characters"]

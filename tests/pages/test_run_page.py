@@ -11,12 +11,16 @@ import pytest
 import torch
 
 from charlm.checkpoint import TextFacts
+from charlm.errors import OptionError
 from charlm.lm.scores import Expected
+from charlm.ngrams.fit import ngram
 from charlm.pages.page import Series, chart, ticks
+from charlm.pages.report import report
 from charlm.pages.run_page import about_curves, next_reliability
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.corpus import read_corpus
 from charlm.text.splits import Split
+from charlm.text.text import Text, read_text
 from tests.conftest import Run
 from tests.helpers import keep
 
@@ -139,6 +143,36 @@ def test_a_model_of_all_of_its_text(charlm: Run, verse: Path) -> None:
     assert "nothing is held out" in page.text
     assert page.tags.count("h3") == 3
     assert "Calibration" not in page.text
+
+
+def test_the_page_of_a_sequence_model_has_its_figures(charlm: Run, tmp_path: Path) -> None:
+    rows = "".join(f"{'ab' * (n % 5 + 1)},{'long' if n % 5 > 2 else 'short'}\n" for n in range(60))
+    (tmp_path / "table.csv").write_text("text,label\n" + rows)
+    options = ("--max-steps", 4, "--hidden", 3, "--backend", "torch", "--out", "fit")
+    assert charlm("fit", "table.csv", "--mode", "distribution", *options)[0] == 0
+    assert charlm("report", "fit")[1] == "fit/report.html\n"
+    page = Page(Path("fit/report.html"))
+    result = json.loads(Path("fit/config.json").read_text())["result"]
+    for name in ("accuracy", "log_loss", "brier"):
+        assert f"{name.replace('_', ' ')} {result[name]:.4f}" in page.text
+    for point in result["reliability"]:
+        assert f"{point['said']:.4f}" in page.text
+    last = json.loads(Path("fit/metrics.jsonl").read_text().splitlines()[-1])
+    assert f"{last['valid_nats']:.4f}" in page.text
+    assert "hidden 3" in page.text
+    assert "Beside counting" not in page.text
+
+
+def test_a_model_in_memory_has_a_page(verse: Path, tmp_path: Path) -> None:
+    text = read_text(verse)
+    model = ngram(text, order=2, smoothing="kneser-ney")
+    page = report(model, text)
+    assert f"{model.evaluate(text.test).nats:.4f}" in page.summary[0]
+    assert page.summary[0] in repr(page)
+    saved = page.save(tmp_path / "page.html")
+    assert "Learning" not in Page(saved).text
+    with pytest.raises(OptionError, match="is not the text"):
+        report(model, Text.of("another text " * 100))
 
 
 def test_points_are_where_the_ticks_say() -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from charlm.errors import CharlmError, OptionError
 from charlm.text.catalog import KnownText, known
-from charlm.text.download import download, get
+from charlm.text.download import download, fetch
 
 CONTENT = bytes(range(256)) * 2000  # 512,000 bytes
 
@@ -108,7 +108,7 @@ def zipped(content: bytes, name: str = "inside") -> bytes:
 
 def test_a_download_arrives_whole_with_progress(site: Site, tmp_path: Path) -> None:
     steps: list[tuple[int, int | None]] = []
-    path = get(entry(site), tmp_path / "data", lambda done, total: steps.append((done, total)))
+    path = fetch(entry(site), tmp_path / "data", lambda done, total: steps.append((done, total)))
     assert path.read_bytes() == CONTENT
     assert [done for done, _ in steps] == sorted({done for done, _ in steps})
     assert steps[-1] == (len(CONTENT), len(CONTENT))
@@ -117,7 +117,7 @@ def test_a_download_arrives_whole_with_progress(site: Site, tmp_path: Path) -> N
 
 def test_a_cut_connection_is_resumed_where_it_broke(site: Site, tmp_path: Path) -> None:
     site.cuts = [100_000, 200_000]
-    path = get(entry(site), tmp_path)
+    path = fetch(entry(site), tmp_path)
     assert path.read_bytes() == CONTENT
     assert site.asked == [None, "bytes=100000-", "bytes=300000-"]
 
@@ -151,38 +151,38 @@ def test_without_a_strong_tag_the_total_size_decides(site: Site, tmp_path: Path,
 
 def test_a_server_without_ranges_sends_all_again(site: Site, tmp_path: Path) -> None:
     site.ranges, site.cuts = False, [100_000]
-    path = get(entry(site), tmp_path)
+    path = fetch(entry(site), tmp_path)
     assert path.read_bytes() == CONTENT
     assert len(site.asked) == 2
 
 
 def test_a_part_longer_than_the_file_is_begun_again(site: Site, tmp_path: Path) -> None:
     (tmp_path / "sample.txt.part").write_bytes(b"x" * (len(CONTENT) + 10))
-    assert get(entry(site), tmp_path).read_bytes() == CONTENT
+    assert fetch(entry(site), tmp_path).read_bytes() == CONTENT
 
 
 def test_a_part_of_something_else_is_caught_by_the_checksum(site: Site, tmp_path: Path) -> None:
     (tmp_path / "sample.txt.part").write_bytes(b"x" * 1000)
     with pytest.raises(CharlmError, match="checksum"):
-        get(entry(site), tmp_path)
-    assert get(entry(site), tmp_path).read_bytes() == CONTENT  # the next time it starts afresh
+        fetch(entry(site), tmp_path)
+    assert fetch(entry(site), tmp_path).read_bytes() == CONTENT  # the next time it starts afresh
 
 
 def test_a_wrong_checksum_is_kept_out_of_place(site: Site, tmp_path: Path) -> None:
     with pytest.raises(CharlmError, match=r"checksum sha1:\w+ instead of sha1:0000.* was not kept"):
-        get(entry(site, checksum="sha1:" + "0" * 40), tmp_path)
+        fetch(entry(site, checksum="sha1:" + "0" * 40), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_wrong_size_is_refused_before_it_is_loaded(site: Site, tmp_path: Path) -> None:
     with pytest.raises(CharlmError, match=r"512,000 bytes now instead of 7"):
-        get(entry(site, download_size=7), tmp_path)
+        fetch(entry(site, download_size=7), tmp_path)
     assert not (tmp_path / "sample.txt").exists()
 
 
 def test_a_zip_is_unpacked_and_its_content_checked(site: Site, tmp_path: Path) -> None:
     site.content = zipped(CONTENT)
-    path = get(entry(site, member="inside"), tmp_path)
+    path = fetch(entry(site, member="inside"), tmp_path)
     assert path.read_bytes() == CONTENT
     assert [p.name for p in tmp_path.iterdir()] == ["sample.txt"]
 
@@ -199,20 +199,20 @@ def test_a_zip_is_unpacked_and_its_content_checked(site: Site, tmp_path: Path) -
 def test_a_wrong_zip_leaves_nothing(site: Site, tmp_path: Path, packed: bytes, message: str) -> None:
     site.content = packed
     with pytest.raises(CharlmError, match=message):
-        get(entry(site, member="inside"), tmp_path)
+        fetch(entry(site, member="inside"), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_text_that_is_there_is_not_loaded_again(site: Site, tmp_path: Path) -> None:
     (tmp_path / "sample.txt").write_bytes(CONTENT)
-    get(entry(site), tmp_path)
+    fetch(entry(site), tmp_path)
     assert site.asked == []
 
 
 def test_a_file_of_the_user_is_never_overwritten(site: Site, tmp_path: Path) -> None:
     (tmp_path / "sample.txt").write_bytes(b"mine")
     with pytest.raises(OptionError, match="move it away"):
-        get(entry(site), tmp_path)
+        fetch(entry(site), tmp_path)
     assert (tmp_path / "sample.txt").read_bytes() == b"mine"
 
 
@@ -222,7 +222,7 @@ def test_no_network_names_the_bundled_texts(tmp_path: Path) -> None:
         port = unused.getsockname()[1]
     text = entry(Site(url=f"http://127.0.0.1:{port}/text"))
     with pytest.raises(CharlmError, match=r"127\.0\.0\.1:\d+ cannot be reached .*data/shakespeare\.txt") as caught:
-        get(text, tmp_path)
+        fetch(text, tmp_path)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -230,15 +230,15 @@ def test_no_network_names_the_bundled_texts(tmp_path: Path) -> None:
 def test_an_unknown_host_names_the_bundled_texts(tmp_path: Path) -> None:
     text = entry(Site(url="http://nowhere.invalid/text"))
     with pytest.raises(CharlmError, match=r"nowhere\.invalid cannot be reached .*data/wiki\.xml"):
-        get(text, tmp_path)
+        fetch(text, tmp_path)
 
 
 def test_a_refusing_server_is_quoted(site: Site, tmp_path: Path) -> None:
     site.status = 404
     with pytest.raises(CharlmError, match="404 Not Found"):
-        get(entry(site), tmp_path)
+        fetch(entry(site), tmp_path)
 
 
 def test_a_bundled_text_is_not_downloaded(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"data/wiki\.xml"):
-        get(known("wiki.xml"), tmp_path)
+        fetch(known("wiki.xml"), tmp_path)

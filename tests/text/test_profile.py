@@ -11,14 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charlm.text.corpus import Corpus, corpus_of_text, read_corpus
-from charlm.text.profile import distinct_share, entropies, longest_repeat, longest_shared, portrait, shared_share, whole
+from charlm.text.measures import distinct_share, entropies, longest_repeat, longest_shared, shared_share, whole
+from charlm.text.profile import profile
 from charlm.text.splits import Split
+from charlm.text.text import Text
 
 texts = st.text("abc", min_size=1, max_size=40)
 
 
 def ids_of(text: str) -> np.ndarray:  # type: ignore[type-arg]
     return np.frombuffer(text.encode(), dtype=np.uint8)
+
+
+def of(corpus: Corpus) -> Text:
+    return Text(corpus=corpus, split=None)
 
 
 def naive_entropy(documents: list[str], order: int) -> float:
@@ -94,20 +100,20 @@ def leaky(passage: int) -> Corpus:
 
 
 def test_a_copied_passage_is_called_a_leak() -> None:
-    found = portrait(leaky(150), Split.parse("90/10/0")).leak
+    found = profile(of(leaky(150)), Split.parse("90/10/0")).leak
     assert found is not None
     assert found.found
     assert found.longest == 150
-    honest = portrait(leaky(60), Split.parse("90/10/0")).leak
+    honest = profile(of(leaky(60)), Split.parse("90/10/0")).leak
     assert honest is not None
     assert not honest.found
     assert honest.longest == 60
 
 
-def test_a_portrait_counts_lines_and_rare_symbols(tmp_path: object) -> None:
+def test_a_profile_counts_lines_and_rare_symbols(tmp_path: object) -> None:
     (tmp_path / "a").write_text("ab\nb" * 10)  # type: ignore[operator]
     (tmp_path / "b").write_text("é\n")  # type: ignore[operator]
-    found = portrait(read_corpus([str(tmp_path)]), Split.parse("100/0/0"))
+    found = profile(of(read_corpus([str(tmp_path)])), Split.parse("100/0/0"))
     assert (found.characters, found.lines, found.documents, found.symbols) == (42, 12, 2, 4)
     assert found.rare == [("é", 1)]
     assert found.leak is None
@@ -115,7 +121,7 @@ def test_a_portrait_counts_lines_and_rare_symbols(tmp_path: object) -> None:
 
 def test_only_the_beginning_of_a_big_text_is_measured() -> None:
     corpus = leaky(150)
-    found = portrait(corpus, Split.parse("90/10/0"), limit=300)
+    found = profile(of(corpus), Split.parse("90/10/0"), limit=300)
     assert found.measured == 300
     assert found.characters == len(corpus)
     assert found.entropies[0] == pytest.approx(naive_entropy([corpus.vocab.decode(corpus.ids[:300])], 0))

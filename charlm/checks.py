@@ -1,8 +1,8 @@
-"""Is this installation right? Checks that run in seconds and compare what charlm computes with something independent.
+"""Whether this installation computes correctly: checks of seconds that compare charlm with something independent.
 
-Famous recurrent programs have shipped models that ignored their state or saw the future; each check here would have
-told. It stands above training because it looks at everything: cells, kernels, windows, evaluation, checkpoints,
-sampling.
+Well-known recurrent programs were published that ignored their state, or saw the characters that they had to predict;
+each of these checks would have found it. The file stands above training because it looks at everything: cells, kernels,
+windows, evaluation, checkpoints, sampling.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,9 +25,10 @@ from charlm.lm.evaluate import evaluate
 from charlm.lm.interface import SamplingRule
 from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.model import NGramLM
-from charlm.nn.cells import CELLS
+from charlm.nn.cells import BUILT_IN
 from charlm.nn.kernels import BACKENDS
 from charlm.nn.stack import Stack, copy_from_torch, to_torch
+from charlm.progress import progress_bar
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.corpus import corpus_of_text
 from charlm.text.lanes import Lanes
@@ -34,7 +36,7 @@ from charlm.text.splits import Split
 from charlm.text.text import TextFacts
 from charlm.training.language import LanguageObjective
 
-__all__ = ["CHECKS", "Outcome", "run_checks"]
+__all__ = ["CHECKS", "Outcome", "SelfCheck", "run_checks", "selfcheck"]
 
 _TEXT = "the bell rang twice; the tide went out.\nwho heard it first, the abbess or the eel?\n" * 3
 
@@ -45,7 +47,7 @@ class Outcome:
 
     Args:
         name: what was checked.
-        problem: what was wrong, in one sentence; None where all was well.
+        problem: what was wrong, in one sentence; None where nothing was.
         seconds: how long it took.
     """
 
@@ -58,13 +60,51 @@ class _WrongError(Exception):
     """What a check found wrong."""
 
 
+@dataclass(frozen=True, kw_only=True, repr=False)
+class SelfCheck:
+    """How all checks ended; made by `selfcheck`. Its `repr` is what `charlm selfcheck` prints."""
+
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing was wrong."""
+        return all(outcome.problem is None for outcome in self.outcomes)
+
+    def __repr__(self) -> str:
+        lines = []
+        for outcome in self.outcomes:
+            mark = "ok   " if outcome.problem is None else "WRONG"
+            lines.append(f"{mark}  {outcome.name}  ({outcome.seconds:.1f} s)")
+            lines += [] if outcome.problem is None else [f"       {outcome.problem}"]
+        return "\n".join(lines)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """What `charlm selfcheck --json` prints."""
+        return [asdict(outcome) for outcome in self.outcomes]
+
+
+def selfcheck(*, progress: bool | None = None) -> SelfCheck:
+    """Runs every check of this installation.
+
+    Args:
+        progress: show a bar; None shows it on a terminal or in a notebook.
+    """
+    outcomes = []
+    with progress_bar(len(CHECKS), "checking", "check", show=progress) as bar:
+        for outcome in run_checks():
+            outcomes.append(outcome)
+            bar.update()
+    return SelfCheck(outcomes=tuple(outcomes))
+
+
 def _demand(holds: bool, problem: str) -> None:
     if not holds:
         raise _WrongError(problem)
 
 
 def run_checks() -> Iterator[Outcome]:
-    """Runs every check and gives its outcome as soon as it is known; an unexpected error is an outcome too."""
+    """Runs every check and yields its outcome as soon as it is known; an unexpected error is an outcome too."""
     for name, check in CHECKS.items():
         begun = time.perf_counter()
         problem = None
@@ -88,7 +128,7 @@ def _ids(count: int | None = None) -> Tensor:
 
 
 def _cells_equal_torch(generator: torch.Generator) -> None:
-    for cell in CELLS:
+    for cell in BUILT_IN:
         stack = Stack(cell, inputs=5, hidden=7, layers=2).double()
         module = to_torch(stack)
         for parameter in module.parameters():
@@ -111,7 +151,7 @@ def _cells_equal_torch(generator: torch.Generator) -> None:
 
 def _gradients_are_finite_differences(generator: torch.Generator) -> None:
     ids, targets = _ids(12), _ids(13)[1:]
-    for cell in CELLS:
+    for cell in BUILT_IN:
         model = _model(cell)
         loss = F.nll_loss(model(ids, model.initial_state(1))[0][:, 0], targets[:, 0])
         loss.backward()  # type: ignore[no-untyped-call]
@@ -134,7 +174,7 @@ def _gradients_are_finite_differences(generator: torch.Generator) -> None:
 
 def _past_counts_and_future_does_not(generator: torch.Generator) -> None:
     ids = _ids(60)
-    for cell in CELLS:
+    for cell in BUILT_IN:
         model = _model(cell)
         early, late = ids.clone(), ids.clone()
         early[30] = (early[30] + 1) % len(model.vocab)
@@ -156,7 +196,7 @@ def _read(model: CharRNN, ids: Tensor, pieces: tuple[int, ...] = ()) -> Tensor:
 
 
 def _whole_is_its_pieces(generator: torch.Generator) -> None:
-    for cell in CELLS:
+    for cell in BUILT_IN:
         model, ids = _model(cell), _ids(80)
         error = float((_read(model, ids) - _read(model, ids, (1, 17, 50))).abs().max())
         _demand(error < 1e-12, f"the {cell} loses its state between two pieces of a text (off by {error:.1e})")
@@ -180,7 +220,7 @@ def _windows_ask_for_the_next_character(generator: torch.Generator) -> None:
 
 def _training_carries_its_state(generator: torch.Generator) -> None:
     corpus = corpus_of_text(_TEXT)
-    for cell in CELLS:
+    for cell in BUILT_IN:
         model = _model(cell)
         lanes = Lanes(corpus.ids, corpus.documents, lanes=1, window=20)
         task = LanguageObjective(model, lanes, corpus.ids, corpus.documents)
@@ -197,7 +237,7 @@ def _training_carries_its_state(generator: torch.Generator) -> None:
 
 def _first_loss_is_near_ln_v(generator: torch.Generator) -> None:
     corpus = corpus_of_text(_TEXT)
-    for cell in CELLS:
+    for cell in BUILT_IN:
         nats = evaluate(_model(cell), corpus.ids, corpus.documents).nats
         expected = math.log(len(corpus.vocab))
         _demand(
@@ -207,7 +247,7 @@ def _first_loss_is_near_ln_v(generator: torch.Generator) -> None:
 
 def _saved_is_loaded(generator: torch.Generator) -> None:
     corpus = corpus_of_text(_TEXT)
-    for cell in CELLS:
+    for cell in BUILT_IN:
         model = _model(cell).float()
         with tempfile.TemporaryDirectory() as name:
             model.source = TextFacts.of(corpus, Split())
@@ -219,7 +259,7 @@ def _saved_is_loaded(generator: torch.Generator) -> None:
 
 def _sampler_follows_the_distribution(generator: torch.Generator) -> None:
     streams = 4000
-    for cell in CELLS:
+    for cell in BUILT_IN:
         model = _model(cell).float()
         model.head.linear.weight.data.mul_(4)
         start = torch.zeros(streams, dtype=torch.int64)

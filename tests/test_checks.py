@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from charlm.checks import CHECKS, run_checks
 from charlm.lm.interface import SamplingRule
 from charlm.nn.cells import GRUCell, LSTMCell
 from charlm.nn.kernels import BACKENDS, reference
 from charlm.nn.stack import Stack
 from charlm.recurrent.model import CharRNN
-from charlm.selfcheck import CHECKS, run_checks
 from charlm.text.lanes import Lanes, Window
 from charlm.training.language import LanguageObjective
 

@@ -1,0 +1,238 @@
+"""`report`: one page about a model, with everything that is measured for it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from charlm.checkpoint import load
+from charlm.errors import CharlmError, OptionError
+from charlm.info import ModelInfo, describe, read_metrics
+from charlm.lm.compare import compare_rows
+from charlm.lm.evaluate import Evaluation, Row, row_of, targets_of
+from charlm.lm.model import TextModel
+from charlm.lm.scores import expected_next, read_surprise
+from charlm.ngrams.fit import counted_rows
+from charlm.ngrams.index import SuffixIndex
+from charlm.ngrams.novelty import Novelty, novelty
+from charlm.pages.run_page import (
+    RunPage,
+    Sample,
+    about_calibration,
+    about_comparison,
+    about_curves,
+    about_result,
+    about_samples,
+    next_reliability,
+)
+from charlm.pages.surprise_page import map_data
+from charlm.progress import progress_bar
+from charlm.text.splits import Spans, count_targets
+from charlm.text.text import Part, Text, read_text
+
+__all__ = ["report"]
+
+_TEMPERATURES = (0.5, 0.8, 1.0)
+_LENGTH = 700  # characters of a sample
+_PASSAGE = 6000  # characters of the surprise map
+_PLACES = 20_000  # held-out places whose probabilities are checked
+_ORDERS = range(9)
+_MOST = 20_000_000  # characters that are counted for the comparison
+
+
+def report(
+    model: TextModel | str | Path,
+    text: Text | str | Path | Sequence[str | Path] | None = None,
+    *,
+    device: str = "auto",
+    seed: int = 0,
+    progress: bool | None = None,
+) -> RunPage:
+    """One page about a model: how it learned, beside counting, samples, surprise, calibration, options.
+
+    Args:
+        model: a language model, or the directory of one. Of a Score or Distribution model (its directory) the page
+            shows how it learned, its figures on the test part, and its calibration.
+        text: what the model was made from, as `Text` or as names of files; None reads it from its old place.
+        device: where a model that is named by its directory goes: `auto`, `cpu`, `cuda` or `mps`.
+        seed: of the samples.
+        progress: show bars; None shows them on a terminal or in a notebook.
+
+    Returns:
+        The page; `page.save(path)` writes it as one HTML file that needs no network.
+
+    Raises:
+        OptionError: the text is not found, or is not the one that the model was made from.
+        CheckpointError: the directory holds no model.
+    """
+    if not isinstance(model, TextModel):
+        found = describe(model)
+        if found.config["kind"] == "sequence":
+            return _of_sequences(found)
+        model = load(model, device=device)
+    about = None if model.directory is None else describe(model.directory)
+    rows = [] if model.directory is None else read_metrics(model.directory / "metrics.jsonl")
+    whole = _text_of(model, text, progress)
+    page = RunPage(title=f"Run {model.name}", facts=_facts(about, rows), curves=about_curves(rows))
+    held = _held_out(whole)
+    if held is None:
+        page.notes.append("The model was made from all of its text: nothing is held out that it could be measured on.")
+    else:
+        _add_measured(page, model, held, progress)
+    _add_samples(page, model, whole, held, seed, progress)
+    return page
+
+
+def _of_sequences(about: ModelInfo) -> RunPage:
+    """The page of a Score or Distribution model, made of what its directory holds."""
+    rows = read_metrics(about.directory / "metrics.jsonl")
+    page = RunPage(title=f"Run {about.directory.resolve().name}", facts=_facts(about, rows))
+    page.curves = about_curves(rows, of="a label")
+    result = about.config.get("result")
+    if result is None:
+        page.notes.append("The training has not ended yet: there are no figures on the test part.")
+    else:
+        about_result(page, result, str(about.config["data"].get("table", "the table")))
+    return page
+
+
+def _text_of(model: TextModel, text: Text | str | Path | Sequence[str | Path] | None, progress: bool | None) -> Text:
+    """The text that the model was made from, in its symbols and under its split."""
+    source = model.source
+    if isinstance(text, Text):
+        found = Text(corpus=text.corpus.under(model.vocab), split=source.split)
+    else:
+        names = list(source.names) if text is None else [text] if isinstance(text, str | Path) else list(text)
+        missing = [name for name in names if str(name) == "-" or not Path(name).exists()]
+        if text is None and (missing or not names):
+            where = f"there is no {missing[0]} here" if missing else "the model does not name its files"
+            where = "it came from standard input" if "-" in missing else where
+            raise OptionError(f"the text of {model.name} is needed, and {where}: name it with --text FILE")
+        found = read_text(names, like=model, progress=progress)
+    if found.corpus.sha256 != source.sha256:
+        raise OptionError(
+            f"{', '.join(found.corpus.names)} is not the text that {model.name} was made from ({source.sha256[:12]} "
+            f"then, {found.corpus.sha256[:12]} now): name that one with --text FILE"
+        )
+    return found
+
+
+def _held_out(text: Text) -> Part | None:
+    """The part that the model is measured on; None where nothing is held out."""
+    for name in ("test", "valid"):
+        if count_targets(text.parts[name]):
+            return text.part(name)
+    return None
+
+
+def _add_measured(page: RunPage, model: TextModel, held: Part, progress: bool | None) -> None:
+    """Everything that is measured on the held-out part."""
+    corpus = held.text.corpus
+    with progress_bar(len(held), "reading the held-out part", "char", show=progress) as bar:
+        row = row_of(model, corpus.ids, held.spans, name=model.name, progress=bar.update)
+    rows: list[Row] = []
+    if len(corpus) <= _MOST:
+        rows = _counted(held, progress)
+    else:
+        page.notes.append(f"With more than {_MOST:,} characters nothing is counted here: charlm compare does it.")
+    lines = compare_rows([*rows, row], targets_of(corpus.ids, held.spans), corpus.vocab)
+    if rows:
+        page.comparison = about_comparison(lines, held.name)
+    page.summary.append(_figure(lines[-1].evaluation, held))
+    if held.name == "valid":
+        watched = "" if model.is_baseline else ", on which early stopping chose the weights"
+        page.notes.append(f"There is no test part: the figures are of the valid part{watched}.")
+    _add_surprise(page, model, held, progress)
+
+
+def _counted(held: Part, progress: bool | None) -> list[Row]:
+    """N-grams of rising order on the same part."""
+    smoothings = ("none", "kneser-ney")
+    rows = []
+    with progress_bar(len(_ORDERS) * len(smoothings), "counting", "model", show=progress) as bar:
+        text = held.text
+        for row in counted_rows(text.corpus, text.parts, held.spans, orders=list(_ORDERS), smoothings=smoothings):
+            rows.append(row)
+            bar.update()
+    return rows
+
+
+def _figure(figures: Evaluation, held: Part) -> str:
+    error = "" if figures.standard_error is None else f" ± {figures.standard_error:.4f}"
+    bits = f"{figures.nats:.4f}{error} nats ({figures.bits_per_char:.4f} bits) a character, perplexity "
+    bits += f"{figures.perplexity:.4f}, {100 * figures.accuracy:.2f} % right"
+    if figures.zero_probability_targets:
+        bits = f"infinitely many nats a character, as {figures.zero_probability_targets:,} characters were impossible"
+    where = f"{held.name} part of {held.text.title} ({figures.targets:,} targets, split {held.text.split})"
+    return f"On the {where}: {bits}."
+
+
+def _add_surprise(page: RunPage, model: TextModel, held: Part, progress: bool | None) -> None:
+    """The surprise map of the beginning of the held-out part, and whether the probabilities are right."""
+    corpus, passage = held.text.corpus, _first(held.spans, _PASSAGE)
+    with progress_bar(_PLACES, "what was expected", "char", show=progress) as bar:
+        expected = expected_next(model, corpus.ids, held.spans, limit=_PLACES, progress=bar.update)
+    surprise = read_surprise(model, corpus.ids, passage)
+    page.surprise = map_data(corpus, passage, model.vocab, [surprise], [model.name], expected=expected)
+    page.surprise_words = (
+        f"The first {len(page.surprise['ids']):,} characters of the {held.name} part, which it was not trained on."
+    )
+    curve = next_reliability(expected, targets_of(corpus.ids, held.spans))
+    if curve is not None:
+        page.calibration = about_calibration(curve, expected.ids_NK.shape[1], len(expected.ids_NK))
+
+
+def _first(spans: Spans, symbols: int) -> Spans:
+    """As many spans from the beginning as have so many symbols, the last one cut, none without a target."""
+    lengths = spans[:, 1] - spans[:, 0]
+    before = np.cumsum(lengths) - lengths
+    ends = np.minimum(spans[:, 1], spans[:, 0] + np.maximum(symbols - before, 0))
+    cut: Spans = np.stack([spans[:, 0], ends], axis=1)
+    return cut[cut[:, 1] - cut[:, 0] > 1]
+
+
+def _add_samples(
+    page: RunPage, model: TextModel, text: Text, held: Part | None, seed: int, progress: bool | None
+) -> None:
+    """Texts at three temperatures, and how much of them was copied from the training text."""
+    corpus, train = text.corpus, text.parts["train"]
+    index = SuffixIndex.build(corpus.ids, train, symbols=len(corpus.vocab))
+    samples = []
+    with progress_bar(len(_TEMPERATURES), "sampling", "text", show=progress) as bar:
+        for temperature in _TEMPERATURES:
+            try:
+                samples.append(_sample(model, index, train, temperature, seed))
+            except CharlmError as error:
+                page.notes.append(f"There is no sample at temperature {temperature}: {error}.")
+            bar.update()
+    real: Novelty | None = None
+    if held is not None:
+        start, end = held.spans[(held.spans[:, 1] - held.spans[:, 0]).argmax()].tolist()
+        real = novelty(index, corpus.ids[start : min(end, start + _LENGTH)], spans=train)
+    page.samples = about_samples(samples, real, seed) if samples else None
+
+
+def _sample(model: TextModel, index: SuffixIndex, train: Spans, temperature: float, seed: int) -> Sample:
+    *_, (last,) = model.grow(length=_LENGTH, temperature=temperature, seed=seed)
+    ids = np.array(last.ids)
+    found = novelty(index, ids, spans=train)
+    passage = model.vocab.decode(ids[found.begins : found.begins + found.longest])
+    return Sample(temperature=temperature, text=last.text, novelty=found, passage=passage)
+
+
+def _facts(about: ModelInfo | None, rows: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Options, machine and time."""
+    facts = [] if about is None else about.facts
+    device = None if about is None else (about.config.get("training") or {}).get("device")
+    if device is not None:
+        facts.append(("device", f"trained on {device}"))
+    seconds = [row["seconds"] for row in rows if row.get("seconds") is not None]
+    if seconds:
+        facts.append(("time", f"{seconds[-1] / 60:,.1f} minutes for {rows[-1]['step']:,} steps with their validations"))
+    machine = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}"
+    return [*facts, ("page made on", machine)]
