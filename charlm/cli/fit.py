@@ -216,7 +216,7 @@ def _resume(
     saved = read_saved_fit(directory)
     for problem in saved.notes:
         note(f"{problem}; the state before it is used")
-    facts = TableFacts.from_json(saved.data)
+    facts = TableFacts.from_json(saved.config["data"])
     task = _task_again(table or facts.table, facts, saved.vocab)
     device = device_of(saved.device, options["device"])
     budget = {name: options[name] for name in _BUDGET if options[name] is not None}
