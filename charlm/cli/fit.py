@@ -9,7 +9,7 @@ import click
 
 from charlm.cli.common import json_option, note
 from charlm.cli.fitting import train_and_report
-from charlm.cli.tables import open_table, table_options
+from charlm.cli.tables import table_options
 from charlm.errors import OptionError
 from charlm.files import lock
 from charlm.sequences.row_split import RowSplit
@@ -130,6 +130,7 @@ def _begin(table: str, out: str | None, plot: str | None, as_json: bool, options
 
 
 def _task(table: str, options: dict[str, Any], vocab: Vocab | None) -> TableTask:
+    from charlm.sequences.predict import open_table
     from charlm.sequences.tabular import make_task
 
     encoding, header = options["encoding"] or "utf-8", not options["no_header"]
@@ -215,7 +216,7 @@ def _resume(
     saved = read_saved_fit(directory)
     for problem in saved.notes:
         note(f"{problem}; the state before it is used")
-    facts = TableFacts.from_json(saved.data)
+    facts = TableFacts.from_json(saved.config["data"])
     task = _task_again(table or facts.table, facts, saved.vocab)
     device = device_of(saved.device, options["device"])
     budget = {name: options[name] for name in _BUDGET if options[name] is not None}
@@ -240,6 +241,7 @@ def _refuse_changes(out: str | None, options: dict[str, Any]) -> None:
 
 def _task_again(table: str, facts: TableFacts, vocab: Vocab | None) -> TableTask:
     """The same table, read as it was the first time."""
+    from charlm.sequences.predict import open_table
     from charlm.sequences.tabular import make_task
 
     if table == "standard input":

@@ -1,20 +1,16 @@
-"""What the commands on tables share: opening one, the options that say how to read it, the figures as lines."""
+"""What the commands on tables share: the options that say how to read it, the figures as lines."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from charlm.errors import OptionError
-from charlm.sequences.tables import Table, read_table
-
 if TYPE_CHECKING:
     from charlm.sequences.metrics import Figures
 
-__all__ = ["figure_lines", "open_table", "table_options"]
+__all__ = ["figure_lines", "table_options"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -48,28 +44,6 @@ def table_options(command: _Command) -> _Command:
     for option in reversed(options):
         command = option(command)
     return command
-
-
-def open_table(path: str, encoding: str, header: bool, label: str | None) -> tuple[Table, str | None, str]:
-    """A table with its labels, which may be in a .npy file of their own.
-
-    Args:
-        path: the table; - for standard input.
-        encoding, header: as of `read_table`.
-        label: a column, or a .npy file.
-
-    Returns:
-        The table, the column of the labels where it is known, and the file that they came from or nothing.
-    """
-    table = read_table(path, encoding=encoding, header=header)
-    if label is None or not label.endswith(".npy") or label in table.columns:
-        return table, label, ""
-    if table.kind != "arrays":
-        raise OptionError(f"--label-column names a column of {table.name}; a .npy file goes with a .npy table")
-    (values,) = read_table(label).columns.values()
-    name = Path(label).stem
-    name = f"{name} (labels)" if name in table.columns else name
-    return table.with_column(name, values), name, label
 
 
 def figure_lines(figures: Figures) -> Iterator[str]:

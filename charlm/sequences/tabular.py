@@ -195,8 +195,8 @@ def make_task(
     if distinct and different < wanted:
         distinct = False
         notes.append(
-            f"there are only {different} different sequences, too few to divide: equal ones stand in several parts, and "
-            "the figures say what the model remembers"
+            f"there are only {different} different sequences, too few to divide: equal ones stand in several parts, "
+            "and the figures say what the model remembers"
         )
     parts = _divide(table, inputs, split, group or "", distinct)
     train = parts["train"]
