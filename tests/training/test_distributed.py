@@ -250,7 +250,8 @@ def test_a_loss_is_said_though_torchrun_ends_the_others_meanwhile(
         raise LostProcessError("another process has ended")
 
     def echo(message: str, err: bool = False) -> None:
-        signal.raise_signal(signal.SIGTERM)
+        if message.startswith("charlm: "):
+            signal.raise_signal(signal.SIGTERM)
         said.append(message)
 
     monkeypatch.setattr(Run, "train", train)
@@ -262,7 +263,7 @@ def test_a_loss_is_said_though_torchrun_ends_the_others_meanwhile(
     finally:
         signal.signal(signal.SIGTERM, before)
     assert said[-1] == "charlm: another process has ended"
-    assert cut_off == list(range(len(said) - 1))
+    assert not cut_off
 
 
 def test_lanes_are_shared_equally_or_refused() -> None:

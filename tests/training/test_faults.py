@@ -385,7 +385,7 @@ def test_resuming_on_the_command_line(charlm_main: Any, text: Path) -> None:
     assert "not to the bit" not in err
     for name, value in (
         ("seed", 3),
-        ("backend", "torch"),
+        ("backend", "reference"),
         ("split", "50/25/25"),
         ("vocab-size", 5),
         ("newlines", "normalise"),
