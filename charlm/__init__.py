@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from charlm.text.splits import Split
     from charlm.text.text import Part, Text, read_text
     from charlm.text.vocab import Vocab
+    from charlm.training.train import train
 
 _HOMES = {
     "Comparison": "charlm.comparison",
@@ -47,6 +48,7 @@ _HOMES = {
     "ngram": "charlm.ngrams.fit",
     "read_text": "charlm.text.text",
     "score": "charlm.lm.scored",
+    "train": "charlm.training.train",
 }
 
 __all__ = [
@@ -67,6 +69,7 @@ __all__ = [
     "ngram",
     "read_text",
     "score",
+    "train",
 ]
 
 

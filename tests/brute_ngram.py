@@ -38,7 +38,7 @@ class Brute:
         if name == "witten-bell":
             return [self.witten_bell(history, c) for c in range(self.symbols)]
         if name == "kneser-ney":
-            return [self.kneser_ney(history, c, top=len(history) == order) for c in range(self.symbols)]
+            return [self.kneser_ney(history, c, top=True) for c in range(self.symbols)]
         total = self.total(history)
         counts = [self.count.get((*history, c), 0) for c in range(self.symbols)]
         if name == "add-k":

@@ -44,6 +44,12 @@ def test_another_ending_is_refused() -> None:
         check_picture(Path("curve.gif"))
 
 
+def test_a_notebook_shows_a_figure_as_a_picture() -> None:
+    figure = new_figure(3, 2)
+    figure.add_subplot().plot([1, 2])
+    assert figure._repr_png_().startswith(b"\x89PNG")  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("x", [0.0, 3.0, 10.0])
 @pytest.mark.parametrize("y", [1.0, 1.5, 2.0])
 def test_a_label_stays_inside_its_frame(x: float, y: float) -> None:

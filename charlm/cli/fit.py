@@ -9,10 +9,10 @@ import click
 
 from charlm.cli.common import json_option, note
 from charlm.cli.fitting import train_and_report
-from charlm.cli.tables import open_table, table_options
+from charlm.cli.tables import table_options
 from charlm.errors import OptionError
 from charlm.files import lock
-from charlm.sequences.tables.row_split import RowSplit
+from charlm.sequences.row_split import RowSplit
 
 if TYPE_CHECKING:
     from charlm.recurrent.model import CharRNN
@@ -24,7 +24,18 @@ if TYPE_CHECKING:
 _BUDGET = ("epochs", "max_steps", "minutes")
 _NETWORK = ("cell", "layers", "hidden", "bidirectional", "dropout", "embedding", "loss")
 _TRAINING = ("batch", "lr", "patience", "seed", "backend")
-_TABLE = ("sequence_column", "label_column", "encoding", "no_header", "input", "mode", "output", "label_scale", "split")
+_TABLE = (
+    "sequence_column",
+    "label_column",
+    "encoding",
+    "no_header",
+    "input",
+    "mode",
+    "output",
+    "label_scale",
+    "split",
+    "group",
+)
 _SCALES = {"minmax": "min-max", "zscore": "z-score", "none": None}
 
 
@@ -50,6 +61,7 @@ class _RowSplitType(click.ParamType[RowSplit]):
 @click.option("--loss", type=click.Choice(["cross-entropy", "squared"]), help="Of a Score.  [default: cross-entropy]")
 @click.option("--split", type=_RowSplitType(), metavar="[KIND:]TRAIN/VALID/TEST",
               help="Per cent of the rows, shuffled[:SEED]: or ordered:.  [default: shuffled:0:80/10/10]")  # fmt: skip
+@click.option("--group", metavar="COLUMN", help="Rows with equal values in it fall into one part of the split.")
 @click.option("--cell", type=click.Choice(["rnn", "gru", "lstm"]), help="Kind of recurrent cell.  [default: gru]")
 @click.option("--layers", type=int, metavar="N", help="Recurrent layers.")
 @click.option("--hidden", type=int, metavar="N", help="Units in each layer and direction.")
@@ -118,6 +130,7 @@ def _begin(table: str, out: str | None, plot: str | None, as_json: bool, options
 
 
 def _task(table: str, options: dict[str, Any], vocab: Vocab | None) -> TableTask:
+    from charlm.sequences.predict import open_table
     from charlm.sequences.tabular import make_task
 
     encoding, header = options["encoding"] or "utf-8", not options["no_header"]
@@ -129,6 +142,7 @@ def _task(table: str, options: dict[str, Any], vocab: Vocab | None) -> TableTask
         label_file=label_file,
         mode=options["mode"],
         split=options["split"],
+        group=options["group"],
         vocab=vocab,
         input=options["input"] or (None if vocab is None else "text"),
         every=None if options["output"] is None else options["output"] == "every",
@@ -202,7 +216,7 @@ def _resume(
     saved = read_saved_fit(directory)
     for problem in saved.notes:
         note(f"{problem}; the state before it is used")
-    facts = TableFacts.from_json(saved.data)
+    facts = TableFacts.from_json(saved.config["data"])
     task = _task_again(table or facts.table, facts, saved.vocab)
     device = device_of(saved.device, options["device"])
     budget = {name: options[name] for name in _BUDGET if options[name] is not None}
@@ -227,6 +241,7 @@ def _refuse_changes(out: str | None, options: dict[str, Any]) -> None:
 
 def _task_again(table: str, facts: TableFacts, vocab: Vocab | None) -> TableTask:
     """The same table, read as it was the first time."""
+    from charlm.sequences.predict import open_table
     from charlm.sequences.tabular import make_task
 
     if table == "standard input":
@@ -239,6 +254,8 @@ def _task_again(table: str, facts: TableFacts, vocab: Vocab | None) -> TableTask
         label_file=facts.label_file,
         mode=facts.mode,
         split=RowSplit.parse(facts.split),
+        group=facts.group or None,
+        distinct=facts.distinct,
         vocab=vocab,
         input=facts.input,
         every=facts.every,

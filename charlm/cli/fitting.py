@@ -17,9 +17,9 @@ from charlm.progress import progress_bar
 if TYPE_CHECKING:
     from charlm.cli.watching import Watch
     from charlm.sequences.fitting import Fit
-    from charlm.sequences.predictions import Figures
+    from charlm.sequences.metrics import Figures
     from charlm.sequences.tabular import TableTask
-    from charlm.training.watching import StepReport
+    from charlm.training.interfaces import StepReport
 
 __all__ = ["train_and_report"]
 
@@ -38,14 +38,16 @@ def train_and_report(fit: Fit, task: TableTask, plot: str | None, as_json: bool,
         The exit code: 130 where it was interrupted, 1 where it diverged.
     """
     from charlm.cli.watching import draw, interruptible
-    from charlm.report.figures import draw_curve
+    from charlm.training.watching import draw_curve
 
+    assert fit.directory is not None
     watch = _watcher(fit.model.config.mode == "score" and fit.model.config.loss == "squared")
     with closing(watch), interruptible() as stopped:
         outcome = fit.train(observer=watch, save_every=save_every, should_stop=stopped)
     metrics, picture = fit.directory / "metrics.jsonl", fit.directory / "curve.png"
     if fit.rows:
-        draw("the curve", lambda: draw_curve(metrics, picture, title=fit.directory.name, loss="loss"))
+        name = fit.directory.name
+        draw("the curve", lambda: draw_curve(metrics, picture, title=name, loss="loss"))
     if outcome == "interrupted":
         note(f"interrupted; everything is saved: go on with charlm fit --resume {fit.directory}")
         return 130
@@ -86,6 +88,7 @@ def _draw(fit: Fit, task: TableTask, figures: Figures, plot: str | None) -> None
     from charlm.cli.watching import draw
     from charlm.report.figures import draw_confusion, draw_reliability
 
+    assert fit.directory is not None
     name = fit.directory.name
     title, curve, confusion = f"{name}, {task.reported} part", figures.reliability, figures.confusion
     said = "probability of the class that was named" if figures.classes else "Score"
@@ -106,4 +109,4 @@ def _watcher(squared: bool) -> Watch:
     def shown(report: StepReport) -> str:
         return f"loss {report.loss:.3f}"
 
-    return Watch(shown, what="squared error" if squared else "nats a label")
+    return Watch(shown, say=note, what="squared error" if squared else "nats a label")

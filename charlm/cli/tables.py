@@ -1,20 +1,16 @@
-"""What the commands on tables share: opening one, the options that say how to read it, the figures as lines."""
+"""What the commands on tables share: the options that say how to read it, the figures as lines."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from charlm.errors import OptionError
-from charlm.sequences.tables.table import Table, read_table
-
 if TYPE_CHECKING:
-    from charlm.sequences.predictions import Figures
+    from charlm.sequences.metrics import Figures
 
-__all__ = ["figure_lines", "open_table", "table_options"]
+__all__ = ["figure_lines", "table_options"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -24,9 +20,12 @@ _NAMES = {
     "brier": "Brier score",
     "expected_calibration_error": "calibration error",
     "area_under_curve": "area under the curve",
+    "precision": "precision",
+    "recall": "recall",
     "mean_squared_error": "mean squared error",
     "r_squared": "R²",
 }
+_OF_RARE = ("area_under_curve", "precision", "recall")
 _MOST = 16  # classes whose confusion is printed
 
 
@@ -47,28 +46,6 @@ def table_options(command: _Command) -> _Command:
     return command
 
 
-def open_table(path: str, encoding: str, header: bool, label: str | None) -> tuple[Table, str | None, str]:
-    """A table with its labels, which may be in a .npy file of their own.
-
-    Args:
-        path: the table; - for standard input.
-        encoding, header: as of `read_table`.
-        label: a column, or a .npy file.
-
-    Returns:
-        The table, the column of the labels where it is known, and the file that they came from or nothing.
-    """
-    table = read_table(path, encoding=encoding, header=header)
-    if label is None or not label.endswith(".npy") or label in table.columns:
-        return table, label, ""
-    if table.kind != "arrays":
-        raise OptionError(f"--label-column names a column of {table.name}; a .npy file goes with a .npy table")
-    (values,) = read_table(label).columns.values()
-    name = Path(label).stem
-    name = f"{name} (labels)" if name in table.columns else name
-    return table.with_column(name, values), name, label
-
-
 def figure_lines(figures: Figures) -> Iterator[str]:
     """The figures beside the base rate's, and the confusion matrix of a few classes."""
     guess = figures.guess
@@ -76,7 +53,8 @@ def figure_lines(figures: Figures) -> Iterator[str]:
     yield f"{'':22}{'model':>10}  base rate ({said})"
     for name, value in figures.values.items():
         base = _number(figures.base[name]) if name in figures.base else "-"
-        yield f"{_NAMES[name]:22}{_number(value):>10}  {base}"
+        of = f" of {figures.rare[:24]!r}" if figures.rare and name in _OF_RARE else ""
+        yield f"{_NAMES[name]:22}{_number(value):>10}  {base}{of}"
     if figures.confusion is not None and len(figures.classes) <= _MOST:
         yield from _confusion(figures)
 

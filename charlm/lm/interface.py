@@ -26,7 +26,7 @@ class SamplingRule:
 
     Args:
         temperature: log-probabilities are divided by it; 0 takes the most probable symbol.
-        top_k: keep the k most probable symbols; 0 keeps all.
+        top_k: keep the k most probable symbols, of equally probable ones those that come first; 0 keeps all.
         top_p: keep the smallest set of most probable symbols whose mass reaches p (nucleus sampling, Holtzman
             et al. 2020); 1 keeps all.
 
@@ -90,6 +90,17 @@ class SamplingRule:
         drawn = (cumulative <= threshold).sum(-1)
         last = (cumulative < cumulative[:, -1:]).sum(-1)  # the last symbol with any probability
         return torch.minimum(drawn, last)
+
+
+def _most(x_BV: Tensor, k: int) -> Tensor:
+    """Which k numbers of each row are the largest; among equal ones the first.
+
+    >>> _most(torch.tensor([[1.0, 2.0, 1.0, 1.0]]), 3).tolist()
+    [[True, True, True, False]]
+    """
+    least_B1 = x_BV.topk(k, dim=-1).values[..., -1:]
+    above_BV, equal_BV = x_BV > least_B1, x_BV == least_B1
+    return above_BV | (equal_BV & (equal_BV.cumsum(-1) <= k - above_BV.sum(-1, keepdim=True)))
 
 
 State = dict[str, Tensor]

@@ -59,7 +59,9 @@ def write_arpa(model: NGramLM, path: Path) -> None:
     """Writes a smoothed model as an ARPA file, whole or not at all.
 
     The format's words for unknown, beginning and end are listed with probability 0, as readers want them;
-    score without sentence marks. Scores agree with the model's to the seven digits written.
+    score without sentence marks. Scores agree with the model's to the seven digits written, from the first symbol on
+    that has a whole history: at the beginning of a text Kneser-Ney counts occurrences at the short orders, for which
+    the format has no place.
 
     Args:
         model: with Witten-Bell or Kneser-Ney smoothing; other estimators have no place for shorter histories.

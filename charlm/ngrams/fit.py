@@ -32,7 +32,7 @@ from charlm.ngrams.model import NGramLM
 from charlm.ngrams.past_memory.external import Progress, count_past_memory
 from charlm.ngrams.rows import ngram_rows
 from charlm.text.corpus import Corpus
-from charlm.text.splits import Spans, Split, count_targets
+from charlm.text.splits import Spans, Split, count_targets, shared_context
 from charlm.text.text import Text, TextFacts
 
 __all__ = [
@@ -70,6 +70,12 @@ def tuning_parts(parts: Mapping[str, Spans]) -> tuple[Spans, Spans]:
     return counted[counted[:, 1] > counted[:, 0]], tuned[tuned[:, 1] > tuned[:, 0]]
 
 
+def _index(corpus: Corpus, spans: Spans, parts: Mapping[str, Spans]) -> SuffixIndex:
+    """The index of a part, or of pieces of it."""
+    shared_N = shared_context(spans, parts)
+    return SuffixIndex.build(corpus.ids, spans, symbols=len(corpus.vocab), shared_N=shared_N)
+
+
 def _parameters(
     corpus: Corpus, parts: Mapping[str, Spans], smoothing: str, orders: Iterable[int]
 ) -> dict[int, dict[str, Any]]:
@@ -78,14 +84,14 @@ def _parameters(
     counted, tuned = tuning_parts(parts)
     if not count_targets(tuned):
         return {}
-    index = SuffixIndex.build(corpus.ids, counted, symbols=len(corpus.vocab))
+    index = _index(corpus, counted, parts)
     return {order: tune(smoothing, index, order, corpus.ids, tuned) for order in orders}
 
 
 def count(corpus: Corpus, parts: Mapping[str, Spans], *, order: int, smoothing: str = "none") -> NGramLM:
     """An n-gram model of the training part, its parameter tuned where it has one."""
     parameters = _parameters(corpus, parts, smoothing, [order]).get(order, {})
-    index = SuffixIndex.build(corpus.ids, parts["train"], symbols=len(corpus.vocab))
+    index = _index(corpus, parts["train"], parts)
     estimator = make_estimator(smoothing, index, order, **parameters)
     return NGramLM(vocab=corpus.vocab, index=index, order=order, estimator=estimator)
 
@@ -93,7 +99,7 @@ def count(corpus: Corpus, parts: Mapping[str, Spans], *, order: int, smoothing: 
 def best_order(corpus: Corpus, parts: Mapping[str, Spans], *, orders: list[int], smoothing: str) -> int:
     """The order with the lowest nats on the spans to tune on, of which none is reported."""
     counted, tuned = tuning_parts(parts)
-    index = SuffixIndex.build(corpus.ids, counted, symbols=len(corpus.vocab))
+    index = _index(corpus, counted, parts)
     rows = ngram_rows(index, corpus.vocab, smoothing, orders, corpus.ids, tuned, hits=False, training=False)
     nats = {row.order: -float(row.logp_T.mean()) for row in rows}
     return min(orders, key=lambda order: nats[order])
@@ -103,7 +109,7 @@ def counted_rows(
     corpus: Corpus, parts: Mapping[str, Spans], held: Spans, *, orders: list[int], smoothings: Iterable[str]
 ) -> Iterator[Row]:
     """The rows of n-gram models of several orders and smoothings over held-out spans, from one index."""
-    index = SuffixIndex.build(corpus.ids, parts["train"], symbols=len(corpus.vocab))
+    index = _index(corpus, parts["train"], parts)
     for smoothing in smoothings:
         parameters = _parameters(corpus, parts, smoothing, orders)
         yield from ngram_rows(index, corpus.vocab, smoothing, orders, corpus.ids, held, parameters=parameters)
@@ -154,7 +160,8 @@ def count_to_directory(
         identity=_identity(corpus),
     )
     parameters = _parameters_past_memory(corpus, parts, smoothing, order, partial(bounded, directory=work / "tuning"))
-    tables = bounded(parts["train"], directory=work / "text", progress=progress)
+    shared_N = shared_context(parts["train"], parts)
+    tables = bounded(parts["train"], shared_N=shared_N, directory=work / "text", progress=progress)
     estimator = make_estimator(smoothing, tables, order, **parameters)
     _publish(directory, estimator, corpus, split)
     return estimator
@@ -175,7 +182,7 @@ def _parameters_past_memory(
     counted, tuned = tuning_parts(parts)
     if not count_targets(tuned):
         return {}
-    return tune(smoothing, bounded(counted), order, corpus.ids, tuned)
+    return tune(smoothing, bounded(counted, shared_N=shared_context(counted, parts)), order, corpus.ids, tuned)
 
 
 def _publish(directory: Path, estimator: Estimator, corpus: Corpus, split: Split) -> None:

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import OptionError, TextError
-from charlm.ngrams.index_files import ARRAYS, load_arrays, save_arrays
-from charlm.ngrams.levels import IndexLevels, Levels
+from charlm.ngrams.index_files import ARRAYS, count_context, load_arrays, load_context, save_arrays, save_context
+from charlm.ngrams.levels import Level, Levels, Nodes, without_context
 from charlm.ngrams.sorting import DEPTH, fast_available, lcp_array, sort_fast, sort_numpy
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids, smallest_dtype
@@ -42,6 +42,8 @@ class SuffixIndex:
         lcp: uint8, how many symbols a suffix shares with the one before it, at most `DEPTH`.
         alphabet: the ids that occur, ascending.
         symbols: size of the vocabulary, V.
+        context: int64 [V], how many spans begin with each symbol as context that another span counts; see
+            `Levels`.
 
     >>> index = SuffixIndex.build(np.array([0, 1, 2, 0, 1]), np.array([[0, 5]]), symbols=3)  # abcab
     >>> index.find([0, 1])  # ab: two of the five sorted suffixes
@@ -53,9 +55,18 @@ class SuffixIndex:
     lcp: NDArray[np.uint8]
     alphabet: NDArray[np.int32]
     symbols: int
+    context: NDArray[np.int64]
 
     @classmethod
-    def build(cls, ids: Ids, spans: Spans, *, symbols: int, method: str = "auto") -> SuffixIndex:
+    def build(
+        cls,
+        ids: Ids,
+        spans: Spans,
+        *,
+        symbols: int,
+        method: str = "auto",
+        shared_N: NDArray[np.bool_] | None = None,
+    ) -> SuffixIndex:
         """Sorts the suffixes of the spans of a text; no string crosses a span's end.
 
         Args:
@@ -64,6 +75,8 @@ class SuffixIndex:
             symbols: size of the vocabulary; ids are below it.
             method: `numpy`, `fast` (needs pydivsufsort), or `auto`: the fast one where it is installed. Both
                 give the same counts at every order up to 32.
+            shared_N: for each span whether its first symbol is counted by the span before it and is context
+                alone here, as `charlm.text.splits.shared_context` says; by default none is.
 
         Raises:
             TextError: no character in the spans, an id outside the vocabulary, or 2 GiB or more of text.
@@ -73,7 +86,8 @@ class SuffixIndex:
         codes, alphabet = _encode(ids, spans, symbols)
         suffixes = sort_fast(codes) if fast else sort_numpy(codes)
         lcp = lcp_array(codes, suffixes)
-        return cls(codes=codes, suffixes=suffixes, lcp=lcp, alphabet=alphabet, symbols=symbols)
+        context = count_context(ids, spans, shared_N, symbols)
+        return cls(codes=codes, suffixes=suffixes, lcp=lcp, alphabet=alphabet, symbols=symbols, context=context)
 
     def __len__(self) -> int:
         """How many characters are indexed."""
@@ -81,7 +95,7 @@ class SuffixIndex:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the four arrays."""
+        """Bytes of the arrays of the size of the text."""
         return sum(getattr(self, name).nbytes for name in ARRAYS)
 
     @cached_property
@@ -196,13 +210,16 @@ class SuffixIndex:
         return equal.astype(np.int64), below[:, 0]
 
     def followers(self, history: Any) -> list[tuple[int, int]]:
-        """What followed a history, as (id, count) by id; empty where nothing ever did. Needs no table.
+        """What followed a history, as (id, count) by id; empty where nothing ever did.
 
         >>> index = SuffixIndex.build(np.array([0, 1, 0, 2, 0, 1]), np.array([[0, 6]]), symbols=3)  # abacab
         >>> index.followers([0])
         [(1, 2), (2, 1)]
         """
         depth = len(history)
+        if not depth:
+            level = self.levels[0]
+            return [(id, n) for id, n in zip(level.id_E.tolist(), level.count_E.tolist(), strict=True) if n]
         low, high = self.find(history)
         low = self._bisect(low, high, depth, 1)  # past the places where a span ended
         found = []
@@ -216,6 +233,7 @@ class SuffixIndex:
     def save(self, directory: Path) -> None:
         """Writes the arrays as `index-NAME.npy`, each file whole or not at all."""
         save_arrays(directory, {name: getattr(self, name) for name in ARRAYS})
+        save_context(directory, self.context)
 
     @classmethod
     def load(cls, directory: Path, *, symbols: int) -> SuffixIndex:
@@ -224,7 +242,66 @@ class SuffixIndex:
         Raises:
             CheckpointError: a file that is missing or broken, or arrays that do not fit each other.
         """
-        return cls(**load_arrays(directory, symbols), symbols=symbols)
+        return cls(**load_arrays(directory, symbols), symbols=symbols, context=load_context(directory, symbols))
+
+
+class IndexLevels(Levels):
+    """The levels of an index, made one after the other as they are asked for, and kept."""
+
+    def __init__(self, index: SuffixIndex) -> None:
+        self._index, self.context_V = index, index.context
+        self._levels: list[Level] = []
+        self._suffixes: dict[int, Nodes] = {}
+        self._ended = np.zeros(0, dtype=np.int32)  # sorted suffixes too short to have an event at this order
+
+    def __getitem__(self, order: int) -> Level:
+        while len(self._levels) <= order:
+            self._levels.append(self._make(len(self._levels)))
+        return self._levels[order]
+
+    def _make(self, order: int) -> Level:
+        index = self._index
+        place = np.flatnonzero(index.lcp <= order).astype(np.int32)
+        count = np.diff(place, append=np.int32(len(index)))
+        alive = np.ones(len(place), dtype=np.bool_)
+        alive[np.searchsorted(place, self._ended)] = False
+        place, count = place[alive], count[alive]
+        codes = index.codes.take(index.suffixes[place] + np.int32(order), mode="clip")
+        ends = codes == 0
+        if ends.any():
+            self._ended = np.union1d(self._ended, place[ends]).astype(np.int32)
+            place, count, codes = place[~ends], count[~ends], codes[~ends]
+        begins = self._levels[order - 1].place_E if order else np.zeros(1, dtype=np.int32)
+        first = np.append(np.searchsorted(place, begins), len(place))
+        level = Level(
+            order=order,
+            first_H=first.astype(np.int32),
+            id_E=index.ids_of(codes),
+            count_E=count.astype(np.int32),
+            place_E=place,
+        )
+        return level if order else without_context(level, self.context_V)
+
+    def suffix(self, order: int) -> Nodes:
+        """For each event of a level of order 1 or more, the event one level down without the first symbol."""
+        if order not in self._suffixes:
+            index, place = self._index, self[order].place_E
+            shorter = index.places[index.suffixes[place] + np.int32(1)]
+            found = np.searchsorted(self[order - 1].place_E, shorter, side="right") - 1
+            self._suffixes[order] = found.astype(np.int32)
+        return self._suffixes[order]
+
+    def openings(self, order: int) -> list[Nodes]:
+        """The strings that begin spans: item d, 0..order + 1, has a node for every span long enough."""
+        index = self._index
+        at, node = index.starts, np.zeros(len(index.starts), dtype=np.int32)
+        found = [node]
+        for depth in range(order + 1):
+            codes = index.codes[at + depth]
+            at, node, codes = at[codes > 0], node[codes > 0], codes[codes > 0]
+            node = self[depth].child(node, index.ids_of(codes))
+            found.append(node)
+        return found
 
 
 def _use_fast(method: str) -> bool:

@@ -13,12 +13,26 @@ from numpy.typing import NDArray
 from charlm.errors import CheckpointError
 from charlm.files import write_with
 from charlm.ngrams.sorting import DEPTH
-from charlm.text.vocab import smallest_dtype
+from charlm.text.splits import Spans
+from charlm.text.vocab import Ids, smallest_dtype
 
-__all__ = ["ARRAYS", "load_arrays", "open_array", "pieces", "save_arrays"]
+__all__ = [
+    "ARRAYS",
+    "CONTEXT",
+    "count_context",
+    "load_arrays",
+    "load_context",
+    "open_array",
+    "pieces",
+    "save_arrays",
+    "save_context",
+]
 
 ARRAYS = ("codes", "suffixes", "lcp", "alphabet")
 """The arrays of an index; each is a file `index-NAME.npy`."""
+
+CONTEXT = "level-context.npy"
+"""The file of the symbols that begin spans as context alone; there is none where no span has such a beginning."""
 
 _BROKEN = (OSError, ValueError, EOFError, SyntaxError, MemoryError, TokenError, TypeError, KeyError, ArithmeticError)
 """What numpy raises for a file that is none of its own, or whose header lies."""
@@ -37,6 +51,37 @@ def load_arrays(directory: Path, symbols: int) -> dict[str, NDArray[Any]]:
     arrays = {name: _filled(_path(directory, name)) for name in ARRAYS}
     _check(arrays, directory, symbols)
     return arrays
+
+
+def count_context(ids: Ids, spans: Spans, shared_N: NDArray[np.bool_] | None, symbols: int) -> NDArray[np.int64]:
+    """How many spans begin with each symbol as context that the span before them counts, int64 [V].
+
+    >>> count_context(np.array([0, 1, 0, 1]), np.array([[0, 2], [1, 4]]), np.array([False, True]), 2).tolist()
+    [0, 1]
+    """
+    starts = np.zeros(0, np.int64) if shared_N is None else spans[shared_N, 0]
+    return np.bincount(ids[starts].astype(np.int64), minlength=symbols).astype(np.int64)
+
+
+def save_context(directory: Path, context_V: NDArray[np.int64]) -> None:
+    """Writes what `count_context` found, where it found anything."""
+    if context_V.any():
+        write_with(directory / CONTEXT, partial(np.save, arr=context_V, allow_pickle=False))
+
+
+def load_context(directory: Path, symbols: int) -> NDArray[np.int64]:
+    """What `save_context` wrote.
+
+    Raises:
+        CheckpointError: the file is broken.
+    """
+    path = directory / CONTEXT
+    if not path.exists():
+        return np.zeros(symbols, dtype=np.int64)
+    found = open_array(path)
+    if found.dtype != np.int64 or len(found) != symbols or int(found.min(initial=0)) < 0:
+        raise CheckpointError(f"{path} does not fit the model beside it: count the text again")
+    return found
 
 
 def _path(directory: Path, name: str) -> Path:

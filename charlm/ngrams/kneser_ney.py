@@ -4,20 +4,23 @@
     first)
 
 with p_{-1} uniform over the vocabulary, share 0 for an event never seen, and left 1 for a history never
-followed. With order 32 both are models of unbounded order: the longest history that was seen speaks first.
+followed. Where only r < n symbols have been read, as at the beginning of a span, r is the highest order: the
+probability is that of the model of order r. With order 32 both are models of unbounded order: the longest history
+that was seen has the first word.
 """
 
 from __future__ import annotations
 
 import abc
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlm.ngrams.counted import Contexts, Estimator, Floats, children
-from charlm.ngrams.levels import Counts, Level
+from charlm.ngrams.levels import UNSEEN, Counts, Level, Nodes
 
 __all__ = ["FALLBACK", "Interpolated", "KneserNey", "Weights", "WittenBell", "discounts"]
 
@@ -58,6 +61,9 @@ class Interpolated(Estimator):
         order: characters of history.
     """
 
+    adjusts_counts: ClassVar[bool] = False
+    """Whether shorter orders count otherwise than the highest one."""
+
     def __init__(self, index: Counts, order: int) -> None:
         super().__init__(index, order)
         self._weights: dict[tuple[int, bool], Weights] = {}
@@ -69,31 +75,43 @@ class Interpolated(Estimator):
         """The weights of one level, as the highest of its model or below it."""
 
     def weights(self, order: int, *, top: bool) -> Weights:
-        """The same, made once and kept."""
+        """The same, computed once and kept."""
+        top = top and self.adjusts_counts  # else the two are the same
         if (order, top) not in self._weights:
             self._weights[order, top] = self.make_weights(order, top=top)
         return self._weights[order, top]
 
+    def _steps(self, contexts: Contexts) -> Iterator[tuple[int, Nodes, Weights]]:
+        """Orders in ascending sequence, with the histories that take these weights there, and the weights.
+
+        A context of which just r symbols were read takes order r as its highest. Other contexts are `UNSEEN` in that
+        step, which leaves their probabilities as they are.
+        """
+        for order, node_N in enumerate(contexts.nodes[: self.order + 1]):
+            highest_N = (contexts.read_N <= order) | (order == self.order)
+            if highest_N.any():
+                yield order, np.where(highest_N, node_N, np.int32(UNSEEN)), self.weights(order, top=True)
+            if not highest_N.all():
+                yield order, np.where(highest_N, np.int32(UNSEEN), node_N), self.weights(order, top=False)
+
     def rows(self, contexts: Contexts, *, generating: bool = False) -> Floats:
         """See `Estimator.rows`; an interpolated estimator is defined everywhere."""
         p_NV = np.full((len(contexts.read_N), self.symbols), 1 / self.symbols)
-        add = self._add_one_by_one if len(p_NV) <= _FEW else self.add_level
-        for order in range(self.order + 1):
-            add(p_NV, contexts, order, self.weights(order, top=order == self.order))
+        add = self._add_one_by_one if len(p_NV) <= _FEW else self._add_level
+        for order, node_N, weights in self._steps(contexts):
+            add(p_NV, self.levels[order], node_N, weights)
         return p_NV
 
-    def _add_one_by_one(self, p_NV: Floats, contexts: Contexts, order: int, weights: Weights) -> None:
-        """`add_level` without the cost of preparing for many rows."""
-        level = self.levels[order]
-        for row, node in enumerate(contexts.nodes[order].tolist()):
+    def _add_one_by_one(self, p_NV: Floats, level: Level, node_N: Nodes, weights: Weights) -> None:
+        """`_add_level` without the cost of preparing for many rows."""
+        for row, node in enumerate(node_N.tolist()):
             if node >= 0:
                 events = slice(level.first_H[node], level.first_H[node + 1])
                 p_NV[row] *= weights.left[node]
                 p_NV[row, level.id_E[events]] += weights.share[events]
 
-    def add_level(self, p_NV: Floats, contexts: Contexts, order: int, weights: Weights) -> None:
+    def _add_level(self, p_NV: Floats, level: Level, node_N: Nodes, weights: Weights) -> None:
         """Makes the rows of the next shorter order into rows of this one."""
-        level, node_N = self.levels[order], contexts.nodes[order]
         p_NV *= weights.left[node_N][:, None]
         row, event = children(level, node_N)
         p_NV[row, level.id_E[event]] += weights.share[event]
@@ -101,20 +119,23 @@ class Interpolated(Estimator):
     def targets(self, contexts: Contexts, target_N: NDArray[np.int64]) -> Floats:
         """See `Estimator.targets`."""
         p_N = np.full(len(contexts.read_N), 1 / self.symbols)
-        for order in range(self.order + 1):
-            weights, node = self.weights(order, top=order == self.order), contexts.nodes[order]
-            p_N *= weights.left[node]
-            p_N += weights.share[self.levels[order].child(node, target_N)]
+        for order, node_N, weights in self._steps(contexts):
+            p_N *= weights.left[node_N]
+            p_N += weights.share[self.levels[order].child(node_N, target_N)]
         return p_N
 
     def event_probabilities(self, order: int, *, top: bool, events: Any = slice(None)) -> Floats:
-        """See `Estimator.event_probabilities`; those of shorter histories are made once and kept."""
+        """See `Estimator.event_probabilities`; those of shorter histories are computed once and kept."""
         while len(self._shorter) < order + (not top):
             self._shorter.append(self._event_step(len(self._shorter), top=False))
-        if top and self._highest[0] != order:
-            self._highest = (order, self._event_step(order, top=True))
-        p_E = self._highest[1] if top else self._shorter[order]
-        return np.asarray(p_E[events])
+        if not top:
+            return np.asarray(self._shorter[order][events])
+        if self._highest[0] == order:
+            return np.asarray(self._highest[1][events])
+        p_E = self._event_step(order, top=True, events=events)
+        if isinstance(events, slice) and events == slice(None):
+            self._highest = (order, p_E)
+        return p_E
 
     def best_children(self, order: int, *, top: bool) -> tuple[Floats, NDArray[np.int64]]:
         """For each history of a level the highest probability among its events, and the lowest id that has
@@ -132,11 +153,11 @@ class Interpolated(Estimator):
             id_H[level.history_E[event]] = level.id_E[event]  # from the back, so that the lowest id stays
         return most_H, id_H
 
-    def _event_step(self, order: int, *, top: bool) -> Floats:
-        """The probabilities of one level's events from those of the level below."""
+    def _event_step(self, order: int, *, top: bool, events: Any = slice(None)) -> Floats:
+        """The probabilities of events of one level from those of the level below."""
         weights, level = self.weights(order, top=top), self.levels[order]
-        shorter = self._shorter[order - 1][self.levels.suffix(order)] if order else 1 / self.symbols
-        return np.asarray(weights.share[:-1] + weights.left[level.history_E] * shorter)
+        shorter = self._shorter[order - 1][self.levels.suffix(order)[events]] if order else 1 / self.symbols
+        return np.asarray(weights.share[:-1][events] + weights.left[level.history_E[events]] * shorter)
 
 
 class WittenBell(Interpolated):
@@ -162,13 +183,16 @@ class KneserNey(Interpolated):
 
     Chen and Goodman (1999), section 4.1, after Kneser and Ney (1995), as Heafield et al. (2013) compute it:
     the highest order counts occurrences, every shorter one the different symbols that stand before the string
-    (the beginning of a span is one such symbol). Where fewer than four counts of counts exist, as at the
-    short orders of characters, or a discount comes out negative or above its count, that order takes the
-    discounts of `FALLBACK`. A span has no symbols of its own for beginning and end.
+    (the beginning of a span is one such symbol). After only r < n symbols of a span, order r counts occurrences,
+    as is done for n-grams that begin with the mark of a sentence's beginning (Heafield et al. 2013). Where fewer
+    than four counts of counts exist, as at the short orders of characters, or a discount comes out negative or
+    above its count, that order takes the discounts of `FALLBACK`. A span has no symbols of its own for beginning
+    and end.
     """
 
     name = "kneser-ney"
     title = "Kneser-Ney"
+    adjusts_counts = True
 
     def make_weights(self, order: int, *, top: bool) -> Weights:
         """See `Interpolated.make_weights`."""

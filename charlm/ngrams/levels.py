@@ -10,18 +10,15 @@ Axes: H histories, E events, N places of a text.
 from __future__ import annotations
 
 import abc
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from charlm.ngrams.index import SuffixIndex
-
-__all__ = ["UNSEEN", "Counts", "IndexLevels", "Level", "Levels", "Nodes", "pick", "slices"]
+__all__ = ["UNSEEN", "Counts", "Level", "Levels", "Nodes", "pick", "slices", "without_context"]
 
 UNSEEN = -1
 """In place of a node: the string never occurs, or is longer than what has been read."""
@@ -40,7 +37,8 @@ class Level:
         first_H: int32 [H + 1]; the events of history h are numbers first[h] to first[h + 1] (excluded), by
             id.
         id_E: the id that each event adds to its history.
-        count_E: int32, how often it does; int64 where a text is too long for that.
+        count_E: int32, how often it does; int64 where a text is too long for that. At order 0 the line
+            ends that a split of lines puts before its spans as context are not counted.
         place_E: int32, the first sorted suffix that begins with history and id; empty where the level comes
             from tables, which know of no suffixes.
     """
@@ -120,7 +118,14 @@ class Level:
 
 
 class Levels(abc.ABC):
-    """The levels of a text, by order."""
+    """The levels of a text, by order.
+
+    Args:
+        context_V: int64 [V], how many spans begin with each symbol as context that another span counts: it is
+            history, and no event of order 0.
+    """
+
+    context_V: NDArray[np.int64]
 
     @abc.abstractmethod
     def __getitem__(self, order: int) -> Level:
@@ -187,62 +192,16 @@ class Counts(Protocol):
         ...
 
 
-class IndexLevels(Levels):
-    """The levels of an index, made one after the other as they are asked for, and kept."""
+def without_context(level: Level, context_V: NDArray[np.int64]) -> Level:
+    """The level of order 0 without the symbols that are counted by the span before theirs.
 
-    def __init__(self, index: SuffixIndex) -> None:
-        self._index = index
-        self._levels: list[Level] = []
-        self._suffixes: dict[int, Nodes] = {}
-        self._ended = np.zeros(0, dtype=np.int32)  # sorted suffixes too short to have an event at this order
+    A symbol that stands nowhere else keeps its event, with a count of 0, as it is a history of the level above.
 
-    def __getitem__(self, order: int) -> Level:
-        while len(self._levels) <= order:
-            self._levels.append(self._make(len(self._levels)))
-        return self._levels[order]
-
-    def _make(self, order: int) -> Level:
-        index = self._index
-        place = np.flatnonzero(index.lcp <= order).astype(np.int32)
-        count = np.diff(place, append=np.int32(len(index)))
-        alive = np.ones(len(place), dtype=np.bool_)
-        alive[np.searchsorted(place, self._ended)] = False
-        place, count = place[alive], count[alive]
-        codes = index.codes.take(index.suffixes[place] + np.int32(order), mode="clip")
-        ends = codes == 0
-        if ends.any():
-            self._ended = np.union1d(self._ended, place[ends]).astype(np.int32)
-            place, count, codes = place[~ends], count[~ends], codes[~ends]
-        begins = self._levels[order - 1].place_E if order else np.zeros(1, dtype=np.int32)
-        first = np.append(np.searchsorted(place, begins), len(place))
-        return Level(
-            order=order,
-            first_H=first.astype(np.int32),
-            id_E=index.ids_of(codes),
-            count_E=count.astype(np.int32),
-            place_E=place,
-        )
-
-    def suffix(self, order: int) -> Nodes:
-        """For each event of a level of order 1 or more, the event one level down without the first symbol."""
-        if order not in self._suffixes:
-            index, place = self._index, self[order].place_E
-            shorter = index.places[index.suffixes[place] + np.int32(1)]
-            found = np.searchsorted(self[order - 1].place_E, shorter, side="right") - 1
-            self._suffixes[order] = found.astype(np.int32)
-        return self._suffixes[order]
-
-    def openings(self, order: int) -> list[Nodes]:
-        """The strings that begin spans: item d, 0..order + 1, has a node for every span long enough."""
-        index = self._index
-        at, node = index.starts, np.zeros(len(index.starts), dtype=np.int32)
-        found = [node]
-        for depth in range(order + 1):
-            codes = index.codes[at + depth]
-            at, node, codes = at[codes > 0], node[codes > 0], codes[codes > 0]
-            node = self[depth].child(node, index.ids_of(codes))
-            found.append(node)
-        return found
+    Args:
+        level: of order 0, in which every symbol is counted.
+        context_V: how many spans begin with each symbol as context that another span counts.
+    """
+    return replace(level, count_E=(level.count_E - context_V[level.id_E]).astype(level.count_E.dtype))
 
 
 def pick(values: NDArray[Any], number_N: NDArray[Any]) -> NDArray[Any]:

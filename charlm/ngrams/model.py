@@ -46,6 +46,8 @@ def can_draw(estimator: Estimator, contexts: Contexts) -> bool:
     order = estimator.order
     if isinstance(estimator.index, CountTables):
         return False  # tables know of no places
+    if order == 0 and estimator.levels.context_V.any():
+        return False  # a symbol that is context alone has a place, and is no event
     full = bool((contexts.read_N >= order).all())
     return full and bool((total_of(estimator.levels[order], contexts.nodes[order]) > 0).all())
 

@@ -158,17 +158,16 @@ def _interpolated_steps(
     p_T = np.full(len(read_T), 1 / family.symbols)
     best = _Best(id_T=np.zeros(len(read_T), dtype=np.int64), p_T=p_T)
     for order, (history_T, event_T) in enumerate(_walk(family.levels, orders[-1], ids_N, age_N)):
-        if order in orders:
-            full_T = read_T >= order
+        short_T = read_T <= order  # nothing longer was read: this is the highest order for these targets
+        top_T, top_best = p_T, best
+        if order in orders or short_T.any():
             top_T = _mixed(p_T, family.weights(order, top=True), history_T, event_T)
-            hit_T = np.zeros(len(read_T), dtype=np.bool_)
-            if hits:
-                id_T = np.where(full_T, best.above(family, order, history_T, top=True).id_T, best.id_T)
-                hit_T = (id_T == target_T) & (target_T >= 0)
-            yield order, family, _log(np.where(full_T, top_T, p_T), target_T), hit_T
+            top_best = best.above(family, order, history_T, top=True) if hits else best
+        if order in orders:
+            yield order, family, _log(top_T, target_T), (top_best.id_T == target_T) & (target_T >= 0) & hits
         if order < orders[-1]:
-            p_T = _mixed(p_T, family.weights(order, top=False), history_T, event_T)
-            best = best.above(family, order, history_T, top=False) if hits else best
+            p_T = np.where(short_T, top_T, _mixed(p_T, family.weights(order, top=False), history_T, event_T))
+            best = best.above(family, order, history_T, top=False).where(short_T, top_best) if hits else best
 
 
 def _mixed(p_T: Floats, weights: Weights, history_T: Nodes, event_T: Nodes) -> Floats:
@@ -194,6 +193,10 @@ class _Best:
         new_T = (most_T > kept_T) | ((most_T == kept_T) & (id_T < self.id_T))
         return _Best(id_T=np.where(new_T, id_T, self.id_T), p_T=np.where(new_T, most_T, kept_T))
 
+    def where(self, which_T: NDArray[np.bool_], other: _Best) -> _Best:
+        """The other's entries at some targets, and these at the rest."""
+        return _Best(id_T=np.where(which_T, other.id_T, self.id_T), p_T=np.where(which_T, other.p_T, self.p_T))
+
 
 def train_nats(estimator: Estimator, order: int) -> float:
     """Nats a character on the training part itself, read off the index: how much of the text a model knows by
@@ -209,13 +212,14 @@ def train_nats(estimator: Estimator, order: int) -> float:
     levels, total, targets = estimator.levels, 0.0, 0
     openings = levels.openings(order)
     for shorter in range(1, order):
-        p_start = estimator.event_probabilities(shorter, top=False, events=openings[shorter + 1])
+        p_start = estimator.event_probabilities(shorter, top=True, events=openings[shorter + 1])
         total += float(np.log(p_start).sum())
         targets += len(p_start)
-    logp_E = np.log(estimator.event_probabilities(order, top=True))
-    count_E = levels[order].count_E.astype(np.float64)
-    if order == 0:
-        count_E -= np.bincount(openings[1], minlength=len(count_E))  # first characters are no targets
-    total += float((count_E * logp_E).sum())
+    count_E = levels[order].count_E.astype(np.int64)
+    if order == 0:  # first characters are no targets; those that are context alone are not in the counts either
+        count_E = count_E + levels.context_V[levels[0].id_E] - np.bincount(openings[1], minlength=len(count_E))
+    some = count_E > 0
+    logp_E = np.log(estimator.event_probabilities(order, top=True)[some])
+    total += float((count_E[some] * logp_E).sum())
     targets += int(count_E.sum())
     return -total / targets if targets else float("nan")

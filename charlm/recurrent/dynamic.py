@@ -219,7 +219,7 @@ class DynamicLM(TextModel):
             lane.graph = leaves, self._rows(leaves, ids_S1[:-1], lane.start)[0]
         leaves, logp_SV = lane.graph
         if bool((ids_S1[1:] >= 0).any()):
-            grad_P = flat(torch.autograd.grad(mean_nats(logp_SV, ids_S1[1:]), leaves))
+            grad_P = flat(torch.autograd.grad(mean_nats(logp_SV, ids_S1[1:]), leaves, materialize_grads=True))
             if bool(grad_P.isfinite().all()):
                 pull_P = self._pull_P * (self.weights_P - lane.weights_P)
                 lane.weights_P.addcmul_(self._step_P, grad_P, value=-1).add_(pull_P)

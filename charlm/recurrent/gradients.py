@@ -57,7 +57,7 @@ def gradient_sizes(
             _, hidden = frozen(text[:before, None], frozen.initial_state(1)) if before else (None, None)
         with torch.enable_grad():
             logp_TV, _ = forward_with(frozen, leaves, text[before:-1], hidden or frozen.initial_state(1))
-            grads = torch.autograd.grad(mean_nats(logp_TV, text[before + 1 :]), leaves)
+            grads = torch.autograd.grad(mean_nats(logp_TV, text[before + 1 :]), leaves, materialize_grads=True)
         squares_P.addcmul_(flat(grads), flat(grads))
         if progress is not None:
             progress(1)

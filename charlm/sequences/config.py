@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from charlm.errors import CheckpointError, OptionError
-from charlm.nn.cells import CELLS
+from charlm.nn.cells import cell_name
 
 __all__ = ["KINDS", "Scale", "SequenceConfig", "configured"]
 
@@ -114,7 +114,6 @@ class Scale:
 
 _SCALES = ("input_scale", "target_scale")
 _CHOICES = {
-    "cell": tuple(CELLS),
     "mode": ("score", "distribution"),
     "output": ("last", "every"),
     "loss": ("cross-entropy", "squared"),
@@ -134,7 +133,7 @@ class SequenceConfig:
     """The shape of a `SequenceModel`.
 
     Args:
-        cell: `rnn`, `gru` or `lstm`.
+        cell: `rnn`, `gru`, `lstm`, or another cell's name or class (`charlm.nn.cells.Cell`); kept as its name.
         mode: `score`, one number in 0..1, or `distribution`, a probability for each class.
         classes: V, of a Distribution.
         layers, hidden: recurrent layers, and units in each layer and direction.
@@ -174,6 +173,7 @@ class SequenceConfig:
     target_scale: Scale | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "cell", cell_name(self.cell))
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise OptionError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(choices)}")

@@ -53,7 +53,7 @@ def choose_fit(facts: TableFacts, train_rows: int, given: Mapping[str, Any]) -> 
         network=SequenceConfig(**{**network, **_for(SequenceConfig, asked), **fixed}),
         optimisation=Optimisation(**{**optimisation, **_for(Optimisation, asked)}),
         batch=batch,
-        backend=asked.get("backend", "auto"),
+        backend=asked.get("backend", "rule"),
     )
 
 
@@ -64,11 +64,6 @@ def _for(owner: type, values: Mapping[str, Any]) -> dict[str, Any]:
 def line(plan: FitPlan) -> str:
     """The choice in one line."""
     net, opt = plan.network, plan.optimisation
-    budget = [
-        f"{opt.minutes:g} minutes" if opt.minutes else "",
-        f"{opt.epochs:g} epochs" if opt.epochs else "",
-        f"{opt.max_steps:,} steps" if opt.max_steps else "",
-    ]
     scale = "" if net.input_scale is None else f"input by {net.input_scale.kind}"
     parts = [
         f"{net.cell} {net.layers}x{net.hidden}{' both ways' if net.bidirectional else ''}",
@@ -78,7 +73,7 @@ def line(plan: FitPlan) -> str:
         f"batches of {plan.batch}",
         f"lr {opt.lr:g}",
         f"loss {net.loss}" if net.mode == "score" else "",
-        " or ".join(part for part in budget if part),
+        opt.budget(),
         f"patience {opt.patience}",
         f"seed {opt.seed}",
         "layers frozen" if net.frozen else "",

@@ -1,13 +1,13 @@
-"""Splits: which characters of a text train, validate and test. A split has a name, so numbers compare.
+"""Splits: which characters of a text train, validate and test. A split has a name, so that figures can be compared.
 
-Parts are lists of spans, `int64[n, 2]` rows of (start, end); counts and states never cross a span, and the
-first character of a span is context, not a target.
+A part is a list of spans, `int64[n, 2]` rows of (start, end). Counts and states never cross a span. The first
+character of a span is context: it is read, but it is not a target. No character is a target of two parts.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -22,7 +22,7 @@ from charlm.errors import OptionError, TextError
 if TYPE_CHECKING:
     from charlm.text.vocab import Ids
 
-__all__ = ["PARTS", "Spans", "Split", "count_targets", "overlap", "parse_shares", "show_shares"]
+__all__ = ["PARTS", "Spans", "Split", "count_targets", "overlap", "parse_shares", "shared_context", "show_shares"]
 
 Spans = NDArray[np.int64]
 """Rows of (start, end), end excluded, in the order of the text."""
@@ -42,9 +42,10 @@ class Split:
     Args:
         kind: `tail` cuts the text twice, in order. `interleaved` cuts it into `number` equal pieces and each
             of those twice (the protocol of the original char-rnn: held-out pieces lie scattered through the
-            text). `lines` and `paragraphs` deal whole lines, or blocks between blank lines, out by a shuffle
-            with seed `number`; neighbours in one part stay one span. `files` gives each part its own
-            documents.
+            text). `lines` and `paragraphs` shuffle whole lines, or the blocks between blank lines, with seed
+            `number` and give each to one part; neighbours in one part stay one span. Such a span begins with the
+            line end before its first line, which is context, so that every character of a line is a target, its
+            own line end included. `files` gives each part its own documents.
         shares: per cent of train, valid and test, summing to 100; for `files` numbers of documents.
         number: lanes of `interleaved`, seed of `lines` and `paragraphs`, else 0.
 
@@ -90,7 +91,10 @@ class Split:
         return f"{self.kind}:{self.number}:{shares}" if numbered else f"{self.kind}:{shares}"
 
     def parts(self, ids: Ids, documents: Spans, newline: int | None = None) -> dict[str, Spans]:
-        """The spans of each part; together they cover every character of the documents exactly once.
+        """The spans of each part; together their targets are every character once, but for the first of each span.
+
+        Spans of `lines` and `paragraphs` share the line end before them, as context, with the span before; the
+        targets of these parts together are every character but the first of each document.
 
         Args:
             ids: the ids of the whole text; looked at by `lines` and `paragraphs` alone.
@@ -112,7 +116,11 @@ class Split:
             pieces = [np.concatenate(rows) for rows in zip(*lanes, strict=True)]
         else:
             pieces = self._by_units(ids, documents, newline)
-        return {part: _within(rows, documents) for part, rows in zip(PARTS, pieces, strict=True)}
+        parts = {part: _within(rows, documents) for part, rows in zip(PARTS, pieces, strict=True)}
+        if self.kind in ("lines", "paragraphs"):
+            for rows in parts.values():
+                rows[:, 0] -= ~np.isin(rows[:, 0], documents[:, 0])  # the line end before, but none before a document
+        return parts
 
     def _bounds(self) -> tuple[Fraction, Fraction]:
         return self.shares[0] / 100, (self.shares[0] + self.shares[1]) / 100
@@ -125,7 +133,7 @@ class Split:
         return {part: documents[edges[i] : edges[i + 1]] for i, part in enumerate(PARTS)}
 
     def _by_units(self, ids: Ids, documents: Spans, newline: int | None) -> list[Spans]:
-        """Deals lines or paragraphs out to the parts; runs of neighbours become one span."""
+        """Gives each line or paragraph to a part; neighbours of one part become one span."""
         starts = _unit_starts(ids, documents, newline, blank=self.kind == "paragraphs")
         train, valid = (int(len(starts) * bound) for bound in self._bounds())
         owner = np.full(len(starts), 2, dtype=np.int8)
@@ -204,16 +212,36 @@ def count_targets(spans: Spans) -> int:
     return int((spans[:, 1] - spans[:, 0] - 1).clip(min=0).sum())
 
 
-def overlap(first: Spans, second: Spans) -> int:
-    """How many characters two lists of spans share.
+def shared_context(spans: Spans, parts: Mapping[str, Spans]) -> NDArray[np.bool_]:
+    """For each span of a part whether its first character is the last one of a span of another part.
 
-    >>> overlap(np.array([[0, 10]]), np.array([[5, 7], [9, 30]]))
+    So it is in the splits of lines and of paragraphs: the line end before a span is context in one part and a target
+    in another.
+
+    Args:
+        spans: of one part, or pieces of them.
+        parts: all parts of the split.
+
+    >>> parts = {"train": np.array([[0, 3], [4, 8]]), "test": np.array([[2, 5]])}
+    >>> shared_context(parts["train"], parts).tolist(), shared_context(parts["test"], parts).tolist()
+    ([False, True], [True])
+    """
+    ends = [rows[:, 1] for rows in parts.values()]
+    return np.isin(spans[:, 0] + 1, np.concatenate(ends)) & (spans[:, 1] - spans[:, 0] > 1)
+
+
+def overlap(first: Spans, second: Spans) -> int:
+    """How many targets two lists of spans share; the context characters of either do not count.
+
+    >>> overlap(np.array([[0, 10]]), np.array([[4, 7], [8, 30]]))  # 5, 6 and 9
     3
+    >>> overlap(np.array([[0, 10]]), np.array([[9, 30]]))  # 9 is the context of what follows
+    0
     """
     total = 0
     i = j = 0
     while i < len(first) and j < len(second):
-        total += max(0, int(min(first[i, 1], second[j, 1]) - max(first[i, 0], second[j, 0])))
+        total += max(0, int(min(first[i, 1], second[j, 1]) - max(first[i, 0], second[j, 0]) - 1))
         if first[i, 1] < second[j, 1]:
             i += 1
         else:

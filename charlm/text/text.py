@@ -12,11 +12,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from charlm.errors import CheckpointError, OptionError, TextError
 from charlm.progress import progress_bar
 from charlm.text.corpus import Corpus, corpus_of_text, read_corpus
 from charlm.text.reading import Reading, files_of, hint_at_newlines
-from charlm.text.splits import PARTS, Spans, Split, count_targets
+from charlm.text.splits import PARTS, Spans, Split, count_targets, shared_context
 from charlm.text.vocab import Vocab
 
 __all__ = ["HasSource", "Part", "Text", "TextFacts", "read_text"]
@@ -111,7 +114,14 @@ class Part:
 
     def __str__(self) -> str:
         corpus = self.text.corpus
-        return "".join(corpus.vocab.decode(corpus.ids[start:end]) for start, end in self.spans.tolist())
+        pieces = zip(self.spans.tolist(), self._shared().tolist(), strict=True)
+        return "".join(corpus.vocab.decode(corpus.ids[start + shared : end]) for (start, end), shared in pieces)
+
+    def _shared(self) -> NDArray[np.bool_]:
+        """For each span whether its first character is another part's, and context alone in this one."""
+        if self.text.split is None or self.name == "all":
+            return np.zeros(len(self.spans), dtype=np.bool_)
+        return shared_context(self.spans, self.text.parts)
 
     def __repr__(self) -> str:
         split = "" if self.text.split is None else f", split {self.text.split}"

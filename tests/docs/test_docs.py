@@ -102,3 +102,10 @@ def test_every_command_is_in_the_command_reference() -> None:
     reference = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
     (listed,) = re.findall(r":commands: (.*)", reference)
     assert sorted(re.split(r",\s*", listed)) == sorted(cli.list_commands(click.Context(cli)))
+
+
+def test_every_room_is_in_the_file_map() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    tops = [path for path in (ROOT / "charlm").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]
+    names = [f"{path.name}/" if path.is_dir() else path.name for path in tops]
+    assert not [name for name in names if name not in readme and name != "__main__.py"]

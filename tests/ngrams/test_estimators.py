@@ -72,8 +72,10 @@ def test_event_probabilities_are_the_rows_of_seen_histories(name, spans, order, 
     estimator, brute = make_estimator(name, index, order + (not top)), Brute(spans, SYMBOLS, order + 2)
     found = sorted(estimator.event_probabilities(order, top=top).tolist())
     strings = [string for string in brute.count if len(string) == order + 1]
-    asked = estimator.order if top else order + 1
-    expected = sorted(brute.row(name, list(s[:-1]), asked)[s[-1]] for s in strings if len(s) == order + 1)
+    if name == "kneser-ney":
+        expected = sorted(brute.kneser_ney(s[:-1], s[-1], top=top) for s in strings)
+    else:
+        expected = sorted(brute.row(name, list(s[:-1]), estimator.order)[s[-1]] for s in strings)
     assert found == pytest.approx(expected, abs=1e-12)
 
 
@@ -88,6 +90,15 @@ def test_kneser_ney_on_abracadabra_by_hand():
     # after a: b twice, c once, d once
     kept, left = [0, 2 - 1.0, 1 - 0.5, 1 - 0.5, 0], (1.0 + 0.5 + 0.5) / 4
     assert row == pytest.approx([k / 4 + left * p for k, p in zip(kept, lower, strict=True)], abs=1e-15)
+
+
+def test_kneser_ney_after_fewer_symbols_than_its_order_is_the_model_of_that_order():
+    text = [0, 1, 2, 0, 1, 0, 2, 2, 1, 0, 1, 2]
+    index = index_of([text], symbols=3)
+    for order in (1, 2, 3):
+        expected = make_estimator("kneser-ney", index, order).rows(contexts_of(index, text[:order], order))[-1]
+        longer = make_estimator("kneser-ney", index, 5).rows(contexts_of(index, text[:order], 5))[-1]
+        assert longer.tolist() == expected.tolist()
 
 
 def test_witten_bell_by_hand():

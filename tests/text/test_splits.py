@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charlm.errors import OptionError, TextError
-from charlm.text.splits import PARTS, Split, count_targets, overlap
+from charlm.text.splits import PARTS, Split, count_targets, overlap, shared_context
 
 documents = st.lists(st.text("ab\n", min_size=1, max_size=40), min_size=1, max_size=5)
 cuts = st.tuples(st.integers(1, 100), st.integers(0, 100)).map(
@@ -31,32 +31,40 @@ def parts_of(texts: list[str], split: Split) -> dict[str, np.ndarray]:  # type: 
 
 
 @given(documents, kinds, cuts)
-def test_each_character_is_in_one_part_and_no_span_crosses_a_document(
+def test_no_character_is_a_target_twice_and_no_span_crosses_a_document(
     texts: list[str], kind: str, cut: tuple[int, int, int]
 ) -> None:
     split = Split.parse(f"{kind}:{cut[0]}/{cut[1]}/{cut[2]}")
-    size = sum(map(len, texts))
-    used = np.zeros(size, dtype=int)
+    whole = "".join(texts)
+    read, targets = np.zeros(len(whole), dtype=int), np.zeros(len(whole), dtype=int)
     document = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
-    for name, spans in parts_of(texts, split).items():
+    begins = set(np.cumsum([0, *map(len, texts)]).tolist())
+    parts = parts_of(texts, split)
+    for name, spans in parts.items():
         assert name in PARTS
         assert spans.dtype == np.int64
         assert spans.shape == (len(spans), 2)
         assert (np.diff(spans.ravel()) >= 0).all()  # in the order of the text
-        for start, end in spans:
+        for (start, end), shared in zip(spans.tolist(), shared_context(spans, parts).tolist(), strict=True):
             assert start < end
             assert document[start] == document[end - 1]
-            used[start:end] += 1
-    assert (used == 1).all()
+            assert not shared or whole[start] == "\n"
+            read[start + shared : end] += 1
+            targets[start + 1 : end] += 1
+    assert (read == 1).all()
+    if split.kind in ("lines", "paragraphs"):  # every character of a line, its end included
+        assert targets.tolist() == [int(at not in begins) for at in range(len(whole))]
+    assert targets.max() <= 1
 
 
 @given(documents, st.integers(0, 9), cuts, st.booleans())
 def test_lines_and_paragraphs_stay_whole(texts: list[str], seed: int, cut: tuple[int, int, int], blank: bool) -> None:
     kind = "paragraphs" if blank else "lines"
     owner = np.empty(sum(map(len, texts)), dtype=object)
-    for name, spans in parts_of(texts, Split.parse(f"{kind}:{seed}:{cut[0]}/{cut[1]}/{cut[2]}")).items():
-        for start, end in spans:
-            owner[start:end] = name
+    parts = parts_of(texts, Split.parse(f"{kind}:{seed}:{cut[0]}/{cut[1]}/{cut[2]}"))
+    for name, spans in parts.items():
+        for (start, end), shared in zip(spans.tolist(), shared_context(spans, parts).tolist(), strict=True):
+            owner[start + shared : end] = name
     at = 0
     for text in texts:
         for i in range(1, len(text)):
@@ -65,6 +73,18 @@ def test_lines_and_paragraphs_stay_whole(texts: list[str], seed: int, cut: tuple
             if not (paragraph_begins if blank else line_begins):
                 assert owner[at + i] == owner[at + i - 1]
         at += len(text)
+
+
+def test_the_line_end_before_a_held_out_line_is_its_context() -> None:
+    text = "ab\ncd\nef\n" * 30
+    for seed in range(5):
+        parts = parts_of([text], Split.parse(f"lines:{seed}:50/30/20"))
+        for spans in parts.values():
+            for start, end in spans.tolist():
+                assert start == 0 or text[start] == "\n"
+                assert text[end - 1] == "\n"
+                assert start == 0 or (end - start - 1) % 3 == 0  # every character of whole lines is a target
+        assert sum(map(count_targets, parts.values())) == len(text) - 1
 
 
 @given(st.integers(1, 10_000), cuts)
@@ -90,7 +110,7 @@ def test_a_shuffle_is_its_seed() -> None:
         parts_of(texts, Split.parse(f"lines:{seed}:80/10/10"))["test"].tolist() for seed in (1, 1, 2)
     )
     assert first == again != other
-    lines = [texts[0][start:end].count("\n") for start, end in first]
+    lines = [texts[0][start + 1 : end].count("\n") for start, end in first]
     assert sum(lines) == 20
 
 
@@ -157,7 +177,7 @@ spans = st.lists(st.integers(0, 60), max_size=12, unique=True).map(
 
 
 @given(spans, spans)
-def test_overlap_equals_a_set(first: np.ndarray, second: np.ndarray) -> None:  # type: ignore[type-arg]
-    covered = [{i for start, end in rows for i in range(start, end)} for rows in (first, second)]
-    assert overlap(first, second) == len(covered[0] & covered[1])
-    assert count_targets(first) == len(covered[0]) - len(first)
+def test_overlap_is_the_targets_in_common(first: np.ndarray, second: np.ndarray) -> None:  # type: ignore[type-arg]
+    targets = [{i for start, end in rows for i in range(start + 1, end)} for rows in (first, second)]
+    assert overlap(first, second) == len(targets[0] & targets[1])
+    assert count_targets(first) == len(targets[0])

@@ -28,11 +28,12 @@ from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.corpus import corpus_of_text
 from charlm.text.lanes import Lanes
 from charlm.training.distributed import ALONE, Group, Processes
+from charlm.training.interfaces import StepReport, Unobserved, ValidationReport
+from charlm.training.keeping import left_by
 from charlm.training.language import LanguageObjective
-from charlm.training.loop import Loop, Optimisation
+from charlm.training.loop import Loop
+from charlm.training.options import Optimisation
 from charlm.training.run import Run
-from charlm.training.together import left_by
-from charlm.training.watching import StepReport, Unobserved, ValidationReport
 
 TEXT = "she sells sea shells by the sea shore; the shells she sells are sea shells, surely, said she.\n" * 5
 CORPUS = corpus_of_text(TEXT)

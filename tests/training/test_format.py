@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from charlm.checkpoint import load
-from charlm.text.corpus import read_corpus
+from charlm.text.text import read_text
 from charlm.training.keeping import read_saved
-from charlm.training.run import resume
+from charlm.training.language_run import LANGUAGE, resume_language
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
@@ -31,10 +31,9 @@ def test_a_run_of_an_earlier_format_goes_on(tmp_path: Path) -> None:
 
     for fixture in sorted(FIXTURES.glob("format-*")):
         directory = Path(shutil.copytree(fixture / "rnn", tmp_path / fixture.name))
-        saved = read_saved(directory)
-        corpus = read_corpus([fixture / "text.txt"], saved.text.reading, vocab=saved.vocab)
-        result = resume(directory, corpus, torch.device("cpu")).train()
-        assert result.outcome == "finished"
+        saved = read_saved(directory, LANGUAGE)
+        text = read_text(fixture / "text.txt", vocab=saved.vocab)
+        assert resume_language(directory, text, torch.device("cpu")).train() == "finished"
         rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
         expected = json.loads((fixture / "expected.json").read_text())["run"]
         assert [row["valid_nats"] for row in rows] == pytest.approx(expected["valid_nats"], abs=1e-4)

@@ -16,9 +16,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from charlm.errors import CharlmError, OptionError, TextError
 from charlm.files import read_json, sweep, write_json, write_with
+from charlm.ngrams.index_files import count_context, save_context
 from charlm.ngrams.past_memory.job import CountJob, Workers
 from charlm.ngrams.past_memory.packing import Packing, SpannedText
 from charlm.ngrams.past_memory.runs import cut
@@ -50,6 +52,7 @@ def count_past_memory(
     memory: int,
     processes: int = 1,
     identity: str = "",
+    shared_N: NDArray[np.bool_] | None = None,
     progress: Progress | None = None,
 ) -> CountTables:
     """The counts of a text's spans for one order, made within a limit on anonymous memory.
@@ -64,6 +67,8 @@ def count_past_memory(
         memory: bytes, of all processes together, with what they have before they count.
         processes: how many share the work.
         identity: what tells these ids from all others, such as a hash; without one nothing is gone on with.
+        shared_N: for each span whether its first symbol is context that the span before it counts; see
+            `SuffixIndex.build`.
         progress: told how far the work is.
 
     Raises:
@@ -72,6 +77,7 @@ def count_past_memory(
         StorageError: the disk is full or refuses.
         CharlmError: a process was killed.
     """
+    context_V = count_context(ids, spans, shared_N, symbols)
     spans = spans[spans[:, 1] > spans[:, 0]]
     if not len(spans):
         raise TextError("there is no character to count: use a longer text or another --split")
@@ -89,6 +95,7 @@ def count_past_memory(
     for done in write_tables(directory, job.merged(), packing, job.text.characters):
         told.add(_TABLES * done / strings)
     write_with(directory / OPENINGS, partial(np.save, arr=job.text.openings(order + 1), allow_pickle=False))
+    save_context(directory, context_V)
     return CountTables.load(directory, symbols=symbols, order=order)
 
 

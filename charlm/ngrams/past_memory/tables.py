@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from charlm.errors import CheckpointError
 from charlm.files import write_with
-from charlm.ngrams.index_files import open_array, pieces
-from charlm.ngrams.levels import Level, Levels, Nodes
+from charlm.ngrams.index_files import load_context, open_array, pieces, save_context
+from charlm.ngrams.levels import Level, Levels, Nodes, without_context
 from charlm.text.vocab import smallest_dtype
 
 __all__ = ["KINDS", "OPENINGS", "CountTables", "TableLevels", "file_of"]
@@ -55,7 +55,7 @@ class CountTables:
 
     def __len__(self) -> int:
         """How many characters were counted."""
-        return int(self.levels[0].count_E.sum())
+        return int(self.levels.every_symbol.count_E.sum())
 
     @property
     def nbytes(self) -> int:
@@ -71,12 +71,13 @@ class CountTables:
         if found < 0:
             return []
         events = slice(int(level.first_H[found]), int(level.first_H[found + 1]))
-        return list(zip(level.id_E[events].tolist(), level.count_E[events].tolist(), strict=True))
+        pairs = zip(level.id_E[events].tolist(), level.count_E[events].tolist(), strict=True)
+        return [(id, count) for id, count in pairs if count]
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         found: dict[str, NDArray[Any]] = {OPENINGS: self.levels.begins}
         for order in range(self.order + 1):
-            level = self.levels[order]
+            level = self.levels[order] if order else self.levels.every_symbol
             arrays: tuple[NDArray[Any], ...] = (level.first_H, level.id_E, level.count_E, level.total_H)
             found |= {file_of(order, kind): array for kind, array in zip(KINDS, arrays, strict=True)}
         return found
@@ -85,6 +86,7 @@ class CountTables:
         """Writes the tables, each file whole or not at all."""
         for name, array in self._arrays().items():
             write_with(directory / name, partial(np.save, arr=array, allow_pickle=False))
+        save_context(directory, self.levels.context_V)
 
     @classmethod
     def load(cls, directory: Path, *, symbols: int, order: int) -> CountTables:
@@ -104,7 +106,7 @@ class CountTables:
         code = smallest_dtype(symbols + 1)
         if begins.dtype != code or begins.shape[1] != order + 1 or (len(begins) and int(begins.max()) > symbols):
             raise _damaged(directory)
-        return cls(levels=TableLevels(levels, begins), symbols=symbols, order=order)
+        return cls(levels=TableLevels(levels, begins, load_context(directory, symbols)), symbols=symbols, order=order)
 
 
 def _damaged(directory: Path) -> CheckpointError:
@@ -146,12 +148,15 @@ class TableLevels(Levels):
     """Levels that are memory-mapped.
 
     Args:
-        levels: of the orders 0 and up.
+        levels: of the orders 0 and up, as in the files: at order 0 every symbol is counted.
         begins: the first codes (id plus 1) of each span, 0 behind a short one; [spans, depth].
+        context_V: see `Levels`.
     """
 
-    def __init__(self, levels: list[Level], begins: NDArray[Any]) -> None:
-        self._levels, self.begins = levels, begins
+    def __init__(self, levels: list[Level], begins: NDArray[Any], context_V: NDArray[np.int64]) -> None:
+        self.every_symbol, self.begins, self.context_V = levels[0], begins, context_V
+        counted = without_context(levels[0], context_V) if context_V.any() else levels[0]
+        self._levels = [counted, *levels[1:]]
         self._suffixes: list[Nodes] = []
 
     def __getitem__(self, order: int) -> Level:

@@ -56,7 +56,7 @@ def run(
     gates = (F.linear(x, cell.weight_ih, bias_G) if dense else input_rows(cell, table, bias_G)).to(dtype)
     ids_TB = None if dense else x.contiguous()
     marks_TB = None if resets_TB is None else resets_TB.to(torch.uint8).contiguous()
-    if not on_gpu(cell.weight_hh):
+    if not on_gpu(cell.weight_ih):
         state = tuple(tensor.to(dtype) for tensor in given.state)  # under autocast they may be of another type
     apply: Any = _Layer.apply
     weight_hh = cell.weight_hh.to(dtype)
@@ -66,14 +66,14 @@ def run(
 
 def _precision(cell: Cell) -> torch.dtype:
     """In which the layer is computed: that of its weights, on a GPU that of autocast where it is on."""
-    weight = cell.weight_hh
+    weight = cell.weight_ih
     mixed = on_gpu(weight) and torch.is_autocast_enabled("cuda")
     return torch.get_autocast_dtype("cuda") if mixed else weight.dtype
 
 
 def _ours(cell: Cell, dtype: torch.dtype) -> bool:
     """Whether our loops take the layer: always on a CPU; on a GPU in one launch that has passed its test, or not."""
-    return not on_gpu(cell.weight_hh) or not declined(cell, dtype)
+    return not on_gpu(cell.weight_ih) or not declined(cell, dtype)
 
 
 def declined(cell: Cell, dtype: torch.dtype | None = None) -> str:
@@ -83,7 +83,7 @@ def declined(cell: Cell, dtype: torch.dtype | None = None) -> str:
         cell: the layer.
         dtype: in which it is computed; as autocast has it now by default.
     """
-    like = cell.weight_hh.new_empty(0, dtype=dtype or _precision(cell))
+    like = cell.weight_ih.new_empty(0, dtype=dtype or _precision(cell))
     if triton_layers.fits(cell, like):
         return triton_layers.verdict_on(cell, like).reason
     why = "its weights do not fit one block of threads" if triton_layers.there() else "Triton is not installed"

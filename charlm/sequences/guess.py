@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from charlm.errors import TextError
-from charlm.sequences.tables.cells import is_missing
-from charlm.sequences.tables.labels import as_numbers, label_cells, sum_to_one
-from charlm.sequences.tables.table import Table
+from charlm.sequences.cells import is_missing
+from charlm.sequences.labels import as_numbers, label_cells, sum_to_one
+from charlm.sequences.tables import Table
 
 __all__ = ["guess_columns", "guess_mode"]
 
