@@ -64,7 +64,6 @@ def inspect_page(inspection: Inspection) -> str:
     }
     listed = [finding for finding in findings if finding.found and finding.unit in units]
     listed_names = {str(finding.unit) for finding in listed} | {str(unit) for unit in chosen}
-    part = inspection.part
     return render(
         "inspect.html",
         title=f"Hidden units of {inspection.name}",
@@ -72,7 +71,7 @@ def inspect_page(inspection: Inspection) -> str:
         scripts=("textmap.js", "inspect.js"),
         facts=[
             ("Model", f"{inspection.name} ({inspection.kind})"),
-            ("Text", f"{part.text.title}, {part.name} part"),
+            ("Text", inspection.where),
             ("Read", f"{len(atlas.ids):,} characters, of which the last {steps:,} are shown"),
         ],
         findings=listed,

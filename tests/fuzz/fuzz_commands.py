@@ -95,6 +95,16 @@ COMMANDS: dict[str, tuple[tuple[Words, ...], Words, dict[str, Words], Words]] = 
         ("--json",),
     ),
     "info": ((("net", "counts", "fitted", *FILES),), (), {}, ("--json",)),
+    "runs": (((".", *FILES),), (), {}, ("--json", "--csv")),
+    "inspect": (
+        (("net", "counts", *FILES), FILES), ("--length", "40"),
+        {
+            **COMMON, "--layer": NUMBERS, "--unit": ("0:0", "0:1:c", "9:9", "x", ""), "--start": NUMBERS,
+            "--shown": NUMBERS, "--split-part": ("test", "all", "x"), "--plot": PICTURES, "--html": PLACES,
+        },
+        ("--json",),
+    ),
+    "report": ((("net", "counts", "fitted", *FILES),), (), {**COMMON, "--text": FILES, "--out": PLACES}, ()),
 }  # fmt: skip
 
 
