@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from charlm.checkpoint import load
+from charlm.ngrams.model import NGramLM
 from charlm.text.text import read_text
 from charlm.training.keeping import read_saved
 from charlm.training.language_run import LANGUAGE, resume_language
@@ -22,7 +23,10 @@ def test_a_checkpoint_of_an_earlier_format_gives_its_numbers(directory: Path) ->
     ids = torch.tensor(model.vocab.encode(expected["text"]).tolist())[:, None]
     with torch.no_grad():
         logp, _ = model.target_logprobs(ids[:-1], ids[1:], model.initial_state(1))
-    torch.testing.assert_close(logp[:, 0].double(), torch.tensor(expected["logp"]).double(), atol=1e-5, rtol=0)
+    # Kneser-Ney once took continuation counts at the start of a text; now it is the model of the shorter order there
+    first = model.order if isinstance(model, NGramLM) and model.smoothing == "kneser-ney" else 0
+    wanted = torch.tensor(expected["logp"]).double()
+    torch.testing.assert_close(logp[first:, 0].double(), wanted[first:], atol=1e-5, rtol=0)
     assert checkpoint.kind == expected["kind"]
 
 
