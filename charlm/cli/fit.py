@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from charlm.cli.common import json_option, note
-from charlm.cli.fitting import train_and_report
-from charlm.cli.tables import table_options
+from charlm.cli.fitting import table_options, train_and_report
 from charlm.errors import OptionError
 from charlm.files import lock
-from charlm.sequences.row_split import RowSplit
+from charlm.sequences.rows import RowSplit
 
 if TYPE_CHECKING:
     from charlm.recurrent.model import CharRNN
@@ -108,10 +107,9 @@ def fit_command(
 
 
 def _begin(table: str, out: str | None, plot: str | None, as_json: bool, options: dict[str, Any]) -> int:
-    from charlm.cli.watching import run_directory
+    from charlm.cli.fitting import run_directory
     from charlm.nn.kernels.choose import pick_device
-    from charlm.sequences.fit_recipe import line
-    from charlm.sequences.fitting import start
+    from charlm.sequences.fitting import line, start
 
     device = pick_device(options["device"])
     source = None if options["init_from"] is None else _language_model(options["init_from"])
@@ -166,7 +164,7 @@ def _plan(task: TableTask, options: dict[str, Any], source: CharRNN | None) -> t
     """The plan, and the model to start from where there is one."""
     from dataclasses import replace
 
-    from charlm.sequences.fit_recipe import choose_fit
+    from charlm.sequences.fitting import choose_fit
     from charlm.sequences.model import SequenceModel
     from charlm.sequences.tasks import fit_scales
 
@@ -207,9 +205,8 @@ def _facts(task: TableTask) -> list[str]:
 def _resume(
     directory: Path, table: str | None, out: str | None, plot: str | None, as_json: bool, options: dict[str, Any]
 ) -> int:
-    from charlm.cli.watching import device_of
-    from charlm.sequences.fit_recipe import line
-    from charlm.sequences.fitting import read_saved_fit, resume
+    from charlm.cli.fitting import device_of
+    from charlm.sequences.fitting import line, read_saved_fit, resume
     from charlm.sequences.tabular import TableFacts
 
     _refuse_changes(out, options)

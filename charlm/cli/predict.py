@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from charlm.cli.common import echo_json, json_option, note
-from charlm.cli.tables import figure_lines, table_options
+from charlm.cli.fitting import figure_lines, table_options
 from charlm.files import free_name, write_bytes
 
 

@@ -165,7 +165,7 @@ def _show(model: CharRNN, plot: str | None) -> None:
 
 def _draw(model: CharRNN, directory: Path, plot: str | None) -> None:
     """The learning curve in the run's directory, and where the user wants it."""
-    from charlm.cli.watching import draw
+    from charlm.cli.fitting import draw
 
     draw("the curve", lambda: model.history.plot(directory / "curve.png"))
     if plot is not None:

@@ -19,7 +19,7 @@ from charlm.files import free_name
 from charlm.nn.cells import BUILT_IN, Cell, cell_name
 from charlm.sequences.batches import Examples, Sequences, as_list, cut, stacked
 from charlm.sequences.model import SequenceModel
-from charlm.sequences.row_split import RowSplit, groups_of
+from charlm.sequences.rows import RowSplit, groups_of
 from charlm.sequences.tabular import TableFacts
 from charlm.text.vocab import Vocab
 
@@ -223,8 +223,7 @@ def _train(
     from dataclasses import replace
 
     from charlm.nn.kernels.choose import pick_device
-    from charlm.sequences.fit_recipe import choose_fit
-    from charlm.sequences.fitting import start
+    from charlm.sequences.fitting import choose_fit, start
     from charlm.sequences.tasks import fit_scales
 
     names = ("cell", "layers", "hidden", "embedding", "dropout", "bidirectional", "lr", "epochs", "max_steps")

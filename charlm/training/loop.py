@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from charlm.codec import encode
 from charlm.nn.schedule import Schedule
 from charlm.training import snapshot
-from charlm.training.budget import Budget
 from charlm.training.distributed import ALONE, Agreed, Processes
 from charlm.training.interfaces import (
     Keeper,
@@ -30,7 +29,7 @@ from charlm.training.interfaces import (
     Unobserved,
     ValidationReport,
 )
-from charlm.training.options import Average, LoopState, Optimisation, adamw
+from charlm.training.options import Average, Budget, LoopState, Optimisation, adamw
 
 __all__ = ["Loop", "Outcome"]
 

@@ -17,14 +17,14 @@ import pytest
 from charlm.sequences.estimators import SequenceClassifier
 from charlm.sequences.formats import read_arrays, write_npz
 from charlm.sequences.metrics import accuracy, brier_score, log_loss
-from charlm.sequences.row_split import RowSplit
+from charlm.sequences.rows import RowSplit
 from tests.conftest import Run
 
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures take longer than these fits."""
-    monkeypatch.setattr("charlm.cli.watching.draw", lambda what, act: None)
+    monkeypatch.setattr("charlm.cli.fitting.draw", lambda what, act: None)
 
 
 SMALL = ("--cell", "gru", "--hidden", 8, "--batch-size", 16, "--lr", 0.03, "--backend", "torch")
@@ -180,7 +180,7 @@ def test_going_on_ends_in_the_same_bits(charlm: Run) -> None:
         yield lambda: next(asked, True)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("charlm.cli.watching.interruptible", interrupted)
+        patch.setattr("charlm.cli.fitting.interruptible", interrupted)
         code, out, err = charlm(*base, "--out", "cut")
     assert (code, out) == (130, "")
     assert "charlm fit --resume cut" in err

@@ -11,9 +11,9 @@ import torch
 from charlm.errors import CheckpointError, TextError
 from charlm.sequences.batches import Sequences
 from charlm.sequences.estimators import SequenceClassifier
-from charlm.sequences.fit_recipe import choose_fit
+from charlm.sequences.fitting import choose_fit
 from charlm.sequences.model import SequenceConfig, SequenceModel
-from charlm.sequences.row_split import RowSplit
+from charlm.sequences.rows import RowSplit
 from charlm.sequences.tables import read_table
 from charlm.sequences.tabular import TableFacts, TableTask, check_config, figures_of, make_task, predict_rows
 from charlm.sequences.tasks import fit_scales
