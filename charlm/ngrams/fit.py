@@ -1,18 +1,18 @@
-"""What the parameters of n-gram models are tuned on: never the part that is reported.
+"""Counting n-gram models of a text: in memory, or past memory into a directory.
 
-Making n-gram models of a text under a split: what is counted, and what their parameters are tuned on.
+Start reading at `ngram`, which `charlm ngram` and `charlm.ngram` call.
 
-Nothing is chosen on the part that is reported. Where there is a test part, parameters are tuned on the valid part;
-where there is none, on the last twentieth of the training part, by counts of the rest of it.
-
-
-An n-gram model of a text that is larger than memory; nothing here needs torch."""
+Nothing is chosen on the part that is reported. Where there is a test part, the parameters of add-k and uniform-mix are
+tuned on the valid part; where there is none, on the last twentieth of the training part, by counts of the rest of it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
@@ -21,16 +21,18 @@ from typing import Any
 
 import numpy as np
 
-from charlm.errors import StorageError
-from charlm.files import unwritten, write_json
+from charlm.errors import OptionError, StorageError
+from charlm.files import free_name, lock, unwritten, write_json
 from charlm.lm.directory import write_config
 from charlm.lm.evaluate import Row
-from charlm.ngrams.counted import Estimator
-from charlm.ngrams.estimators import describe_ngram, fingerprints, make_estimator, tune
+from charlm.ngrams.arpa import write_arpa
+from charlm.ngrams.counted import Estimator, check_order
+from charlm.ngrams.estimators import ESTIMATORS, describe_ngram, fingerprints, make_estimator, tune
 from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.model import NGramLM
-from charlm.ngrams.past_memory.external import Progress, count_past_memory
+from charlm.ngrams.past_memory.external import Progress, count_past_memory, smallest_memory
 from charlm.ngrams.rows import ngram_rows
+from charlm.progress import progress_bar
 from charlm.text.corpus import Corpus
 from charlm.text.splits import Spans, Split, count_targets, shared_context
 from charlm.text.text import Text, TextFacts
@@ -39,13 +41,176 @@ __all__ = [
     "TUNED",
     "WORK",
     "best_order",
+    "check_options",
     "count",
     "count_to_directory",
     "counted_rows",
+    "free_directory",
     "ngram",
+    "parse_size",
     "tuning_parts",
     "was_stopped",
 ]
+
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([kmgt]?)i?b?", re.IGNORECASE)
+
+
+def ngram(
+    text: Text,
+    *,
+    order: int = 4,
+    smoothing: str = "none",
+    memory: int | str | None = None,
+    processes: int = 1,
+    out: str | Path | None = None,
+    arpa: str | Path | None = None,
+    progress: bool | None = None,
+) -> NGramLM:
+    """Counts an n-gram model of the training part of a text.
+
+    Args:
+        text: what `read_text` or `Text.of` returns.
+        order: n, characters of history, 0 to 32.
+        smoothing: how unseen events get probability: `none` (unsmoothed maximum likelihood), `add-k`, `uniform-mix`,
+            `witten-bell` or `kneser-ney`. The parameter of add-k and of uniform-mix is tuned on the valid part, or on
+            the end of the training part where the split has no test part.
+        memory: count within so many bytes, as 2_000_000_000 or "2G", however long the text: the rest of the work is
+            on the disk in `out`, and a count that was stopped goes on when it is called again.
+        processes: how many share the counting; goes with `memory`, which is that of all together.
+        out: directory to save the model in; a name that is taken becomes NAME-2. None keeps nothing on the disk.
+        arpa: also write the model as an ARPA file that other tools read; needs Witten-Bell or Kneser-Ney.
+        progress: show a bar while counting with `memory`; None shows it on a terminal or in a notebook.
+
+    Returns:
+        The model, with the text's facts in `source` and the directory it was saved in, or None, in `directory`.
+
+    Raises:
+        OptionError: an argument that is out of its range, or arguments that do not go together.
+        TextError: the text has no training part.
+        StorageError: the disk is full or refuses.
+
+    >>> text = Text.of("abracadabra" * 100)
+    >>> model = ngram(text, order=1)
+    >>> [(symbol, round(p, 3)) for symbol, p in model.next("a").top(2)]  # after a: b 2 in 5, a, c, d 1 in 5 each
+    [('b', 0.4), ('a', 0.2)]
+    """
+    if not isinstance(text, Text):
+        raise OptionError(f"a text is what charlm.read_text or charlm.Text.of returns, not {type(text).__name__}")
+    limit = check_options(order=order, smoothing=smoothing, memory=memory, processes=processes, arpa=arpa)
+    if text.split is None:
+        raise OptionError(f"{text.title} was read without a split: name one, as split='90/5/5'")
+    if limit is not None and out is None:
+        raise OptionError("a count within memory keeps its work on the disk: name a directory with out=")
+    model_of = partial(count, text.corpus, text.parts, order=order, smoothing=smoothing)
+    _ = text.train  # refused here where there is nothing to count
+    if out is None:
+        model = model_of()
+        model.source = TextFacts.of(text.corpus, text.split)
+    else:
+        directory = free_directory(Path(out), may_go_on=limit is not None)
+        with _reserved(directory):
+            if limit is None:
+                model = model_of()
+                model.source = TextFacts.of(text.corpus, text.split)
+                model.write_to(directory)
+            else:
+                model = _count_within(limit, processes, directory, text, text.split, order, smoothing, progress)
+        model.directory = directory
+    if arpa is not None:
+        write_arpa(model, free_name(Path(arpa)))
+    return model
+
+
+def check_options(
+    *, order: int, smoothing: str, memory: int | str | None, processes: int, arpa: str | Path | None
+) -> int | None:
+    """Refuses what `ngram` cannot do, before a text is read; returns the memory to count within, in bytes."""
+    check_order(order)
+    if smoothing not in ESTIMATORS:
+        raise OptionError(f"unknown smoothing {smoothing!r}: choose one of {', '.join(ESTIMATORS)}")
+    if arpa is not None and smoothing not in ("kneser-ney", "witten-bell"):
+        raise OptionError("an ARPA file holds a smoothed model: add --smoothing kneser-ney or witten-bell")
+    if type(processes) is not int or processes < 1:
+        raise OptionError(f"processes is a whole number of 1 or more, not {processes!r}")
+    if memory is None:
+        if processes > 1:
+            raise OptionError("--processes shares a count on the disk: say with --memory how much they may use, as 2G")
+        return None
+    limit, least = parse_size(memory), smallest_memory(processes)
+    if limit < least:
+        whom = "one process counts" if processes == 1 else f"{processes} processes count"
+        raise OptionError(f"--memory {memory} is too little, {whom} within {-(-least >> 20)}M or more")
+    return limit
+
+
+def parse_size(size: int | str) -> int:
+    """Bytes, given as a whole number or written with K, M, G or T behind it, powers of 1024.
+
+    >>> parse_size("2G"), parse_size("1.5m"), parse_size("640"), parse_size(640)
+    (2147483648, 1572864, 640, 640)
+    """
+    found = _SIZE.fullmatch(str(size).strip()) if type(size) in (int, str) else None
+    if found is None:
+        raise OptionError(f"cannot read the size {str(size)[:40]!r}: write it as 500M or 2G")
+    return int(float(found[1]) * 1024 ** " kmgt".index(found[2].lower() or " "))
+
+
+def free_directory(wanted: Path, *, may_go_on: bool) -> Path:
+    """The directory, or the first of NAME-2, NAME-3, ... that is free, or in which a count was stopped.
+
+    Args:
+        wanted: the name to begin with.
+        may_go_on: whether a directory where a count was stopped counts as free, as that count may go on.
+    """
+    if not wanted.name:
+        free_name(wanted)  # refuses it
+    directory, number = wanted, 1
+    while directory.exists() and not (may_go_on and was_stopped(directory)):
+        number += 1
+        directory = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
+    return directory
+
+
+@contextlib.contextmanager
+def _reserved(directory: Path) -> Iterator[None]:
+    """Holds a directory while a model is made; one that was new and got no model or work to go on with is removed."""
+    new = not directory.exists()
+    with lock(directory):
+        try:
+            yield
+        except BaseException:
+            if new and not was_stopped(directory) and not (directory / "config.json").exists():
+                shutil.rmtree(directory, ignore_errors=True)
+            raise
+
+
+def _count_within(
+    limit: int,
+    processes: int,
+    directory: Path,
+    text: Text,
+    split: Split,
+    order: int,
+    smoothing: str,
+    progress: bool | None,
+) -> NGramLM:
+    """Counts past memory into a directory, with a progress bar."""
+    form = "{desc}: {percentage:3.0f}% |{bar}| {elapsed}<{remaining}"
+    with progress_bar(100, "counting", show=progress, bar_format=form) as bar:
+        estimator = count_to_directory(
+            directory,
+            text.corpus,
+            split,
+            order=order,
+            smoothing=smoothing,
+            memory=limit,
+            processes=processes,
+            progress=lambda share: bar.update(100 * share - bar.n),
+        )
+    model = NGramLM(vocab=text.vocab, index=estimator.index, order=order, estimator=estimator)
+    model.source = TextFacts.of(text.corpus, split)
+    return model
+
 
 TUNED = ("add-k", "uniform-mix")
 """The estimators that have a parameter of their own to choose."""
@@ -199,11 +364,3 @@ def _publish(directory: Path, estimator: Estimator, corpus: Corpus, split: Split
         raise
     except OSError as error:
         raise unwritten(directory, error) from None
-
-
-def ngram(text: Text, *, order: int = 4, smoothing: str = "none") -> NGramLM:
-    """Counts an n-gram model of the training part of a text."""
-    assert text.split is not None
-    model = count(text.corpus, text.parts, order=order, smoothing=smoothing)
-    model.source = TextFacts.of(text.corpus, text.split)
-    return model
