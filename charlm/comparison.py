@@ -95,11 +95,17 @@ class Comparison:
     def _repr_html_(self) -> str:
         found = [f"<p>{html.escape(self.title)}, nats a character</p>"]
         for head, rows, legend in tables(self.lines):
-            heads = "".join(f"<th>{html.escape(name)}</th>" for name in head)
-            body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-            found.append(f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>")
+            body = "".join(_html_row(row, "td") for row in rows)
+            found.append(f"<table><thead>{_html_row(head, 'th')}</thead><tbody>{body}</tbody></table>")
             found.append(f"<p><small>{html.escape(legend)}</small></p>" if legend else "")
         return "".join([*found, f"<p>{html.escape(self.summary)}</p>"])
+
+
+def _html_row(cells: Sequence[str], tag: str) -> str:
+    """A row of an HTML table, whose first column is aligned to the left."""
+    first, *rest = map(html.escape, cells)
+    more = "".join(f"<{tag}>{cell}</{tag}>" for cell in rest)
+    return f'<tr><{tag} style="text-align:left">{first}</{tag}>{more}</tr>'
 
 
 def _aligned(head: Sequence[str], body: Sequence[Sequence[str]]) -> Iterator[str]:

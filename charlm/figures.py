@@ -6,10 +6,12 @@ that the environment asks for (`MPLBACKEND`) is left alone: that backend need no
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +21,7 @@ from charlm.files import write_with
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["check_picture", "new_figure", "save_figure"]
+__all__ = ["check_picture", "label_point", "new_figure", "save_figure"]
 
 _FORMATS = ("png", "svg", "pdf")
 
@@ -37,7 +39,7 @@ def check_picture(picture: Path) -> str:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty matplotlib figure whose parts arrange themselves; the sizes are in inches.
+    """An empty matplotlib figure whose parts arrange themselves, which a notebook shows; the sizes are in inches.
 
     Drawing functions begin with this call, as it is also the safe way to import matplotlib: with an unknown name in
     `MPLBACKEND`, a plain `import matplotlib` raises a ValueError.
@@ -45,10 +47,22 @@ def new_figure(width: float, height: float) -> Figure:
     >>> new_figure(4, 3).get_size_inches().tolist()
     [4.0, 3.0]
     """
+    return _figure_type()(figsize=(width, height), layout="constrained")
+
+
+@cache
+def _figure_type() -> type[Figure]:
+    """A `Figure` that a notebook shows as a picture, also where nobody has imported `pyplot`."""
     with _no_backend_asked_for():
         from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    class ShownFigure(Figure):
+        def _repr_png_(self) -> bytes:
+            picture = io.BytesIO()
+            self.savefig(picture, format="png", dpi=90)
+            return picture.getvalue()
+
+    return ShownFigure
 
 
 @contextmanager
@@ -60,6 +74,23 @@ def _no_backend_asked_for() -> Iterator[None]:
     finally:
         if asked is not None:
             os.environ["MPLBACKEND"] = asked
+
+
+def label_point(axes: Any, text: str, x: float, y: float) -> None:
+    """Writes a label beside a point of matplotlib axes, on the side where it stays inside their frame.
+
+    Call it after everything else is drawn, as the limits of the axes must not change afterwards.
+    """
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    across, up = (x - left) / (right - left), (y - bottom) / (top - bottom)
+    axes.annotate(
+        text,
+        (x, y),
+        xytext=(0, -9 if up > 0.8 else 9),
+        textcoords="offset points",
+        ha="left" if across < 0.2 else "right" if across > 0.8 else "center",
+        va="top" if up > 0.8 else "bottom",
+    )
 
 
 def save_figure(figure: Any, picture: Path) -> None:

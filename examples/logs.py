@@ -20,8 +20,8 @@ import torch
 
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.sequences.batches import Examples, Sequences
-from charlm.sequences.calibration import area_under_curve
 from charlm.sequences.features import hidden_features, scores
+from charlm.sequences.metrics import area_under_curve
 from charlm.sequences.model import SequenceModel
 from charlm.sequences.tasks import SequenceObjective, fit_scales
 from charlm.text.corpus import corpus_of_text

@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from charlm.sequences.tasks import TranslationObjective
-from charlm.sequences.translate import TranslationConfig, Translator
 from charlm.text.vocab import Vocab
 from examples.tools import picture, script, train
+from examples.translator import TranslationConfig, TranslationObjective, Translator
 
 LETTERS = "abcdefghij"
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from charlm.sequences.batches import Examples, Sequences
-from charlm.sequences.calibration import area_under_curve, brier_score, log_loss, reliability
+from charlm.sequences.metrics import area_under_curve, brier_score, log_loss, reliability
 from charlm.sequences.model import SequenceModel
 from charlm.sequences.tasks import SequenceObjective
 from examples.tools import picture, script, train

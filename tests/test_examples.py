@@ -58,11 +58,10 @@ def test_what_the_palindromes_are_asked_is_in_what_they_show() -> None:
 
 def test_a_network_learns_more_of_reversing_than_chance() -> None:
     """The machinery of the examples learns at all: the loss of the last epoch is far below that of the first."""
-    from charlm.sequences.tasks import TranslationObjective
-    from charlm.sequences.translate import TranslationConfig, Translator
     from charlm.text.vocab import Vocab
     from examples.reversing import LETTERS, words
     from examples.tools import train
+    from examples.translator import TranslationConfig, TranslationObjective, Translator
 
     known, vocab = words(400, 3, 0), Vocab.of(LETTERS)
     model = Translator(vocab, vocab, TranslationConfig(cell="gru", hidden=32))

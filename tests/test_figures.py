@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from charlm.errors import OptionError
-from charlm.figures import check_picture
+from charlm.figures import check_picture, label_point, new_figure
 
 DRAWS = """
 import os, sys
@@ -42,3 +42,25 @@ def test_a_backend_that_is_not_installed_is_not_asked_for(backend: str, tmp_path
 def test_another_ending_is_refused() -> None:
     with pytest.raises(OptionError, match=r"ends in \.png, \.svg, \.pdf"):
         check_picture(Path("curve.gif"))
+
+
+def test_a_notebook_shows_a_figure_as_a_picture() -> None:
+    figure = new_figure(3, 2)
+    figure.add_subplot().plot([1, 2])
+    assert figure._repr_png_().startswith(b"\x89PNG")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("x", [0.0, 3.0, 10.0])
+@pytest.mark.parametrize("y", [1.0, 1.5, 2.0])
+def test_a_label_stays_inside_its_frame(x: float, y: float) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure = new_figure(7, 4.2)
+    axes = figure.add_subplot()
+    axes.plot([0, 10], [1, 2])
+    label_point(axes, "best 1.2345", x, y)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    label, frame = axes.texts[0].get_window_extent(), axes.get_window_extent()
+    assert frame.x0 <= label.x0 <= label.x1 <= frame.x1
+    assert frame.y0 <= label.y0 <= label.y1 <= frame.y1

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.figures import new_figure
 from charlm.lm.evaluate import Evaluation, Row, measure, standard_error
 from charlm.text.vocab import Vocab
 
@@ -226,10 +227,9 @@ def comparison_figure(lines: Sequence[Compared], *, title: str = "") -> Figure:
         lines: the table.
         title: above the picture.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
+    figure = new_figure(8, 5)
+    from matplotlib.ticker import MaxNLocator  # after `new_figure`, which imports matplotlib safely
 
-    figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
     smoothings = sorted({line.row.smoothing for line in lines if line.row.smoothing is not None})
     for number, smoothing in enumerate(smoothings):

@@ -154,8 +154,8 @@ class TextScore:
             said = "unknown to the model" if math.isnan(bits) else f"{character!r}: {bits:.2f} bits"
             pieces.append((character, surprise_level(bits), said))
         said = repr(self).replace("\n", "; ")
-        painted = html(pieces)
-        return f'<div><pre style="white-space:pre-wrap">{painted}</pre><div><small>{said}</small></div></div>'
+        style = "white-space:pre-wrap;font-family:monospace"
+        return f'<div><pre style="{style}">{html(pieces)}</pre><div><small>{said}</small></div></div>'
 
 
 def gained(first: Stretch, second: Stretch) -> float | None:

@@ -18,7 +18,7 @@ from charlm.errors import CheckpointError, OptionError
 from charlm.lm.evaluate import Row
 from charlm.lm.interface import SamplingRule, State, pick_targets
 from charlm.lm.model import TextModel
-from charlm.lm.next import NextCharacter
+from charlm.lm.sampling import NextCharacter
 from charlm.ngrams.counted import Contexts, Estimator, check_order
 from charlm.ngrams.drawing import can_draw, draw_occurrences
 from charlm.ngrams.estimators import describe_ngram, fingerprints, make_estimator

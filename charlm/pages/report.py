@@ -30,7 +30,7 @@ from charlm.pages.run_page import (
     about_samples,
     next_reliability,
 )
-from charlm.pages.surprise_page import map_data
+from charlm.pages.text_pages import map_data
 from charlm.progress import progress_bar
 from charlm.text.splits import Spans, count_targets
 from charlm.text.text import Part, Text, read_text

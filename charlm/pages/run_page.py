@@ -18,7 +18,7 @@ from charlm.lm.compare import Compared, summary
 from charlm.lm.scores import Expected
 from charlm.ngrams.novelty import Novelty
 from charlm.pages.page import Series, chart, render, write_page
-from charlm.sequences.calibration import Reliability, reliability
+from charlm.sequences.metrics import Reliability, reliability
 
 __all__ = [
     "RunPage",
@@ -240,7 +240,7 @@ def next_reliability(expected: Expected, targets_N: NDArray[np.int64], bins: int
     Args:
         expected: the most probable characters at the first targets.
         targets_N: all targets, -1 where unknown.
-        bins: of equal width, as `calibration.reliability` takes them.
+        bins: of equal width, as `metrics.reliability` takes them.
     """
     targets = targets_N[: len(expected.ids_NK)]
     defined = ~np.isnan(expected.probability_NK).any(axis=1) & (targets >= 0)

@@ -120,6 +120,10 @@ class CharRNN(nn.Module, TextModel):
     """
 
     kind = "rnn"
+    history: Any = None
+    """The learning curve (`charlm.training.watching.History`) of a model that `charlm.train` returned."""
+    trained: Any = None
+    """How it was trained (`charlm.training.train.Training`), where `charlm.train` returned it."""
 
     def __init__(self, vocab: Vocab, config: RNNConfig) -> None:
         super().__init__()
@@ -226,12 +230,12 @@ class CharRNN(nn.Module, TextModel):
         """
         ids_B = check_ids(ids_B, len(self.vocab), self.device, dim=1)
         noise_TB = check_draws(steps, len(ids_B), noise_TB)
+        state = self.stack.check_state(state, len(ids_B))
         with torch.inference_mode():
             if not (steps and len(ids_B)) or not (self._compiled() or self._graphed()):
                 return generate_by_steps(self, ids_B, state, steps, rule, noise_TB)
             cells = [self.stack.cell(layer) for layer in range(self.stack.layers)]
             table = None if self.embedding is None else self.embedding.weight
-            state = self.stack.check_state(state, len(ids_B))
             names = cells[0].states
             layers = [tuple(state[f"{name}{n}"] for name in names) for n in range(len(cells))]
             if self._graphed():

@@ -6,6 +6,7 @@ Axes: T steps, B sequences, F numbers a step, V classes, D outputs of the top la
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -40,7 +41,7 @@ class SequenceModel(nn.Module):
     - many to one: `output="last"`: the top layer's state after each sequence's own last step; in both directions the
       forward cell's after the last step beside the backward cell's after the first.
     - many to many with something to say at each step: `output="every"`.
-    - many to many of different lengths: `charlm.sequences.translate.Translator`.
+    - many to many of different lengths: two networks, as in `examples/translator.py`.
 
     >>> model = SequenceModel(cell="gru", mode="distribution", classes=5, hidden=8, features=3, batch_first=True)
     >>> logp, state = model(torch.randn(2, 7, 3), lengths=torch.tensor([7, 4]))
@@ -129,7 +130,7 @@ class SequenceModel(nn.Module):
     def features(
         self,
         x: Tensor,
-        lengths: Tensor | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
         state: State | None = None,
         *,
         steps: int | None = None,
@@ -151,17 +152,23 @@ class SequenceModel(nn.Module):
             y_TBD = torch.cat([after[f"h{top}{suffix}"] for suffix in self.stack.directions], -1)
         return dropout(y_TBD, self.config.dropout, self.training, generator), after
 
-    def _scaled(self, x: Tensor) -> Tensor:
-        """The input as the layers want it: ids as they are, numbers scaled, [T, B, F]."""
+    def _expect(self, x: Tensor, axes: str) -> None:
+        """Refuses an input of another kind or shape than the model reads; `axes` are the first two as given."""
+        features = self.config.features
         if self.vocab is not None:
             if x.is_floating_point() or x.dim() != 2:
-                raise OptionError(f"text goes in as whole ids of two axes, not as {x.dtype} {list(x.shape)}")
-            return x
-        x = x.unsqueeze(-1) if x.dim() == 2 and self.config.features == 1 else x
-        if x.dim() != 3 or x.shape[-1] != self.config.features:
+                raise OptionError(f"text goes in as whole ids [{axes}], not as {x.dtype} {list(x.shape)}")
+        elif not (x.dim() == 3 and x.shape[-1] == features) and not (x.dim() == 2 and features == 1):
             raise OptionError(
-                f"the input has {self.config.features} numbers a step and three axes, not the shape {list(x.shape)}"
+                f"the input has {features} numbers a step, [{axes}, {features}], not the shape {list(x.shape)}"
             )
+
+    def _scaled(self, x: Tensor) -> Tensor:
+        """The input as the layers want it: ids as they are, numbers scaled, [T, B, F]."""
+        self._expect(x, "T, B")
+        if self.vocab is not None:
+            return x
+        x = x.unsqueeze(-1) if x.dim() == 2 else x
         if self.config.input_scale is not None:
             x = self.config.input_scale.apply(x if x.is_floating_point() else x.double())
         return x.to(self.head.linear.weight)
@@ -178,7 +185,7 @@ class SequenceModel(nn.Module):
     def raw(
         self,
         x: Tensor,
-        lengths: Tensor | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
         state: State | None = None,
         *,
         steps: int | None = None,
@@ -194,7 +201,7 @@ class SequenceModel(nn.Module):
     def forward(
         self,
         x: Tensor,
-        lengths: Tensor | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
         state: State | None = None,
         *,
         steps: int | None = None,
@@ -205,7 +212,8 @@ class SequenceModel(nn.Module):
         Args:
             x: numbers [T, B, F] ([T, B] where F is 1), or ids [T, B], -1 for an unknown character; batch first where
                 the configuration says so.
-            lengths: of padded sequences, int64 [B]; outputs behind a sequence's end are 0 and mean nothing.
+            lengths: of padded sequences, [B] whole numbers in a tensor or list; outputs behind a sequence's end are 0
+                and mean nothing.
             state: as from `initial_state` or an earlier call; zeros by default.
             steps: how many steps are to come of an input of one step; see the class.
             generator: source of the dropout masks in training; torch's own by default.
@@ -215,12 +223,13 @@ class SequenceModel(nn.Module):
             `predict` undoes it.
         """
         turned = self.config.batch_first
+        self._expect(x, "B, T" if turned else "T, B")
         raw, after = self.raw(x.transpose(0, 1) if turned else x, lengths, state, steps=steps, generator=generator)
         y = torch.sigmoid(raw) if self.config.mode == "score" else raw
         if self.config.output == "last":
             return y, after
         if lengths is not None:
-            y = _cleared(y, lengths.to(y.device))
+            y = _cleared(y, torch.as_tensor(lengths).to(y.device))
         return y.transpose(0, 1) if turned else y, after
 
     def losses(self, raw: Tensor, targets: Tensor) -> Tensor:
@@ -294,10 +303,11 @@ def _to(lengths: Tensor | None, device: torch.device) -> Tensor | None:
     return None if lengths is None else lengths.to(device)
 
 
-def _checked(lengths: Tensor | None, x: Tensor) -> Tensor | None:
+def _checked(lengths: Tensor | Sequence[int] | None, x: Tensor) -> Tensor | None:
     """Lengths of the right shape, each from 1 to T."""
     if lengths is None:
         return None
+    lengths = torch.as_tensor(lengths)
     if lengths.shape != (x.shape[1],) or lengths.is_floating_point():
         raise OptionError(f"lengths are {x.shape[1]} whole numbers, one a sequence, not {list(lengths.shape)}")
     if int(lengths.min()) < 1 or int(lengths.max()) > len(x):

@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 
 from charlm.errors import CheckpointError, OptionError
 from charlm.sequences.batches import Examples, Sequences
+from charlm.sequences.cells import Inputs, read_inputs
+from charlm.sequences.labels import Labels, label_cells, read_labels
+from charlm.sequences.metrics import Figures, distribution_figures, score_figures
 from charlm.sequences.model import SequenceConfig, SequenceModel
-from charlm.sequences.predictions import Figures, distribution_figures, score_figures
-from charlm.sequences.tables.cells import Inputs, read_inputs
-from charlm.sequences.tables.guess import guess_columns, guess_mode
-from charlm.sequences.tables.labels import Labels, read_labels
-from charlm.sequences.tables.row_split import RowSplit
-from charlm.sequences.tables.table import Table
+from charlm.sequences.rows import RowSplit, groups_of, guess_columns, guess_mode, near_equal
+from charlm.sequences.tables import Table
 from charlm.text.vocab import Vocab
 
 __all__ = [
@@ -54,6 +53,8 @@ class TableFacts:
         every: whether there is a label for every step.
         bounded: whether a Score's labels are in 0..1 by themselves, not by a scale.
         split: which rows train, validate and test.
+        group: a column whose equal values stay in one part of the split; empty for none.
+        distinct: whether equal sequences stay in one part; not so in models of charlm before 0.3.
         classes: names of a Distribution's classes.
         base: the base rate: the training part's mean label, or share of each class.
     """
@@ -73,6 +74,8 @@ class TableFacts:
     every: bool = False
     bounded: bool = True
     split: str
+    group: str = ""
+    distinct: bool = False
     classes: tuple[str, ...] = ()
     base: tuple[float, ...] = ()
 
@@ -129,7 +132,7 @@ class TableTask:
     @cached_property
     def parts(self) -> dict[str, NDArray[np.int64]]:
         """The rows of each part."""
-        return RowSplit.parse(self.facts.split).parts(len(self.table))
+        return _divide(self.table, self.inputs, RowSplit.parse(self.facts.split), self.facts.group, self.facts.distinct)
 
     @cached_property
     def examples(self) -> Examples:
@@ -154,16 +157,21 @@ def make_task(
     label: str | None = None,
     mode: str | None = None,
     split: RowSplit | None = None,
+    group: str | None = None,
+    distinct: bool = True,
     vocab: Vocab | None = None,
     **given: Any,
 ) -> TableTask:
     """Reads a table as a task; what is not given is guessed, and said in the task's notes.
 
     Args:
-        table: as `text.tables.read_table` gave it.
+        table: as `read_table` gave it.
         sequence, label: names of columns.
         mode: `score` or `distribution`.
         split: which rows train, validate and test; 80/10/10 after shuffling by default.
+        group: a column; rows with equal values in it stay in one part.
+        distinct: whether rows with equal sequences stay in one part; where there are fewer different ones than
+            parts they cannot, which is said in the notes.
         vocab: of text, where a model's own is to be used; else that of the training part is made.
         given: `input`, `every`, `bounded`, `classes`, `encoding`, `header`, `label_file`, `base` as of `TableFacts`.
     """
@@ -182,7 +190,16 @@ def make_task(
     labels = read_labels(
         table, label, inputs, mode=mode, every=given.get("every"), classes=given.get("classes"), bounded=bounded
     )
-    train = split.parts(len(table))["train"]
+    different, wanted = int(groups_of(inputs.values).max()) + 1, sum(share > 0 for share in split.shares)
+    if distinct and different < wanted:
+        distinct = False
+        notes.append(
+            f"there are only {different} different sequences, too few to divide: equal ones stand in several parts, "
+            "and the figures say what the model remembers"
+        )
+    parts = _divide(table, inputs, split, group or "", distinct)
+    train = parts["train"]
+    notes += _leaks(inputs, parts) if distinct else []
     if inputs.kind == "text" and vocab is None:
         vocab = Vocab.of("".join(inputs.values[row] for row in train.tolist()))
     facts = TableFacts(
@@ -201,11 +218,46 @@ def make_task(
         every=labels.every,
         bounded=bounded,
         split=str(split),
+        group=group or "",
+        distinct=distinct,
         classes=labels.classes,
         base=_base_rate(labels, train),
     )
     vocab = vocab if inputs.kind == "text" else None
-    return TableTask(table=table, facts=facts, inputs=inputs, labels=labels, vocab=vocab, notes=[*notes, *inputs.notes])
+    return TableTask(
+        table=table,
+        facts=facts,
+        inputs=inputs,
+        labels=labels,
+        vocab=vocab,
+        notes=[*notes, *inputs.notes, *labels.notes],
+    )
+
+
+def _divide(table: Table, inputs: Inputs, split: RowSplit, group: str, distinct: bool) -> dict[str, NDArray[np.int64]]:
+    """The rows of each part; those that belong together are in one."""
+    more = None if not group else [repr(value) for value in label_cells(table, group)]
+    if distinct:
+        return split.parts(len(table), groups_of(inputs.values, more))
+    return split.parts(len(table), None if more is None else groups_of(more))
+
+
+def _leaks(inputs: Inputs, parts: Mapping[str, NDArray[np.int64]]) -> list[str]:
+    """What a reader of the figures should know of sequences that are equal or nearly so."""
+    notes = []
+    repeated = len(inputs.values) - int(groups_of(inputs.values).max() + 1)
+    if repeated:
+        notes.append(f"{repeated:,} rows repeat the sequence of another one: equal sequences stay in one part")
+    held = [row for part in ("valid", "test") for row in parts[part].tolist()]
+    if inputs.kind == "text" and held:
+        train = [inputs.values[row] for row in parts["train"].tolist()]
+        near = near_equal([inputs.values[row] for row in held], train)
+        if near:
+            notes.append(
+                f"{near:,} of {len(held):,} held-out texts are equal to one of the training part but for case and "
+                "spaces, so the figures may be too good: --group COLUMN keeps rows together that belong together"
+            )
+    return notes
 
 
 def _base_rate(labels: Labels, rows: NDArray[np.int64]) -> tuple[float, ...]:

@@ -17,14 +17,12 @@ import torch
 from torch import Tensor
 
 from charlm.errors import OptionError
-from charlm.nn.heads import distribution_losses
 from charlm.sequences.batches import Examples, Sequences
 from charlm.sequences.config import Scale
 from charlm.sequences.model import SequenceConfig, SequenceModel
-from charlm.sequences.translate import Translator
-from charlm.training.loop import Objective
+from charlm.training.interfaces import Objective
 
-__all__ = ["Batches", "SequenceObjective", "TranslationObjective", "check", "fit_scales"]
+__all__ = ["Batches", "ExamplesObjective", "SequenceObjective", "check", "fit_scales"]
 
 
 class Batches:
@@ -91,7 +89,7 @@ def fit_scales(
     return config
 
 
-class _ByExamples(Objective):
+class ExamplesObjective(Objective):
     """The mean loss over the targets of examples that do not belong together; final classes say what a loss is.
 
     Args:
@@ -142,7 +140,7 @@ class _ByExamples(Objective):
                 self.generator.set_state(carried["dropout"].clone())
 
 
-class SequenceObjective(_ByExamples):
+class SequenceObjective(ExamplesObjective):
     """The mean loss of a `SequenceModel` over its targets.
 
     Args:
@@ -190,40 +188,6 @@ class SequenceObjective(_ByExamples):
             return self.model.losses(raw.flatten(0, 1), targets.flatten(0, 1))
         inside_TB = torch.arange(longest, device=device).unsqueeze(-1) < lengths
         return self.model.losses(raw[inside_TB], targets[inside_TB])
-
-
-class TranslationObjective(_ByExamples):
-    """The mean negative log-likelihood of a `Translator`'s targets, each given the ones before it.
-
-    Args:
-        model: the network, on its device.
-        train, valid: as `Translator.examples` makes them; see `SequenceObjective`.
-        batch: pairs a step.
-        seed: of their order and of dropout.
-
-    >>> from charlm.sequences.translate import TranslationConfig
-    >>> from charlm.text.vocab import Vocab
-    >>> model = Translator(Vocab.of("ab"), Vocab.of("ab"), TranslationConfig(cell="gru", hidden=4))
-    >>> loss, count = TranslationObjective(model, model.examples(["ab", "b"], ["ba", "b"])).loss(0)
-    >>> count  # b, a and its end; b and its end
-    5
-    """
-
-    def __init__(
-        self, model: Translator, train: Examples, valid: Examples | None = None, *, batch: int = 64, seed: int = 0
-    ) -> None:
-        self.module = self.model = model
-        super().__init__(train, valid, model.device, batch=batch, seed=seed)
-
-    def losses(self, part: Examples, rows: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The loss of each symbol of some targets."""
-        device = self.model.device
-        x, lengths = part.inputs.padded(rows)
-        targets_TB = part.targets.padded(rows)[0].to(device)
-        lengths = None if lengths is None else lengths.to(device)
-        logp_TBV = self.model(x.to(device), lengths, targets_TB, generator)
-        real = targets_TB >= 0
-        return distribution_losses(logp_TBV[real], targets_TB[real])
 
 
 def _lengths(part: Examples) -> Tensor:

@@ -53,8 +53,6 @@ BLOCK = 1 << 19
 BytesRead = Callable[[int, int], object]
 """Called with the number of bytes read so far and in all."""
 
-Progress = BytesRead
-
 _FORMAT = 1
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from charlm.errors import TextError
-from charlm.text.cache import Progress, corpus_hash, encode_files, is_big
+from charlm.text.cache import BytesRead, corpus_hash, encode_files, is_big
 from charlm.text.reading import Reading, decode, files_of, read_content
 from charlm.text.splits import PARTS, Spans, Split, count_targets
 from charlm.text.vocab import UNKNOWN, Ids, Vocab, code_points, vocabulary_of_counts
@@ -122,7 +122,7 @@ def read_corpus(
     reading: Reading | None = None,
     *,
     vocab: Vocab | None = None,
-    progress: Progress | None = None,
+    progress: BytesRead | None = None,
     streamed: bool = False,
 ) -> Corpus:
     """Reads files, directories of files, or standard input (`-`) as one corpus, a document each.

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import OptionError, TextError
+from charlm.progress import follower
 from charlm.text.vocab import code_points
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "decode",
     "empty",
     "files_of",
+    "hint_at_newlines",
     "nothing_but_a_mark",
     "read_content",
     "unreadable",
@@ -145,7 +147,8 @@ def _texts_in(directory: Path, reading: Reading) -> list[Path]:
         named += f" and {len(faults) - 5:,} more" if len(faults) > 5 else ""
         if len(faults) == len(inside):
             raise TextError(f"the directory {directory} holds no text, only {named}: name a text, or use --bytes")
-        _log.warning("left out of %s, as they are no texts: %s", directory, named)
+        if not follower():
+            _log.warning("left out of %s, as they are no texts: %s", directory, named)
     return [path for path in sorted(inside) if path not in faults]
 
 
@@ -214,6 +217,16 @@ def _kind(head: bytes) -> str | None:
         if head.startswith(magic) and b"\0" in head[:1024]:
             return what
     return None
+
+
+def hint_at_newlines(title: str, reading: Reading, characters: Sequence[str]) -> None:
+    """Warns, through the logger `charlm`, of a text whose Windows line ends are kept, which is seldom wanted."""
+    if reading.newlines == "keep" and not reading.bytes and "\r" in characters and not follower():
+        _log.warning(
+            "%s has Windows line ends (\\r\\n), which are kept as two characters: --newlines normalise makes them "
+            "line feeds",
+            title,
+        )
 
 
 def check_head(head: bytes, path: Path, reading: Reading) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from charlm.errors import CheckpointError, OptionError, TextError
 from charlm.progress import progress_bar
 from charlm.text.corpus import Corpus, corpus_of_text, read_corpus
-from charlm.text.reading import Reading, files_of
+from charlm.text.reading import Reading, files_of, hint_at_newlines
 from charlm.text.splits import PARTS, Spans, Split, count_targets, shared_context
 from charlm.text.vocab import Vocab
 
@@ -313,6 +313,8 @@ def read_text(
             bar.update(done - bar.n)
 
         corpus = read_corpus([*named, *held_out], reading, vocab=vocab, progress=tell, streamed=streamed)
+    if vocab is None:
+        hint_at_newlines(corpus.title, reading, corpus.vocab.characters)
     if held_out:
         return Text(corpus=corpus, split=_split_by_files(corpus, named, valid, test))
     if like is not None and split is None:

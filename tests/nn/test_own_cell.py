@@ -20,7 +20,7 @@ from charlm.sequences.model import SequenceModel
 from charlm.text.text import Text
 from charlm.text.vocab import Vocab
 from charlm.training.recipe import choose
-from charlm.training.run import resume, start
+from tests.training.runs import resume, start
 
 CPU = torch.device("cpu")
 TEXT = Text.of("the quick brown fox jumps over the lazy dog; the dog sleeps.\n" * 40, split="80/10/10")
@@ -47,6 +47,8 @@ class SimpleRecurrentUnit(Cell):
 
     gates = 3
     states = ("h", "c")
+    weight_c: Tensor
+    c0: Tensor
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         rows = 3 * self.hidden
@@ -54,11 +56,11 @@ class SimpleRecurrentUnit(Cell):
 
     def initial_state(self, lanes: int) -> tuple[Tensor, ...]:
         h_BH, _ = super().initial_state(lanes)
-        return h_BH, self.get_parameter("c0").expand(lanes, -1)
+        return h_BH, self.c0.expand(lanes, -1)
 
     def step(self, gates_BG: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         x_BH, f_BH, r_BH = gates_BG.chunk(3, -1)
-        f_BH = torch.sigmoid(f_BH + self.get_parameter("weight_c") * state[1])
+        f_BH = torch.sigmoid(f_BH + self.weight_c * state[1])
         c_BH = f_BH * state[1] + (1 - f_BH) * x_BH
         return torch.sigmoid(r_BH) * torch.tanh(c_BH), c_BH
 
@@ -85,12 +87,10 @@ def run(directory: Path, cell: type[Cell], *stops: int) -> dict[str, Tensor]:
     assert TEXT.split is not None
     made = start(directory, TEXT.corpus, TEXT.split, plan, CPU)
     for after in stops:
-        assert made.train(should_stop=Stop(after)).outcome == "interrupted"
+        assert made.train(should_stop=Stop(after)) == "interrupted"
         made = resume(directory, TEXT.corpus, CPU)
-    result = made.train()
-    assert result.outcome == "finished"
-    assert result.evaluation is not None
-    assert result.evaluation.nats < 2.9  # ln 30 = 3.4 at the beginning
+    assert made.train() == "finished"
+    assert made.model.evaluate(TEXT).nats < 2.9  # ln 30 = 3.4 at the beginning
     return {name: tensor.detach().clone() for name, tensor in made.model.named_parameters()}
 
 

@@ -20,7 +20,9 @@ from charlm.nn.kernels.gpu import layers as triton_layers
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 def test_the_kernels_equal_the_formulas_in_the_interpreter(cell: str) -> None:
     if not triton_layers.there():
-        pytest.skip("Triton is not installed here; torch's CUDA builds bring it")
+        pytest.skip(
+            "Triton is not installed here: torch's CUDA builds bring it, the extra `dev` a version that runs on a CPU"
+        )
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "tests.triton_cases", cell],
         env={**os.environ, "TRITON_INTERPRET": "1"},
@@ -29,8 +31,6 @@ def test_the_kernels_equal_the_formulas_in_the_interpreter(cell: str) -> None:
         text=True,
         check=False,
     )
-    if "only 0-dimensional arrays can be converted" in done.stderr:
-        pytest.skip("the interpreter of this Triton is older than the NumPy here")
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout)
     assert max(found["float32"].values()) < 2e-6, found

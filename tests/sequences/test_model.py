@@ -250,6 +250,12 @@ def test_inputs_that_do_not_fit_are_refused() -> None:
             made(wrong)
     with pytest.raises(OptionError, match="whole ids"):
         text(x)
+    first = SequenceModel(features=2, hidden=3, batch_first=True)
+    with pytest.raises(OptionError, match=r"\[B, T, 2\], not the shape \[3, 4, 1\]"):
+        first(torch.zeros(3, 4, 1))
+    assert torch.equal(made(x, [4, 2, 1])[0], made(x, torch.tensor([4, 2, 1]))[0])
+    with pytest.raises(OptionError, match="hiden"):
+        SequenceModel(features=2, hiden=64)
     for lengths in (torch.tensor([4, 0, 1]), torch.tensor([5, 1, 1])):
         with pytest.raises(OptionError, match="from 1 to 4"):
             made(x, lengths)

@@ -15,13 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charlm.errors import CharlmError, OptionError, TextError
-from charlm.sequences.tables import arrays
-from charlm.sequences.tables.arrays import read_npy, read_npz, write_npz
-from charlm.sequences.tables.cells import Inputs, read_inputs
-from charlm.sequences.tables.guess import guess_columns, guess_mode
-from charlm.sequences.tables.labels import read_labels
-from charlm.sequences.tables.row_split import RowSplit
-from charlm.sequences.tables.table import Table, read_table, render_table
+from charlm.sequences import formats
+from charlm.sequences.cells import Inputs, read_inputs
+from charlm.sequences.formats import read_arrays, write_npz
+from charlm.sequences.labels import read_labels
+from charlm.sequences.rows import RowSplit, guess_columns, guess_mode
+from charlm.sequences.tables import Table, read_table, render_table
 
 
 @pytest.fixture
@@ -181,6 +180,24 @@ def test_wrong_json_lines(table: Any, content: str, place: str) -> None:
 # -- arrays ------------------------------------------------------------------------------------------------------------
 
 
+def test_parquet_needs_its_extra_or_is_read(table: Any) -> None:
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError:
+        with pytest.raises(OptionError, match=r"pip install 'charlm\[parquet\]'"):
+            table(b"PAR1", "t.parquet")
+        return
+    out = pa.BufferOutputStream()
+    parquet.write_table(pa.table({"x": ["a", None], "y": [1, 2]}), out)
+    found = table(out.getvalue().to_pybytes(), "t.parquet")
+    assert found.columns == {"x": ["a", None], "y": [1, 2]}
+    again = table(render_table(found.with_column("p", [0.5, None])), "t.parquet")
+    assert again.columns == {**found.columns, "p": [0.5, None]}
+    with pytest.raises(TextError, match="not a whole Parquet file"):
+        table(b"PAR1junk", "t.parquet")
+
+
 def test_arrays(table: Any) -> None:
     x = np.arange(24).reshape(4, 3, 2)
     y = np.array(["b", "a", "b", "a"])
@@ -189,7 +206,7 @@ def test_arrays(table: Any) -> None:
     assert rows_of(inputs) == [x[0].tolist(), x[1, :1].tolist(), x[2, :2].tolist(), x[3].tolist()]
     labels = read_labels(found, "y", inputs, mode="distribution")
     assert (labels.classes, [int(value[0]) for value in labels.values]) == (("a", "b"), [1, 0, 1, 0])
-    back = read_npz(render_table(found.with_column("p", np.eye(4))), "t")
+    back = read_arrays(render_table(found.with_column("p", np.eye(4))), "t")
     assert back["p"].tolist() == np.eye(4).tolist()
     assert (back["x"] == x).all()
     for order in "CF":
@@ -234,7 +251,7 @@ def npy(header: str, body: bytes = b"", version: bytes = b"\x01\x00") -> bytes:
 )  # fmt: skip
 def test_arrays_that_lie_are_refused(content: bytes) -> None:
     with pytest.raises(TextError):
-        read_npy(content, "x.npy")
+        read_arrays(content, "x.npy")
 
 
 def test_zip_files_that_lie_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,14 +259,14 @@ def test_zip_files_that_lie_are_refused(tmp_path: Path, monkeypatch: pytest.Monk
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
         header = npy("{'descr': '|u1', 'fortran_order': False, 'shape': (1000000,), }")
         archive.writestr("x.npy", header + b"\0" * 1_000_000)
-    assert read_npz(bomb.getvalue(), "not large enough to mind")["x"].sum() == 0
-    monkeypatch.setattr(arrays, "_FREE", 100_000)
+    assert read_arrays(bomb.getvalue(), "not large enough to mind")["x"].sum() == 0
+    monkeypatch.setattr(formats, "_FREE", 100_000)
     with pytest.raises(TextError, match="unpack"):
-        read_npz(bomb.getvalue(), "bomb")
+        read_arrays(bomb.getvalue(), "bomb")
     sound = write_npz({"x": np.arange(100.0)})
     for cut in (10, len(sound) // 2, len(sound) - 5):
         with pytest.raises(TextError):
-            read_npz(sound[:cut], "cut")
+            read_arrays(sound[:cut], "cut")
     for wrong in ({"x": np.ones(3), "y": np.ones(2)}, {"x": np.ones((0, 2))}):
         path = tmp_path / "wrong.npz"
         path.write_bytes(write_npz(wrong))
@@ -307,6 +324,20 @@ def test_classes_and_shares(table: Any) -> None:
     assert known.values[0].tolist() == [1]
     steps = table('{"x": [1, 2], "y": [[0.5, 0.5], [1, 0]]}\n', "t.jsonl")
     assert labels_of(steps, "distribution").values[0].tolist() == [[0.5, 0.5], [1, 0]]
+
+
+def test_words_for_nothing_can_be_names_of_classes(table: Any) -> None:
+    labels = labels_of(table("x,y\na,none\nb,NA\nc,spam\nd,none\n"), "distribution")
+    assert labels.classes == ("NA", "none", "spam")
+    assert any("'NA', 'none' in column 'y' is a class of its own (3 labels)" in note for note in labels.notes)
+
+
+def test_a_number_is_one_class_however_it_is_spelled(table: Any) -> None:
+    labels = labels_of(table("x,y\na,1\nb,1.0\nc,2\nd,2.00\ne,2.5\n"), "distribution")
+    assert labels.classes == ("1", "2", "2.5")
+    assert any("'1.0' as '1'" in note for note in labels.notes)
+    known = labels_of(table("x,y\na,1\nb,2.0\n"), "distribution", classes=("1.0", "2"))
+    assert [int(value[0]) for value in known.values] == [0, 1]
 
 
 @pytest.mark.parametrize(

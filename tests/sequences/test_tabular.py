@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from charlm.errors import CheckpointError
+from charlm.errors import CheckpointError, TextError
 from charlm.sequences.batches import Sequences
-from charlm.sequences.fit_recipe import choose_fit
+from charlm.sequences.estimators import SequenceClassifier
+from charlm.sequences.fitting import choose_fit
 from charlm.sequences.model import SequenceConfig, SequenceModel
-from charlm.sequences.tables.row_split import RowSplit
-from charlm.sequences.tables.table import read_table
+from charlm.sequences.rows import RowSplit
+from charlm.sequences.tables import read_table
 from charlm.sequences.tabular import TableFacts, TableTask, check_config, figures_of, make_task, predict_rows
 from charlm.sequences.tasks import fit_scales
 
@@ -47,7 +48,7 @@ def test_held_out_rows_influence_nothing_that_is_fitted(tmp_path: Path) -> None:
 
 
 def test_the_vocabulary_is_that_of_the_training_part(tmp_path: Path) -> None:
-    rows = [f"ab{'z' if n in PARTS['test'] else ''},1" for n in range(20)]
+    rows = [f"{'ab' * n}ab{'z' if n in PARTS['test'] else ''},1" for n in range(20)]
     task = task_of(tmp_path / "t.csv", rows)
     assert task.vocab is not None
     assert task.vocab.characters == ("a", "b")
@@ -88,3 +89,43 @@ def test_figures_are_of_what_the_model_says(tmp_path: Path) -> None:
     assert np.concatenate(said).ravel() == pytest.approx(alone)
     brier = np.mean([(p - n % 2) ** 2 for p, n in zip(alone, PARTS["test"], strict=True)])
     assert figures_of(said, part.targets, task.facts).values["brier"] == pytest.approx(brier)
+
+
+def test_equal_sequences_stand_on_one_side(tmp_path: Path) -> None:
+    """400 random strings five times each with coin flips for labels: there is nothing to learn, and nothing leaks."""
+    chance = np.random.default_rng(0)
+    strings = ["".join(chance.choice(list("abcdefgh"), 12)) for _ in range(400)]
+    flips = chance.integers(0, 2, 400)
+    order = chance.permutation(np.repeat(np.arange(400), 5))
+    path = tmp_path / "t.csv"
+    path.write_text("x,y\n" + "".join(f"{strings[n]},{['no', 'yes'][flips[n]]}\n" for n in order))
+    task = make_task(read_table(path), mode="distribution")
+    assert {part: len(rows) for part, rows in task.parts.items()} == {"train": 1600, "valid": 200, "test": 200}
+    known, held = ({task.inputs.values[row] for row in task.parts[part]} for part in ("train", "test"))
+    assert not known & held
+    assert any("1,600 rows repeat" in note for note in task.notes)
+    labels = np.concatenate(task.labels.values)
+    texts = np.array(task.inputs.values)
+    model = SequenceClassifier(hidden=32, epochs=6, lr=0.01, device="cpu")
+    model.fit(texts[task.parts["train"]].tolist(), labels[task.parts["train"]])
+    assert 0.25 < model.score(texts[task.parts["test"]].tolist(), labels[task.parts["test"]]) < 0.75
+    old = make_task(read_table(path), mode="distribution", distinct=False)  # as models made before were divided
+    assert {old.inputs.values[row] for row in old.parts["train"]} >= {
+        old.inputs.values[row] for row in old.parts["test"]
+    }
+
+
+def test_groups_stay_together_and_near_equal_texts_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(
+        "x,y,user\n" + "".join(f"{'Text' if n % 2 else ' text '} {n // 2},{n % 2},u{n % 7}\n" for n in range(70))
+    )
+    task = make_task(read_table(path), sequence="x", label="y", group="user")
+    users = [{table_row % 7 for table_row in rows} for rows in task.parts.values()]
+    assert sum(map(len, users)) == 7
+    assert any("but for case and spaces" in note for note in task.notes)
+    assert TableFacts.from_json(task.facts.to_json()).group == "user"
+    with pytest.raises(TextError, match="no column 'team'"):
+        make_task(read_table(path), sequence="x", label="y", group="team")
+    path.write_text("x,y\n" + "ab,0\nba,1\n" * 10)
+    assert any("only 2 different sequences" in note for note in make_task(read_table(path)).notes)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from charlm.errors import OptionError, TextError
 from charlm.text.reading import Reading, decode, files_of, read_content
+from charlm.text.text import read_text
 
 texts = st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda t: not t.startswith("\ufeff"))
 PATH = Path("some/text.txt")
@@ -194,3 +195,17 @@ def test_reading_options_are_stored_and_read_back() -> None:
     for broken in (None, {"encodings": "utf-8"}, {"vocab_size": "x"}):
         with pytest.raises(OptionError):
             Reading.from_json(broken)
+
+
+def test_windows_line_ends_that_are_kept_bring_a_hint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "dos.txt"
+    path.write_bytes(b"one\r\ntwo\r\n" * 9)
+    read_text(path, newlines="normalise")
+    read_text(path, bytes=True)
+    assert not caplog.records
+    text = read_text(path)
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "dos.txt" in said
+    assert "--newlines normalise" in said
+    read_text(path, vocab=text.vocab)  # read as a model's text was: there is nothing to choose
+    assert len(caplog.records) == 1

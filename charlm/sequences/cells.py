@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import TextError
-from charlm.sequences.tables.table import Table
+from charlm.sequences.tables import Table
 
-__all__ = ["Inputs", "Spelling", "is_missing", "read_inputs", "shown", "spelling_of"]
+__all__ = ["Inputs", "Spelling", "is_empty", "is_missing", "read_inputs", "shown", "spelling_of"]
 
 Floats = NDArray[np.float64]
 Steps = Floats | list[list[float]]
@@ -92,6 +92,15 @@ def shown(value: Any) -> str:
     text = value if isinstance(value, str) else repr(value)
     text = text[:40] + "…" if len(text) > 41 else text
     return repr(text) if isinstance(value, str) else text
+
+
+def is_empty(value: Any) -> bool:
+    """Whether a cell holds nothing at all.
+
+    >>> is_empty(" "), is_empty(None), is_empty("NA")
+    (True, True, False)
+    """
+    return not value.strip() if isinstance(value, str) else is_missing(value)
 
 
 def is_missing(value: Any) -> bool:
@@ -173,8 +182,6 @@ def _of_strings(table: Table, column: str, values: Sequence[Any], kind: str | No
     for row, value in enumerate(values):
         if not isinstance(value, str):
             raise TextError(f"{table.place(row, column)} holds {shown(value)}, the rows before it hold text")
-        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-            raise TextError(f"{table.place(row, column)} holds half a character (a lone surrogate)")
     notes = []
     if kind is None:
         kind, note = _guess(values)

@@ -1,17 +1,15 @@
 """Encoder and decoder: padding changes nothing, what is written is the most probable, it learns to reverse."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 
-from charlm.errors import CharlmError, CheckpointError, OptionError, TextError
+from charlm.errors import CharlmError, OptionError, TextError
 from charlm.lm.interface import SamplingRule
-from charlm.sequences.tasks import TranslationObjective
-from charlm.sequences.translate import END, START, TranslationConfig, Translator
 from charlm.text.vocab import Vocab
-from charlm.training.loop import Loop, Optimisation
+from charlm.training.loop import Loop
+from charlm.training.options import Optimisation
+from examples.translator import END, START, TranslationConfig, TranslationObjective, Translator
 
 ABC = Vocab.of("abc")
 PAIRS = (["ab", "c", "abcabc", "bca?"], ["bba", "c", "a", "cabb"])
@@ -82,12 +80,6 @@ def test_what_cannot_be_is_refused() -> None:
         translator().translate(["a"], most=0)
     with pytest.raises(OptionError, match="hidden"):
         TranslationConfig(hidden=0)
-    config = TranslationConfig(cell="gru", dropout=0.5)
-    assert TranslationConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
-    stored: list[object] = [{"hidden": "3"}, {"heads": 3}, []]
-    for wrong in stored:
-        with pytest.raises(CheckpointError):
-            TranslationConfig.from_json(wrong)
 
 
 @pytest.mark.slow

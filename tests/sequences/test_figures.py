@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from charlm.errors import CharlmError
-from charlm.report.figures import draw_confusion, draw_reliability
-from charlm.sequences.calibration import reliability
+from charlm.sequences.figures import draw_confusion, draw_reliability
+from charlm.sequences.metrics import reliability
 
 
 def test_a_reliability_picture_names_its_curves(tmp_path: Path) -> None:

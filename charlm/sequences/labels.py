@@ -7,6 +7,7 @@ that sum to 1.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import TextError
-from charlm.sequences.tables.cells import Inputs, Spelling, is_missing, shown, spelling_of
-from charlm.sequences.tables.table import Table
+from charlm.sequences.cells import Inputs, Spelling, is_empty, is_missing, shown, spelling_of
+from charlm.sequences.tables import Table
 
 __all__ = ["Labels", "as_numbers", "label_cells", "read_labels", "sum_to_one"]
 
 _WORDS = {"true": 1.0, "false": 0.0, "wahr": 1.0, "falsch": 0.0, "yes": 1.0, "no": 0.0}
 _MOST = 10_000  # classes
+_WHOLE = re.compile(r"^([+-]?[0-9]+)\.0+$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +109,9 @@ def read_labels(
     if table.kind == "arrays":
         cells = _without_padding(cells, inputs, every)
     for row, value in enumerate(cells):
-        if is_missing(value):
-            raise TextError(f"{table.place(row, column)} is empty: every example needs a label")
+        if is_missing(value) if mode == "score" else is_empty(value):
+            names = ": names of classes are for --mode distribution" if isinstance(value, str) and value.strip() else ""
+            raise TextError(f"{table.place(row, column)} is empty: every example needs a label{names}")
     if mode == "score":
         return _scores(table, column, inputs, cells, every, bounded)
     return _classes(table, column, inputs, cells, every, classes)
@@ -201,6 +204,8 @@ def _classes(
         where = table.place(row, column)
         counted = _counted(labels if isinstance(labels, list) else [labels], lengths[row], every, where)
         named.append([_class_name(label, where) for label in counted])
+    spelling = _spellings({name for row_names in named for name in row_names}, known or ())
+    named = [[spelling[name] for name in row_names] for row_names in named]
     classes = tuple(known) if known is not None else _sorted({name for row_names in named for name in row_names})
     _check_classes(classes, len(named), table.name, column)
     number = {name: place for place, name in enumerate(classes)}
@@ -212,7 +217,28 @@ def _classes(
                     f"{table.place(row, column)}: {shown(name)} is none of the classes of the model ({told})"
                 )
     values = [np.array([number[name] for name in names], dtype=np.int64) for names in named]
-    return Labels(kind="classes", every=every, values=values, classes=classes, notes=[])
+    notes = _notes(column, named, spelling)
+    return Labels(kind="classes", every=every, values=values, classes=classes, notes=notes)
+
+
+def _spellings(names: set[str], known: Sequence[str]) -> dict[str, str]:
+    """One spelling for each class: `1.0` is the class `1`, in the spelling of the known classes or the shorter one."""
+    chosen: dict[str, str] = {}
+    for name in (*known, *sorted(names, key=lambda name: (len(name), name))):
+        chosen.setdefault(_WHOLE.sub(r"\1", name), name)
+    return {name: name if name in known else chosen[_WHOLE.sub(r"\1", name)] for name in names}
+
+
+def _notes(column: str, named: list[list[str]], spelling: dict[str, str]) -> list[str]:
+    notes = []
+    merged = sorted(f"{name!r} as {one!r}" for name, one in spelling.items() if name != one)
+    if merged:
+        notes.append(f"labels in column {column!r} that are one number are one class: {', '.join(merged[:5])} is read")
+    count = sum(is_missing(name) for names in named for name in names)
+    if count:
+        words = sorted({name for names in named for name in names if is_missing(name)})
+        notes.append(f"{', '.join(map(repr, words))} in column {column!r} is a class of its own ({count:,} labels)")
+    return notes
 
 
 def _split(value: Any, steps: int, every: bool | None, kind: str) -> Any:
@@ -265,12 +291,9 @@ def _class_name(label: Any, where: str) -> str:
         return str(label).lower()
     if isinstance(label, int | float) and abs(label) <= 1e300:
         return str(int(label)) if label == int(label) else repr(label)
-    if not isinstance(label, str) or is_missing(label):
+    if not isinstance(label, str) or is_empty(label):
         raise TextError(f"{where}: {shown(label)} is no name of a class")
-    name = label.strip() or label
-    if not name.isascii() and any("\ud800" <= character <= "\udfff" for character in name):
-        raise TextError(f"{where} holds half a character (a lone surrogate)")
-    return name
+    return label.strip()
 
 
 def _sorted(names: set[str]) -> tuple[str, ...]:

@@ -1,14 +1,12 @@
-"""Delimited text cut into cells: its separator, its quotes, and the row that names its columns.
-
-JSON Lines as records: an object a line, and what is wrong with a line that is none.
-
-Tables with a row an example: what a spreadsheet saves, JSON Lines, numpy's arrays; written again with new columns.
+"""Tables with a row an example: read from CSV, TSV, JSON Lines, Parquet and numpy's files, written with new columns.
 
 - **Delimited text** (CSV, TSV): separated by commas, semicolons, tabs or bars, whichever fits; quoted cells, a byte
   order mark, Windows line ends, UTF-16 and a first line `sep=;` are understood. The first row names the columns. A row
-  is called by the number that a spreadsheet shows beside it: the header is row 1.
+  is called by the number that a spreadsheet shows beside it: the header is row 1. Python's `csv` reads it, as it tells
+  a short row from one with an empty cell.
 - **JSON Lines**: an object a line; a row is called by its line.
-- **.npz**: arrays by name, all with the same first axis; **.npy**: one array. Rows are counted from 0 as in Python.
+- **Parquet** (with the extra `parquet`), **.npz** (arrays by name, all with the same first axis) and **.npy** (one
+  array): rows are counted from 0.
 """
 
 from __future__ import annotations
@@ -27,146 +25,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import OptionError, TextError
-from charlm.sequences.tables.arrays import NPY, read_npy, read_npz, write_npz
+from charlm.sequences.formats import HALF, json_records, read_arrays, read_parquet, write_npz, write_parquet
 from charlm.text.reading import Reading, read_content, unreadable
 
-__all__ = [
-    "ALONE",
-    "Dialect",
-    "Table",
-    "header_of",
-    "json_records",
-    "read_table",
-    "records",
-    "render_table",
-    "show_delimiter",
-    "sniff",
-]
+__all__ = ["Dialect", "Table", "read_table", "render_table"]
 
 _DELIMITERS = ("\t", ";", ",", "|")
-
-ALONE = "\x1f"
-"""Stands for the separator of a table with one column."""
-
-
-def sniff(text: str) -> str:
-    """The separator that stands in the header and cuts most of the first rows into as many cells; else `ALONE`.
-
-    >>> sniff("text;label")
-    ';'
-    """
-    sample = "\n".join(text[: 1 << 16].splitlines()[:100])
-    fits = []
-    for delimiter in _DELIMITERS:
-        try:
-            widths = [len(row) for row in csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter) if row]
-        except csv.Error:
-            continue
-        if widths and widths[0] > 1:
-            fits.append((sum(width == widths[0] for width in widths) / len(widths), delimiter))
-    if not fits:
-        return ALONE
-    return max(fits, key=lambda fit: (fit[0], -_DELIMITERS.index(fit[1])))[1]
-
-
-def records(text: str, delimiter: str, name: str) -> list[list[str]]:
-    """The rows of cells, an empty one for an empty line; quotes that do not match are refused.
-
-    >>> records('a;"b;c"', ";", "t")
-    [['a', 'b;c']]
-    """
-    before = csv.field_size_limit(1 << 31)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    try:
-        return list(reader)
-    except csv.Error as error:
-        raise TextError(
-            f"line {reader.line_num} of {name} cannot be cut into cells ({error}): a cell that holds quotes is put in "
-            'quotes, and the quotes in it are doubled, as in "say ""yes"""'
-        ) from None
-    finally:
-        csv.field_size_limit(before)
-
-
-def header_of(cells: list[str], name: str) -> list[str]:
-    """The columns' names; a row that looks like data, an empty name or one that stands twice is refused."""
-    names = [cell.strip() for cell in cells]
-    for number, cell in enumerate(names, 1):
-        if not cell:
-            raise TextError(f"column {number} of {name} has no name: the first row names the columns (or --no-header)")
-        if names.index(cell) != number - 1:
-            raise TextError(
-                f"two columns of {name} are called {cell[:80]!r}: the first row names the columns, each once"
-            )
-        if _is_number(cell):
-            raise TextError(
-                f"the first row of {name} holds the number {cell[:40]}: it should name the columns; add such a row, "
-                "or say --no-header"
-            )
-    return names
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell.replace(",", "."))
-    except ValueError:
-        return False
-    return cell.lower().lstrip("+-") not in ("nan", "inf", "infinity")
-
-
-def show_delimiter(delimiter: str) -> str:
-    """A separator for a message."""
-    return {"\t": "(a tab)", ALONE: "','"}.get(delimiter, repr(delimiter))
-
-
-_DEEPEST = 20  # lists in lists
-
-
-def json_records(text: str, name: str) -> tuple[list[dict[str, Any]], list[int]]:
-    """The objects of a text, and the line that each stands on; empty lines are passed over.
-
-    >>> json_records('{"x": 1}\\n\\n{"x": 2}', "t")
-    ([{'x': 1}, {'x': 2}], [1, 3])
-    """
-    records: list[dict[str, Any]] = []
-    numbers: list[int] = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line, parse_constant=_no_constant)
-            if line.count("[") + line.count("{") > _DEEPEST and _is_deep(record):
-                raise RecursionError
-        except RecursionError:
-            raise TextError(f"line {number} of {name} is nested too deep for a table") from None
-        except ValueError as error:
-            raise TextError(f"line {number} of {name} is not JSON ({str(error)[:100]})") from None
-        if not isinstance(record, dict):
-            raise TextError(f'line {number} of {name} is not an object: each line is like {{"text": "…", "label": 1}}')
-        records.append(record)
-        numbers.append(number)
-    return records, numbers
-
-
-def _is_deep(value: Any) -> bool:
-    """Whether lists and objects stand in each other deeper than any table needs."""
-    level = [value]
-    for _ in range(_DEEPEST):
-        level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)
-                 if isinstance(inner, list | dict)]  # fmt: skip
-    return bool(level)
-
-
-def _no_constant(word: str) -> float:
-    raise ValueError(f"{word} is no JSON number")
-
-
+_ALONE = "\x1f"  # stands for the separator of a table with one column
 _LARGEST = 1 << 31  # bytes
 _OTHERS = {
     b"\xd0\xcf\x11\xe0": "an old office document",
     b"\x1f\x8b": "a gzip file",
     b"%PDF-": "a PDF file",
-    b"PAR1": "a Parquet file",
     b"SQLite format 3": "a database",
     b"\x89HDF": "an HDF5 file",
     b"\x80\x04": "a Python pickle",
@@ -198,15 +68,15 @@ class Table:
 
     Args:
         name: of the file, as the user named it.
-        kind: `delimited`, `jsonl` or `arrays`.
-        columns: by name: strings (delimited), JSON values with None for what is missing (jsonl), or an array.
+        kind: `delimited`, `jsonl`, `parquet` or `arrays`.
+        columns: by name: strings (delimited), JSON values with None for what is missing (jsonl, parquet), or an array.
         numbers: what each row is called by in messages.
         sha256: of the file's bytes.
         dialect: of a delimited table.
     """
 
     name: str
-    kind: Literal["delimited", "jsonl", "arrays"]
+    kind: Literal["delimited", "jsonl", "parquet", "arrays"]
     columns: Mapping[str, Sequence[Any] | NDArray[Any]]
     numbers: Sequence[int]
     sha256: str
@@ -239,6 +109,14 @@ class Table:
             )
         return replace(self, columns={**self.columns, name: values})
 
+    def take(self, rows: Sequence[int]) -> Table:
+        """Some of the rows, which keep their numbers."""
+        columns = {
+            name: cells[list(rows)] if isinstance(cells, np.ndarray) else [cells[row] for row in rows]
+            for name, cells in self.columns.items()
+        }
+        return replace(self, columns=columns, numbers=[self.numbers[row] for row in rows])
+
 
 def read_table(path: str | Path, *, encoding: str = "utf-8", header: bool = True) -> Table:
     """Reads a table; which kind it is shows in its content, not in its name.
@@ -255,8 +133,9 @@ def read_table(path: str | Path, *, encoding: str = "utf-8", header: bool = True
     name, content = _content(Path(path))
     kind = _kind_of(content, name)
     sha256 = hashlib.sha256(content).hexdigest()
-    if kind == "arrays":
-        return _arrays_table(content, name, sha256)
+    if kind in ("arrays", "parquet"):
+        columns = read_arrays(content, name) if kind == "arrays" else read_parquet(content, name)
+        return _of_columns(columns, name, sha256, kind)
     dialect, text = _decode(content, encoding, name)
     if text.lstrip()[:2] == "[{":
         raise TextError(f"{name} is one JSON list: JSON Lines has an object on each line, without brackets and commas")
@@ -271,7 +150,7 @@ def _content(path: Path) -> tuple[str, bytes]:
         if str(path) != "-":
             size = path.stat().st_size
             if not (path.is_file() or path.is_fifo()):
-                raise TextError(f"{path} is not a file: name a table in CSV, TSV, JSON Lines, .npy or .npz")
+                raise TextError(f"{path} is not a file: name a table in CSV, TSV, JSON Lines, Parquet, .npy or .npz")
             if size > _LARGEST:
                 raise TextError(f"{path} has {size:,} bytes, a table may have {_LARGEST:,}: take a part of it")
         return name, read_content(path)
@@ -281,17 +160,19 @@ def _content(path: Path) -> tuple[str, bytes]:
         raise (unreadable(path, error) if isinstance(error, OSError) else OptionError(f"no file: {error}")) from None
 
 
-def _kind_of(content: bytes, name: str) -> str:
-    """`arrays` for numpy's files, `jsonl` by the name's ending, else text to be looked at; other files are refused."""
-    if content.startswith(NPY):
+def _kind_of(content: bytes, name: str) -> Any:
+    """`arrays` or `parquet` by the content, `jsonl` by the name, else text to be looked at; other files are refused."""
+    if content.startswith(b"\x93NUMPY"):
         return "arrays"
+    if content.startswith(b"PAR1"):
+        return "parquet"
     if content.startswith(b"PK"):
         if b"xl/" in content[:4096] or b"mimetypeapplication/vnd" in content[:200]:
             raise TextError(f"{name} is a spreadsheet's own file: save it there as CSV (with UTF-8) and name that file")
         return "arrays"
     for magic, what in _OTHERS.items():
         if content.startswith(magic):
-            raise TextError(f"{name} is {what}, not a table: CSV, TSV, JSON Lines, .npy and .npz are read")
+            raise TextError(f"{name} is {what}, not a table: CSV, TSV, JSON Lines, Parquet, .npy and .npz are read")
     return "jsonl" if name.lower().endswith((".jsonl", ".ndjson")) else ""
 
 
@@ -312,13 +193,15 @@ def _decode(content: bytes, encoding: str, name: str) -> tuple[Dialect, str]:
         raise TextError(f"{name} is not {encoding} text ({' '.join(str(error).split())[:100]})") from None
     if "\x00" in text:
         raise TextError(f"{name} is no table of text (it holds NUL characters): is it a binary file?")
+    if HALF.search(text):
+        raise TextError(f"{name} holds half a character (a lone surrogate): save it as UTF-8")
     if not text.strip():
         raise TextError(f"{name} is empty: a table has a row that names its columns and a row for each example")
     line_end = "\r\n" if "\r\n" in text else "\n"
     return Dialect(encoding=encoding, mark=mark, line_end=line_end), text
 
 
-# -- the kinds ---------------------------------------------------------------------------------------------
+# -- text ---------------------------------------------------------------------------------------------------------
 
 
 def _delimited_table(text: str, name: str, sha256: str, dialect: Dialect) -> Table:
@@ -326,25 +209,83 @@ def _delimited_table(text: str, name: str, sha256: str, dialect: Dialect) -> Tab
     if text[:4].lower() == "sep=" and text[4:5] and text[5:6] in "\r\n":  # a line for spreadsheets
         dialect, text, first = replace(dialect, delimiter=text[4]), text[5:].lstrip("\r\n"), 2
     else:
-        dialect = replace(dialect, delimiter=sniff(text))
-    rows = [(first + number, row) for number, row in enumerate(records(text, dialect.delimiter, name)) if row]
+        dialect = replace(dialect, delimiter=_sniff(text))
+    rows = [(first + number, row) for number, row in enumerate(_rows(text, dialect.delimiter, name)) if row]
     while rows and not any(cell.strip() for cell in rows[-1][1]):
         rows.pop()  # empty rows that spreadsheets leave at the end
     if not rows:
         raise TextError(f"{name} is empty: a table has a row that names its columns and a row for each example")
-    names = header_of(rows[0][1], name) if dialect.header else [f"column{i + 1}" for i in range(len(rows[0][1]))]
+    names = _header(rows[0][1], name) if dialect.header else [f"column{i + 1}" for i in range(len(rows[0][1]))]
     rows = rows[1:] if dialect.header else rows
     if not rows:
         raise TextError(f"{name} has no rows below its header")
+    shown = {"\t": "(a tab)", _ALONE: "','"}.get(dialect.delimiter, repr(dialect.delimiter))
     for number, row in rows:
         if len(row) != len(names):
             raise TextError(
                 f"row {number} of {name} has {len(row)} cells, the {'header' if dialect.header else 'first row'} has "
-                f"{len(names)}: put cells that hold the separator {show_delimiter(dialect.delimiter)} in double quotes"
+                f"{len(names)}: put cells that hold the separator {shown} in double quotes"
             )
     columns = dict(zip(names, zip(*(row for _, row in rows), strict=True), strict=True))
     numbers = [number for number, _ in rows]
     return Table(name=name, kind="delimited", columns=columns, numbers=numbers, sha256=sha256, dialect=dialect)
+
+
+def _sniff(text: str) -> str:
+    """The separator that stands in the header and cuts most of the first rows into as many cells; else `_ALONE`."""
+    sample = "\n".join(text[: 1 << 16].splitlines()[:100])
+    fits = []
+    for delimiter in _DELIMITERS:
+        try:
+            widths = [len(row) for row in csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter) if row]
+        except csv.Error:
+            continue
+        if widths and widths[0] > 1:
+            fits.append((sum(width == widths[0] for width in widths) / len(widths), delimiter))
+    if not fits:
+        return _ALONE
+    return max(fits, key=lambda fit: (fit[0], -_DELIMITERS.index(fit[1])))[1]
+
+
+def _rows(text: str, delimiter: str, name: str) -> list[list[str]]:
+    """The rows of cells, an empty one for an empty line; quotes that do not match are refused."""
+    before = csv.field_size_limit(1 << 31)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        return list(reader)
+    except csv.Error as error:
+        raise TextError(
+            f"line {reader.line_num} of {name} cannot be cut into cells ({error}): a cell that holds quotes is put in "
+            'quotes, and the quotes in it are doubled, as in "say ""yes"""'
+        ) from None
+    finally:
+        csv.field_size_limit(before)
+
+
+def _header(cells: list[str], name: str) -> list[str]:
+    """The columns' names; a row that looks like data, an empty name or one that stands twice is refused."""
+    names = [cell.strip() for cell in cells]
+    for number, cell in enumerate(names, 1):
+        if not cell:
+            raise TextError(f"column {number} of {name} has no name: the first row names the columns (or --no-header)")
+        if names.index(cell) != number - 1:
+            raise TextError(
+                f"two columns of {name} are called {cell[:80]!r}: the first row names the columns, each once"
+            )
+        if _is_number(cell):
+            raise TextError(
+                f"the first row of {name} holds the number {cell[:40]}: it should name the columns; add such a row, "
+                "or say --no-header"
+            )
+    return names
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell.replace(",", "."))
+    except ValueError:
+        return False
+    return cell.lower().lstrip("+-") not in ("nan", "inf", "infinity")
 
 
 def _json_table(text: str, name: str, sha256: str, dialect: Dialect) -> Table:
@@ -356,18 +297,15 @@ def _json_table(text: str, name: str, sha256: str, dialect: Dialect) -> Table:
     return Table(name=name, kind="jsonl", columns=columns, numbers=numbers, sha256=sha256, dialect=dialect)
 
 
-def _arrays_table(content: bytes, name: str, sha256: str) -> Table:
-    if content.startswith(NPY):
-        arrays = {Path(name).stem or "array": read_npy(content, name)}
-    else:
-        arrays = read_npz(content, name)
-    sizes = {key: len(array) for key, array in arrays.items()}
-    if min(sizes.values()) < 1:
-        raise TextError(f"{min(sizes, key=lambda key: sizes[key])} in {name} has no rows")
+def _of_columns(columns: Mapping[str, Any], name: str, sha256: str, kind: Any) -> Table:
+    """A table of columns of equal lengths, its rows counted from 0."""
+    sizes = {key: len(array) for key, array in columns.items()}
+    if min(sizes.values(), default=0) < 1:
+        raise TextError(f"{min(sizes, key=lambda key: sizes[key], default='nothing')} in {name} has no rows")
     if len(set(sizes.values())) > 1:
         told = ", ".join(f"{key[:40]} {size:,}" for key, size in [*sizes.items()][:8])
         raise TextError(f"the arrays of {name} have different numbers of rows ({told}): they do not belong together")
-    return Table(name=name, kind="arrays", columns=arrays, numbers=range(next(iter(sizes.values()))), sha256=sha256)
+    return Table(name=name, kind=kind, columns=columns, numbers=range(next(iter(sizes.values()))), sha256=sha256)
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
@@ -383,6 +321,8 @@ def render_table(table: Table, kind: str | None = None) -> bytes:
     kind = kind or table.kind
     if kind == "arrays":
         return write_npz({name: np.asarray(values) for name, values in table.columns.items()})
+    if kind == "parquet":
+        return write_parquet(table.columns)
     if kind == "jsonl":
         lines = (dict(zip(table.columns, row, strict=True)) for row in zip(*table.columns.values(), strict=True))
         text = "".join(json.dumps(_without_none(line), ensure_ascii=False) + "\n" for line in lines)
@@ -396,7 +336,7 @@ def _without_none(record: dict[str, Any]) -> dict[str, Any]:
 
 def _render_delimited(table: Table) -> bytes:
     dialect, out = table.dialect, io.StringIO(newline="")
-    delimiter = "," if dialect.delimiter == ALONE else dialect.delimiter
+    delimiter = "," if dialect.delimiter == _ALONE else dialect.delimiter
     columns = {name: values for name, values in table.columns.items() if np.ndim(values) == 1 or table.kind != "arrays"}
     if table.kind == "arrays":
         columns = {"row": table.numbers, **columns}

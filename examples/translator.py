@@ -1,26 +1,25 @@
-"""From a sequence to one of another length: an encoder's last state is where a language model begins to write.
+"""From a sequence to one of another length: a decoder starts from the encoder's last state (used by `reversing.py`).
 
 Axes: T steps, B sequences, V symbols of the target.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from charlm.errors import CheckpointError, OptionError, TextError
+from charlm.errors import OptionError, TextError
 from charlm.lm.interface import SamplingRule, State
+from charlm.nn.heads import distribution_losses
 from charlm.nn.stack import Stack
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.sequences.batches import Examples, Sequences
+from charlm.sequences.tasks import ExamplesObjective
 from charlm.text.vocab import Vocab
-
-__all__ = ["END", "START", "TranslationConfig", "Translator"]
 
 START, END = "\x02", "\x03"
 """The symbols before and behind each target: Unicode's own "start of text" and "end of text"."""
@@ -36,8 +35,6 @@ class TranslationConfig:
         embedding: width of the character embeddings; 0 for one-hot.
         dropout: between the layers and before the output, while training.
 
-    >>> TranslationConfig(cell="gru", hidden=64).layers
-    1
     """
 
     cell: str = "lstm"
@@ -58,23 +55,6 @@ class TranslationConfig:
             embedding=self.embedding,
             dropout=self.dropout,
         )
-
-    def to_json(self) -> dict[str, Any]:
-        """A value for `config.json`; `from_json` reads it back."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: Any) -> TranslationConfig:
-        """Reads what `to_json` made; an unknown key or a value of another type is an error."""
-        kinds = {field.name: type(field.default) for field in fields(cls)}
-        if not isinstance(value, Mapping) or not set(value) <= set(kinds):
-            raise CheckpointError(f"a stored translator's shape has the keys {', '.join(kinds)} and no others")
-        for name, item in value.items():
-            if type(item) is not kinds[name] and not (kinds[name] is float and type(item) is int):
-                raise CheckpointError(
-                    f"{name} in a stored translator's shape is {item!r}, not a {kinds[name].__name__}"
-                )
-        return cls(**value)
 
 
 class Translator(nn.Module):
@@ -222,3 +202,35 @@ class Translator(nn.Module):
         """The characters until `END`; a `START` drawn on the way spells nothing."""
         until = ids.index(self.end) if self.end in ids else len(ids)
         return self.decoder.vocab.decode([id for id in ids[:until] if id != self.start])
+
+
+class TranslationObjective(ExamplesObjective):
+    """The mean negative log-likelihood of a `Translator`'s targets, each given the ones before it.
+
+    Args:
+        model: the network, on its device.
+        train, valid: as `Translator.examples` makes them; see `SequenceObjective`.
+        batch: pairs a step.
+        seed: of their order and of dropout.
+
+    >>> model = Translator(Vocab.of("ab"), Vocab.of("ab"), TranslationConfig(cell="gru", hidden=4))
+    >>> loss, count = TranslationObjective(model, model.examples(["ab", "b"], ["ba", "b"])).loss(0)
+    >>> count  # b, a and its end; b and its end
+    5
+    """
+
+    def __init__(
+        self, model: Translator, train: Examples, valid: Examples | None = None, *, batch: int = 64, seed: int = 0
+    ) -> None:
+        self.module = self.model = model
+        super().__init__(train, valid, model.device, batch=batch, seed=seed)
+
+    def losses(self, part: Examples, rows: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The loss of each symbol of some targets."""
+        device = self.model.device
+        x, lengths = part.inputs.padded(rows)
+        targets_TB = part.targets.padded(rows)[0].to(device)
+        lengths = None if lengths is None else lengths.to(device)
+        logp_TBV = self.model(x.to(device), lengths, targets_TB, generator)
+        real = targets_TB >= 0
+        return distribution_losses(logp_TBV[real], targets_TB[real])

@@ -1,0 +1,347 @@
+"""How good Scores and Distributions are on held-out examples, each figure beside that of the base rate.
+
+The base rate is the prediction of somebody who has seen the labels of the training part and no sequence: their mean for
+every Score, the shares of the classes for every Distribution (whose most frequent class is then always the guess).
+
+What scikit-learn measures is taken from it. Three things are computed here: log loss and Brier score, because labels
+may be shares of several classes, and because an impossible event that happened costs infinitely many nats (scikit-learn
+clips it); and the bins of a reliability curve, because the calibration error needs their counts. For labels that are
+classes the tests compare all three with scikit-learn.
+
+N predictions, V classes, M bins. Binary predictions are probabilities [N] of "yes" with outcomes [N] from 0 to 1;
+predictions over classes are [N, V] with outcomes [N] (the class that came) or [N, V] (a share of each class).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from charlm.errors import CharlmError
+
+__all__ = [
+    "Figures",
+    "Reliability",
+    "accuracy",
+    "area_under_curve",
+    "brier_score",
+    "distribution_figures",
+    "log_loss",
+    "r_squared",
+    "reliability",
+    "score_figures",
+]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reliability:
+    """Predictions gathered in bins of equal width: what was said and what came.
+
+    Args:
+        edges: the M + 1 bounds k/M; bin m holds what is above edge m and not above edge m + 1, the first also 0.
+        count: predictions in each bin.
+        said: their mean probability; NaN in an empty bin.
+        came: how often it came; NaN in an empty bin.
+    """
+
+    edges: Floats
+    count: NDArray[np.int64]
+    said: Floats
+    came: Floats
+
+    @property
+    def expected_error(self) -> float:
+        """The expected calibration error: the mean of |said − came| over the predictions, 0 to 1.
+
+        Σ_m (n_m / N) |came_m − said_m| over the bins that are not empty (Guo et al. 2017, equation 3).
+        """
+        full = self.count > 0
+        return float(np.abs(self.came - self.said)[full] @ (self.count[full] / self.count.sum()))
+
+    @property
+    def largest_error(self) -> float:
+        """The largest |said − came| of a bin (their equation 5)."""
+        return float(np.nanmax(np.abs(self.came - self.said)))
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The points of the reliability curve; empty bins are left out."""
+        return [
+            {
+                "from": float(self.edges[m]),
+                "to": float(self.edges[m + 1]),
+                "count": int(self.count[m]),
+                "said": float(self.said[m]),
+                "came": float(self.came[m]),
+            }
+            for m in np.flatnonzero(self.count)
+        ]
+
+
+def reliability(probabilities_N: ArrayLike, came_N: ArrayLike, bins: int = 15) -> Reliability:
+    """Sorts predictions into bins of equal width and compares what was said with what came.
+
+    Args:
+        probabilities_N: what was said: of "yes", of the most probable class (`top_label`), of the next character.
+        came_N: whether it came: 0 or 1, or a share between them.
+        bins: M; 15 as in Guo et al. (2017).
+
+    >>> curve = reliability([0.1, 0.3, 0.9, 0.8], [0, 1, 1, 1], bins=2)
+    >>> curve.count.tolist(), curve.said.round(3).tolist(), curve.came.tolist()
+    ([2, 2], [0.2, 0.85], [0.5, 1.0])
+    >>> round(curve.expected_error, 3)  # (0.3 + 0.15) / 2
+    0.225
+    """
+    said_N, came = _probabilities(probabilities_N), _probabilities(came_N)
+    if said_N.ndim != 1 or said_N.shape != came.shape or not 1 <= bins <= 1 << 20:
+        raise CharlmError(f"calibration needs two lists of one length and a bin, not {said_N.shape}, {came.shape}")
+    edges = np.arange(bins + 1) / bins
+    bin_N = np.maximum(np.searchsorted(edges, said_N, side="left") - 1, 0)
+    count = np.bincount(bin_N, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        said = np.bincount(bin_N, said_N, minlength=bins) / count
+        share = np.bincount(bin_N, came, minlength=bins) / count
+    return Reliability(edges=edges, count=count, said=said, came=share)
+
+
+def accuracy(probabilities: ArrayLike, outcomes: ArrayLike) -> float:
+    """The share of right predictions: "yes" from one half on, or the most probable class (the first of equals).
+
+    >>> accuracy([0.2, 0.5, 0.9], [0, 1, 0]), accuracy([[0.5, 0.2, 0.3]], [0])
+    (0.6666666666666666, 1.0)
+    """
+    p, y = _pair(probabilities, outcomes)
+    if p.ndim == 1:
+        return float(((p >= 0.5) == (y >= 0.5)).mean())
+    return float((p.argmax(axis=1) == y.argmax(axis=1)).mean())
+
+
+def log_loss(probabilities: ArrayLike, outcomes: ArrayLike) -> float:
+    """Nats a prediction: the mean of −log of the probability of what came; for shares their cross-entropy.
+
+    >>> round(log_loss([0.8, 0.4], [1, 0]), 4)  # −(ln 0.8 + ln 0.6) / 2
+    0.367
+    >>> log_loss([[1.0, 0.0]], [1])
+    inf
+    """
+    p, y = _pair(probabilities, outcomes)
+    if p.ndim == 1:
+        p, y = np.stack([1 - p, p], axis=1), np.stack([1 - y, y], axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(-np.where(y > 0, y * np.log(p), 0.0).sum(axis=1).mean()) + 0.0
+
+
+def brier_score(probabilities: ArrayLike, outcomes: ArrayLike) -> float:
+    """The mean squared distance between what was said and what came (Brier 1950).
+
+    Binary: the mean of (p − y)², 0 to 1. Classes: the mean of Σ_v (p_v − y_v)², 0 to 2, Brier's own definition; with
+    two classes it is twice the binary one.
+
+    >>> round(brier_score([0.8, 0.4], [1, 0]), 4), round(brier_score([[0.2, 0.8], [0.6, 0.4]], [1, 0]), 4)
+    (0.1, 0.2)
+    """
+    p, y = _pair(probabilities, outcomes)
+    square = (p - y) ** 2
+    return float((square if p.ndim == 1 else square.sum(axis=1)).mean())
+
+
+def area_under_curve(scores_N: ArrayLike, positive_N: ArrayLike) -> float | None:
+    """The area under the ROC curve: how often a positive gets a higher score than a negative, ties counting half.
+
+    None where one of the two kinds is missing.
+
+    >>> area_under_curve([0.1, 0.4, 0.4, 0.8], [0, 0, 1, 1])  # of four pairs three are right and one is a tie
+    0.875
+    """
+    from sklearn.metrics import roc_auc_score
+
+    positive = np.asarray(positive_N, dtype=bool)
+    return None if positive.all() or not positive.any() else float(roc_auc_score(positive, np.asarray(scores_N)))
+
+
+def r_squared(said_N: ArrayLike, came_N: ArrayLike) -> float | None:
+    """1 − Σ(came − said)² / Σ(came − mean)²: the share of the variance that is explained.
+
+    1 is perfect, 0 as good as the mean of these very outcomes, negative worse. None where they are all equal.
+
+    >>> r_squared([1.0, 2.0, 4.0], [1.0, 2.0, 3.0])
+    0.5
+    """
+    from sklearn.metrics import r2_score
+
+    came = np.asarray(came_N, dtype=np.float64)
+    return None if came.min() == came.max() else float(r2_score(came, np.asarray(said_N)))
+
+
+def _pair(probabilities: ArrayLike, outcomes: ArrayLike) -> tuple[Floats, Floats]:
+    """Both as floats of one shape; the numbers of classes become distributions."""
+    p = _probabilities(probabilities)
+    given = np.asarray(outcomes)
+    if p.ndim == 2 and given.ndim == 1 and len(given) == len(p):
+        classes = given.astype(np.int64)
+        if (classes != given).any() or classes.min() < 0 or classes.max() >= p.shape[1]:
+            raise CharlmError(f"a class is a number from 0 to {p.shape[1] - 1}")
+        y = np.eye(p.shape[1])[classes]
+    else:
+        y = _probabilities(given)
+    if p.shape != y.shape or p.ndim not in (1, 2):
+        raise CharlmError(f"predictions {p.shape} and outcomes {given.shape} do not belong together")
+    return p, y
+
+
+def _probabilities(values: ArrayLike) -> Floats:
+    p = np.asarray(values, dtype=np.float64)
+    if not p.size:
+        raise CharlmError("there is nothing to measure: no predictions")
+    if not (math.isfinite(p.min()) and p.min() >= 0 and p.max() <= 1):
+        raise CharlmError(f"a probability is a number from 0 to 1; these go from {p.min():g} to {p.max():g}")
+    return p
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """What was measured.
+
+    Args:
+        targets: how many labels were predicted.
+        values: the figures by name; one that is undefined (no positive, all labels equal) is None.
+        base: those that the base rate has, by the same names.
+        guess: what the base rate says: a mean, or the most frequent class.
+        reliability: what was said and what came; None for numbers that are no probabilities.
+        confusion: classes that came (rows) and were said (columns); None for Scores.
+        classes: their names.
+        rare: of two classes the rarer one, which the area under the curve, precision and recall are of; else empty.
+    """
+
+    targets: int
+    values: dict[str, float | None]
+    base: dict[str, float | None]
+    guess: float | str
+    reliability: Reliability | None = None
+    confusion: NDArray[np.int64] | None = None
+    classes: tuple[str, ...] = ()
+    rare: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Strict JSON: what is infinite or undefined is None."""
+        return {
+            "targets": self.targets,
+            **{name: _finite(value) for name, value in self.values.items()},
+            "base": {"guess": self.guess, **{name: _finite(value) for name, value in self.base.items()}},
+            "reliability": None if self.reliability is None else self.reliability.to_json(),
+            "classes": list(self.classes),
+            "confusion": None if self.confusion is None else self.confusion.tolist(),
+            **({"rare_class": self.rare} if self.rare else {}),
+        }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def score_figures(said_N: ArrayLike, came_N: ArrayLike, *, base: float, bounded: bool = True) -> Figures:
+    """Figures of Scores.
+
+    Args:
+        said_N: what was predicted.
+        came_N: the labels. All 0 or 1: accuracy and the area under the curve are among the figures.
+        base: the mean label of the training part.
+        bounded: whether labels and Scores are probabilities; numbers in other units have squared errors alone.
+
+    >>> figures = score_figures([0.9, 0.2], [1, 0], base=0.5)
+    >>> figures.values["accuracy"], figures.values["area_under_curve"], round(figures.base["brier"], 3)
+    (1.0, 1.0, 0.25)
+    """
+    said, came = np.asarray(said_N, dtype=np.float64), np.asarray(came_N, dtype=np.float64)
+    _check(said)
+    flat = np.full_like(came, base)
+    measures: dict[str, Callable[[Any, Any], float | None]] = {}
+    if bounded and bool(((came == 0) | (came == 1)).all()):
+        measures = {"accuracy": accuracy, "area_under_curve": area_under_curve}
+    if bounded:
+        measures |= {"log_loss": log_loss, "brier": brier_score, "expected_calibration_error": _expected_error}
+    else:
+        measures |= {"mean_squared_error": _mean_squared_error}
+    measures["r_squared"] = r_squared
+    return Figures(
+        targets=len(came),
+        values={name: measure(said, came) for name, measure in measures.items()},
+        base={name: measure(flat, came) for name, measure in measures.items()},
+        guess=base,
+        reliability=reliability(said, came) if bounded else None,
+    )
+
+
+def distribution_figures(said_NV: ArrayLike, came: ArrayLike, *, base_V: ArrayLike, classes: Sequence[str]) -> Figures:
+    """Figures of Distributions.
+
+    Args:
+        said_NV: a probability for each class.
+        came: the classes [N], or their shares [N, V]; of shares the largest counts as what came, where one is needed.
+        base_V: the shares of the classes in the training part.
+        classes: the V names. Of two classes that are not given as shares, the area under the curve, precision and
+            recall of the rarer one (in the training part) are among the figures.
+
+    >>> figures = distribution_figures([[0.8, 0.2], [0.6, 0.4]], [0, 1], base_V=[0.75, 0.25], classes="ab")
+    >>> figures.values["accuracy"], figures.guess, figures.confusion.tolist()
+    (0.5, 'a', [[1, 0], [1, 0]])
+    """
+    from sklearn.metrics import confusion_matrix
+
+    said, outcomes, base = np.asarray(said_NV, dtype=np.float64), np.asarray(came), np.asarray(base_V, dtype=np.float64)
+    _check(said)
+    said = said / said.sum(axis=1, keepdims=True)
+    flat = np.repeat(base[None], len(said), axis=0)
+    shares = outcomes if outcomes.ndim == 2 else np.eye(len(classes))[outcomes]
+    top = said.argmax(axis=1)
+    curve = reliability(said.max(axis=1), shares[np.arange(len(said)), top])
+    measures = {"accuracy": accuracy, "log_loss": log_loss, "brier": brier_score}
+    values: dict[str, float | None] = {name: measure(said, shares) for name, measure in measures.items()}
+    values["expected_calibration_error"] = curve.expected_error
+    base_values: dict[str, float | None] = {name: measure(flat, shares) for name, measure in measures.items()}
+    rare = int(base.argmin()) if len(classes) == 2 and outcomes.ndim == 1 else None
+    if rare is not None:
+        values |= _rare_figures(said[:, rare], top == rare, outcomes == rare)
+        base_values |= _rare_figures(flat[:, rare], flat.argmax(axis=1) == rare, outcomes == rare)
+    return Figures(
+        targets=len(said),
+        values=values,
+        base=base_values,
+        guess=classes[int(base.argmax())],
+        reliability=curve,
+        confusion=confusion_matrix(shares.argmax(axis=1), top, labels=range(len(classes))),
+        classes=tuple(classes),
+        rare="" if rare is None else classes[rare],
+    )
+
+
+def _rare_figures(p_N: Floats, said_N: NDArray[np.bool_], came_N: NDArray[np.bool_]) -> dict[str, float | None]:
+    """Figures of one class against the other; None for a share of nothing."""
+    from sklearn.metrics import precision_score, recall_score
+
+    return {
+        "area_under_curve": area_under_curve(p_N, came_N),
+        "precision": float(precision_score(came_N, said_N)) if said_N.any() else None,
+        "recall": float(recall_score(came_N, said_N)) if came_N.any() else None,
+    }
+
+
+def _mean_squared_error(said: ArrayLike, came: ArrayLike) -> float:
+    return float(((np.asarray(said) - np.asarray(came)) ** 2).mean())
+
+
+def _expected_error(said: ArrayLike, came: ArrayLike) -> float:
+    return reliability(said, came).expected_error
+
+
+def _check(said: NDArray[np.float64]) -> None:
+    if not len(said):
+        raise CharlmError("there is nothing to measure: no predictions")
+    if not np.isfinite(said).all():
+        raise CharlmError("some predictions are no numbers: the model diverged, or the input is far outside its range")
