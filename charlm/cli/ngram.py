@@ -65,7 +65,8 @@ def ngram_command(
     text = charlm.read_text(texts, split=split, streamed=memory is not None, **asdict(reading_of(**reading)))
     _ = text.train  # refused here where there is nothing to count
     note(f"{text.title}: {len(text):,} characters, {len(text.vocab)} symbols, split {text.split}")
-    if (sentence := looks_like_list(text.corpus)) is not None:
+    held_out_by_line = text.split is not None and text.split.kind == "lines"
+    if not held_out_by_line and (sentence := looks_like_list(text.corpus)) is not None:
         note(sentence)
     directory = _directory(texts, out, f"{smoothing}-{order}", may_go_on=memory is not None)
     path = None if arpa is None else free_name(Path(arpa))
