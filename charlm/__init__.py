@@ -26,17 +26,22 @@ if TYPE_CHECKING:
     from charlm.lm.scored import score
     from charlm.mixing.mixture import mix
     from charlm.ngrams.fit import ngram
+    from charlm.nn.cells import Cell
     from charlm.recurrent.dynamic import dynamic
+    from charlm.sequences.estimators import SequenceClassifier, SequenceScorer
     from charlm.text.splits import Split
     from charlm.text.text import Part, Text, read_text
     from charlm.text.vocab import Vocab
     from charlm.training.train import train
 
 _HOMES = {
+    "Cell": "charlm.nn.cells",
     "Comparison": "charlm.comparison",
     "Evaluation": "charlm.lm.evaluate",
     "LanguageModel": "charlm.lm.interface",
     "Part": "charlm.text.text",
+    "SequenceClassifier": "charlm.sequences.estimators",
+    "SequenceScorer": "charlm.sequences.estimators",
     "Split": "charlm.text.splits",
     "Text": "charlm.text.text",
     "TextModel": "charlm.lm.model",
@@ -52,11 +57,14 @@ _HOMES = {
 }
 
 __all__ = [
+    "Cell",
     "CharlmError",
     "Comparison",
     "Evaluation",
     "LanguageModel",
     "Part",
+    "SequenceClassifier",
+    "SequenceScorer",
     "Split",
     "Text",
     "TextModel",
