@@ -57,6 +57,7 @@ def ngram_command(
     """Count an n-gram model of TEXT (files, a directory of files, or - for standard input)."""
     import charlm
     from charlm.ngrams.fit import check_options
+    from charlm.text.profile import looks_like_list
 
     check_options(order=order, smoothing=smoothing, memory=memory, processes=processes, arpa=arpa)
     if memory is not None and "-" in texts:
@@ -64,6 +65,8 @@ def ngram_command(
     text = charlm.read_text(texts, split=split, streamed=memory is not None, **asdict(reading_of(**reading)))
     _ = text.train  # refused here where there is nothing to count
     note(f"{text.title}: {len(text):,} characters, {len(text.vocab)} symbols, split {text.split}")
+    if (sentence := looks_like_list(text.corpus)) is not None:
+        note(sentence)
     directory = _directory(texts, out, f"{smoothing}-{order}", may_go_on=memory is not None)
     path = None if arpa is None else free_name(Path(arpa))
     if path is not None and memory is not None:

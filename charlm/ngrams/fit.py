@@ -14,12 +14,10 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from charlm.errors import OptionError, StorageError
 from charlm.files import free_name, lock, unwritten, write_json
@@ -27,11 +25,13 @@ from charlm.lm.directory import write_config
 from charlm.lm.evaluate import Row
 from charlm.ngrams.arpa import write_arpa
 from charlm.ngrams.counted import Estimator, check_order
-from charlm.ngrams.estimators import ESTIMATORS, describe_ngram, fingerprints, make_estimator, tune
+from charlm.ngrams.estimators import ESTIMATORS, describe_ngram, fingerprints, make_estimator, tune, tuning_parts
 from charlm.ngrams.index import SuffixIndex
+from charlm.ngrams.levels import Counts
 from charlm.ngrams.model import NGramLM
-from charlm.ngrams.past_memory.external import Progress, count_past_memory, smallest_memory
+from charlm.ngrams.past_memory import Progress, count_past_memory, smallest_memory
 from charlm.ngrams.rows import ngram_rows
+from charlm.ngrams.tables import CountTables
 from charlm.progress import progress_bar
 from charlm.text.corpus import Corpus
 from charlm.text.splits import Spans, Split, count_targets, shared_context
@@ -48,9 +48,14 @@ __all__ = [
     "free_directory",
     "ngram",
     "parse_size",
-    "tuning_parts",
     "was_stopped",
 ]
+
+TUNED = ("add-k", "uniform-mix")
+"""The estimators that have a parameter of their own to choose."""
+
+WORK = "counting"
+"""The directory, in that of the model, where a count keeps what it has done so far."""
 
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([kmgt]?)i?b?", re.IGNORECASE)
 
@@ -91,8 +96,8 @@ def ngram(
 
     >>> text = Text.of("abracadabra" * 100)
     >>> model = ngram(text, order=1)
-    >>> [(symbol, round(p, 3)) for symbol, p in model.next("a").top(2)]  # after a: b 2 in 5, a, c, d 1 in 5 each
-    [('b', 0.4), ('a', 0.2)]
+    >>> [(symbol, round(p, 2)) for symbol, p in model.next("a").top(1)]  # after five a's: b twice, a, c, d once each
+    [('b', 0.4)]
     """
     if not isinstance(text, Text):
         raise OptionError(f"a text is what charlm.read_text or charlm.Text.of returns, not {type(text).__name__}")
@@ -101,21 +106,20 @@ def ngram(
         raise OptionError(f"{text.title} was read without a split: name one, as split='90/5/5'")
     if limit is not None and out is None:
         raise OptionError("a count within memory keeps its work on the disk: name a directory with out=")
-    model_of = partial(count, text.corpus, text.parts, order=order, smoothing=smoothing)
     _ = text.train  # refused here where there is nothing to count
     if out is None:
-        model = model_of()
-        model.source = TextFacts.of(text.corpus, text.split)
+        model = count(text.corpus, text.parts, order=order, smoothing=smoothing)
     else:
         directory = free_directory(Path(out), may_go_on=limit is not None)
         with _reserved(directory):
             if limit is None:
-                model = model_of()
+                model = count(text.corpus, text.parts, order=order, smoothing=smoothing)
                 model.source = TextFacts.of(text.corpus, text.split)
                 model.write_to(directory)
             else:
                 model = _count_within(limit, processes, directory, text, text.split, order, smoothing, progress)
         model.directory = directory
+    model.source = TextFacts.of(text.corpus, text.split)
     if arpa is not None:
         write_arpa(model, free_name(Path(arpa)))
     return model
@@ -207,32 +211,7 @@ def _count_within(
             processes=processes,
             progress=lambda share: bar.update(100 * share - bar.n),
         )
-    model = NGramLM(vocab=text.vocab, index=estimator.index, order=order, estimator=estimator)
-    model.source = TextFacts.of(text.corpus, split)
-    return model
-
-
-TUNED = ("add-k", "uniform-mix")
-"""The estimators that have a parameter of their own to choose."""
-
-
-def tuning_parts(parts: Mapping[str, Spans]) -> tuple[Spans, Spans]:
-    """The spans to count and the spans to tune on, of which none is reported.
-
-    >>> train, none = np.array([[0, 100]]), np.zeros((0, 2), np.int64)
-    >>> [spans.tolist() for spans in tuning_parts({"train": train, "valid": np.array([[100, 120]]), "test": none})]
-    [[[0, 95]], [[95, 100]]]
-    """
-    if count_targets(parts["test"]) and count_targets(parts["valid"]):
-        return parts["train"], parts["valid"]
-    train = parts["train"]
-    lengths = train[:, 1] - train[:, 0]
-    rest = int(lengths.sum()) * 19 // 20
-    before = np.cumsum(lengths) - lengths
-    cut = np.clip(train[:, 0] + rest - before, train[:, 0], train[:, 1])
-    counted = np.stack([train[:, 0], cut], axis=1)
-    tuned = np.stack([cut, train[:, 1]], axis=1)
-    return counted[counted[:, 1] > counted[:, 0]], tuned[tuned[:, 1] > tuned[:, 0]]
+    return NGramLM(vocab=text.vocab, index=estimator.index, order=order, estimator=estimator)
 
 
 def _index(corpus: Corpus, spans: Spans, parts: Mapping[str, Spans]) -> SuffixIndex:
@@ -242,14 +221,19 @@ def _index(corpus: Corpus, spans: Spans, parts: Mapping[str, Spans]) -> SuffixIn
 
 
 def _parameters(
-    corpus: Corpus, parts: Mapping[str, Spans], smoothing: str, orders: Iterable[int]
+    corpus: Corpus,
+    parts: Mapping[str, Spans],
+    smoothing: str,
+    orders: Iterable[int],
+    counts_of: Callable[[Spans], Counts] | None = None,
 ) -> dict[int, dict[str, Any]]:
+    """The parameter of an estimator at each order, tuned where it has one; `counts_of` counts the spans it is given."""
     if smoothing not in TUNED:
         return {}
     counted, tuned = tuning_parts(parts)
     if not count_targets(tuned):
         return {}
-    index = _index(corpus, counted, parts)
+    index = _index(corpus, counted, parts) if counts_of is None else counts_of(counted)
     return {order: tune(smoothing, index, order, corpus.ids, tuned) for order in orders}
 
 
@@ -278,10 +262,6 @@ def counted_rows(
     for smoothing in smoothings:
         parameters = _parameters(corpus, parts, smoothing, orders)
         yield from ngram_rows(index, corpus.vocab, smoothing, orders, corpus.ids, held, parameters=parameters)
-
-
-WORK = "counting"
-"""The directory, in that of the model, where a count keeps what it has done so far."""
 
 
 def was_stopped(directory: Path) -> bool:
@@ -315,18 +295,23 @@ def count_to_directory(
         progress: told how far the work is.
     """
     parts, work = corpus.parts(split), directory / WORK
-    bounded = partial(
-        count_past_memory,
-        corpus.ids,
-        symbols=len(corpus.vocab),
-        order=order,
-        memory=memory,
-        processes=processes,
-        identity=_identity(corpus),
-    )
-    parameters = _parameters_past_memory(corpus, parts, smoothing, order, partial(bounded, directory=work / "tuning"))
-    shared_N = shared_context(parts["train"], parts)
-    tables = bounded(parts["train"], shared_N=shared_N, directory=work / "text", progress=progress)
+
+    def counts_of(spans: Spans, name: str, progress: Progress | None = None) -> CountTables:
+        return count_past_memory(
+            corpus.ids,
+            spans,
+            symbols=len(corpus.vocab),
+            order=order,
+            directory=work / name,
+            memory=memory,
+            processes=processes,
+            identity=_identity(corpus),
+            shared_N=shared_context(spans, parts),
+            progress=progress,
+        )
+
+    parameters = _parameters(corpus, parts, smoothing, [order], partial(counts_of, name="tuning")).get(order, {})
+    tables = counts_of(parts["train"], "text", progress)
     estimator = make_estimator(smoothing, tables, order, **parameters)
     _publish(directory, estimator, corpus, split)
     return estimator
@@ -336,18 +321,6 @@ def _identity(corpus: Corpus) -> str:
     """What tells these ids from all others: the text, how it was read, the vocabulary."""
     about = [corpus.sha256, corpus.reading.to_json(), corpus.vocab.to_json()]
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-
-
-def _parameters_past_memory(
-    corpus: Corpus, parts: Mapping[str, Spans], smoothing: str, order: int, bounded: Any
-) -> dict[str, Any]:
-    """The estimator's parameter, tuned as it is in memory."""
-    if smoothing not in TUNED:
-        return {}
-    counted, tuned = tuning_parts(parts)
-    if not count_targets(tuned):
-        return {}
-    return tune(smoothing, bounded(counted, shared_N=shared_context(counted, parts)), order, corpus.ids, tuned)
 
 
 def _publish(directory: Path, estimator: Estimator, corpus: Corpus, split: Split) -> None:

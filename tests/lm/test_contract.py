@@ -20,7 +20,7 @@ from charlm.mixing.cache import CacheLM
 from charlm.mixing.mixture import mix
 from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.model import NGramLM
-from charlm.ngrams.past_memory.external import count_past_memory
+from charlm.ngrams.past_memory import count_past_memory
 from charlm.recurrent.dynamic import DynamicConfig, DynamicLM
 from charlm.recurrent.gradients import gradient_sizes
 from charlm.recurrent.model import CharRNN, RNNConfig
