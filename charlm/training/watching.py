@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from charlm.errors import CharlmError
-from charlm.figures import new_figure, save_figure
+from charlm.figures import label_point, new_figure, save_figure
 from charlm.progress import in_notebook, progress_bar
 from charlm.training.interfaces import Observer, StepReport, ValidationReport
 
@@ -188,8 +188,7 @@ class History(Sequence[dict[str, Any]]):
                 axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
         best = self.best
         if best is not None:
-            label, place = f"best {best['valid_nats']:.4f}", (best["step"], best["valid_nats"])
-            axes.annotate(label, place, xytext=(0, 12), textcoords="offset points", ha="center")
+            label_point(axes, f"best {best['valid_nats']:.4f}", best["step"], best["valid_nats"])
         axes.set(xlabel="step", ylabel=self.loss, title=self.title)
         axes.grid(alpha=0.3)
         if axes.lines:
