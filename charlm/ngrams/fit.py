@@ -204,21 +204,13 @@ def count_within(
     processes: int = 1,
     progress: bool | None = None,
 ) -> Estimator:
-    """Counts a text within so many bytes of memory into a directory, as `ngram` does, but without importing torch.
-
-    Args:
-        limit: bytes, of all processes together.
-        directory: of the model; one that is free, or where a count was stopped.
-        text, order, smoothing, processes, progress: as of `ngram`.
-    """
-    if text.split is None:
-        raise OptionError(f"{text.title} was read without a split: name one, as split='90/5/5'")
+    """Counts a text within `limit` bytes into a free directory, as `ngram` does, but without importing torch."""
     form = "{desc}: {percentage:3.0f}% |{bar}| {elapsed}<{remaining}"
     with _reserved(directory), progress_bar(100, "counting", show=progress, bar_format=form) as bar:
         return count_to_directory(
             directory,
             text.corpus,
-            text.split,
+            text.split or Split(),
             order=order,
             smoothing=smoothing,
             memory=limit,
