@@ -56,10 +56,10 @@ def ngram_command(
 ) -> None:
     """Count an n-gram model of TEXT (files, a directory of files, or - for standard input)."""
     import charlm
-    from charlm.ngrams.fit import check_options
+    from charlm.ngrams.fit import check_options, count_within
     from charlm.text.profile import looks_like_list
 
-    check_options(order=order, smoothing=smoothing, memory=memory, processes=processes, arpa=arpa)
+    limit = check_options(order=order, smoothing=smoothing, memory=memory, processes=processes, arpa=arpa)
     if memory is not None and "-" in texts:
         raise OptionError("standard input is read into memory: with --memory, name files")
     text = charlm.read_text(texts, split=split, streamed=memory is not None, **asdict(reading_of(**reading)))
@@ -74,7 +74,10 @@ def ngram_command(
         note("the ARPA file is made in memory, --memory is for the counting")
     options: dict[str, Any] = {"memory": memory, "processes": processes, "out": directory, "arpa": path}
     try:
-        charlm.ngram(text, order=order, smoothing=smoothing, **options)
+        if limit is not None and path is None:  # a model in memory would need torch, which takes more than the limit
+            count_within(limit, directory, text, order=order, smoothing=smoothing, processes=processes)
+        else:
+            charlm.ngram(text, order=order, smoothing=smoothing, **options)
     except KeyboardInterrupt:
         if memory is not None:
             note(f"what is done is kept in {directory}: the same command goes on with it")

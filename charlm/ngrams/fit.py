@@ -17,25 +17,25 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from charlm.errors import OptionError, StorageError
 from charlm.files import free_name, lock, unwritten, write_json
 from charlm.lm.directory import write_config
-from charlm.lm.evaluate import Row
-from charlm.ngrams.arpa import write_arpa
 from charlm.ngrams.counted import Estimator, check_order
 from charlm.ngrams.estimators import ESTIMATORS, describe_ngram, fingerprints, make_estimator, tune, tuning_parts
 from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.levels import Counts
-from charlm.ngrams.model import NGramLM
 from charlm.ngrams.past_memory import Progress, count_past_memory, smallest_memory
-from charlm.ngrams.rows import ngram_rows
 from charlm.ngrams.tables import CountTables
 from charlm.progress import progress_bar
 from charlm.text.corpus import Corpus
 from charlm.text.splits import Spans, Split, count_targets, shared_context
 from charlm.text.text import Text, TextFacts
+
+if TYPE_CHECKING:  # these import torch, which a count within a memory limit does without
+    from charlm.lm.evaluate import Row
+    from charlm.ngrams.model import NGramLM
 
 __all__ = [
     "TUNED",
@@ -107,22 +107,28 @@ def ngram(
     if limit is not None and out is None:
         raise OptionError("a count within memory keeps its work on the disk: name a directory with out=")
     _ = text.train  # refused here where there is nothing to count
-    if out is None:
-        model = count(text.corpus, text.parts, order=order, smoothing=smoothing)
+    directory = None if out is None else free_directory(Path(out), may_go_on=limit is not None)
+    if limit is not None and directory is not None:
+        estimator = count_within(limit, directory, text, order=order, smoothing=smoothing, processes=processes)
+        model = _model(text, estimator)
     else:
-        directory = free_directory(Path(out), may_go_on=limit is not None)
-        with _reserved(directory):
-            if limit is None:
-                model = count(text.corpus, text.parts, order=order, smoothing=smoothing)
-                model.source = TextFacts.of(text.corpus, text.split)
+        with contextlib.nullcontext() if directory is None else _reserved(directory):
+            model = count(text.corpus, text.parts, order=order, smoothing=smoothing)
+            model.source = TextFacts.of(text.corpus, text.split)
+            if directory is not None:
                 model.write_to(directory)
-            else:
-                model = _count_within(limit, processes, directory, text, text.split, order, smoothing, progress)
-        model.directory = directory
-    model.source = TextFacts.of(text.corpus, text.split)
+    model.directory, model.source = directory, TextFacts.of(text.corpus, text.split)
     if arpa is not None:
+        from charlm.ngrams.arpa import write_arpa
+
         write_arpa(model, free_name(Path(arpa)))
     return model
+
+
+def _model(text: Text, estimator: Estimator) -> NGramLM:
+    from charlm.ngrams.model import NGramLM
+
+    return NGramLM(vocab=text.vocab, index=estimator.index, order=estimator.order, estimator=estimator)
 
 
 def check_options(
@@ -188,30 +194,29 @@ def _reserved(directory: Path) -> Iterator[None]:
             raise
 
 
-def _count_within(
+def count_within(
     limit: int,
-    processes: int,
     directory: Path,
     text: Text,
-    split: Split,
+    *,
     order: int,
     smoothing: str,
-    progress: bool | None,
-) -> NGramLM:
-    """Counts past memory into a directory, with a progress bar."""
+    processes: int = 1,
+    progress: bool | None = None,
+) -> Estimator:
+    """Counts a text within `limit` bytes into a free directory, as `ngram` does, but without importing torch."""
     form = "{desc}: {percentage:3.0f}% |{bar}| {elapsed}<{remaining}"
-    with progress_bar(100, "counting", show=progress, bar_format=form) as bar:
-        estimator = count_to_directory(
+    with _reserved(directory), progress_bar(100, "counting", show=progress, bar_format=form) as bar:
+        return count_to_directory(
             directory,
             text.corpus,
-            split,
+            text.split or Split(),
             order=order,
             smoothing=smoothing,
             memory=limit,
             processes=processes,
             progress=lambda share: bar.update(100 * share - bar.n),
         )
-    return NGramLM(vocab=text.vocab, index=estimator.index, order=order, estimator=estimator)
 
 
 def _index(corpus: Corpus, spans: Spans, parts: Mapping[str, Spans]) -> SuffixIndex:
@@ -241,12 +246,16 @@ def count(corpus: Corpus, parts: Mapping[str, Spans], *, order: int, smoothing: 
     """An n-gram model of the training part, its parameter tuned where it has one."""
     parameters = _parameters(corpus, parts, smoothing, [order]).get(order, {})
     index = _index(corpus, parts["train"], parts)
+    from charlm.ngrams.model import NGramLM
+
     estimator = make_estimator(smoothing, index, order, **parameters)
     return NGramLM(vocab=corpus.vocab, index=index, order=order, estimator=estimator)
 
 
 def best_order(corpus: Corpus, parts: Mapping[str, Spans], *, orders: list[int], smoothing: str) -> int:
     """The order with the lowest nats on the spans to tune on, of which none is reported."""
+    from charlm.ngrams.rows import ngram_rows
+
     counted, tuned = tuning_parts(parts)
     index = _index(corpus, counted, parts)
     rows = ngram_rows(index, corpus.vocab, smoothing, orders, corpus.ids, tuned, hits=False, training=False)
@@ -258,6 +267,8 @@ def counted_rows(
     corpus: Corpus, parts: Mapping[str, Spans], held: Spans, *, orders: list[int], smoothings: Iterable[str]
 ) -> Iterator[Row]:
     """The rows of n-gram models of several orders and smoothings over held-out spans, from one index."""
+    from charlm.ngrams.rows import ngram_rows
+
     index = _index(corpus, parts["train"], parts)
     for smoothing in smoothings:
         parameters = _parameters(corpus, parts, smoothing, orders)

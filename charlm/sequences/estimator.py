@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import closing, nullcontext
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import numpy as np
@@ -15,13 +16,18 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
 from charlm.errors import CheckpointError, OptionError
-from charlm.files import free_name
-from charlm.nn.cells import BUILT_IN, Cell, cell_name
+from charlm.files import free_name, lock
+from charlm.nn.kernels.choose import pick_device
 from charlm.sequences.batches import Examples, Sequences, as_list, cut, stacked
+from charlm.sequences.checkpoint import load_sequence, save_sequence
+from charlm.sequences.fitting import choose_fit, start
 from charlm.sequences.model import SequenceModel
 from charlm.sequences.rows import RowSplit, groups_of
 from charlm.sequences.tabular import TableFacts
+from charlm.sequences.tasks import fit_scales
 from charlm.text.vocab import Vocab
+from charlm.training.interfaces import StepReport
+from charlm.training.watching import History, Watch
 
 __all__ = ["SequenceEstimator"]
 
@@ -34,7 +40,7 @@ class SequenceEstimator(BaseEstimator):  # type: ignore[misc]
 
     mode: str
     model_: SequenceModel
-    history_: list[dict[str, Any]]
+    history_: History
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -159,8 +165,6 @@ class SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         Returns:
             The directory; a taken name becomes NAME-2.
         """
-        from charlm.sequences.checkpoint import save_sequence
-
         check_is_fitted(self, "model_")
         params = {name: value for name, value in self.get_params(deep=False).items() if _is_plain(value)}
         params["cell"] = self.model_.config.cell
@@ -181,9 +185,6 @@ class SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         Raises:
             CheckpointError: no such model, or one of the other kind.
         """
-        from charlm.nn.kernels.choose import pick_device
-        from charlm.sequences.checkpoint import load_sequence
-
         found = load_sequence(directory, device=pick_device(device))
         if found.model.config.mode != cls.mode:
             other = "SequenceScorer" if cls.mode == "distribution" else "SequenceClassifier"
@@ -197,7 +198,7 @@ class SequenceEstimator(BaseEstimator):  # type: ignore[misc]
             made = cls(**params)
         except TypeError as error:
             raise CheckpointError(f"{directory} holds options that this charlm does not know ({error})") from None
-        made.model_, made.history_, made._described = found.model, [], facts
+        made.model_, made.history_, made._described = found.model, History([]), facts
         if cls.mode == "distribution":
             made.classes_ = np.array(kept.get("classes", list(facts.classes)))
         if "n_features_in" in kept:
@@ -218,32 +219,27 @@ def _is_plain(value: Any) -> bool:
 
 def _train(
     asked: Any, train: Examples, valid: Examples | None, facts: TableFacts, vocab: Vocab | None, seed: int
-) -> tuple[SequenceModel, list[dict[str, Any]]]:
-    """The trained model and its learning curve."""
-    from dataclasses import replace
-
-    from charlm.nn.kernels.choose import pick_device
-    from charlm.sequences.fitting import choose_fit, start
-    from charlm.sequences.tasks import fit_scales
-
+) -> tuple[SequenceModel, History]:
+    """The trained model and its learning curve; kept in a directory where one is asked for."""
     names = ("cell", "layers", "hidden", "embedding", "dropout", "bidirectional", "lr", "epochs", "max_steps")
-    given = {name: getattr(asked, name) for name in (*names, "minutes", "patience")}
-    given |= {"batch": asked.batch_size, "seed": seed, "backend": asked.backend or _backend(asked.cell)}
+    given = {name: getattr(asked, name) for name in (*names, "minutes", "patience", "backend")}
+    given |= {"batch": asked.batch_size, "seed": seed}
     given |= {"loss": asked.loss} if facts.mode == "score" else {}
     plan = choose_fit(facts, len(train), given)
     if asked.scale not in _SCALES:
         raise OptionError(f"unknown scale {asked.scale!r}: choose one of zscore, minmax, none")
     scale = _SCALES[asked.scale] if facts.features else None
     plan = replace(plan, network=fit_scales(plan.network, train, inputs=scale, targets=not facts.bounded))
-    with TemporaryDirectory() as scratch:
-        directory = Path(scratch) if asked.out is None else free_name(Path(asked.out))
-        directory.mkdir(parents=True, exist_ok=asked.out is None)
-        device = pick_device(asked.device)
+    directory = None if asked.out is None else free_name(Path(asked.out))
+    device = pick_device(asked.device)
+    with nullcontext() if directory is None else lock(directory):
         fit = start(directory, train, valid, plan, device=device, vocab=vocab, data=facts.to_json())
-        fit.train()
-        return fit.model, fit.rows
+        with closing(Watch(_loss, show=asked.progress)) as watch:
+            fit.train(observer=watch)
+    squared = facts.mode == "score" and plan.network.loss == "squared"
+    return fit.model, History(fit.rows, loss="squared error" if squared else "nats a label")
 
 
-def _backend(cell: str | type[Cell]) -> str:
-    """A backend by rule, so that the seed decides all: torch's layers, or the formulas of a cell of one's own."""
-    return "torch" if cell_name(cell) in BUILT_IN else "reference"
+def _loss(report: StepReport) -> str:
+    """What stands beside the progress bar."""
+    return f"loss {report.loss:.3f}"

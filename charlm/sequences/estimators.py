@@ -59,7 +59,7 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):  # type: ignore[mi
         classes_: the labels, sorted, [V].
         n_features_in_: columns of X, where X was a table [N, T] of numbers.
         model_: the trained `SequenceModel`.
-        history_: a dict for each validation: step, epoch, train_nats, valid_nats, lr, seconds.
+        history_: the learning curve, a `History`: a row for each validation, a table in a notebook, and `plot()`.
 
     >>> texts, labels = ["aab", "abb", "xyx", "xxy"] * 3, ["ab", "ab", "xy", "xy"] * 3
     >>> model = SequenceClassifier(hidden=4, max_steps=30, lr=0.05).fit(texts, labels)

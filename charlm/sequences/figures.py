@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import CharlmError
-from charlm.figures import save_figure
+from charlm.figures import new_figure, save_figure
 from charlm.sequences.metrics import Reliability
 
 __all__ = [
@@ -36,11 +36,9 @@ def draw_reliability(curves: Mapping[str, Reliability], picture: Path, *, title:
         title: above the picture.
         said: what the probabilities are of, for the axis.
     """
-    from matplotlib.figure import Figure
-
     if not curves:
         raise CharlmError("there is no curve to draw")
-    figure = Figure(figsize=(5.4, 6.2), layout="constrained")
+    figure = new_figure(5.4, 6.2)
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     axes.plot([0, 1], [0, 1], "--", color="grey", linewidth=1, label="perfectly calibrated")
     for number, (name, curve) in enumerate(curves.items()):
@@ -67,13 +65,11 @@ def draw_confusion(confusion_VV: NDArray[np.int64], classes: Sequence[str], pict
         picture: .png, .svg or .pdf; replaced whole or not at all.
         title: above the picture.
     """
-    from matplotlib.figure import Figure
-
     number = len(classes)
     if number > _MOST:
         raise CharlmError(f"a picture shows at most {_MOST} classes, not {number}")
     size = 2.4 + 0.5 * min(number, 24)
-    figure = Figure(figsize=(size + 1.2, size), layout="constrained")
+    figure = new_figure(size + 1.2, size)
     axes = figure.add_subplot()
     shares = confusion_VV / np.maximum(confusion_VV.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(100 * shares, vmin=0, vmax=100, cmap="Blues")

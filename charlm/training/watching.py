@@ -13,8 +13,8 @@ from typing import Any
 from torch import nn
 
 from charlm.errors import CharlmError
-from charlm.figures import save_figure
-from charlm.progress import progress_bar
+from charlm.figures import label_point, new_figure, save_figure
+from charlm.progress import in_notebook, progress_bar
 from charlm.training.interfaces import Observer, StepReport, ValidationReport
 
 __all__ = ["History", "Watch", "draw_curve", "language_step", "read_metrics"]
@@ -84,7 +84,7 @@ class Watch(Observer):
     def on_note(self, message: str) -> None:
         """Says a sentence, above the bar where one is shown."""
         if self.bar is not None and not self.bar.disable:
-            self.bar.write(message, file=sys.stderr)
+            self.bar.write(message, file=sys.stdout if in_notebook() else sys.stderr)  # a notebook paints stderr red
         elif self._say is not None:
             self._say(message)
 
@@ -178,11 +178,9 @@ class History(Sequence[dict[str, Any]]):
         Raises:
             CharlmError: there are no rows.
         """
-        from matplotlib.figure import Figure
-
         if not self.rows:
             raise CharlmError("the learning curve has no rows yet: nothing to draw")
-        figure = Figure(figsize=(7, 4.2), layout="constrained")
+        figure = new_figure(7, 4.2)
         axes = figure.add_subplot()
         for key, label in (("train_nats", "training (with dropout)"), ("valid_nats", "validation")):
             points = [(row["step"], row[key]) for row in self.rows if row.get(key) is not None]
@@ -190,8 +188,7 @@ class History(Sequence[dict[str, Any]]):
                 axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
         best = self.best
         if best is not None:
-            label, place = f"best {best['valid_nats']:.4f}", (best["step"], best["valid_nats"])
-            axes.annotate(label, place, xytext=(0, 12), textcoords="offset points", ha="center")
+            label_point(axes, f"best {best['valid_nats']:.4f}", best["step"], best["valid_nats"])
         axes.set(xlabel="step", ylabel=self.loss, title=self.title)
         axes.grid(alpha=0.3)
         if axes.lines:
