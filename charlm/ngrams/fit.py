@@ -109,8 +109,8 @@ def ngram(
     _ = text.train  # refused here where there is nothing to count
     directory = None if out is None else free_directory(Path(out), may_go_on=limit is not None)
     if limit is not None and directory is not None:
-        estimator = count_within(limit, directory, text, order=order, smoothing=smoothing, processes=processes)
-        model = _model(text, estimator)
+        options: dict[str, Any] = {"order": order, "smoothing": smoothing, "processes": processes, "progress": progress}
+        model = _model(text, count_within(limit, directory, text, **options))
     else:
         with contextlib.nullcontext() if directory is None else _reserved(directory):
             model = count(text.corpus, text.parts, order=order, smoothing=smoothing)
