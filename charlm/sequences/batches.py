@@ -19,7 +19,7 @@ from torch import Tensor
 from charlm.errors import OptionError
 from charlm.text.vocab import Vocab
 
-__all__ = ["Examples", "Sequences", "as_list", "cut", "stacked", "stepwise"]
+__all__ = ["Examples", "Sequences", "as_list", "cut", "ragged", "stacked", "stepwise"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -229,4 +229,16 @@ def stepwise(y: Any, rows: Sequence[Any]) -> list[Any]:
     for number, (labels, row) in enumerate(zip(found, rows, strict=True)):
         if len(labels) != len(row):
             raise OptionError(f"sequence {number + 1} has {len(row)} steps and {len(labels)} labels: give one a step")
+    return found
+
+
+def ragged(rows: Sequence[NDArray[Any]]) -> Any:
+    """Arrays of any lengths as one object array, [N].
+
+    >>> ragged([np.zeros(2), np.zeros(3)]).shape, ragged([np.zeros(2), np.zeros(2)]).shape
+    ((2,), (2,))
+    """
+    found = np.empty(len(rows), dtype=object)
+    for number, row in enumerate(rows):
+        found[number] = row
     return found

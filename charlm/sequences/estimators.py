@@ -24,7 +24,7 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from charlm.errors import OptionError
 from charlm.nn.cells import Cell
-from charlm.sequences.batches import Sequences, stepwise
+from charlm.sequences.batches import Sequences, ragged, stepwise
 from charlm.sequences.estimator import SequenceEstimator
 
 __all__ = ["SequenceClassifier", "SequenceScorer"]
@@ -126,22 +126,25 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):  # type: ignore[mi
             return Sequences.of_labels(numbers)
         return Sequences.of_labels(np.split(numbers, np.cumsum([len(each) for each in steps])[:-1]))
 
-    def predict_proba(self, X: Any, lengths: ArrayLike | None = None) -> Any:
-        """The probability of each class: [N, V] in the order of `classes_`; with `output="every"` N arrays [T, V]."""
+    def predict_proba(self, X: Any, lengths: ArrayLike | None = None) -> NDArray[np.float64]:
+        """The probability of each class: [N, V] in the order of `classes_`; with `output="every"` an object array of N
+        arrays [T, V]."""
         said = self._said(X, lengths)
         p = [(each / each.sum(-1, keepdim=True)).numpy() for each in said]
-        return p if self._every() else np.concatenate(p)
+        return ragged(p) if self._every() else np.concatenate(p)
 
-    def predict(self, X: Any, lengths: ArrayLike | None = None) -> Any:
-        """The most probable class of each sequence, [N]; with `output="every"` N arrays [T]."""
+    def predict(self, X: Any, lengths: ArrayLike | None = None) -> NDArray[Any]:
+        """The most probable class of each sequence, [N]; with `output="every"` an object array of N arrays [T]."""
         p = self.predict_proba(X, lengths)
-        return [self.classes_[each.argmax(-1)] for each in p] if self._every() else self.classes_[p.argmax(-1)]
+        classes: NDArray[Any] = self.classes_
+        rows: list[Any] = [classes[each.argmax(-1)] for each in p]
+        return np.asarray(ragged(rows) if self._every() else rows)
 
     def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None, lengths: ArrayLike | None = None) -> float:
         """The accuracy: the share of sequences (or of steps) whose most probable class is their label."""
         said = self.predict(X, lengths)
         if self._every():
-            y, said = np.concatenate(stepwise(y, said)), np.concatenate(said)
+            y, said = np.concatenate(stepwise(y, list(said))), np.concatenate(list(said))
         return float(accuracy_score(y, said, sample_weight=sample_weight))
 
 
@@ -230,14 +233,14 @@ class SequenceScorer(RegressorMixin, SequenceEstimator):  # type: ignore[misc]
             )
         return found
 
-    def predict(self, X: Any, lengths: ArrayLike | None = None) -> Any:
-        """The Score of each sequence, [N]; with `output="every"` N arrays [T]."""
+    def predict(self, X: Any, lengths: ArrayLike | None = None) -> NDArray[np.float64]:
+        """The Score of each sequence, [N]; with `output="every"` an object array of N arrays [T]."""
         said = [each[:, 0].numpy() for each in self._said(X, lengths)]
-        return said if self._every() else np.concatenate(said)
+        return ragged(said) if self._every() else np.concatenate(said)
 
     def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None, lengths: ArrayLike | None = None) -> float:
         """R²: the share of the variance of the labels that is explained."""
         said = self.predict(X, lengths)
         if self._every():
-            y, said = np.concatenate(stepwise(y, said)), np.concatenate(said)
+            y, said = np.concatenate(stepwise(y, list(said))), np.concatenate(list(said))
         return float(r2_score(y, said, sample_weight=sample_weight))
