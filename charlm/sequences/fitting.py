@@ -193,6 +193,9 @@ def choose_fit(facts: TableFacts, train_rows: int, given: Mapping[str, Any]) -> 
     >>> plan.network.hidden, plan.batch, plan.optimisation.epochs
     (50, 32, 80.0)
     """
+    known = {*SequenceConfig.__dataclass_fields__, *Optimisation.__dataclass_fields__, "batch", "backend"}
+    if unknown := sorted(set(given) - known):
+        raise OptionError(f"a fit has no option {', '.join(unknown)}: it has {', '.join(sorted(known))}")
     asked = {name: value for name, value in given.items() if value is not None}
     batch = asked.get("batch", 16 if train_rows < 400 else 32 if train_rows < 4000 else 64)
     per_epoch = math.ceil(train_rows / max(batch, 1))

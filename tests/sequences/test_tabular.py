@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from charlm.errors import CheckpointError, TextError
+from charlm.errors import CheckpointError, OptionError, TextError
 from charlm.sequences.batches import Sequences
 from charlm.sequences.estimators import SequenceClassifier
 from charlm.sequences.fitting import choose_fit
@@ -70,6 +70,8 @@ def test_facts_survive_json_and_lies_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(CheckpointError):
             TableFacts.from_json({**facts.to_json(), key: value})
+    with pytest.raises(OptionError, match="no option hiden"):
+        choose_fit(facts, 16, {"hiden": 64})
     check_config(facts, SequenceConfig(features=1))
     with pytest.raises(CheckpointError):
         check_config(facts, SequenceConfig(features=2))
