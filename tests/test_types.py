@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLE = '''
+EXAMPLE = """
 import charlm
 
 text = charlm.read_text("data/shakespeare.txt")
@@ -23,7 +23,7 @@ again = charlm.load("checkpoints/x")
 mixed = charlm.mix([gru, ngram]).evaluate(text.test)
 p = charlm.SequenceClassifier(cell="gru").fit(["ab"], ["x"]).predict_proba(["ba"])
 said = charlm.SequenceScorer(cell="lstm").fit([[1.0, 2.0]], [0.5]).predict([[2.0]])
-'''
+"""
 NAMES = [line.split(" = ")[0] for line in EXAMPLE.splitlines() if " = " in line]
 
 
