@@ -1,7 +1,8 @@
-"""One recurrent layer over a whole sequence, in several ways that give the same numbers.
+"""One recurrent layer over a whole sequence, by one of several backends that give the same numbers.
 
-`reference` is the formulas, step by step; `torch` hands the same parameters to torch's own layers; `fused` is
-ours, compiled where a compiler was at hand.
+`reference` runs the formulas step by step, for every cell, and is the file to open first; `torch` hands the same
+parameters to torch's own layers; `fused` is ours, compiled where a compiler was at hand. Those two serve the built-in
+cells and leave others to `reference`. `inputs` checks the arguments of all of them.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from charlm.nn.cells import Cell, GRUCell
 __all__ = [
     "LayerInputs",
     "check_draws",
+    "check_floats",
     "check_ids",
     "check_layer",
     "check_lengths",
@@ -83,7 +84,10 @@ def check_layer(
 
 
 def check_floats(what: str, tensor: Any, shape: tuple[int | None, ...], like: Tensor) -> None:
-    """Refuses what is not of this shape (None: any size) in the precision and on the device of `like`."""
+    """Refuses what is not of this shape (None: any size) in the precision and on the device of `like`.
+
+    >>> check_floats("the state h0", torch.zeros(2, 3), (None, 3), torch.zeros(1))
+    """
     if not _dense(tensor) or not tensor.is_floating_point():
         raise OptionError(f"{what} is a tensor of floating-point numbers, not {_said(tensor)}")
     if tensor.dim() != len(shape) or any(b is not None and a != b for a, b in zip(tensor.shape, shape, strict=True)):
@@ -198,11 +202,9 @@ def _said(thing: Any) -> str:
 
 
 def without_padding(x: Tensor, lengths_B: Tensor) -> Tensor:
-    """Dense input with zeros behind the lengths: NaN there would reach the gradients, as 0 · NaN is NaN."""
-    if not x.is_floating_point():
-        return x
-    behind_TB1 = (torch.arange(len(x), device=x.device).unsqueeze(-1) >= lengths_B).unsqueeze(-1)
-    return x.masked_fill(behind_TB1, 0)
+    """Input with zeros, or ids with -1, behind the lengths: NaN there would reach the gradients, as 0 · NaN is NaN."""
+    behind_TB = torch.arange(len(x), device=x.device).unsqueeze(-1) >= lengths_B
+    return x.masked_fill(behind_TB.unsqueeze(-1), 0) if x.is_floating_point() else x.masked_fill(behind_TB, -1)
 
 
 def split_biases(cell: Cell) -> tuple[Tensor | None, Tensor | None]:
