@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from charlm.checkpoint import load
-from charlm.cli.models import held_out
+from charlm.cli.common import held_out
 from charlm.errors import CharlmError
 from charlm.lm.interface import SamplingRule
 from charlm.lm.sampling import generate_streams

@@ -36,9 +36,10 @@ from charlm.text.lanes import Lanes
 from charlm.text.splits import Split
 from charlm.text.vocab import Vocab
 from charlm.training.distributed import Processes, joined
+from charlm.training.interfaces import StepReport, Unobserved, ValidationReport
 from charlm.training.language import LanguageObjective
-from charlm.training.loop import Loop, Optimisation
-from charlm.training.watching import StepReport, Unobserved, ValidationReport
+from charlm.training.loop import Loop
+from charlm.training.options import Optimisation
 
 ROOT = Path(__file__).parents[1]
 SYMBOLS = 65

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from charlm.checkpoint import TextModel, load
+from charlm.cli.common import held_out
 from charlm.cli.main import cli
-from charlm.cli.models import held_out
-from charlm.report.figures import read_metrics
 from charlm.text.text import Part
+from charlm.training.watching import read_metrics
 
 TEXT = "data/tinyshakespeare.txt"
 

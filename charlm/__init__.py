@@ -19,54 +19,92 @@ from charlm.version import __version__
 
 if TYPE_CHECKING:
     from charlm.checkpoint import load
+    from charlm.checks import selfcheck
     from charlm.comparison import Comparison, compare
+    from charlm.info import describe
+    from charlm.listing import runs
     from charlm.lm.evaluate import Evaluation
     from charlm.lm.interface import LanguageModel
     from charlm.lm.model import TextModel
     from charlm.lm.scored import score
     from charlm.mixing.mixture import mix
     from charlm.ngrams.fit import ngram
+    from charlm.nn.cells import Cell
+    from charlm.pages.report import report
     from charlm.recurrent.dynamic import dynamic
+    from charlm.recurrent.inspection import inspect
+    from charlm.sequences.estimators import SequenceClassifier, SequenceScorer
+    from charlm.sequences.predict import predict_table
+    from charlm.text.cache import cache
+    from charlm.text.download import get
+    from charlm.text.profile import profile
     from charlm.text.splits import Split
     from charlm.text.text import Part, Text, read_text
     from charlm.text.vocab import Vocab
+    from charlm.training.train import train
 
 _HOMES = {
+    "Cell": "charlm.nn.cells",
     "Comparison": "charlm.comparison",
     "Evaluation": "charlm.lm.evaluate",
     "LanguageModel": "charlm.lm.interface",
     "Part": "charlm.text.text",
+    "SequenceClassifier": "charlm.sequences.estimators",
+    "SequenceScorer": "charlm.sequences.estimators",
     "Split": "charlm.text.splits",
     "Text": "charlm.text.text",
     "TextModel": "charlm.lm.model",
     "Vocab": "charlm.text.vocab",
+    "cache": "charlm.text.cache",
     "compare": "charlm.comparison",
+    "describe": "charlm.info",
     "dynamic": "charlm.recurrent.dynamic",
+    "get": "charlm.text.download",
+    "inspect": "charlm.recurrent.inspection",
     "load": "charlm.checkpoint",
     "mix": "charlm.mixing.mixture",
     "ngram": "charlm.ngrams.fit",
+    "predict_table": "charlm.sequences.predict",
+    "profile": "charlm.text.profile",
     "read_text": "charlm.text.text",
+    "report": "charlm.pages.report",
+    "runs": "charlm.listing",
     "score": "charlm.lm.scored",
+    "selfcheck": "charlm.checks",
+    "train": "charlm.training.train",
 }
 
 __all__ = [
+    "Cell",
     "CharlmError",
     "Comparison",
     "Evaluation",
     "LanguageModel",
     "Part",
+    "SequenceClassifier",
+    "SequenceScorer",
     "Split",
     "Text",
     "TextModel",
     "Vocab",
     "__version__",
+    "cache",
     "compare",
+    "describe",
     "dynamic",
+    "get",
+    "inspect",
     "load",
     "mix",
     "ngram",
+    "predict_table",
+    "profile",
     "read_text",
+    "report",
+    "runs",
     "score",
+    "selfcheck",
+    "train",
 ]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from charlm.errors import CharlmError, CheckpointError
 from charlm.files import read_json
 from charlm.tensors import shapes_in
 
-__all__ = ["ModelInfo", "describe", "html_table", "read_metrics"]
+__all__ = ["ModelInfo", "describe", "html_table"]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -165,17 +164,6 @@ def _written(config: dict[str, Any]) -> str:
 
 def _options(values: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a `metrics.jsonl`; a last line that was cut off is left out, and a missing file has no rows."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows
 
 
 def html_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

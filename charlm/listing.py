@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from charlm.errors import CharlmError, CheckpointError
-from charlm.info import ModelInfo, describe, html_table, read_metrics
+from charlm.info import ModelInfo, describe, html_table
+from charlm.training.watching import read_metrics
 
 __all__ = ["Run", "Runs", "SeedMean", "runs"]
 

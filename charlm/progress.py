@@ -6,7 +6,7 @@ import os
 import sys
 from typing import Any
 
-__all__ = ["follower", "progress_bar", "several", "watched"]
+__all__ = ["follower", "in_notebook", "progress_bar", "several", "watched"]
 
 
 def several() -> bool:

@@ -20,7 +20,7 @@ import torch
 
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.sequences.batches import Examples, Sequences
-from charlm.sequences.features import hidden_features, scores
+from charlm.sequences.features import hidden_features
 from charlm.sequences.metrics import area_under_curve
 from charlm.sequences.model import SequenceModel
 from charlm.sequences.tasks import SequenceObjective, fit_scales
@@ -81,13 +81,17 @@ def language_model(lines: list[str], epochs: int) -> CharRNN:
     return model
 
 
-def worst(model: CharRNN, line: str) -> float:
-    """The bits of the line's least likely character."""
+def told(model: CharRNN, line: str) -> tuple[float, float]:
+    """The mean nats a character of a line (−ln Score), and the bits of its least likely character.
+
+    A character that the model does not know counts for nothing in the mean, and as very unlikely in the other.
+    """
     ids = torch.from_numpy(model.vocab.encode("\n" + line, unknown=True).astype(np.int64)).unsqueeze(-1)
     with torch.no_grad():
         logp_TB, _ = model.target_logprobs(ids[:-1], ids[1:].clamp(min=0), model.initial_state(1))
-    logp = torch.where(ids[1:] < 0, torch.tensor(-12.0), logp_TB)
-    return float(-logp.min() / np.log(2))
+    known_TB = ids[1:] >= 0
+    worst = torch.where(known_TB, logp_TB, torch.tensor(-12.0)).min()
+    return float(-logp_TB[known_TB].double().mean()), float(-worst / np.log(2))
 
 
 def detector(features: np.ndarray, labels: list[bool], epochs: int) -> SequenceModel:
@@ -110,10 +114,7 @@ def main(small: bool = False) -> str:
     odd = [number % 10 == 0 for number in range(len(asked))]
 
     def features(lines: list[str]) -> np.ndarray:
-        told = np.column_stack(
-            [-np.log(scores(model, ["\n" + line for line in lines])), [worst(model, x) for x in lines]]
-        )
-        return np.hstack([told, hidden_features(model, lines, kind="mean")[:, ::8]])
+        return np.hstack([[told(model, line) for line in lines], hidden_features(model, lines, kind="mean")[:, ::8]])
 
     known, found = features(few), features(asked)
     fitted = detector(known, [number % 2 == 1 for number in range(40)], 5 if small else 60)

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from charlm.training.loop import Loop, Objective
+from charlm.training.interfaces import Objective, StepReport, Unobserved, ValidationReport
+from charlm.training.loop import Loop
 from charlm.training.options import Optimisation
-from charlm.training.watching import StepReport, Unobserved, ValidationReport
 
 OUTPUT = Path(__file__).parent / "output"
 

@@ -7,7 +7,8 @@ import torch
 from charlm.errors import CharlmError, OptionError, TextError
 from charlm.lm.interface import SamplingRule
 from charlm.text.vocab import Vocab
-from charlm.training.loop import Loop, Optimisation
+from charlm.training.loop import Loop
+from charlm.training.options import Optimisation
 from examples.translator import END, START, TranslationConfig, TranslationObjective, Translator
 
 ABC = Vocab.of("abc")

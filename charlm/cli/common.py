@@ -1,22 +1,29 @@
-"""What several commands share: options, progress bars on a terminal, strict JSON, human numbers."""
+"""What several commands share: options, progress bars, strict JSON, and the part of a text that a model reads."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from charlm.errors import OptionError
 from charlm.progress import follower, progress_bar
 from charlm.text.reading import Reading
 from charlm.text.splits import Split
 
+if TYPE_CHECKING:
+    from charlm.lm.model import TextModel
+    from charlm.text.text import Part
+
 __all__ = [
     "echo_json",
     "finite",
+    "held_out",
     "json_option",
     "note",
     "other_reading_options",
@@ -25,8 +32,8 @@ __all__ = [
     "reading_progress",
     "seed_option",
     "split_option",
+    "where",
 ]
-
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -123,3 +130,37 @@ def finite(value: float | None) -> float | None:
 def echo_json(value: Any) -> None:
     """Strict JSON on stdout: no NaN, no Infinity."""
     click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def held_out(
+    model: TextModel,
+    texts: Sequence[str | Path],
+    part: str | None,
+    *,
+    encoding: str | None = None,
+    newlines: Any = None,
+    as_bytes: bool | None = None,
+) -> Part:
+    """The part of a text that a model is measured on: of its own text test, else valid; of another one all.
+
+    Args:
+        model: the model.
+        texts: files; they are read as the model's own text was.
+        part: train, valid, test or all, where the user named one.
+        encoding, newlines, as_bytes: where the text is to be read otherwise than the model's own.
+    """
+    from charlm.text.text import read_text
+
+    text = read_text(list(texts), like=model, encoding=encoding, newlines=newlines, bytes=as_bytes)
+    if text.split is None and part not in (None, "all"):
+        raise OptionError(
+            f"{text.title} is not the text that {model.name} was made from, so it has no {part} part there: "
+            "leave --split-part away, or take all"
+        )
+    return text.reported if part is None else text.part(part)
+
+
+def where(part: Part) -> dict[str, Any]:
+    """The facts that stand beside a figure in JSON."""
+    split = None if part.text.split is None else str(part.text.split)
+    return {"split": split, "part": part.name, "text_sha256": part.text.corpus.sha256}

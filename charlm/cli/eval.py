@@ -36,7 +36,7 @@ def eval_command(
 ) -> None:
     """Measure MODEL (a directory under checkpoints/) on TEXT: nats, bits per character, perplexity, accuracy."""
     import charlm
-    from charlm.cli.models import held_out, where
+    from charlm.cli.common import held_out, where
 
     network = charlm.load(model, device=device)
     held = held_out(network, texts, split_part, **reading)

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from charlm.cli.common import json_option, note
-from charlm.cli.fitting import train_and_report
-from charlm.cli.tables import open_table, table_options
+from charlm.cli.fitting import table_options, train_and_report
 from charlm.errors import OptionError
 from charlm.files import lock
-from charlm.sequences.row_split import RowSplit
+from charlm.sequences.rows import RowSplit
 
 if TYPE_CHECKING:
     from charlm.recurrent.model import CharRNN
@@ -108,10 +107,9 @@ def fit_command(
 
 
 def _begin(table: str, out: str | None, plot: str | None, as_json: bool, options: dict[str, Any]) -> int:
-    from charlm.cli.watching import run_directory
+    from charlm.cli.fitting import run_directory
     from charlm.nn.kernels.choose import pick_device
-    from charlm.sequences.fit_recipe import line
-    from charlm.sequences.fitting import start
+    from charlm.sequences.fitting import line, start
 
     device = pick_device(options["device"])
     source = None if options["init_from"] is None else _language_model(options["init_from"])
@@ -130,6 +128,7 @@ def _begin(table: str, out: str | None, plot: str | None, as_json: bool, options
 
 
 def _task(table: str, options: dict[str, Any], vocab: Vocab | None) -> TableTask:
+    from charlm.sequences.predict import open_table
     from charlm.sequences.tabular import make_task
 
     encoding, header = options["encoding"] or "utf-8", not options["no_header"]
@@ -165,7 +164,7 @@ def _plan(task: TableTask, options: dict[str, Any], source: CharRNN | None) -> t
     """The plan, and the model to start from where there is one."""
     from dataclasses import replace
 
-    from charlm.sequences.fit_recipe import choose_fit
+    from charlm.sequences.fitting import choose_fit
     from charlm.sequences.model import SequenceModel
     from charlm.sequences.tasks import fit_scales
 
@@ -206,16 +205,15 @@ def _facts(task: TableTask) -> list[str]:
 def _resume(
     directory: Path, table: str | None, out: str | None, plot: str | None, as_json: bool, options: dict[str, Any]
 ) -> int:
-    from charlm.cli.watching import device_of
-    from charlm.sequences.fit_recipe import line
-    from charlm.sequences.fitting import read_saved_fit, resume
+    from charlm.cli.fitting import device_of
+    from charlm.sequences.fitting import line, read_saved_fit, resume
     from charlm.sequences.tabular import TableFacts
 
     _refuse_changes(out, options)
     saved = read_saved_fit(directory)
     for problem in saved.notes:
         note(f"{problem}; the state before it is used")
-    facts = TableFacts.from_json(saved.data)
+    facts = TableFacts.from_json(saved.config["data"])
     task = _task_again(table or facts.table, facts, saved.vocab)
     device = device_of(saved.device, options["device"])
     budget = {name: options[name] for name in _BUDGET if options[name] is not None}
@@ -240,6 +238,7 @@ def _refuse_changes(out: str | None, options: dict[str, Any]) -> None:
 
 def _task_again(table: str, facts: TableFacts, vocab: Vocab | None) -> TableTask:
     """The same table, read as it was the first time."""
+    from charlm.sequences.predict import open_table
     from charlm.sequences.tabular import make_task
 
     if table == "standard input":

@@ -67,12 +67,12 @@ def inspect_command(
     and `h` the output.
     """
     import charlm
-    from charlm.cli.models import held_out
+    from charlm.cli.common import held_out
     from charlm.figures import check_picture
     from charlm.files import free_name
     from charlm.lm.painting import may_paint
-    from charlm.pages.inspect_page import inspect_page
     from charlm.pages.page import write_page
+    from charlm.pages.text_pages import inspect_page
     from charlm.recurrent.inspection import inspect
 
     if plot is not None:

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import re
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from charlm.cli.common import note, reading_of, reading_options, reading_progress, split_option
+from charlm.cli.common import note, reading_of, reading_options, split_option
 from charlm.errors import OptionError
-from charlm.files import free_name, lock
-from charlm.progress import progress_bar
-
-if TYPE_CHECKING:
-    from charlm.ngrams.counted import Estimator
-    from charlm.text.corpus import Corpus
-    from charlm.text.splits import Split
+from charlm.files import free_name
 
 SMOOTHINGS = ["none", "add-k", "uniform-mix", "witten-bell", "kneser-ney"]
 
@@ -61,120 +55,48 @@ def ngram_command(
     **reading: Any,
 ) -> None:
     """Count an n-gram model of TEXT (files, a directory of files, or - for standard input)."""
-    from charlm.text.corpus import read_corpus
-    from charlm.text.splits import Split, count_targets
+    import charlm
+    from charlm.ngrams.fit import check_options, count_within
+    from charlm.text.profile import looks_like_list
 
-    if arpa is not None and smoothing == "none":
-        raise OptionError("an ARPA file holds a smoothed model: add --smoothing kneser-ney or witten-bell")
-    limit = _limit(memory, processes, order, texts)
-    with reading_progress() as tell:
-        corpus = read_corpus(list(texts), reading_of(**reading), progress=tell, streamed=limit is not None)
-    split = split or Split.default(len(corpus))
-    corpus.part(split, "train")  # refused here where there is nothing to count
-    note(f"{corpus.title}: {len(corpus):,} characters, {len(corpus.vocab)} symbols, split {split}")
-    directory = _directory(texts, out, f"{smoothing}-{order}", stopped=limit is not None)
-    with lock(directory):
-        if limit is None:
-            estimator = _count(directory, corpus, split, order, smoothing)
+    limit = check_options(order=order, smoothing=smoothing, memory=memory, processes=processes, arpa=arpa)
+    if memory is not None and "-" in texts:
+        raise OptionError("standard input is read into memory: with --memory, name files")
+    text = charlm.read_text(texts, split=split, streamed=memory is not None, **asdict(reading_of(**reading)))
+    _ = text.train  # refused here where there is nothing to count
+    note(f"{text.title}: {len(text):,} characters, {len(text.vocab)} symbols, split {text.split}")
+    held_out_by_line = text.split is not None and text.split.kind == "lines"
+    if not held_out_by_line and (sentence := looks_like_list(text.corpus)) is not None:
+        note(sentence)
+    directory = _directory(texts, out, f"{smoothing}-{order}", may_go_on=memory is not None)
+    path = None if arpa is None else free_name(Path(arpa))
+    if path is not None and memory is not None:
+        note("the ARPA file is made in memory, --memory is for the counting")
+    options: dict[str, Any] = {"memory": memory, "processes": processes, "out": directory, "arpa": path}
+    try:
+        if limit is not None and path is None:  # a model in memory would need torch, which takes more than the limit
+            count_within(limit, directory, text, order=order, smoothing=smoothing, processes=processes)
         else:
-            estimator = _count_within(limit, processes, directory, corpus, split, order, smoothing)
-    if arpa is not None:
-        _write_arpa(corpus, estimator, Path(arpa), limit)
-    targets = count_targets(corpus.parts(split)["train"])
-    note(f"order {order}, smoothing {smoothing}, counted from {targets:,} targets")
+            charlm.ngram(text, order=order, smoothing=smoothing, **options)
+    except KeyboardInterrupt:
+        if memory is not None:
+            note(f"what is done is kept in {directory}: the same command goes on with it")
+        raise
+    if path is not None:
+        click.echo(f"{path}")
+    note(f"order {order}, smoothing {smoothing}, counted from {len(text.train):,} targets")
     click.echo(f"{directory}")
 
 
-def _limit(memory: str | None, processes: int, order: int, texts: tuple[str, ...]) -> int | None:
-    """The memory to count within, in bytes; what cannot be kept to is refused before the text is read."""
-    from charlm.ngrams.counted import check_order
-    from charlm.ngrams.past_memory.external import smallest_memory
-
-    check_order(order)
-    if memory is None:
-        if processes > 1:
-            raise OptionError("--processes shares a count on the disk: say with --memory how much they may use, as 2G")
-        return None
-    limit, least = parse_size(memory), smallest_memory(processes)
-    if limit < least:
-        whom = "one process counts" if processes == 1 else f"{processes} processes count"
-        raise OptionError(f"--memory {memory} is too little, {whom} within {-(-least >> 20)}M or more")
-    if "-" in texts:
-        raise OptionError("standard input is read into memory: with --memory, name files")
-    return limit
-
-
-def parse_size(text: str) -> int:
-    """Bytes written as a number with K, M, G or T behind it, powers of 1024.
-
-    >>> parse_size("2G"), parse_size("1.5m"), parse_size("640")
-    (2147483648, 1572864, 640)
-    """
-    found = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([kmgt]?)i?b?", text.strip(), re.IGNORECASE)
-    if found is None:
-        raise OptionError(f"cannot read the size {text[:40]!r}: write it as 500M or 2G")
-    return int(float(found[1]) * 1024 ** " kmgt".index(found[2].lower() or " "))
-
-
-def _directory(texts: tuple[str, ...], out: str | None, ending: str, *, stopped: bool) -> Path:
+def _directory(texts: tuple[str, ...], out: str | None, ending: str, *, may_go_on: bool) -> Path:
     """A free name for the model, or one where a count was stopped and may go on."""
-    from charlm.ngrams.fit import was_stopped
+    from charlm.ngrams.fit import free_directory
 
     stem = "stdin" if texts[0] == "-" else Path(texts[0]).stem or "text"
     wanted = Path(out) if out is not None else Path("checkpoints") / f"{stem}-{ending}"
-    if not wanted.name:
-        free_name(wanted)  # refuses it
-    directory, number = wanted, 1
-    while directory.exists() and not (stopped and was_stopped(directory)):
-        number += 1
-        directory = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
+    directory = free_directory(wanted, may_go_on=may_go_on)
     if directory != wanted:
         note(f"{wanted} is taken: this model goes to {directory}")
     if directory.exists():
         note(f"a count was stopped in {directory}: what is done of this one is gone on with, any other is deleted")
     return directory
-
-
-def _count(directory: Path, corpus: Corpus, split: Split, order: int, smoothing: str) -> Estimator:
-    from charlm.ngrams.fit import count
-    from charlm.text.text import TextFacts
-
-    model = count(corpus, corpus.parts(split), order=order, smoothing=smoothing)
-    model.source = TextFacts.of(corpus, split)
-    model.write_to(directory)
-    return model.estimator
-
-
-def _count_within(
-    limit: int, processes: int, directory: Path, corpus: Corpus, split: Split, order: int, smoothing: str
-) -> Estimator:
-    from charlm.ngrams.fit import count_to_directory
-
-    form = "{desc}: {percentage:3.0f}% |{bar}| {elapsed}<{remaining}"
-    with progress_bar(100, "counting", bar_format=form) as bar:
-        try:
-            return count_to_directory(
-                directory,
-                corpus,
-                split,
-                order=order,
-                smoothing=smoothing,
-                memory=limit,
-                processes=processes,
-                progress=lambda share: bar.update(100 * share - bar.n),
-            )
-        except KeyboardInterrupt:
-            note(f"what is done is kept in {directory}: the same command goes on with it")
-            raise
-
-
-def _write_arpa(corpus: Corpus, estimator: Estimator, wanted: Path, limit: int | None) -> None:
-    from charlm.ngrams.arpa import write_arpa
-    from charlm.ngrams.model import NGramLM
-
-    if limit is not None:
-        note("the ARPA file is made in memory, --memory is for the counting")
-    path = free_name(wanted)
-    model = NGramLM(vocab=corpus.vocab, index=estimator.index, order=estimator.order, estimator=estimator)
-    write_arpa(model, path)
-    click.echo(f"{path}")

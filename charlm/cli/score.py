@@ -256,7 +256,7 @@ def write_html(scored: TextScore, wanted: Path) -> None:
     """Makes the page and says where it is."""
     from charlm.lm.scores import expected_next
     from charlm.pages.page import write_page
-    from charlm.pages.surprise_page import MOST, map_data, score_page
+    from charlm.pages.text_pages import MOST, map_data, score_page
     from charlm.text.splits import count_targets
 
     spans, names = scored.part.spans, scored.names
@@ -279,7 +279,7 @@ def _figures(scored: TextScore) -> list[tuple[str, str]]:
 
 def _tables(scored: TextScore) -> list[dict[str, Any]]:
     """The strangest lines and characters, for those who read tables and not pictures."""
-    from charlm.pages.surprise_page import map_places
+    from charlm.pages.text_pages import map_places
 
     found = []
     names = scored.names

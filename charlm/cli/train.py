@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import math
-import os
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from charlm.cli.common import note, reading_of, reading_options, reading_progress, split_option
+from charlm.cli.common import note, reading_options, split_option
 from charlm.errors import LostProcessError, OptionError
 from charlm.files import free_name
 
 if TYPE_CHECKING:
-    import torch
-
-    from charlm.cli.watching import Watch
-    from charlm.text.corpus import Corpus
-    from charlm.text.reading import Reading
-    from charlm.text.splits import Split
+    from charlm.recurrent.model import CharRNN
+    from charlm.text.text import Text
     from charlm.training.distributed import Processes
-    from charlm.training.run import Result, Run
-    from charlm.training.watching import StepReport
+    from charlm.training.watching import Watch
 
-_BUDGET = ("epochs", "max_steps", "minutes")
-_NETWORK = ("model", "layers", "hidden", "embedding", "dropout", "variational", "weight_dropout", "input_dropout")
-_OPTIMISATION = ("lanes", "window", "lr", "average", "weight_decay", "patience", "seed")
+_READING = {"encoding": "encoding", "newlines": "newlines", "as_bytes": "bytes", "vocab_size": "vocab_size"}
+"""The options of reading by the names of `read_text`."""
 
 
 @click.command("train")
@@ -40,10 +32,8 @@ _OPTIMISATION = ("lanes", "window", "lr", "average", "weight_decay", "patience",
 @click.option("--variational", is_flag=True, default=None, help="One dropout mask for all steps of a window.")
 @click.option("--weight-dropout", type=float, metavar="P", help="Of the recurrent weights, a window at a time.")
 @click.option("--input-dropout", type=float, metavar="P", help="Share of the characters read as unknown.")
-@click.option("--seq-length", "window", type=int, metavar="T", help="Steps between two truncations.")
-@click.option(
-    "--batch-size", "lanes", type=int, metavar="B", help="Pieces of text read side by side, by all processes."
-)
+@click.option("--seq-length", type=int, metavar="T", help="Steps between two truncations.")
+@click.option("--batch-size", type=int, metavar="B", help="Pieces of text read side by side, by all processes.")
 @click.option("--lr", type=float, metavar="R", help="Peak learning rate.")
 @click.option("--weight-decay", type=float, metavar="D", help="AdamW's, of the matrices.")
 @click.option("--average", type=float, metavar="S", help="Average the weights over this share of the steps so far.")
@@ -69,14 +59,14 @@ _OPTIMISATION = ("lanes", "window", "lr", "average", "weight_decay", "patience",
 @click.option(
     "--backend",
     type=click.Choice(["auto", "reference", "fused", "torch"]),
-    help="How layers are run; auto times them and keeps the fastest.  [default: auto]",
+    help="How layers are run; auto times them and keeps the fastest.  [default: by the device]",
 )
 @click.option("--out", metavar="DIR", help="Where the run is kept.  [default: checkpoints/NAME]")
 @click.option("--plot", metavar="FILE", help="Also draw the learning curve as .png, .svg or .pdf.")
 @click.option(
     "--resume",
     metavar="DIR",
-    help="Go on with this run; a new --epochs, --max-steps, --minutes, --batch-size or --device is taken.",
+    help="Go on with this run; a new budget, --batch-size or --device is taken, and the options that it had.",
 )
 def train_command(texts: tuple[str, ...], resume: str | None, out: str | None, plot: str | None, **options: Any) -> int:
     """Train a recurrent language model on TEXT (files, a directory of files, or - for standard input).
@@ -85,26 +75,39 @@ def train_command(texts: tuple[str, ...], resume: str | None, out: str | None, p
 
     torchrun --nproc-per-node N -m charlm train ... trains in N processes, which share the --batch-size.
     """
+    import charlm
     from charlm.figures import check_picture
     from charlm.training.distributed import joined
 
     if plot is not None:
         check_picture(Path(plot))
-    with joined() as processes:
-        if resume is not None:
-            return _resume(Path(resume), texts, out, plot, options, processes)
-        return _start(texts, out, plot, options, processes)
+    with joined() as processes, closing(_watch()) as watch:
+        text = _read(texts, resume, options, processes)
+        if out is None and resume is None:
+            stem = "stdin" if texts[0] == "-" else Path(texts[0]).stem or "text"
+            out = f"checkpoints/{stem}-{{model}}"
+        try:
+            model = charlm.train(text, resume=resume, out=out, observer=watch, processes=processes, **options)
+        except LostProcessError:
+            return 1  # the observer has said it
+    if processes.first:
+        _show(model, plot)
+    return {"interrupted": 130, "diverged": 1}.get(model.trained.outcome, 0)
 
 
-def _start(
-    texts: tuple[str, ...], out: str | None, plot: str | None, options: dict[str, Any], processes: Processes
-) -> int:
-    """A new run; after an elastic restart the one that this launch began before."""
-    from charlm.cli.together import directory_for, held, in_turn
-    from charlm.nn.kernels.choose import pick_device
-    from charlm.training.distributed import device_here, launch_of
-    from charlm.training.run import start
+def _read(texts: tuple[str, ...], resume: str | None, options: dict[str, Any], processes: Processes) -> Text | None:
+    """The text; takes the options that belong to it out of `options`. None where a run goes on with its own text."""
+    import charlm
+    from charlm.training.distributed import in_turn
+    from charlm.training.language_run import run_text
 
+    reading = {there: options.pop(here) for here, there in _READING.items()}
+    split, valid, test, init = options.pop("split"), options.pop("valid"), options.pop("test"), options["init_from"]
+    held_out = [name for name in (valid, test) if name is not None]
+    if resume is not None:
+        given = {name: value for name, value in reading.items() if _was_given(name)}
+        chosen = {**given, **({} if split is None else {"split": split})}
+        return in_turn(processes, lambda: run_text(resume, [*texts, *held_out] if texts else None, chosen))
     with processes.alike():
         if not texts:
             raise OptionError(
@@ -112,235 +115,61 @@ def _start(
             )
         if "-" in texts and processes.size > 1:
             raise OptionError("several processes cannot read one standard input: name a file")
-        device = device_here(pick_device(options["device"]), os.environ)
-    corpus, split = in_turn(processes, lambda: _read(texts, options))
-    with processes.alike():
-        plan, weights = _plan(corpus, split, device, options, processes.size)
-    launch = launch_of(processes, os.environ)
-    directory, begun = directory_for(out, texts[0], plan.network.model, launch, processes)
-    if begun:
-        note(f"{directory} was begun before this restart")
-        return _resume(directory, texts, None, plot, options, processes, restarted=True)
-    with held(directory, processes):
-        run = start(directory, corpus, split, plan, device, processes=processes, launch=launch)
-        if weights is not None:
-            run.model.load_state_dict(weights)
-        note(f"{corpus.title}: {len(corpus):,} characters, {len(corpus.vocab)} symbols, split {split}")
-        together = f", {processes.size} processes" if processes.size > 1 else ""
-        note(
-            f"{run.plan.line()} on {device}{together}, backend {run.plan.backend}, "
-            f"{run.model.parameter_count:,} weights"
-        )
-        return _train(run, options["save_every"], plot)
+        vocab = None if init is None else charlm.load(init, device="cpu").vocab
+
+    def read() -> Text:
+        return charlm.read_text(texts, split=split, valid=valid, test=test, vocab=vocab, **reading)
+
+    return in_turn(processes, read)
 
 
-def _read(texts: tuple[str, ...], options: dict[str, Any]) -> tuple[Corpus, Split]:
-    """The corpus and its split; files for validation and test become documents behind the texts."""
-    from charlm.text.corpus import read_corpus
-    from charlm.text.reading import files_of
-    from charlm.text.splits import Split
-
-    reading = reading_of(*(options[name] for name in ("encoding", "newlines", "as_bytes", "vocab_size")))
-    init = options["init_from"]
-    vocab = None if init is None else _model_to_start_from(init, reading).vocab
-    held_out = [name for name in (options["valid"], options["test"]) if name is not None]
-    with reading_progress() as tell:
-        corpus = read_corpus([*texts, *held_out], reading, vocab=vocab, progress=tell)
-    _refuse_unknown(corpus, init)
-    if not held_out:
-        return corpus, options["split"] or Split.default(len(corpus))
-    if options["split"] is not None:
-        raise OptionError("--split divides TEXT itself: it does not go with --valid and --test")
-    counts = [len(files_of(list(texts))), *(0 if options[part] is None else 1 for part in ("valid", "test"))]
-    if len(corpus.documents) != sum(counts):
-        raise OptionError("--valid and --test name one file each, not a directory")
-    return corpus, Split.parse("files:" + "/".join(map(str, counts)))
+def _was_given(name: str) -> bool:
+    """Whether an option of reading stands on the command line."""
+    here = next(here for here, there in _READING.items() if there == name)
+    return click.get_current_context().get_parameter_source(here) is not click.core.ParameterSource.DEFAULT
 
 
-def _model_to_start_from(directory: str, reading: Reading) -> Any:
-    from charlm.checkpoint import load
-    from charlm.recurrent.model import CharRNN
+def _watch() -> Watch:
+    """An observer that shows a progress bar, the validations, and a short sample at each."""
+    from charlm.training.watching import Watch
 
-    model = load(directory, device="cpu")
-    if not isinstance(model, CharRNN):
-        raise OptionError(f"{directory} is not a recurrent model: --init-from needs the weights of one")
-    return model
+    def sample(model: CharRNN) -> list[str]:
+        return ["    " + " ".join(model.sample(length=100, temperature=0.8).split())]
 
-
-def _refuse_unknown(corpus: Corpus, init: str | None) -> None:
-    if corpus.unknown():
-        raise OptionError(
-            f"{corpus.title} has {corpus.unknown():,} characters that the vocabulary of {init} does not hold: "
-            "take them out of the text, or train from the start"
-        )
+    measuring = ("measuring the best weights as one stream", "char")
+    return Watch(say=note, fail=lambda message: click.echo(message, err=True), after=sample, measuring=measuring)
 
 
-def _plan(
-    corpus: Corpus, split: Split, device: torch.device, options: dict[str, Any], processes: int
-) -> tuple[Any, Any]:
-    """The plan, and the weights to start from, if any; lanes that are chosen here can be shared by the processes."""
-    from dataclasses import replace
-
-    from charlm.text.splits import count_targets
-    from charlm.training.recipe import choose
-
-    given = {name: options[name] for name in (*_NETWORK, *_OPTIMISATION, *_BUDGET, "backend")}
-    characters = count_targets(corpus.parts(split)["train"])
-    if given["lanes"] is None:
-        given["lanes"] = -(-choose(characters, device, given).lanes // processes) * processes
-    if options["init_from"] is None:
-        return choose(characters, device, given), None
-    model = _model_to_start_from(options["init_from"], corpus.reading)
-    for name in ("model", "layers", "hidden", "embedding"):
-        if given[name] not in (None, getattr(model.config, name)):
-            raise OptionError(
-                f"--{name} {given[name]} does not fit the weights of --init-from ({getattr(model.config, name)} there)"
-            )
-        given[name] = getattr(model.config, name)
-    plan = choose(characters, device, given)
-    network = replace(model.config, dropout=plan.network.dropout)
-    return replace(plan, network=network), model.state_dict()
-
-
-def _resume(
-    directory: Path,
-    texts: tuple[str, ...],
-    out: str | None,
-    plot: str | None,
-    options: dict[str, Any],
-    processes: Processes,
-    *,
-    restarted: bool = False,
-) -> int:
-    """Goes on with a run; after a restart with the plan that it has, whatever the options say."""
-    from charlm.cli.together import held, in_turn
-    from charlm.cli.watching import device_of
-    from charlm.text.corpus import read_corpus
-    from charlm.training.distributed import device_here, launch_of
-    from charlm.training.keeping import read_saved
-    from charlm.training.run import resume
-
-    with processes.alike():
-        if not restarted:
-            _refuse_changes(out, options)
-        saved = read_saved(directory)
-        for problem in saved.notes:
-            note(f"{problem}; the state before it is used")
-        device = device_here(device_of(saved.device, options["device"]), os.environ)
-
-    def read() -> Corpus:
-        with reading_progress() as tell:
-            names = list(texts or saved.text.names)
-            return read_corpus(names, saved.text.reading, vocab=saved.vocab, progress=tell)
-
-    corpus = in_turn(processes, read)
-    changed = {} if restarted else {name: options[name] for name in _BUDGET if options[name] is not None}
-    lanes = None if restarted else options["lanes"]
-    launch = launch_of(processes, os.environ)
-    with held(directory, processes):
-        run = resume(directory, corpus, device, budget=changed, lanes=lanes, processes=processes, launch=launch)
-        together = f", {processes.size} processes" if processes.size > 1 else ""
-        note(f"{directory} goes on: {run.plan.line()} on {device}{together}, backend {run.plan.backend}")
-        if len(run.changes) > len(saved.changes):
-            note(
-                "with other lanes, on another device or in another number of processes it goes on well, but not to "
-                "the bit as it would have been"
-            )
-        return _train(run, options["save_every"], plot)
-
-
-def _refuse_changes(out: str | None, options: dict[str, Any]) -> None:
-    """Names the first option that a run which goes on cannot take."""
-    names = {"window": "seq-length", "as_bytes": "bytes"}
-    kept = [name for name in (*_NETWORK, *_OPTIMISATION) if name != "lanes"]
-    fixed = [name for name in (*kept, "split", "valid", "test", "init_from", "backend") if options[name] is not None]
-    context = click.get_current_context()
-    reading = ("encoding", "newlines", "as_bytes", "vocab_size")
-    default = click.core.ParameterSource.DEFAULT
-    fixed += [name for name in reading if context.get_parameter_source(name) is not default]
-    fixed += ["out"] if out is not None else []
-    if fixed:
-        name = names.get(fixed[0], fixed[0]).replace("_", "-")
-        raise OptionError(
-            f"--{name} cannot be changed in a run that goes on: start a new run, with --init-from if wanted"
-        )
-
-
-def _train(run: Run, save_every: float, plot: str | None) -> int:
-    """Trains; the first process shows how it goes and what came out."""
-    from charlm.cli.watching import interruptible
-    from charlm.nn.kernels.choose import notes
-
-    for sentence in notes(run.model.stack) if run.processes.first else ():
-        note(sentence)
-    watch = _watcher(run)
-    observer = watch if run.processes.first else None
-    with closing(watch), interruptible() as stopped:
-        try:
-            result = run.train(observer=observer, save_every=save_every, should_stop=stopped, progress=watch.measuring)
-        except LostProcessError as error:  # said here, while torchrun's SIGTERM cannot end us before it is
-            click.echo(f"charlm: {error}", err=True)
-            return 1
-    if run.processes.first:
-        _show(run, result, plot)
-    return {"interrupted": 130, "diverged": 1}.get(result.outcome, 0)
-
-
-def _show(run: Run, result: Result, plot: str | None) -> None:
+def _show(model: CharRNN, plot: str | None) -> None:
     """Draws the curve, and prints the figure that is kept."""
-    if run.rows:
-        _draw(run, plot)
-    if result.outcome == "interrupted":
-        launcher = f"torchrun --nproc-per-node {run.processes.size} -m " if run.processes.size > 1 else ""
-        note(f"interrupted; everything is saved: go on with {launcher}charlm train --resume {run.directory}")
+    trained, directory = model.trained, model.directory
+    assert directory is not None
+    if model.history:
+        _draw(model, directory, plot)
+    if trained.outcome == "interrupted":
+        launcher = f"torchrun --nproc-per-node {trained.processes} -m " if trained.processes > 1 else ""
+        note(f"interrupted; everything is saved: go on with {launcher}charlm train --resume {directory}")
         return
-    if result.outcome == "no improvement":
+    if trained.outcome == "no improvement":
         note("stopped early: no improvement for several validations")
-    if result.evaluation is not None:
-        figures = result.evaluation
-        selected = ", the part that early stopping watched" if result.part == "valid" else ""
+    if trained.evaluation is not None:
+        figures = trained.evaluation
+        selected = ", the part that early stopping watched" if trained.part == "valid" else ""
         click.echo(
-            f"{result.part} part{selected}: {figures.nats:.6f} nats a character ± {figures.standard_error or 0:.4f}, "
+            f"{trained.part} part{selected}: {figures.nats:.6f} nats a character ± {figures.standard_error or 0:.4f}, "
             f"{figures.bits_per_char:.4f} bits, perplexity {figures.perplexity:.4f}, "
-            f"{100 * figures.accuracy:.2f} % right of {figures.targets:,} (split {run.split})"
+            f"{100 * figures.accuracy:.2f} % right of {figures.targets:,} (split {figures.split})"
         )
-    click.echo(f"{run.directory}")
+    click.echo(f"{directory}")
 
 
-def _draw(run: Run, plot: str | None) -> None:
+def _draw(model: CharRNN, directory: Path, plot: str | None) -> None:
     """The learning curve in the run's directory, and where the user wants it."""
-    from charlm.cli.watching import draw
-    from charlm.report.figures import draw_curve
+    from charlm.cli.fitting import draw
 
-    metrics, picture = run.directory / "metrics.jsonl", run.directory / "curve.png"
-    draw("the curve", lambda: draw_curve(metrics, picture, title=run.directory.name))
+    draw("the curve", lambda: model.history.plot(directory / "curve.png"))
     if plot is not None:
         wanted = free_name(Path(plot))
-        draw("the curve", lambda: draw_curve(metrics, wanted, title=run.directory.name))
+        draw("the curve", lambda: model.history.plot(wanted))
         if wanted.exists():
             note(f"picture: {wanted}")
-
-
-def _watcher(run: Run) -> Watch:
-    """An observer that shows a progress bar, the validations, and a short sample at each."""
-    from charlm.cli.watching import Watch
-    from charlm.lm.interface import SamplingRule
-    from charlm.lm.sampling import generate_streams
-
-    def shown(report: StepReport) -> str:
-        bits = report.loss / math.log(2)
-        return f"{report.loss:.3f} nats, {bits:.3f} bits/char, {report.targets_per_second:,.0f} char/s"
-
-    def first(loss: float) -> str | None:
-        expected = math.log(len(run.corpus.vocab))
-        if abs(loss - expected) > 1 and run.model.training and not math.isnan(loss):
-            return f"the first loss is {loss:.3f}; untrained weights would give ln V = {expected:.3f}"
-        return None
-
-    def sample() -> list[str]:
-        start = run.corpus.newline if run.corpus.newline is not None else run.facts.first
-        rule = SamplingRule(temperature=0.8)
-        *_, last = generate_streams(run.model, [start], length=100, rule=rule, seed=0, chunk=100)
-        return ["    " + " ".join(last[0].text.split())]
-
-    return Watch(shown, first=first, after=sample, measuring=("measuring the best weights as one stream", "char"))

@@ -119,16 +119,16 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """The figures as `charlm eval --json` prints them; an infinite value is None."""
-        known = math.isfinite(self.nats)
+        known, error = math.isfinite(self.nats), self.standard_error
         return {
             "nats": self.nats if known else None,
             "bits_per_char": self.bits_per_char if known else None,
-            "perplexity": self.perplexity if known else None,
+            "perplexity": self.perplexity if known and math.isfinite(self.perplexity) else None,
             "accuracy": self.accuracy,
             "targets": self.targets,
             "zero_probability_targets": self.zero_probability_targets,
             "unknown_targets": self.unknown_targets,
-            "standard_error": self.standard_error,
+            "standard_error": error if error is not None and math.isfinite(error) else None,
         }
 
 

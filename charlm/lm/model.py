@@ -18,8 +18,7 @@ from charlm.files import write_json
 from charlm.lm.directory import describe, new_directory
 from charlm.lm.evaluate import Evaluation, evaluate_part
 from charlm.lm.interface import LanguageModel, SamplingRule
-from charlm.lm.next import NextCharacter, next_character
-from charlm.lm.sampling import Stream, generate_streams
+from charlm.lm.sampling import NextCharacter, Stream, generate_streams, next_character
 from charlm.lm.scored import TextScore, score_text
 from charlm.text.text import Part, Text, TextFacts
 

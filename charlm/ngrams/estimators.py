@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,12 @@ from charlm.lm.directory import fingerprint
 from charlm.ngrams.counted import AddK, Contexts, Counted, Estimator, Floats, MaximumLikelihood, UniformMix, total_of
 from charlm.ngrams.kneser_ney import KneserNey, WittenBell
 from charlm.ngrams.levels import Counts, pick
-from charlm.ngrams.past_memory.runs import added_up
-from charlm.ngrams.past_memory.tables import CountTables
-from charlm.text.splits import Spans
+from charlm.ngrams.strings import added_up
+from charlm.ngrams.tables import CountTables
+from charlm.text.splits import Spans, count_targets
 from charlm.text.vocab import Ids
 
-__all__ = ["ESTIMATORS", "Contexts", "Estimator", "make_estimator", "read_spans", "tune"]
+__all__ = ["ESTIMATORS", "Contexts", "Estimator", "make_estimator", "read_spans", "tune", "tuning_parts"]
 
 _CLASSES: tuple[type[Estimator], ...] = (MaximumLikelihood, AddK, UniformMix, WittenBell, KneserNey)
 
@@ -72,6 +72,25 @@ def read_spans(ids: Ids, spans: Spans) -> tuple[NDArray[np.int64], NDArray[np.in
     begins = np.cumsum(lengths) - lengths
     within = np.arange(int(lengths.sum())) - np.repeat(begins, lengths)
     return ids[np.repeat(spans[:, 0], lengths) + within].astype(np.int64), within + 1
+
+
+def tuning_parts(parts: Mapping[str, Spans]) -> tuple[Spans, Spans]:
+    """The spans to count and the spans to tune on, of which none is reported.
+
+    >>> train, none = np.array([[0, 100]]), np.zeros((0, 2), np.int64)
+    >>> [spans.tolist() for spans in tuning_parts({"train": train, "valid": np.array([[100, 120]]), "test": none})]
+    [[[0, 95]], [[95, 100]]]
+    """
+    if count_targets(parts["test"]) and count_targets(parts["valid"]):
+        return parts["train"], parts["valid"]
+    train = parts["train"]
+    lengths = train[:, 1] - train[:, 0]
+    rest = int(lengths.sum()) * 19 // 20
+    before = np.cumsum(lengths) - lengths
+    cut = np.clip(train[:, 0] + rest - before, train[:, 0], train[:, 1])
+    counted = np.stack([train[:, 0], cut], axis=1)
+    tuned = np.stack([cut, train[:, 1]], axis=1)
+    return counted[counted[:, 1] > counted[:, 0]], tuned[tuned[:, 1] > tuned[:, 0]]
 
 
 def tune(name: str, index: Counts, order: int, ids: Ids, spans: Spans) -> dict[str, Any]:

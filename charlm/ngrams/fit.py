@@ -1,73 +1,222 @@
-"""What the parameters of n-gram models are tuned on: never the part that is reported.
+"""Counting n-gram models of a text: in memory, or past memory into a directory.
 
-Making n-gram models of a text under a split: what is counted, and what their parameters are tuned on.
+Start reading at `ngram`, which `charlm ngram` and `charlm.ngram` call.
 
-Nothing is chosen on the part that is reported. Where there is a test part, parameters are tuned on the valid part;
-where there is none, on the last twentieth of the training part, by counts of the rest of it.
-
-
-An n-gram model of a text that is larger than memory; nothing here needs torch."""
+Nothing is chosen on the part that is reported. Where there is a test part, the parameters of add-k and uniform-mix are
+tuned on the valid part; where there is none, on the last twentieth of the training part, by counts of the rest of it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from charlm.errors import StorageError
-from charlm.files import unwritten, write_json
+from charlm.errors import OptionError, StorageError
+from charlm.files import free_name, lock, unwritten, write_json
 from charlm.lm.directory import write_config
-from charlm.lm.evaluate import Row
-from charlm.ngrams.counted import Estimator
-from charlm.ngrams.estimators import describe_ngram, fingerprints, make_estimator, tune
+from charlm.ngrams.counted import Estimator, check_order
+from charlm.ngrams.estimators import ESTIMATORS, describe_ngram, fingerprints, make_estimator, tune, tuning_parts
 from charlm.ngrams.index import SuffixIndex
-from charlm.ngrams.model import NGramLM
-from charlm.ngrams.past_memory.external import Progress, count_past_memory
-from charlm.ngrams.rows import ngram_rows
+from charlm.ngrams.levels import Counts
+from charlm.ngrams.past_memory import Progress, count_past_memory, smallest_memory
+from charlm.ngrams.tables import CountTables
+from charlm.progress import progress_bar
 from charlm.text.corpus import Corpus
 from charlm.text.splits import Spans, Split, count_targets, shared_context
 from charlm.text.text import Text, TextFacts
+
+if TYPE_CHECKING:  # these import torch, which a count within a memory limit does without
+    from charlm.lm.evaluate import Row
+    from charlm.ngrams.model import NGramLM
 
 __all__ = [
     "TUNED",
     "WORK",
     "best_order",
+    "check_options",
     "count",
     "count_to_directory",
     "counted_rows",
+    "free_directory",
     "ngram",
-    "tuning_parts",
+    "parse_size",
     "was_stopped",
 ]
 
 TUNED = ("add-k", "uniform-mix")
 """The estimators that have a parameter of their own to choose."""
 
+WORK = "counting"
+"""The directory, in that of the model, where a count keeps what it has done so far."""
 
-def tuning_parts(parts: Mapping[str, Spans]) -> tuple[Spans, Spans]:
-    """The spans to count and the spans to tune on, of which none is reported.
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([kmgt]?)i?b?", re.IGNORECASE)
 
-    >>> train, none = np.array([[0, 100]]), np.zeros((0, 2), np.int64)
-    >>> [spans.tolist() for spans in tuning_parts({"train": train, "valid": np.array([[100, 120]]), "test": none})]
-    [[[0, 95]], [[95, 100]]]
+
+def ngram(
+    text: Text,
+    *,
+    order: int = 4,
+    smoothing: str = "none",
+    memory: int | str | None = None,
+    processes: int = 1,
+    out: str | Path | None = None,
+    arpa: str | Path | None = None,
+    progress: bool | None = None,
+) -> NGramLM:
+    """Counts an n-gram model of the training part of a text.
+
+    Args:
+        text: what `read_text` or `Text.of` returns.
+        order: n, characters of history, 0 to 32.
+        smoothing: how unseen events get probability: `none` (unsmoothed maximum likelihood), `add-k`, `uniform-mix`,
+            `witten-bell` or `kneser-ney`. The parameter of add-k and of uniform-mix is tuned on the valid part, or on
+            the end of the training part where the split has no test part.
+        memory: count within so many bytes, as 2_000_000_000 or "2G", however long the text: the rest of the work is
+            on the disk in `out`, and a count that was stopped goes on when it is called again.
+        processes: how many share the counting; goes with `memory`, which is that of all together.
+        out: directory to save the model in; a name that is taken becomes NAME-2. None keeps nothing on the disk.
+        arpa: also write the model as an ARPA file that other tools read; needs Witten-Bell or Kneser-Ney.
+        progress: show a bar while counting with `memory`; None shows it on a terminal or in a notebook.
+
+    Returns:
+        The model, with the text's facts in `source` and the directory it was saved in, or None, in `directory`.
+
+    Raises:
+        OptionError: an argument that is out of its range, or arguments that do not go together.
+        TextError: the text has no training part.
+        StorageError: the disk is full or refuses.
+
+    >>> text = Text.of("abracadabra" * 100)
+    >>> model = ngram(text, order=1)
+    >>> [(symbol, round(p, 2)) for symbol, p in model.next("a").top(1)]  # after five a's: b twice, a, c, d once each
+    [('b', 0.4)]
     """
-    if count_targets(parts["test"]) and count_targets(parts["valid"]):
-        return parts["train"], parts["valid"]
-    train = parts["train"]
-    lengths = train[:, 1] - train[:, 0]
-    rest = int(lengths.sum()) * 19 // 20
-    before = np.cumsum(lengths) - lengths
-    cut = np.clip(train[:, 0] + rest - before, train[:, 0], train[:, 1])
-    counted = np.stack([train[:, 0], cut], axis=1)
-    tuned = np.stack([cut, train[:, 1]], axis=1)
-    return counted[counted[:, 1] > counted[:, 0]], tuned[tuned[:, 1] > tuned[:, 0]]
+    if not isinstance(text, Text):
+        raise OptionError(f"a text is what charlm.read_text or charlm.Text.of returns, not {type(text).__name__}")
+    limit = check_options(order=order, smoothing=smoothing, memory=memory, processes=processes, arpa=arpa)
+    if text.split is None:
+        raise OptionError(f"{text.title} was read without a split: name one, as split='90/5/5'")
+    if limit is not None and out is None:
+        raise OptionError("a count within memory keeps its work on the disk: name a directory with out=")
+    _ = text.train  # refused here where there is nothing to count
+    directory = None if out is None else free_directory(Path(out), may_go_on=limit is not None)
+    if limit is not None and directory is not None:
+        options: dict[str, Any] = {"order": order, "smoothing": smoothing, "processes": processes, "progress": progress}
+        model = _model(text, count_within(limit, directory, text, **options))
+    else:
+        with contextlib.nullcontext() if directory is None else _reserved(directory):
+            model = count(text.corpus, text.parts, order=order, smoothing=smoothing)
+            model.source = TextFacts.of(text.corpus, text.split)
+            if directory is not None:
+                model.write_to(directory)
+    model.directory, model.source = directory, TextFacts.of(text.corpus, text.split)
+    if arpa is not None:
+        from charlm.ngrams.arpa import write_arpa
+
+        write_arpa(model, free_name(Path(arpa)))
+    return model
+
+
+def _model(text: Text, estimator: Estimator) -> NGramLM:
+    from charlm.ngrams.model import NGramLM
+
+    return NGramLM(vocab=text.vocab, index=estimator.index, order=estimator.order, estimator=estimator)
+
+
+def check_options(
+    *, order: int, smoothing: str, memory: int | str | None, processes: int, arpa: str | Path | None
+) -> int | None:
+    """Refuses what `ngram` cannot do, before a text is read; returns the memory to count within, in bytes."""
+    check_order(order)
+    if smoothing not in ESTIMATORS:
+        raise OptionError(f"unknown smoothing {smoothing!r}: choose one of {', '.join(ESTIMATORS)}")
+    if arpa is not None and smoothing not in ("kneser-ney", "witten-bell"):
+        raise OptionError("an ARPA file holds a smoothed model: add --smoothing kneser-ney or witten-bell")
+    if type(processes) is not int or processes < 1:
+        raise OptionError(f"processes is a whole number of 1 or more, not {processes!r}")
+    if memory is None:
+        if processes > 1:
+            raise OptionError("--processes shares a count on the disk: say with --memory how much they may use, as 2G")
+        return None
+    limit, least = parse_size(memory), smallest_memory(processes)
+    if limit < least:
+        whom = "one process counts" if processes == 1 else f"{processes} processes count"
+        raise OptionError(f"--memory {memory} is too little, {whom} within {-(-least >> 20)}M or more")
+    return limit
+
+
+def parse_size(size: int | str) -> int:
+    """Bytes, given as a whole number or written with K, M, G or T behind it, powers of 1024.
+
+    >>> parse_size("2G"), parse_size("1.5m"), parse_size("640"), parse_size(640)
+    (2147483648, 1572864, 640, 640)
+    """
+    found = _SIZE.fullmatch(str(size).strip()) if type(size) in (int, str) else None
+    if found is None:
+        raise OptionError(f"cannot read the size {str(size)[:40]!r}: write it as 500M or 2G")
+    return int(float(found[1]) * 1024 ** " kmgt".index(found[2].lower() or " "))
+
+
+def free_directory(wanted: Path, *, may_go_on: bool) -> Path:
+    """The directory, or the first of NAME-2, NAME-3, ... that is free, or in which a count was stopped.
+
+    Args:
+        wanted: the name to begin with.
+        may_go_on: whether a directory where a count was stopped counts as free, as that count may go on.
+    """
+    if not wanted.name:
+        free_name(wanted)  # refuses it
+    directory, number = wanted, 1
+    while directory.exists() and not (may_go_on and was_stopped(directory)):
+        number += 1
+        directory = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
+    return directory
+
+
+@contextlib.contextmanager
+def _reserved(directory: Path) -> Iterator[None]:
+    """Holds a directory while a model is made; one that was new and got no model or work to go on with is removed."""
+    new = not directory.exists()
+    with lock(directory):
+        try:
+            yield
+        except BaseException:
+            if new and not was_stopped(directory) and not (directory / "config.json").exists():
+                shutil.rmtree(directory, ignore_errors=True)
+            raise
+
+
+def count_within(
+    limit: int,
+    directory: Path,
+    text: Text,
+    *,
+    order: int,
+    smoothing: str,
+    processes: int = 1,
+    progress: bool | None = None,
+) -> Estimator:
+    """Counts a text within `limit` bytes into a free directory, as `ngram` does, but without importing torch."""
+    form = "{desc}: {percentage:3.0f}% |{bar}| {elapsed}<{remaining}"
+    with _reserved(directory), progress_bar(100, "counting", show=progress, bar_format=form) as bar:
+        return count_to_directory(
+            directory,
+            text.corpus,
+            text.split or Split(),
+            order=order,
+            smoothing=smoothing,
+            memory=limit,
+            processes=processes,
+            progress=lambda share: bar.update(100 * share - bar.n),
+        )
 
 
 def _index(corpus: Corpus, spans: Spans, parts: Mapping[str, Spans]) -> SuffixIndex:
@@ -77,14 +226,19 @@ def _index(corpus: Corpus, spans: Spans, parts: Mapping[str, Spans]) -> SuffixIn
 
 
 def _parameters(
-    corpus: Corpus, parts: Mapping[str, Spans], smoothing: str, orders: Iterable[int]
+    corpus: Corpus,
+    parts: Mapping[str, Spans],
+    smoothing: str,
+    orders: Iterable[int],
+    counts_of: Callable[[Spans], Counts] | None = None,
 ) -> dict[int, dict[str, Any]]:
+    """The parameter of an estimator at each order, tuned where it has one; `counts_of` counts the spans it is given."""
     if smoothing not in TUNED:
         return {}
     counted, tuned = tuning_parts(parts)
     if not count_targets(tuned):
         return {}
-    index = _index(corpus, counted, parts)
+    index = _index(corpus, counted, parts) if counts_of is None else counts_of(counted)
     return {order: tune(smoothing, index, order, corpus.ids, tuned) for order in orders}
 
 
@@ -92,12 +246,16 @@ def count(corpus: Corpus, parts: Mapping[str, Spans], *, order: int, smoothing: 
     """An n-gram model of the training part, its parameter tuned where it has one."""
     parameters = _parameters(corpus, parts, smoothing, [order]).get(order, {})
     index = _index(corpus, parts["train"], parts)
+    from charlm.ngrams.model import NGramLM
+
     estimator = make_estimator(smoothing, index, order, **parameters)
     return NGramLM(vocab=corpus.vocab, index=index, order=order, estimator=estimator)
 
 
 def best_order(corpus: Corpus, parts: Mapping[str, Spans], *, orders: list[int], smoothing: str) -> int:
     """The order with the lowest nats on the spans to tune on, of which none is reported."""
+    from charlm.ngrams.rows import ngram_rows
+
     counted, tuned = tuning_parts(parts)
     index = _index(corpus, counted, parts)
     rows = ngram_rows(index, corpus.vocab, smoothing, orders, corpus.ids, tuned, hits=False, training=False)
@@ -109,14 +267,12 @@ def counted_rows(
     corpus: Corpus, parts: Mapping[str, Spans], held: Spans, *, orders: list[int], smoothings: Iterable[str]
 ) -> Iterator[Row]:
     """The rows of n-gram models of several orders and smoothings over held-out spans, from one index."""
+    from charlm.ngrams.rows import ngram_rows
+
     index = _index(corpus, parts["train"], parts)
     for smoothing in smoothings:
         parameters = _parameters(corpus, parts, smoothing, orders)
         yield from ngram_rows(index, corpus.vocab, smoothing, orders, corpus.ids, held, parameters=parameters)
-
-
-WORK = "counting"
-"""The directory, in that of the model, where a count keeps what it has done so far."""
 
 
 def was_stopped(directory: Path) -> bool:
@@ -150,18 +306,23 @@ def count_to_directory(
         progress: told how far the work is.
     """
     parts, work = corpus.parts(split), directory / WORK
-    bounded = partial(
-        count_past_memory,
-        corpus.ids,
-        symbols=len(corpus.vocab),
-        order=order,
-        memory=memory,
-        processes=processes,
-        identity=_identity(corpus),
-    )
-    parameters = _parameters_past_memory(corpus, parts, smoothing, order, partial(bounded, directory=work / "tuning"))
-    shared_N = shared_context(parts["train"], parts)
-    tables = bounded(parts["train"], shared_N=shared_N, directory=work / "text", progress=progress)
+
+    def counts_of(spans: Spans, name: str, progress: Progress | None = None) -> CountTables:
+        return count_past_memory(
+            corpus.ids,
+            spans,
+            symbols=len(corpus.vocab),
+            order=order,
+            directory=work / name,
+            memory=memory,
+            processes=processes,
+            identity=_identity(corpus),
+            shared_N=shared_context(spans, parts),
+            progress=progress,
+        )
+
+    parameters = _parameters(corpus, parts, smoothing, [order], partial(counts_of, name="tuning")).get(order, {})
+    tables = counts_of(parts["train"], "text", progress)
     estimator = make_estimator(smoothing, tables, order, **parameters)
     _publish(directory, estimator, corpus, split)
     return estimator
@@ -171,18 +332,6 @@ def _identity(corpus: Corpus) -> str:
     """What tells these ids from all others: the text, how it was read, the vocabulary."""
     about = [corpus.sha256, corpus.reading.to_json(), corpus.vocab.to_json()]
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-
-
-def _parameters_past_memory(
-    corpus: Corpus, parts: Mapping[str, Spans], smoothing: str, order: int, bounded: Any
-) -> dict[str, Any]:
-    """The estimator's parameter, tuned as it is in memory."""
-    if smoothing not in TUNED:
-        return {}
-    counted, tuned = tuning_parts(parts)
-    if not count_targets(tuned):
-        return {}
-    return tune(smoothing, bounded(counted, shared_N=shared_context(counted, parts)), order, corpus.ids, tuned)
 
 
 def _publish(directory: Path, estimator: Estimator, corpus: Corpus, split: Split) -> None:
@@ -199,11 +348,3 @@ def _publish(directory: Path, estimator: Estimator, corpus: Corpus, split: Split
         raise
     except OSError as error:
         raise unwritten(directory, error) from None
-
-
-def ngram(text: Text, *, order: int = 4, smoothing: str = "none") -> NGramLM:
-    """Counts an n-gram model of the training part of a text."""
-    assert text.split is not None
-    model = count(text.corpus, text.parts, order=order, smoothing=smoothing)
-    model.source = TextFacts.of(text.corpus, text.split)
-    return model

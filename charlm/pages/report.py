@@ -12,7 +12,7 @@ import torch
 
 from charlm.checkpoint import load
 from charlm.errors import CharlmError, OptionError
-from charlm.info import ModelInfo, describe, read_metrics
+from charlm.info import ModelInfo, describe
 from charlm.lm.compare import compare_rows
 from charlm.lm.evaluate import Evaluation, Row, row_of, targets_of
 from charlm.lm.model import TextModel
@@ -30,10 +30,11 @@ from charlm.pages.run_page import (
     about_samples,
     next_reliability,
 )
-from charlm.pages.surprise_page import map_data
+from charlm.pages.text_pages import map_data
 from charlm.progress import progress_bar
 from charlm.text.splits import Spans, count_targets
 from charlm.text.text import Part, Text, read_text
+from charlm.training.watching import read_metrics
 
 __all__ = ["report"]
 

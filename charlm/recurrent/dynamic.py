@@ -95,6 +95,8 @@ class DynamicLM(TextModel):
         sizes_P: usual size of each weight's gradient, as of `gradient_sizes`.
         config: how it learns.
 
+    >>> import numpy as np
+    >>> from charlm.recurrent.gradients import gradient_sizes
     >>> from charlm.recurrent.model import RNNConfig
     >>> from charlm.text.vocab import Vocab
     >>> vocab = Vocab.of("abracadabra")

@@ -66,6 +66,11 @@ class Inspection:
     characters: tuple[str, ...]
 
     @property
+    def where(self) -> str:
+        """The text that was read, and which part of it."""
+        return self.part.text.title + ("" if self.part.name == "all" else f", {self.part.name} part")
+
+    @property
     def shown_from(self) -> int:
         """Position in the part of the first character that is shown."""
         return self.start + len(self.atlas.ids) - len(self.ids)
@@ -130,8 +135,8 @@ class Inspection:
 
     def __repr__(self) -> str:
         found = [finding for finding in self.findings if finding.found]
-        read, part = f"{len(self.atlas.ids):,} characters", self.part
-        lines = [f"{self.name} reads {read} of {part.text.title}, {part.name} part:"]
+        read = f"{len(self.atlas.ids):,} characters"
+        lines = [f"{self.name} reads {read} of {self.where}:"]
         if found:
             lines.append(f"{'unit':>10}  {'area':>5}  {'control':>7}  follows")
         for finding in found:

@@ -120,6 +120,10 @@ class CharRNN(nn.Module, TextModel):
     """
 
     kind = "rnn"
+    history: Any = None
+    """The learning curve (`charlm.training.watching.History`) of a model that `charlm.train` returned."""
+    trained: Any = None
+    """How it was trained (`charlm.training.train.Training`), where `charlm.train` returned it."""
 
     def __init__(self, vocab: Vocab, config: RNNConfig) -> None:
         super().__init__()

@@ -133,7 +133,7 @@ class SequenceConfig:
     """The shape of a `SequenceModel`.
 
     Args:
-        cell: `rnn`, `gru` or `lstm`.
+        cell: `rnn`, `gru`, `lstm`, or another cell's name or class (`charlm.nn.cells.Cell`); kept as its name.
         mode: `score`, one number in 0..1, or `distribution`, a probability for each class.
         classes: V, of a Distribution.
         layers, hidden: recurrent layers, and units in each layer and direction.

@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 from charlm.errors import CheckpointError, OptionError
 from charlm.sequences.batches import Examples, Sequences
 from charlm.sequences.cells import Inputs, read_inputs
-from charlm.sequences.guess import guess_columns, guess_mode
 from charlm.sequences.labels import Labels, label_cells, read_labels
 from charlm.sequences.metrics import Figures, distribution_figures, score_figures
 from charlm.sequences.model import SequenceConfig, SequenceModel
-from charlm.sequences.row_split import RowSplit, groups_of, near_equal
+from charlm.sequences.rows import RowSplit, groups_of, guess_columns, guess_mode, near_equal
 from charlm.sequences.tables import Table
 from charlm.text.vocab import Vocab
 
@@ -195,8 +194,8 @@ def make_task(
     if distinct and different < wanted:
         distinct = False
         notes.append(
-            f"there are only {different} different sequences, too few to divide: equal ones stand in several parts, and "
-            "the figures say what the model remembers"
+            f"there are only {different} different sequences, too few to divide: equal ones stand in several parts, "
+            "and the figures say what the model remembers"
         )
     parts = _divide(table, inputs, split, group or "", distinct)
     train = parts["train"]

@@ -20,7 +20,7 @@ from charlm.errors import OptionError
 from charlm.sequences.batches import Examples, Sequences
 from charlm.sequences.config import Scale
 from charlm.sequences.model import SequenceConfig, SequenceModel
-from charlm.training.loop import Objective
+from charlm.training.interfaces import Objective
 
 __all__ = ["Batches", "ExamplesObjective", "SequenceObjective", "check", "fit_scales"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from charlm.text.splits import PARTS, Spans, Split
 from charlm.text.text import Text
 from charlm.text.vocab import Ids
 
-__all__ = ["LEAK", "PASSAGE", "Leak", "Profile", "profile"]
+__all__ = ["LEAK", "PASSAGE", "Leak", "Profile", "looks_like_list", "profile"]
 
 PASSAGE = 40
 """The length of the passages that are counted as distinct or repeated."""
@@ -272,3 +273,39 @@ def _leak_words(leak: Leak | None) -> str:
 
 def _short(text: str) -> str:
     return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")
+
+
+def looks_like_list(corpus: Corpus) -> str | None:
+    r"""A sentence to say where a text looks like a list of short, independent lines; None for any other text.
+
+    A list has a hundred lines or more, nearly all of at most 80 characters, and one of three signs: neighbouring lines
+    are in sorted order, most lines share their first half with the line before, or most lines are one word. In a list
+    the line before tells nothing, or too much, about the next one.
+
+    >>> looks_like_list(corpus_of_text("".join(f"name{i:04d}\n" for i in range(200)))) is None
+    False
+    >>> looks_like_list(corpus_of_text("It was a dark and stormy night, and the rain fell.\n" * 200)) is None
+    True
+    """
+    text = corpus.vocab.decode(corpus.ids[: 1 << 20][corpus.ids[: 1 << 20] >= 0])
+    lines = [line.strip() for line in text.split("\n")[:20_000]]
+    lines = [line for line in lines if line]
+    if len(lines) < 100 or sum(len(line) > 80 for line in lines) > len(lines) // 20:
+        return None
+    pairs = [(first, second) for first, second in pairwise(lines) if first != second]
+    if len(pairs) < 50:  # one line again and again is no list
+        return None
+    ordered = sum(first < second for first, second in pairs) / len(pairs)
+    alike = sum(first.startswith(second[: -(-len(second) // 2)]) for first, second in pairs) / len(pairs)
+    if ordered > 0.95 or ordered < 0.05:
+        sign = "its lines are in sorted order"
+    elif alike > 0.5:
+        sign = "most lines begin like the line before"
+    elif sum(len(line.split()) == 1 for line in lines) > 0.95 * len(lines):
+        sign = "its lines are single words"
+    else:
+        return None
+    return (
+        f"this text looks like a list ({sign}): --split lines:80/10/10 holds out lines from everywhere in it, and "
+        "lines in random order keep a model from copying the line before"
+    )

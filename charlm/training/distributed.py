@@ -1,11 +1,9 @@
-"""The processes that train one model together, as `torchrun` starts them: what they add up and agree on.
+"""Training one model in several processes, as `torchrun` starts them (data parallelism).
 
-Every process has the whole model and its own share of the lanes. A step adds gradients and numbers of targets in one
-flat all-reduce, so that each process has the gradient of the mean over all targets and takes the same step; what a
-process alone cannot know (the clock, a wish to stop) travels in the same tensor. All else is rare.
-
-
-How torchrun's processes find each other, and what its environment says: nothing here where it did not start them."""
+Every process has the whole model and its own share of the lanes. A step adds up gradients and numbers of targets in one
+flat all-reduce, so that each process has the gradient of the mean over all targets and takes the same step; the first
+process's clock and the requests to stop travel in the same tensor. Without torchrun there is one process (`ALONE`).
+"""
 
 from __future__ import annotations
 
@@ -15,9 +13,9 @@ import datetime
 import json
 import os
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,12 +25,27 @@ from torch.distributed.rendezvous import rendezvous
 
 from charlm.errors import CharlmError, LostProcessError, OptionError
 
-__all__ = ["ALONE", "Alone", "Group", "Heard", "Processes", "device_here", "joined", "launch_of", "lost", "several"]
+__all__ = [
+    "ALONE",
+    "Agreed",
+    "Alone",
+    "Group",
+    "Processes",
+    "device_here",
+    "in_turn",
+    "joined",
+    "launch_of",
+    "lost",
+    "several",
+]
+
+
+_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heard:
-    """What all processes know after a step.
+class Agreed:
+    """What all processes agree on after a step.
 
     Args:
         loss: mean over the targets of all processes.
@@ -48,7 +61,7 @@ class Heard:
 
 
 class Processes(abc.ABC):
-    """Those that train together. All call the same methods in the same order, but for `rank`, `first` and `own`.
+    """The processes that train together. All call the same methods in the same order, except `rank`, `first` and `own`.
 
     Args:
         rank: this one's number, from 0.
@@ -60,7 +73,7 @@ class Processes(abc.ABC):
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Whether this is the process that writes files and prints."""
         return self.rank == 0
 
     def own(self, lanes: int) -> slice:
@@ -81,14 +94,14 @@ class Processes(abc.ABC):
         return slice(self.rank * share, (self.rank + 1) * share)
 
     def seed(self, seed: int) -> int:
-        """The seed of what is to differ from process to process; the first one's is the seed itself."""
+        """The seed of what should differ between processes; for the first one the seed itself."""
         return int(np.random.SeedSequence([seed, self.rank]).generate_state(1, np.uint64)[0]) if self.rank else seed
 
     @abc.abstractmethod
     def step(
         self, parameters: Iterable[nn.Parameter], loss: Tensor, count: int, *, stop: bool, seconds: float
-    ) -> Heard:
-        """Makes the gradients those of the mean over all targets, and tells what all processes know then.
+    ) -> Agreed:
+        """Makes the gradients those of the mean over all targets, and returns what all processes agree on.
 
         Args:
             parameters: their gradients are those of `loss`.
@@ -112,7 +125,7 @@ class Processes(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Ends the company: nothing can be added or agreed on after it. It may be called again."""
+        """Leaves the process group; nothing can be exchanged after it. It may be called again."""
 
     def agree(self, value: Any) -> Any:
         """The first process's value, a JSON value, on all of them."""
@@ -129,7 +142,7 @@ class Processes(abc.ABC):
 
     @contextlib.contextmanager
     def alike(self) -> Iterator[None]:
-        """A block that fails on all processes if it fails on one; it must not talk to the others itself.
+        """A block that fails on all processes if it fails on one; it must not communicate itself.
 
         Raises:
             CharlmError: this process's, or else that of the first process that has one.
@@ -148,7 +161,7 @@ class Processes(abc.ABC):
 
 
 class Alone(Processes):
-    """One process, which has nobody to ask.
+    """One process on its own.
 
     >>> Alone().add([1.5]), Alone().agree("x"), Alone().seed(7)
     ([1.5], 'x', 7)
@@ -159,9 +172,9 @@ class Alone(Processes):
 
     def step(
         self, parameters: Iterable[nn.Parameter], loss: Tensor, count: int, *, stop: bool, seconds: float
-    ) -> Heard:
+    ) -> Agreed:
         """See `Processes.step`."""
-        return Heard(loss=float(loss.detach()), count=count, stop=stop, seconds=seconds)
+        return Agreed(loss=float(loss.detach()), count=count, stop=stop, seconds=seconds)
 
     def add(self, numbers: Sequence[float]) -> list[float]:
         """See `Processes.add`."""
@@ -180,11 +193,11 @@ class Alone(Processes):
 
 
 ALONE = Alone()
-"""What runs in one process."""
+"""The processes of a training without torchrun."""
 
 
 class Group(Processes):
-    """Several processes that talk through a process group of torch's.
+    """Several processes that communicate through a torch process group.
 
     Args:
         group: with a backend for CPU tensors, and one for the tensors of the device that is trained on.
@@ -196,20 +209,20 @@ class Group(Processes):
 
     def step(
         self, parameters: Iterable[nn.Parameter], loss: Tensor, count: int, *, stop: bool, seconds: float
-    ) -> Heard:
+    ) -> Agreed:
         """See `Processes.step`."""
         trained = [parameter for parameter in parameters if parameter.grad is not None]
         gradients = [parameter.grad.reshape(-1) for parameter in trained if parameter.grad is not None]
         mean = loss.detach().reshape(1).to(gradients[0].dtype)
-        told = mean.new_tensor([count, stop, seconds if self.first else 0.0])
-        flat = torch.cat([*gradients, mean, told])
+        facts = mean.new_tensor([count, stop, seconds if self.first else 0.0])
+        flat = torch.cat([*gradients, mean, facts])
         flat[:-3].mul_(count)  # sums, so that every target weighs the same whoever has it
         self._sum(flat)
         total, stops, now = flat[-3:].tolist()
         flat[:-3].div_(total)
         for parameter, piece in zip(trained, torch.split(flat[:-4], [p.numel() for p in trained]), strict=True):
             parameter.grad = piece.view_as(parameter)
-        return Heard(loss=float(flat[-4]), count=round(total), stop=stops > 0, seconds=now)
+        return Agreed(loss=float(flat[-4]), count=round(total), stop=stops > 0, seconds=now)
 
     def add(self, numbers: Sequence[float]) -> list[float]:
         """See `Processes.add`."""
@@ -244,7 +257,7 @@ class Group(Processes):
 
 @contextlib.contextmanager
 def lost() -> Iterator[None]:
-    """What torch says where another process does not answer becomes a sentence."""
+    """Turns the error that torch raises where another process does not answer into a sentence."""
     try:
         yield
     except RuntimeError as error:
@@ -254,7 +267,7 @@ def lost() -> Iterator[None]:
 
 
 PATIENCE = datetime.timedelta(hours=2)
-"""How long a process waits for the others before it gives up: longer than any of them reads or writes."""
+"""How long a process waits for the others before it gives up; no reading or writing takes so long."""
 
 
 def several(environment: Mapping[str, str]) -> bool:
@@ -267,7 +280,7 @@ def several(environment: Mapping[str, str]) -> bool:
 
 
 def launch_of(processes: Processes, environment: Mapping[str, str]) -> list[str]:
-    """The torchrun processes that started all of these; an elastic restart leaves at least one of them alive.
+    """The torchrun agents that started these processes; at least one of them outlives an elastic restart.
 
     >>> launch_of(ALONE, {})
     []
@@ -301,9 +314,9 @@ def _attempt(environment: Mapping[str, str]) -> str:
 
 @contextlib.contextmanager
 def joined() -> Iterator[Processes]:
-    """The processes that torchrun started, this one among them; this one alone where it did not.
+    """The processes that torchrun started, including this one; `ALONE` without torchrun.
 
-    They talk through NCCL about what is on GPUs and through Gloo about all else.
+    Tensors on GPUs are exchanged through NCCL, all others through Gloo.
     """
     if not several(os.environ):
         yield ALONE
@@ -320,3 +333,13 @@ def joined() -> Iterator[Processes]:
         yield group
     finally:
         group.close()
+
+
+def in_turn(processes: Processes, read: Callable[[], _Read]) -> _Read:
+    """Reads in the first process before the others, which then find a big text in the cache."""
+    found: list[_Read] = []
+    for first in (True, False):
+        with processes.alike():
+            if processes.first == first:
+                found.append(read())
+    return found[0]

@@ -1,13 +1,14 @@
-"""The whole training step as one graph on a GPU: layers, loss, gradients, clipping, AdamW, averaging, one launch.
+"""The whole training step as one CUDA graph: layers, loss, gradients, clipping, AdamW and averaging in one launch.
 
-A step is recorded once, on buffers that stay where they are, and played again with new numbers in them. What does
-not fit the record (the ragged last window, a window in which a lane is reset) is a step of the loop's own. Nothing is
-read back in a step: losses come in bundles.
+A step is recorded once, on buffers that stay where they are, and replayed with new numbers in them. Windows that do
+not fit the recording (a shorter last window, a window in which a lane is reset) are left to the loop. No step waits for
+the device: the losses of several steps are read back together.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +19,9 @@ from torch import Tensor, nn
 from charlm.lm.interface import State, copy_into
 from charlm.nn.kernels.gpu.graphs import CudaGraph, Graph
 from charlm.text.lanes import Window
-from charlm.training.distributed import Heard
+from charlm.training.interfaces import KnownLoss, Stepper, Taken
 from charlm.training.language import LanguageObjective
-from charlm.training.loop import Loop
 from charlm.training.options import Average
-from charlm.training.stepping import Stepper
 
 __all__ = ["GraphedStepper", "stepper_for"]
 
@@ -66,6 +65,10 @@ class GraphedStepper(Stepper):
         self._ran, self._recorded, self._given_up = 0, False, False
         self._seconds, self._began, self._loss = 0.0, 0.0, float("nan")
         self._gradients: list[Tensor | None] = []
+        self._optimizer: torch.optim.Optimizer
+        self._mean: Average | None = None
+        self._clip = 1.0
+        self._note: Callable[[str], None] = lambda message: None
 
     def _make(self) -> _Buffers:
         device, lanes = self.objective.model.device, self._shape[1]
@@ -76,32 +79,38 @@ class GraphedStepper(Stepper):
             inputs_TB=ids[0], targets_TB=ids[1], state=state, lr=numbers[0], share=numbers[1], result=numbers[2:]
         )
 
-    def step(self, loop: Loop) -> bool:
-        """See `Stepper`."""
-        window = None if self._given_up else self.objective.window(loop.progress.position)
+    def begin(
+        self, optimizer: torch.optim.Optimizer, average: Average | None, clip: float, note: Callable[[str], None]
+    ) -> None:
+        """See `Stepper.begin`; a recording holds the memory of its optimizer, so a new optimizer needs a new one."""
+        if self._ran:
+            note("the training step is recorded anew, as the optimiser begins again")
+        self._optimizer, self._mean, self._clip, self._note = optimizer, average, clip, note
+        self._pending.clear()
+        self._ran, self._recorded = 0, False
+
+    def step(self, position: int, step: int, lr: float) -> Taken | None:
+        """See `Stepper.step`."""
+        window = None if self._given_up else self.objective.window(position)
         if window is None or not self._suits(window):
-            self.settle(loop)
-            return False
+            return None
         if not self._pending:
             self._began = time.perf_counter()
-        lr = loop.rate()
-        self._fill(window, lr, loop)
-        if not self._run(loop):
-            self.settle(loop)
-            return False
+        self._fill(window, lr, step)
+        if not self._run():
+            return None
         self.objective.state = dict(self._buffers.state)
         self._losses[len(self._pending)].copy_(self._buffers.result)
-        self._pending.append((loop.progress.step, window.count))
-        if self._ran <= self.warm or len(self._pending) == self.every:
-            self.settle(loop)
-        loop.advance(Heard(loss=self._loss, count=window.count, seconds=loop.seconds()), lr, self._seconds)
-        return True
+        self._pending.append((step, window.count))
+        bundle = self._ran <= self.warm or len(self._pending) == self.every
+        known = self.settle() if bundle else []
+        return Taken(count=window.count, loss=self._loss, seconds=self._seconds, known=known)
 
     def _suits(self, window: Window) -> bool:
         whole = window.inputs_TB.shape == self._shape and window.count == window.inputs_TB.size
         return whole and window.resets_TB is None
 
-    def _fill(self, window: Window, lr: float, loop: Loop) -> None:
+    def _fill(self, window: Window, lr: float, step: int) -> None:
         """Puts the numbers of this step into the buffers, without waiting for the device."""
         buffers = self._buffers
         _send(buffers.inputs_TB, window.inputs_TB)
@@ -112,67 +121,64 @@ class GraphedStepper(Stepper):
         elif any(self.objective.state[name] is not tensor for name, tensor in buffers.state.items()):
             copy_into(buffers.state, self.objective.state)  # the loop's own step, or a saved state, was in between
         buffers.lr.fill_(lr)
-        if loop.average is not None:
-            buffers.share.fill_(loop.average.pace(loop.progress.step + 1))
+        if self._mean is not None:
+            buffers.share.fill_(self._mean.pace(step + 1))
 
-    def _run(self, loop: Loop) -> bool:
-        """The step itself: run, or recorded and played, or played; false where it cannot be recorded."""
-        loop.objective.module.train()
+    def _run(self) -> bool:
+        """Runs the step, or records and replays it, or replays it; False where it cannot be recorded."""
+        self.objective.module.train()
         if self._ran < self.warm:
-            self.graph.warm(lambda: self._body(loop))
+            self.graph.warm(self._body)
         else:
-            if not self._recorded and not self._record(loop):
+            if not self._recorded and not self._record():
                 return False
             self.graph.replay()
         self._ran += 1
         return True
 
-    def _record(self, loop: Loop) -> bool:
+    def _record(self) -> bool:
         try:
-            self.graph.capture(lambda: self._body(loop))
+            self.graph.capture(self._body)
         except RuntimeError as error:
             self._given_up = True
             why = str(error).strip().partition("\n")[0]
-            loop.observer.on_note(f"the training step cannot be recorded as a graph ({why}): it runs piece by piece")
+            self._note(f"the training step cannot be recorded as a graph ({why}): it runs piece by piece")
             return False
         self._recorded, self._began = True, time.perf_counter()
-        self._gradients = [p.grad for p in loop.objective.module.parameters()]  # their memory belongs to the record
+        self._gradients = [p.grad for p in self.objective.module.parameters()]  # their memory belongs to the record
         return True
 
-    def _body(self, loop: Loop) -> None:
-        """One whole step on the buffers; nothing in it depends on a number of the device's."""
-        buffers, optimizer, module = self._buffers, loop.optimizer, loop.objective.module
+    def _body(self) -> None:
+        """One whole step on the buffers; no branch in it depends on a number that the device computes."""
+        buffers, optimizer, module = self._buffers, self._optimizer, self.objective.module
         for group in optimizer.param_groups:
             group["lr"], group["capturable"] = buffers.lr, buffers.lr.is_cuda
         loss, state = self.objective.mean_loss(buffers.inputs_TB, buffers.targets_TB, buffers.state)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(module.parameters(), loop.options.clip)
+        norm = nn.utils.clip_grad_norm_(module.parameters(), self._clip)
         with torch.no_grad():
             bad = (~(loss.isfinite() & norm.isfinite())).float()
             _step_unless(optimizer, bad)
-            if loop.average is not None:
-                _average(loop.average, buffers.share * (1 - bad))
+            if self._mean is not None:
+                _average(self._mean, buffers.share * (1 - bad))
             for name, tensor in state.items():
                 buffers.state[name].copy_(torch.where(bad > 0, torch.zeros_like(tensor), tensor))
             buffers.result.copy_(torch.stack([loss.detach().float(), bad]))
 
-    def settle(self, loop: Loop) -> None:
-        """See `Stepper`; here the device is waited for."""
+    def settle(self) -> list[KnownLoss]:
+        """See `Stepper.settle`; it waits for the device."""
         if not self._pending:
-            return
+            return []
         known = self._losses[: len(self._pending)].tolist()
         self._seconds = (time.perf_counter() - self._began) / len(known)
-        for (step, count), (loss, bad) in zip(self._pending, known, strict=True):
-            loop.learned(loss, count, not bad, step)
-            self._loss = loss
+        self._loss = known[-1][0]
+        found = [
+            KnownLoss(step=step, loss=loss, count=count, finite=not bad)
+            for (step, count), (loss, bad) in zip(self._pending, known, strict=True)
+        ]
         self._pending.clear()
-
-    def begin_again(self, loop: Loop) -> None:
-        """See `Stepper`; the record holds the old optimiser's memory, so it is made anew, and that is said."""
-        self._pending.clear()
-        self._ran, self._recorded = 0, False
-        loop.observer.on_note("the training step is recorded anew, as the optimiser begins again")
+        return found
 
 
 def _send(buffer: Tensor, numbers: NDArray[Any]) -> None:

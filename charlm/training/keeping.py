@@ -1,150 +1,270 @@
-"""How any run is kept in its directory: states, weights, the learning curve, and going on from what is whole.
+"""How a run is kept in its directory: states, weights, the learning curve, and reading the newest state that is whole.
 
-config.json             what it is, what it was made from, how, and the figure it ended with
+config.json             what the model is, what it was made from, how, and the figures it ended with
 vocab.json              the symbols, where there are any
 best.safetensors        the weights with the lowest validation loss
 last.safetensors        the weights of the last state
-state-STEP.safetensors  everything of one moment, the two newest; all other files can be made from one of them
+state-STEP.safetensors  everything that an exact resume needs, of the two newest states
 metrics.jsonl           the learning curve
 LOCK                    while a process writes
 
-
-What a language model's run in its directory can go on from: its newest whole state."""
+All other files can be made again from one state file.
+"""
 
 from __future__ import annotations
 
-import abc
 import contextlib
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from charlm.checkpoint import TextFacts, read_config
+from charlm.checkpoint import read_config
+from charlm.codec import decode
 from charlm.errors import CharlmError, CheckpointError, StorageError
 from charlm.files import sweep, unwritten, write_bytes, write_json
 from charlm.tensors import read_tensors, write_tensors
 from charlm.text.vocab import Vocab
-from charlm.training.loop import Keeper, Loop
-from charlm.training.options import Progress
-from charlm.training.recipe import Plan
+from charlm.training.interfaces import Keeper
+from charlm.training.options import LoopState
 from charlm.training.snapshot import best_weights, group, last_weights
 
 __all__ = [
     "DirectoryKeeper",
-    "Kept",
-    "Moment",
+    "MemoryKeeper",
+    "RunKind",
     "Saved",
-    "newest_whole",
-    "read_moment",
+    "left_by",
     "read_saved",
-    "resumable",
     "saved_weights",
     "states",
-    "take_back",
-    "write_metrics",
+    "way_on",
 ]
 
-T = TypeVar("T")
+P = TypeVar("P")
 
 
-class Kept(abc.ABC):
-    """A run as its keeper sees it."""
+class MemoryKeeper(Keeper):
+    """Keeps the learning curve in memory, and nothing on disk.
 
-    directory: Path
-    command: str
-    """The command that goes on with it, as `charlm train`."""
-    vocab: Vocab | None
-    rows: list[dict[str, Any]]
-    """Of the learning curve."""
+    Args:
+        rows: the list that rows of the learning curve are added to.
+    """
 
-    @abc.abstractmethod
-    def description(self, **more: Any) -> dict[str, Any]:
-        """The content of `config.json`; `more` are further values."""
+    def __init__(self, rows: list[dict[str, Any]]) -> None:
+        self.rows = rows
+
+    def metrics(self, row: dict[str, Any]) -> None:
+        """Adds a row to the list."""
+        self.rows.append(row)
+
+    def best(self, weights: Mapping[str, Tensor]) -> None:
+        """Does nothing: the loop has the best weights."""
+
+    def state(self, tensors: Mapping[str, Tensor], progress: dict[str, Any]) -> None:
+        """Does nothing."""
+
+
+class DirectoryKeeper(MemoryKeeper):
+    """Keeps a run in its directory.
+
+    Args:
+        directory: of the run.
+        command: goes on with such a run, for messages: `charlm train`.
+        vocab: the symbols of a text input.
+        rows: of the learning curve so far.
+        description: makes the content of `config.json`; its arguments are further values.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        command: str,
+        vocab: Vocab | None,
+        rows: list[dict[str, Any]],
+        description: Callable[..., dict[str, Any]],
+    ) -> None:
+        super().__init__(rows)
+        self.directory, self.command, self.vocab, self.description = directory, command, vocab, description
+
+    def begin(self, weights: Mapping[str, Tensor]) -> None:
+        """Writes the files of a run that has not taken a step."""
+        self._write_vocab()
+        for name in ("best", "last"):
+            write_tensors(self.directory / f"{name}.safetensors", weights)
+        self.describe()
 
     def describe(self, **more: Any) -> None:
         """Writes `config.json`; `more` are further values."""
         write_json(self.directory / "config.json", self.description(**more))
 
-
-class DirectoryKeeper(Keeper):
-    """Keeps a run in its directory."""
-
-    def __init__(self, run: Kept) -> None:
-        self._run, self.directory = run, run.directory
-
     def metrics(self, row: dict[str, Any]) -> None:
         """Adds a line to `metrics.jsonl`."""
-        self._run.rows.append(row)
-        with resumable(self.directory, self._run.command):
-            write_metrics(self.directory, self._run.rows)
+        super().metrics(row)
+        with self.resumable():
+            self._write_metrics()
 
-    def best(self, loop: Loop) -> None:
+    def best(self, weights: Mapping[str, Tensor]) -> None:
         """Writes `best.safetensors`."""
-        with resumable(self.directory, self._run.command):
-            write_tensors(self.directory / "best.safetensors", loop.weights())
+        with self.resumable():
+            write_tensors(self.directory / "best.safetensors", weights)
 
-    def state(self, loop: Loop) -> None:
-        """Writes everything into one file, then `last.safetensors`, and deletes all but the two newest states."""
-        tensors, progress = loop.snapshot()
-        run = self._run
-        facts: dict[str, Any] = {"progress": progress, "rows": run.rows, "config": run.description()}
-        if run.vocab is not None:
-            facts["vocab"] = run.vocab.to_json()
+    def state(self, tensors: Mapping[str, Tensor], progress: dict[str, Any]) -> None:
+        """Writes the state into one file, then `last.safetensors`, and deletes all but the two newest states."""
+        facts: dict[str, Any] = {"progress": progress, "rows": self.rows, "config": self.description()}
+        if self.vocab is not None:
+            facts["vocab"] = self.vocab.to_json()
         metadata = {name: json.dumps(value, allow_nan=False) for name, value in facts.items()}
-        with resumable(self.directory, run.command):
-            write_tensors(self.directory / f"state-{loop.progress.step}.safetensors", tensors, metadata)
-            write_tensors(self.directory / "last.safetensors", loop.weights())
-            run.describe()
+        with self.resumable():
+            write_tensors(self.directory / f"state-{progress['step']}.safetensors", tensors, metadata)
+            write_tensors(self.directory / "last.safetensors", last_weights(tensors))
+            self.describe()
             for old in states(self.directory)[2:]:
                 old.unlink(missing_ok=True)
 
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Writes all other files anew from a state: later ones will be written again, damaged ones are mended."""
+        with self.resumable():
+            sweep(self.directory)
+            self._write_vocab()
+            write_tensors(self.directory / "best.safetensors", best_weights(tensors))
+            write_tensors(self.directory / "last.safetensors", last_weights(tensors))
+            self._write_metrics()
+            self.describe()
+
+    @contextlib.contextmanager
+    def resumable(self) -> Iterator[None]:
+        """A block of writes; where one fails, the error says how to go on."""
+        try:
+            yield
+        except OSError as error:
+            told = error if isinstance(error, StorageError) else unwritten(self.directory, error)
+            steps = [path.stem.removeprefix("state-") for path in states(self.directory)]
+            way_out = (
+                f"everything up to step {steps[0]} is saved: then go on with {self.command} --resume {self.directory}"
+                if steps
+                else "nothing was saved yet: then start the run again"
+            )
+            raise StorageError(f"{told}; {way_out}", error) from None
+
+    def _write_vocab(self) -> None:
+        if self.vocab is not None:
+            write_json(self.directory / "vocab.json", self.vocab.to_json())
+
+    def _write_metrics(self) -> None:
+        """Writes the whole learning curve, so that it never ends in half a row."""
+        path = self.directory / "metrics.jsonl"
+        if self.rows:
+            write_bytes(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in self.rows).encode())
+        else:
+            path.unlink(missing_ok=True)
+
+
+# -- reading a run ---------------------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True, kw_only=True)
-class Moment:
-    """A saved state, its frame checked.
+class RunKind(Generic[P]):
+    """What the runs of one command have in common.
 
     Args:
-        config: `config.json` at that moment.
-        vocab: the symbols; None where there are none.
-        changes: what was changed on the way that makes it another run than one left alone.
-        progress: where it stood.
-        rows: of the learning curve until then.
-        tensors: weights, optimizer, hidden states, generators.
+        command: makes such runs and goes on with them: `charlm train`.
+        plan: the dataclass of their plan.
+        check: raises an error where a `config.json`, its plan and its vocabulary do not belong together.
+        kind: of the model, as of `checkpoint.read_config`: `sequence`, or None for a language model.
     """
 
+    command: str
+    plan: type[P]
+    check: Callable[[dict[str, Any], P, Vocab | None], object]
+    kind: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved(Generic[P]):
+    """A run as its newest whole state has it.
+
+    Args:
+        plan: how it is trained.
+        config: `config.json` at that moment.
+        vocab: the symbols; None where there are none.
+        changes: what was changed on the way (device, batch size, processes).
+        progress: a `LoopState` as a JSON value.
+        rows: of the learning curve until then.
+        tensors: weights, optimizer, hidden states, generators; see `snapshot`.
+        notes: sentences about newer states that are damaged and were passed over.
+    """
+
+    plan: P
     config: dict[str, Any]
     vocab: Vocab | None
     changes: list[dict[str, Any]]
     progress: dict[str, Any]
     rows: list[dict[str, Any]]
     tensors: dict[str, Tensor]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def device(self) -> str:
+        """Where it was trained."""
+        return str(self.config["training"]["device"])
+
+    @property
+    def processes(self) -> int:
+        """How many processes trained it together."""
+        return int(self.config["training"].get("processes", 1))
 
 
-def read_moment(path: Path) -> Moment:
-    """Reads a state file.
+def read_saved(directory: Path, kind: RunKind[P]) -> Saved[P]:
+    """The newest state that is whole; a damaged one is passed over for the one before it.
+
+    Args:
+        directory: of the run.
+        kind: of run.
 
     Raises:
-        CharlmError, KeyError, TypeError, ValueError, AttributeError, RecursionError: it is not whole; `newest_whole`
-            makes a sentence of it.
+        CheckpointError: there is no run of this kind, or no whole state of it.
     """
+    if not directory.is_dir():
+        raise CheckpointError(f"there is no model directory {directory}: name one such as checkpoints/NAME")
+    problems: list[str] = []
+    for path in states(directory):
+        try:
+            return _read_state(path, kind, problems)
+        except (CharlmError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            problems.append(
+                str(error) if isinstance(error, CharlmError) else f"{path} is not a whole state ({error!r})"
+            )
+    if not problems and "training" not in read_config(directory, kind=kind.kind):
+        raise CheckpointError(f"{directory} is no training run: only what `{kind.command}` made can be resumed")
+    reason = f" ({problems[0]})" if problems else ""
+    raise CheckpointError(f"{directory} has no whole saved state to go on from{reason}: start the run again")
+
+
+def _read_state(path: Path, kind: RunKind[P], notes: list[str]) -> Saved[P]:
+    """Reads a state file; any error means that it is not whole, and `read_saved` makes a sentence of it."""
     tensors, metadata = read_tensors(path)
     config, rows, progress = (_strict_json(metadata[name]) for name in ("config", "rows", "progress"))
-    changes = config["training"]["changes"]
+    training, changes = config["training"], config["training"]["changes"]
     lists = isinstance(changes, list) and isinstance(rows, list)
     if not lists or not all(isinstance(value, dict) for value in (*rows, *changes, progress)):
         raise CheckpointError(f"{path} is not a whole state of a run")
-    Progress.from_json(progress)
+    LoopState.read(progress)
     try:
-        torch.device(str(config["training"]["device"]))
+        torch.device(str(training["device"]))
     except RuntimeError:
         raise CheckpointError(f"{path} was written on no device that there is") from None
     vocab = Vocab.from_json(json.loads(metadata["vocab"])) if "vocab" in metadata else None
-    return Moment(config=config, vocab=vocab, changes=changes, progress=progress, rows=rows, tensors=tensors)
+    plan = decode(kind.plan, training, "the stored plan of training", beside=True)
+    kind.check(config, plan, vocab)
+    return Saved(
+        plan=plan, config=config, vocab=vocab, changes=changes, progress=progress, rows=rows, tensors=tensors,
+        notes=notes,
+    )  # fmt: skip
 
 
 def _strict_json(text: str) -> Any:
@@ -154,69 +274,18 @@ def _strict_json(text: str) -> Any:
     return value
 
 
-def newest_whole(
-    directory: Path, read: Callable[[Path], T], command: str, kind: str | None = None
-) -> tuple[T, list[str]]:
-    """The newest state that is whole, and sentences about damaged ones that were passed over for it.
-
-    Args:
-        directory: of the run.
-        read: makes what is wanted of a state file; any error in it means that the file is not whole.
-        command: what makes such runs, for the sentence where there is none.
-        kind: of the model, as of `checkpoint.read_config`.
-
-    Raises:
-        CheckpointError: there is no run, or no whole state of it.
-    """
-    if not directory.is_dir():
-        raise CheckpointError(f"there is no model directory {directory}: name one such as checkpoints/NAME")
-    problems: list[str] = []
-    for path in states(directory):
-        try:
-            return read(path), problems
-        except (CharlmError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            problems.append(
-                str(error) if isinstance(error, CharlmError) else f"{path} is not a whole state ({error!r})"
-            )
-    if not problems and "training" not in read_config(directory, kind=kind):
-        raise CheckpointError(f"{directory} is no training run: only what `{command}` made can be resumed")
-    reason = f" ({problems[0]})" if problems else ""
-    raise CheckpointError(f"{directory} has no whole saved state to go on from{reason}: start the run again")
-
-
 def states(directory: Path) -> list[Path]:
     """The saved states, the newest first."""
     found = [path for path in directory.glob("state-*.safetensors") if path.stem.removeprefix("state-").isdecimal()]
     return sorted(found, key=lambda path: int(path.stem.removeprefix("state-")), reverse=True)
 
 
-@contextlib.contextmanager
-def resumable(directory: Path, command: str = "charlm train") -> Iterator[None]:
-    """Where something cannot be written, says how to go on: what was written before is whole."""
-    try:
-        yield
-    except OSError as error:
-        told = error if isinstance(error, StorageError) else unwritten(directory, error)
-        steps = [path.stem.removeprefix("state-") for path in states(directory)]
-        way_out = (
-            f"everything up to step {steps[0]} is saved: then go on with {command} --resume {directory}"
-            if steps
-            else "nothing was saved yet: then start the run again"
-        )
-        raise StorageError(f"{told}; {way_out}", error) from None
+def saved_weights(model: nn.Module, tensors: Mapping[str, Tensor], directory: Path) -> dict[str, Tensor]:
+    """Copies of the weights in a state.
 
-
-def write_metrics(directory: Path, rows: list[dict[str, Any]]) -> None:
-    """Writes the learning curve anew, so that it never ends in half a row."""
-    path = directory / "metrics.jsonl"
-    if rows:
-        write_bytes(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode())
-    else:
-        path.unlink(missing_ok=True)
-
-
-def saved_weights(model: nn.Module, tensors: dict[str, Tensor], directory: Path) -> dict[str, Tensor]:
-    """Copies of the weights in a state, their names, shapes and types compared with the model's first."""
+    Raises:
+        CheckpointError: their names, shapes or types are not the model's.
+    """
     weights = group(tensors, "weights")
     expected = {name: parameter.shape for name, parameter in model.named_parameters()}
     kinds = {tensor.dtype for tensor in weights.values()}
@@ -226,69 +295,38 @@ def saved_weights(model: nn.Module, tensors: dict[str, Tensor], directory: Path)
     return {name: tensor.clone() for name, tensor in weights.items()}
 
 
-def take_back(run: Kept, tensors: dict[str, torch.Tensor]) -> None:
-    """Makes all other files from the state: what came after it will be written again, what is damaged is mended."""
-    directory = run.directory
-    sweep(directory)
-    if run.vocab is not None:
-        write_json(directory / "vocab.json", run.vocab.to_json())
-    write_tensors(directory / "best.safetensors", best_weights(tensors))
-    write_tensors(directory / "last.safetensors", last_weights(tensors))
-    write_metrics(directory, run.rows)
-    run.describe()
+# -- runs in several processes ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class Saved:
-    """A run as its newest whole state has it.
+def way_on(directory: Path) -> str:
+    """How to go on with a run of several processes that has broken off."""
+    saved = states(directory)
+    if not saved:
+        return "nothing was saved yet, so start the run again"
+    step = saved[0].stem.removeprefix("state-")
+    return f"everything up to step {step} is saved, go on with torchrun ... -m charlm train --resume {directory}"
+
+
+def left_by(directory: Path, launch: Collection[str]) -> Path | None:
+    """The run that an earlier attempt of this launch began under this name (or NAME-2, ...); None where there is none.
 
     Args:
-        text: what it is trained on.
-        vocab: its symbols.
-        plan: how it is trained.
-        device: where it was trained.
-        processes: how many trained it together.
-        changes: what was changed on the way that makes it another run than one left alone.
-        progress: where it stands.
-        rows: of the learning curve so far.
-        tensors: weights, optimizer, hidden states, generators.
-        notes: of states that are damaged and were passed over.
+        directory: the name that was asked for.
+        launch: what started the processes, see `distributed.launch_of`.
     """
-
-    text: TextFacts
-    vocab: Vocab
-    plan: Plan
-    device: str
-    processes: int
-    changes: list[dict[str, Any]]
-    progress: dict[str, Any]
-    rows: list[dict[str, Any]]
-    tensors: dict[str, torch.Tensor]
-    notes: list[str] = field(default_factory=list)
+    found, number, candidate = None, 1, directory
+    while candidate.name and candidate.exists():
+        if not set(launch).isdisjoint(_launch(candidate)):
+            found = candidate
+        number += 1
+        candidate = directory.with_name(f"{directory.stem}-{number}{directory.suffix}")
+    return found
 
 
-def read_saved(directory: Path) -> Saved:
-    """The newest state that is whole; a damaged one is passed over for the one before it.
-
-    Raises:
-        CheckpointError: there is no run, or no whole state of it.
-    """
-    saved, problems = newest_whole(directory, _saved, "charlm train")
-    return replace(saved, notes=problems)
-
-
-def _saved(path: Path) -> Saved:
-    moment = read_moment(path)
-    if moment.vocab is None:
-        raise CheckpointError(f"{path} is not a whole state of a run")
-    return Saved(
-        text=TextFacts.from_json(moment.config["text"]),
-        vocab=moment.vocab,
-        plan=Plan.from_json(moment.config["training"]),
-        device=str(moment.config["training"]["device"]),
-        processes=int(moment.config["training"].get("processes", 1)),
-        changes=moment.changes,
-        progress=moment.progress,
-        rows=moment.rows,
-        tensors=moment.tensors,
-    )
+def _launch(directory: Path) -> list[Any]:
+    """What started the processes of the run in a directory; empty where that is not known."""
+    try:
+        found = read_config(directory)["training"]["launch"]
+    except (CharlmError, KeyError, TypeError):
+        return []
+    return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []

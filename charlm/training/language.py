@@ -7,6 +7,7 @@ gradients end at the window while memory does not (Williams and Peng 1990). Axes
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -21,7 +22,7 @@ from charlm.text.lanes import Lanes, Window
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids
 from charlm.training.distributed import ALONE, Processes
-from charlm.training.loop import Objective
+from charlm.training.interfaces import Objective
 
 __all__ = ["LanguageObjective"]
 
@@ -33,9 +34,9 @@ class LanguageObjective(Objective):
         model: the network, on its device.
         lanes: the windows of the training part.
         ids: of the whole text.
-        valid: the spans that are validated on; read by 32 lanes, each warmed with the 512 characters before it.
+        valid: the spans of the validation; read in 32 lanes, each after the 512 characters before it as context.
         seed: of dropout.
-        processes: share the lanes and the validation; each has dropout of its own.
+        processes: they share the lanes and the validation; each has dropout masks of its own.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class LanguageObjective(Objective):
         self.module = self.model = model
         self.lanes, self.ids, self.processes = lanes, ids, processes
         self.steps_per_epoch = lanes.windows_per_epoch
+        self.untrained_loss = math.log(len(model.vocab))  # of a uniform distribution
         self.segments = lane_segments(valid)
         self.generator = torch.Generator(device=model.device).manual_seed(processes.seed(seed))
         self.own = processes.own(lanes.lanes)
@@ -82,7 +84,7 @@ class LanguageObjective(Objective):
         resets_TB: Tensor | None = None,
         count: int | None = None,
     ) -> tuple[Tensor, State]:
-        """The mean over so many targets (all by default), and the state behind the window, without its past."""
+        """The mean loss over `count` targets (by default all), and the detached state after the window."""
         with _autocast(self.model.device):
             logp_TBV, state = self.model(inputs_TB, state, resets_TB, self.generator)
             logp_TB = pick_targets(logp_TBV, targets_TB)
@@ -112,9 +114,9 @@ class LanguageObjective(Objective):
         self.state = self._zeros()
 
     def restore(self, carried: Mapping[str, Tensor]) -> None:
-        """Takes back what `carried` gave, each process its own lanes, whatever number of processes there were.
+        """Goes on from what `carried` returned; each process takes its own lanes, however many processes there were.
 
-        A generator of another device or of a process that was not there starts anew, lanes without a state at zero.
+        A generator of another device or of an additional process starts anew; lanes without a state start at zero.
         """
         state = {key.removeprefix("state/"): t for key, t in carried.items() if key.startswith("state/")}
         shapes = {name: (self.lanes.lanes, *tensor.shape[1:]) for name, tensor in self.state.items()}
@@ -128,7 +130,7 @@ class LanguageObjective(Objective):
 
 
 def _generator(rank: int) -> str:
-    """What the dropout generator of a process is called."""
+    """The name of a process's dropout generator in a state."""
     return f"dropout/{rank}" if rank else "dropout"
 
 

@@ -1,7 +1,7 @@
-"""The one optimisation loop: steps, learning rate, clipping, averaging, validation, early stopping, budget.
+"""The training loop: steps, learning rate, clipping, averaging, validation, early stopping, budget.
 
-It knows neither texts nor tables. What is optimised is an `Objective`; who watches is an `Observer`; where things
-are kept is a `Keeper`. Everything that decides the next step is in `Loop.snapshot`, so that a run can go on to the bit.
+It knows neither texts nor tables: see `interfaces` for what it works with. Everything that decides the next step is in
+`Loop.snapshot`, so that a run which goes on from one is bit-identical to a run that was never interrupted.
 """
 
 from __future__ import annotations
@@ -9,35 +9,31 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from charlm.codec import encode
 from charlm.nn.schedule import Schedule
 from charlm.training import snapshot
-from charlm.training.distributed import ALONE, Heard, Processes
-from charlm.training.objective import Keeper, Objective
-from charlm.training.options import Average, Optimisation, Progress, adamw
-from charlm.training.stepping import Stepper
-from charlm.training.watching import Observer, StepReport, Unobserved, ValidationReport
+from charlm.training.distributed import ALONE, Agreed, Processes
+from charlm.training.interfaces import (
+    Keeper,
+    KnownLoss,
+    Objective,
+    Observer,
+    Stepper,
+    StepReport,
+    Unobserved,
+    ValidationReport,
+)
+from charlm.training.options import Average, Budget, LoopState, Optimisation, adamw
 
-__all__ = ["Keeper", "Loop", "Objective", "Optimisation", "Progress"]
+__all__ = ["Loop", "Outcome"]
 
 Outcome = Literal["finished", "no improvement", "interrupted", "diverged"]
-
-
-@dataclass
-class _Clock:
-    """Seconds that count towards the budget: training and validating, earlier sessions included."""
-
-    before: float
-    started: float = field(default_factory=time.perf_counter)
-
-    def seconds(self) -> float:
-        return self.before + time.perf_counter() - self.started
 
 
 class Loop:
@@ -46,14 +42,14 @@ class Loop:
     Args:
         objective: what to optimise.
         options: how.
-        observer: who watches.
-        keeper: where things are kept; None keeps nothing.
-        save_every: seconds between two states beside those of the validations.
-        should_stop: asked after every step; true ends the run as `interrupted`, with its state kept (one step later
+        observer: is told how it goes.
+        keeper: saves metrics, weights and states; None saves nothing.
+        save_every: seconds between two saved states, beside those of the validations.
+        should_stop: called after every step; True ends the run as `interrupted`, with its state saved (one step later
             where several processes train).
-        processes: train this model together, each with its part of the objective's data; all of them take the
-            same steps, and have the same weights after each.
-        stepper: takes the steps that it can; None takes all of them here.
+        processes: those that train this model together, each with its share of the objective's data; all of them
+            take the same steps and have the same weights after each.
+        stepper: takes the steps that it can; None lets the loop take all of them.
     """
 
     def __init__(
@@ -72,41 +68,61 @@ class Loop:
         self.stepper = stepper
         self.observer, self.keeper = observer or Unobserved(), keeper
         self.save_every, self.should_stop = save_every, should_stop
-        self.progress = Progress()
+        self.progress = LoopState()
         self.optimizer = adamw(objective.module, options)
         self.average = Average(objective.module, options.average) if options.average else None
         self._good: dict[str, Tensor] = {}
-        self._step_seconds: list[float] = []
-        self._validation_seconds = 0.0
-        self._asked, self._heard = False, Heard()
+        self._asked, self._agreed = False, Agreed()
         self._saved_at: float | None = None
+        self._budget = self._new_budget()
+        self._begin_stepping()
+
+    def _new_budget(self) -> Budget:
+        return Budget(self.options, self.progress, self.objective.steps_per_epoch, self.processes)
+
+    def _begin_stepping(self) -> None:
+        if self.stepper is not None:
+            self.stepper.begin(self.optimizer, self.average, self.options.clip, self.observer.on_note)
 
     def run(self) -> Outcome:
         """Runs to the end; the module holds the optimiser's last weights afterwards."""
-        self._clock = _Clock(self.progress.seconds)
-        self._heard = Heard(seconds=self.progress.seconds)
-        if self.progress.total is None:
-            self._plan()
+        self._budget = self._new_budget()
+        self._agreed = Agreed(seconds=self.progress.seconds)
+        self.objective.module.eval()
+        self._budget.plan(self.objective.validate)
+        if self.progress.step and (self._budget.reached() or self._budget.late(self._agreed.seconds)):
+            step, budget = self.progress.step, self.options.budget()
+            self.observer.on_note(f"there is nothing to do: the run is at step {step:,}, its budget is {budget}")
         while not self._over():
             self._step()
             if self.progress.skipped_in_a_row >= 20 and not self._roll_back():
-                return "diverged"
-            self._calibrate()
-            if self._due() and not self._validate():
                 self._keep_state()
-                return "no improvement"
+                return "diverged"
+            self._budget.calibrate(self._agreed.seconds)
+            if self._budget.validation_due() and not self._validate():
+                self._keep_state()
+                return self._verdict("no improvement")
             if self._told_to_stop() and not self._over():
                 self._keep_state()
                 return "interrupted"
-            if self._saved_at is not None and self._heard.seconds - self._saved_at > self.save_every:
+            if self._saved_at is not None and self._agreed.seconds - self._saved_at > self.save_every:
                 self._keep_state()
         self._keep_state()
-        return "finished"
+        return self._verdict("finished")
+
+    def _verdict(self, outcome: Outcome) -> Outcome:
+        """The outcome, or `diverged` where the weights never were of any use."""
+        best, first = self.progress.best, self.progress.first_loss
+        if not self.progress.step or (best is not None and (first is None or best <= 10 * max(first, 1.0))):
+            return outcome
+        lowest = "never finite" if best is None else f"{best:.4g} at best, the first training loss {first:.4g}"
+        self.observer.on_note(f"training diverged: the validation loss was {lowest}; try a lower --lr")
+        return "diverged"
 
     def _told_to_stop(self) -> bool:
-        """Asks; several processes stop at the same step, after they have told each other in one."""
+        """Whether to stop; several processes stop at the same step, one after the first of them was asked to."""
         self._asked = self.should_stop()
-        return self._asked if self.processes.size == 1 else self._heard.stop
+        return self._asked if self.processes.size == 1 else self._agreed.stop
 
     # -- one step ---------------------------------------------------------------------------------------------
 
@@ -114,16 +130,18 @@ class Loop:
         """The learning rate of the next step."""
         return self._schedule().at(self.progress.step) * self.progress.lr_scale
 
-    def seconds(self) -> float:
-        """What has been used of the budget by now."""
-        return self._clock.seconds()
-
     def _step(self) -> None:
-        if self.stepper is not None and self.stepper.step(self):
-            return
+        progress, lr = self.progress, self.rate()
+        if self.stepper is not None:
+            taken = self.stepper.step(progress.position, progress.step, lr)
+            if taken is not None:
+                self._learn(taken.known)
+                self._advance(
+                    Agreed(loss=taken.loss, count=taken.count, seconds=self._budget.seconds()), lr, taken.seconds
+                )
+                return
+            self._settle()
         begun = time.perf_counter()
-        progress, options = self.progress, self.options
-        lr = self.rate()
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.objective.module.train()
@@ -131,48 +149,58 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         parameters = list(self.objective.module.parameters())
-        heard = self.processes.step(parameters, loss, count, stop=self._asked, seconds=self._clock.seconds())
-        norm = nn.utils.clip_grad_norm_(parameters, options.clip)
-        finite = math.isfinite(heard.loss) and math.isfinite(float(norm))
+        agreed = self.processes.step(parameters, loss, count, stop=self._asked, seconds=self._budget.seconds())
+        norm = nn.utils.clip_grad_norm_(parameters, self.options.clip)
+        finite = math.isfinite(agreed.loss) and math.isfinite(float(norm))
         if finite:
             self.optimizer.step()
             if self.average is not None:
                 self.average.update(progress.step + 1)
         else:
             self.objective.forget()
-        self.learned(heard.loss, heard.count, finite, progress.step)
-        self.advance(heard, lr, time.perf_counter() - begun)
+        self._learn([KnownLoss(step=progress.step, loss=agreed.loss, count=agreed.count, finite=finite)])
+        self._advance(agreed, lr, time.perf_counter() - begun)
 
-    def learned(self, loss: float, count: int, finite: bool, step: int) -> None:
-        """Takes down the loss of a step, the mean over so many targets; one that was not finite changed no weight."""
+    def _learn(self, losses: Iterable[KnownLoss]) -> None:
+        """Adds the losses of some steps to the training loss; a step that was not finite counts as skipped."""
         progress = self.progress
-        if finite:
-            progress.skipped_in_a_row = 0
-            progress.loss_sum += loss * count
-            progress.loss_count += count
-        else:
-            progress.skipped += 1
-            progress.skipped_in_a_row += 1
-        self._look_at_first_loss(loss, step)
+        for known in losses:
+            if known.finite:
+                progress.skipped_in_a_row = 0
+                progress.loss_sum += known.loss * known.count
+                progress.loss_count += known.count
+            else:
+                progress.skipped += 1
+                progress.skipped_in_a_row += 1
+            self._check_first_loss(known.loss, known.step)
 
-    def advance(self, heard: Heard, lr: float, seconds: float) -> None:
-        """Goes on by the step that was taken; the loss heard is the last one known."""
-        progress, self._heard = self.progress, heard
+    def _settle(self) -> None:
+        """Learns the losses that the stepper has not returned yet."""
+        if self.stepper is not None:
+            self._learn(self.stepper.settle())
+
+    def _advance(self, agreed: Agreed, lr: float, seconds: float) -> None:
+        """Counts the step that was taken, and reports it."""
+        progress, self._agreed = self.progress, agreed
         if self._saved_at is None:
-            self._saved_at = heard.seconds
+            self._saved_at = agreed.seconds
         progress.step += 1
         progress.position += 1
-        progress.targets += heard.count
-        progress.seconds = heard.seconds
-        self._step_seconds = [*self._step_seconds[-49:], seconds]
-        self.observer.on_step(
-            StepReport(progress=progress, loss=heard.loss, lr=lr, targets_per_second=heard.count / max(seconds, 1e-9))
-        )
+        progress.targets += agreed.count
+        progress.seconds = agreed.seconds
+        self._budget.add_step(seconds)
+        speed = agreed.count / max(seconds, 1e-9)
+        self.observer.on_step(StepReport(progress=progress, loss=agreed.loss, lr=lr, targets_per_second=speed))
 
-    def _look_at_first_loss(self, value: float, step: int) -> None:
+    def _check_first_loss(self, value: float, step: int) -> None:
         progress = self.progress
         if progress.first_loss is None and math.isfinite(value):
             progress.first_loss = value
+            expected = self.objective.untrained_loss
+            if expected is not None and abs(value - expected) > 1:
+                self.observer.on_note(
+                    f"the first loss is {value:.3f}; untrained weights would give ln V = {expected:.3f}"
+                )
         elif progress.first_loss is not None and step == 200 and value > progress.first_loss:
             self.observer.on_note(
                 f"the training loss rises ({progress.first_loss:.3f} at first, {value:.3f} now): a lower --lr may help"
@@ -182,80 +210,33 @@ class Loop:
         options = self.options
         return Schedule(peak=options.lr, warmup=options.warmup, total=self.progress.total, final=options.lr_final)
 
-    # -- the budget -------------------------------------------------------------------------------------------
-
-    def _plan(self) -> None:
-        """Fixes the number of steps: a function of the options alone where no clock is asked for."""
-        limit = self._step_limit()
-        if limit is not None and self.options.minutes is None:
-            self._fix(limit, self.options.validations)
-        else:
-            begun = time.perf_counter()
-            self.objective.module.eval()
-            self.objective.validate()
-            self._validation_seconds = time.perf_counter() - begun
-
-    def _step_limit(self) -> int | None:
-        options = self.options
-        limits = [] if options.max_steps is None else [options.max_steps]
-        if options.epochs is not None:
-            left = round(options.epochs * self.objective.steps_per_epoch) - self.progress.position
-            limits.append(max(1, self.progress.step + left))
-        return min(limits, default=None)
-
-    def _calibrate(self) -> None:
-        """Turns a number of minutes into a number of steps, once, while the learning rate still warms up."""
-        progress, options = self.progress, self.options
-        if progress.total is not None or options.minutes is None:
-            return
-        budget, used = options.minutes * 60, self._heard.seconds
-        enough = progress.step >= 5 and used >= 0.03 * budget
-        if not enough and progress.step < max(5, options.warmup - 1) and used < 0.2 * budget:
-            return
-        seconds = sorted(self._step_seconds)[len(self._step_seconds) // 2]
-        affordable = 0.1 * budget / max(self._validation_seconds, 1e-9)
-        validations = int(min(options.validations, max(2, affordable)))
-        left = budget * 0.95 - used - validations * self._validation_seconds
-        total = progress.step + max(1, int(left / max(seconds, 1e-9)))
-        limit = self._step_limit()
-        self._fix(*self.processes.agree([total if limit is None else min(total, limit), validations]))
-
-    def _fix(self, total: int, validations: int) -> None:
-        self.progress.total = total
-        self.progress.every = max(1, -(-total // validations))
-
     def _over(self) -> bool:
-        progress, options = self.progress, self.options
-        if progress.total is not None and progress.step >= progress.total:
+        progress = self.progress
+        if self._budget.reached():
             return True
-        late = options.minutes is not None and self._heard.seconds > options.minutes * 60
-        if late and progress.step > 0 and progress.step != (progress.total or 0):
-            self.observer.on_note(f"the time is over after {progress.step} of {progress.total} steps")
-            if self._since_validation():
-                self._validate()
-        return late and progress.step > 0
+        late = self._budget.late(self._agreed.seconds) and progress.step > 0
+        if late and self._agreed.count:  # steps were taken in this session
+            of = "" if progress.total is None else f" of {progress.total}"
+            self.observer.on_note(f"the time is over after {progress.step}{of} steps")
+        if late and progress.loss_count:  # steps were taken since the last validation
+            self._validate()
+        return late
 
     # -- validating and keeping -------------------------------------------------------------------------------
 
-    def _due(self) -> bool:
-        progress = self.progress
-        if progress.every is None:
-            return False
-        return progress.step % progress.every == 0 or progress.step == progress.total
-
-    def _since_validation(self) -> bool:
-        return self.progress.every is None or self.progress.step % self.progress.every != 0
-
     def weights(self) -> dict[str, Tensor]:
-        """The weights to use: the averaged ones where they are averaged, else the optimiser's."""
+        """The weights to use: the averaged ones where there is an average, else the optimiser's."""
         if self.average is not None:
             return self.average.weights
         return {name: p.detach() for name, p in self.objective.module.named_parameters()}
 
+    def best_weights(self) -> dict[str, Tensor]:
+        """The weights with the lowest validation loss; those of now where no validation was finite."""
+        return self._good or self.weights()
+
     def _validate(self) -> bool:
-        """Validates and keeps the weights to use; false where there has been no improvement for too long."""
-        if self.stepper is not None:
-            self.stepper.settle(self)
+        """Validates and keeps the weights to use; False where there has been no improvement for too long."""
+        self._settle()
         with contextlib.nullcontext() if self.average is None else self.average.in_place():
             report = self._look()
             self._keep(report)
@@ -270,14 +251,14 @@ class Loop:
         self.objective.module.eval()
         valid = self.objective.validate()
         train = progress.loss_sum / progress.loss_count if progress.loss_count else None
-        improved = valid < progress.best
+        improved = math.isfinite(valid) and (progress.best is None or valid < progress.best)
         if improved:
             progress.best, progress.best_step, progress.since_best = valid, progress.step, 0
             self._good = {name: tensor.clone() for name, tensor in self.weights().items()}
         else:
             progress.since_best += 1
         progress.loss_sum, progress.loss_count = 0.0, 0
-        progress.seconds = self._clock.seconds()
+        progress.seconds = self._budget.seconds()
         return ValidationReport(
             progress=progress,
             train=train,
@@ -294,26 +275,25 @@ class Loop:
         row = {
             "step": progress.step,
             "epoch": round(progress.position / self.objective.steps_per_epoch, 6),
-            "train_nats": report.train,
+            "train_nats": _finite(report.train),
             "valid_nats": _finite(report.valid),
             "lr": report.lr,
         }
         self.keeper.metrics({**row, "skipped": progress.skipped, "seconds": round(progress.seconds, 3)})
         if report.improved:
-            self.keeper.best(self)
+            self.keeper.best(self.weights())
 
     def _keep_state(self) -> None:
-        if self.stepper is not None:
-            self.stepper.settle(self)
-        self.progress.seconds = self._clock.seconds()
+        self._settle()
+        self.progress.seconds = self._budget.seconds()
         if self.processes.size > 1:
             self.processes.same(snapshot.digest(self.weights()), _DIFFER)
         if self.keeper is not None:
-            self.keeper.state(self)
+            self.keeper.state(*self.snapshot())
         self._saved_at = None  # counted from the next step on, without the time that writing took
 
     def _roll_back(self) -> bool:
-        """After too many steps without a finite gradient: the last good weights, half the rate; three times at most."""
+        """Goes back to the best weights with half the learning rate, three times at most; False where it cannot."""
         progress = self.progress
         if not self._good or progress.rollbacks >= 3:
             self.observer.on_note("training diverged: no finite gradient for 20 steps; try a lower --lr")
@@ -324,8 +304,7 @@ class Loop:
         if self.average is not None:
             self.average.restore(self._good)
         self.optimizer = adamw(self.objective.module, self.options)
-        if self.stepper is not None:
-            self.stepper.begin_again(self)
+        self._begin_stepping()
         progress.rollbacks += 1
         progress.skipped_in_a_row = 0
         progress.lr_scale /= 2
@@ -337,13 +316,13 @@ class Loop:
     # -- everything of one moment -----------------------------------------------------------------------------
 
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and a JSON value from which `load_snapshot` goes on to the bit."""
+        """Tensors and a JSON value from which `load_snapshot` goes on bit-identically."""
         averaged = {} if self.average is None else self.average.weights
         groups = {"average": averaged, "good": self._good, "carried": self.objective.carried()}
-        return snapshot.dump(self.objective.module, self.optimizer, groups), self.progress.to_json()
+        return snapshot.dump(self.objective.module, self.optimizer, groups), encode(self.progress)
 
     def load_snapshot(self, tensors: Mapping[str, Tensor], progress: Mapping[str, Any]) -> None:
-        """Takes back what `snapshot` gave, onto whatever device the module is on."""
+        """Goes on from what `snapshot` returned, on the module's device."""
         module = self.objective.module
         snapshot.load(tensors, module, self.optimizer)
         if self.average is not None:
@@ -351,7 +330,7 @@ class Loop:
         devices = {name: p.device for name, p in module.named_parameters()}
         self._good = {name: t.clone().to(devices[name]) for name, t in snapshot.group(tensors, "good").items()}
         self.objective.restore(snapshot.group(tensors, "carried"))
-        self.progress = Progress.from_json(progress)
+        self.progress = LoopState.read(progress)
 
 
 _DIFFER = (
@@ -360,5 +339,5 @@ _DIFFER = (
 )
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -1,25 +1,28 @@
-"""Averaged weights: what is validated and kept is the mean of where the optimiser has lately been.
-
-How a model is optimised, and where a run of it stands: numbers alone, stored as JSON."""
+"""How a model is optimised (`Optimisation`), where the loop stands (`LoopState`), averaged weights (`Average`), and the
+budget: steps, epochs or minutes as a number of steps, and how often to validate.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from charlm.errors import CharlmError, OptionError
+from charlm.codec import decode
+from charlm.errors import OptionError
+from charlm.training.distributed import Processes
 
-__all__ = ["Average", "Optimisation", "Progress", "adamw"]
+__all__ = ["Average", "Budget", "LoopState", "Optimisation", "TrainingPlan", "adamw", "affordable", "step_limit"]
 
 
 class Average:
-    """A running mean of a module's weights that looks back over a fixed share of the steps so far.
+    """A running mean of a module's weights over a fixed share of the steps so far.
 
     After step t each averaged weight moves towards the weight by 1 / max(1, share · t): an average of polynomial
     decay (Shamir and Zhang 2013), which early on forgets the first steps as fast as it should, and needs no end of
@@ -43,13 +46,13 @@ class Average:
         self.weights = {name: p.detach().clone() for name, p in module.named_parameters()}
 
     def update(self, step: int) -> None:
-        """Takes the module's weights in after so many steps."""
+        """Moves the averaged weights towards the module's, after so many steps."""
         with torch.no_grad():
             now = [p.detach() for p in self.module.parameters()]
             torch._foreach_lerp_(list(self.weights.values()), now, self.pace(step))
 
     def pace(self, step: int) -> float:
-        """By which share of the way to the module's weights the averaged ones move after so many steps."""
+        """The share of the way to the module's weights that the averaged ones move, after so many steps."""
         return 1 / max(1.0, self.share * step)
 
     def restore(self, weights: Mapping[str, Tensor]) -> None:
@@ -59,7 +62,7 @@ class Average:
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """Within it the module has the averaged weights; afterwards its own again, to the bit."""
+        """A block in which the module has the averaged weights; after it the module has its own again, bit for bit."""
         own = {name: p.detach().clone() for name, p in self.module.named_parameters()}
         with torch.no_grad():
             for name, parameter in self.module.named_parameters():
@@ -117,26 +120,53 @@ class Optimisation:
         if self.clip <= 0 or self.warmup < 0 or self.patience < 0 or self.validations < 1 or self.weight_decay < 0:
             raise OptionError("clip and validations are above 0; warmup, patience and weight_decay are not negative")
 
-    def to_json(self) -> dict[str, Any]:
-        """A value for `config.json`; `from_json` reads it back."""
-        return {**asdict(self), "betas": list(self.betas)}
+    def budget(self) -> str:
+        """The budget in words.
 
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Optimisation:
-        """Reads what `to_json` made; an unknown key is an error."""
-        try:
-            return cls(**{**value, "betas": tuple(value["betas"])})
-        except (TypeError, KeyError) as error:
-            raise OptionError(f"the stored options of training are not whole ({error})") from None
+        >>> Optimisation(minutes=4.0, epochs=24.0).budget()
+        '4 minutes or 24 epochs'
+        """
+        minutes = f"{self.minutes:g} minutes" if self.minutes else ""
+        epochs = f"{self.epochs:g} epochs" if self.epochs else ""
+        steps = f"{self.max_steps:,} steps" if self.max_steps else ""
+        return " or ".join(part for part in (minutes, epochs, steps) if part)
 
 
-@dataclass
-class Progress:
-    """Where a run stands; numbers alone, saved as JSON with every state.
+class TrainingPlan:
+    """What every plan of a training has; a frozen dataclass for each kind of run derives from it.
 
-    `loss_sum` and `loss_count` gather the training loss since the last row of metrics; `total` and `every` are fixed
-    after a short calibration. `position` counts the data that was read; it is `step` unless a run goes on with another
-    number of lanes.
+    Attributes:
+        network: the model's shape, a frozen dataclass.
+        optimisation: how it is trained.
+        backend: how layers are run; `rule` until the rule has chosen, `auto` until the fastest was found by the clock.
+    """
+
+    network: Any
+    optimisation: Optimisation
+    backend: str
+
+    def having(self, **changes: Any) -> Self:
+        """The plan with other values of some fields."""
+        return replace(self, **changes)  # type: ignore[type-var]
+
+
+@dataclass(kw_only=True)
+class LoopState:
+    """Where the loop stands: the numbers that are saved with every state.
+
+    Args:
+        step: optimisation steps taken.
+        position: steps' worth of data read; it differs from `step` where a run went on with another batch size.
+        total, every: the planned number of steps, and of steps between two validations; None until they are planned.
+        seconds: of training and validation so far.
+        best, best_step: the lowest finite validation loss (None before the first one), and its step.
+        since_best: validations since then.
+        first_loss: the training loss of the first step.
+        skipped, skipped_in_a_row: steps left out because loss or gradient was not finite.
+        rollbacks: how often the loop went back to its best weights after such steps.
+        lr_scale: a factor of the learning rate, halved at each of these.
+        loss_sum, loss_count: the training loss summed since the last validation, and the number of its targets.
+        targets: characters or labels learned from so far.
     """
 
     step: int = 0
@@ -144,7 +174,7 @@ class Progress:
     total: int | None = None
     every: int | None = None
     seconds: float = 0.0
-    best: float = math.inf
+    best: float | None = None
     best_step: int = 0
     since_best: int = 0
     first_loss: float | None = None
@@ -156,28 +186,21 @@ class Progress:
     loss_count: int = 0
     targets: int = 0
 
-    def to_json(self) -> dict[str, Any]:
-        """Strict JSON: infinity becomes null."""
-        return {**asdict(self), "best": self.best if math.isfinite(self.best) else None}
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if type(value) is int and value < 0:
+                raise OptionError(f"{name} is {value}, below zero")
+        if self.every == 0:
+            raise OptionError("every is 0: validations have at least a step between them")
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Progress:
-        """Reads what `to_json` made."""
-        found = {"position": value.get("step"), **value}
-        found["best"] = math.inf if found.get("best") is None else found["best"]
-        for item in fields(cls):
-            number = found.setdefault(item.name, item.default)
-            whole = type(number) is int and 0 <= number < 1 << 62
-            optional = item.default is None and number is None
-            if not (whole or optional or (str(item.type) != "int" and type(number) is float)):
-                raise CharlmError(f"the saved progress of the run is not whole: {item.name} is {number!r}")
-        if len(found) != len(fields(cls)) or found["every"] == 0:
-            raise CharlmError("the saved progress of the run has keys that this charlm does not know")
-        return cls(**found)
+    def read(cls, value: Mapping[str, Any]) -> LoopState:
+        """The state that a run saved; the oldest ones have no `position` of their own."""
+        return decode(cls, {"position": value.get("step"), **value}, "the saved progress of the run")
 
 
 def adamw(module: nn.Module, options: Optimisation) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices alone; torch's fused step, which is the fastest on a CPU too."""
+    """AdamW with weight decay on matrices only, as torch's fused step, which is the fastest on a CPU too."""
     parameters = [p for p in module.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": options.weight_decay},
@@ -185,3 +208,119 @@ def adamw(module: nn.Module, options: Optimisation) -> torch.optim.AdamW:
     ]
     groups = [group for group in groups if group["params"]]
     return torch.optim.AdamW(groups, lr=options.lr, betas=options.betas, fused=True)
+
+
+class Budget:
+    """Plans `LoopState.total` and `LoopState.every`, and keeps the time of one session.
+
+    Where no minutes are given the plan depends on nothing but the options and the data. A number of minutes is turned
+    into a number of steps once, after the first steps have shown what a step takes.
+
+    Args:
+        options: the budget.
+        progress: where the loop stands; its `total` and `every` are set.
+        steps_per_epoch: of the data.
+        processes: they agree on one plan.
+    """
+
+    def __init__(self, options: Optimisation, progress: LoopState, steps_per_epoch: int, processes: Processes) -> None:
+        self.options, self.progress, self.processes = options, progress, processes
+        self.steps_per_epoch = steps_per_epoch
+        self._before, self._started = progress.seconds, time.perf_counter()
+        self._step_seconds: list[float] = []
+        self._validation_seconds = 0.0
+
+    def seconds(self) -> float:
+        """Seconds of training and validation that are used, earlier sessions included."""
+        return self._before + time.perf_counter() - self._started
+
+    def plan(self, validate: Callable[[], object]) -> None:
+        """Fixes the number of steps where no minutes are given; else measures what a validation takes."""
+        if self.progress.total is not None:
+            return
+        limit = self._limit()
+        if limit is not None and self.options.minutes is None:
+            self._fix(limit, self.options.validations)
+        else:
+            begun = time.perf_counter()
+            validate()
+            self._validation_seconds = time.perf_counter() - begun
+
+    def add_step(self, seconds: float) -> None:
+        """Counts what a step took; the last fifty are kept."""
+        self._step_seconds = [*self._step_seconds[-49:], seconds]
+
+    def calibrate(self, used: float) -> None:
+        """Turns minutes into steps, once, while the learning rate still warms up.
+
+        Args:
+            used: seconds by the clock that all processes agree on.
+        """
+        progress, options = self.progress, self.options
+        if progress.total is not None or options.minutes is None:
+            return
+        budget = options.minutes * 60
+        enough = progress.step >= 5 and used >= 0.03 * budget
+        if not enough and progress.step < max(5, options.warmup - 1) and used < 0.2 * budget:
+            return
+        seconds = sorted(self._step_seconds)[len(self._step_seconds) // 2]
+        steps, validations = affordable(options, used, seconds, self._validation_seconds)
+        total, limit = progress.step + steps, self._limit()
+        self._fix(*self.processes.agree([total if limit is None else min(total, limit), validations]))
+
+    def late(self, used: float) -> bool:
+        """Whether so many seconds are more than the minutes of the budget."""
+        return self.options.minutes is not None and used > self.options.minutes * 60
+
+    def reached(self) -> bool:
+        """Whether the planned steps are taken."""
+        return self.progress.total is not None and self.progress.step >= self.progress.total
+
+    def validation_due(self) -> bool:
+        """Whether to validate after the step that was taken last."""
+        progress = self.progress
+        if progress.every is None:
+            return False
+        return progress.step % progress.every == 0 or progress.step == progress.total
+
+    def _limit(self) -> int | None:
+        return step_limit(self.options, self.progress.step, self.progress.position, self.steps_per_epoch)
+
+    def _fix(self, total: int, validations: int) -> None:
+        self.progress.total = total
+        self.progress.every = max(1, -(-total // validations))
+
+
+def step_limit(options: Optimisation, step: int, position: int, steps_per_epoch: int) -> int | None:
+    """The step at which a budget of steps or epochs ends; None where it is one of minutes alone.
+
+    Args:
+        options: the budget.
+        step: steps taken so far.
+        position: steps' worth of data read so far.
+        steps_per_epoch: of the data.
+
+    >>> step_limit(Optimisation(epochs=2.0), 5, 5, 10)
+    20
+    """
+    limits = [] if options.max_steps is None else [options.max_steps]
+    if options.epochs is not None:
+        limits.append(max(1, step + round(options.epochs * steps_per_epoch) - position))
+    return min(limits, default=None)
+
+
+def affordable(options: Optimisation, used: float, step_seconds: float, validation_seconds: float) -> tuple[int, int]:
+    """How many further steps, and how many validations, fit into what is left of the minutes.
+
+    Args:
+        options: the budget.
+        used: seconds of it that are used.
+        step_seconds, validation_seconds: what one of each takes; validations get a tenth of the time at most.
+
+    >>> affordable(Optimisation(minutes=1.0, validations=20), 7.0, 0.1, 0.5)  # (57 - 7 - 12 · 0.5) / 0.1 steps
+    (440, 12)
+    """
+    budget = (options.minutes or 0) * 60
+    validations = int(min(options.validations, max(2, 0.1 * budget / max(validation_seconds, 1e-9))))
+    left = budget * 0.95 - used - validations * validation_seconds
+    return max(1, int(left / max(step_seconds, 1e-9))), validations

@@ -14,7 +14,7 @@ import torch
 
 from charlm.errors import OptionError
 from charlm.recurrent.model import RNNConfig
-from charlm.training.options import Optimisation
+from charlm.training.options import Optimisation, TrainingPlan
 
 __all__ = ["DEFAULT_EPOCHS", "DEFAULT_MINUTES", "Plan", "choose", "rate"]
 
@@ -26,59 +26,35 @@ DEFAULT_EPOCHS = 24.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """All that a run is made of, but for its text.
+class Plan(TrainingPlan):
+    """All that determines the training of a language model, except its text.
 
     Args:
         network: the model's shape.
         optimisation: how it is trained.
         lanes: pieces of the text read side by side (the batch size).
         window: steps between two truncations (the sequence length).
-        backend: how layers are run: `auto` until it has been chosen.
+        backend: how layers are run; see `TrainingPlan`.
+
+    >>> from charlm.codec import decode, encode
+    >>> plan = Plan(network=RNNConfig(), optimisation=Optimisation(epochs=3), lanes=16, window=64)
+    >>> decode(Plan, encode(plan)) == plan
+    True
     """
 
     network: RNNConfig
     optimisation: Optimisation
     lanes: int
     window: int
-    backend: str = "auto"
+    backend: str = "rule"
 
     def __post_init__(self) -> None:
         if self.lanes < 1 or self.window < 1:
             raise OptionError("--batch-size and --seq-length are at least 1")
 
-    def to_json(self) -> dict[str, Any]:
-        """A value for `config.json`; `from_json` reads it back."""
-        return {
-            "network": self.network.to_json(),
-            "optimisation": self.optimisation.to_json(),
-            "lanes": self.lanes,
-            "window": self.window,
-            "backend": self.backend,
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Plan:
-        """Reads what `to_json` made."""
-        try:
-            return cls(
-                network=RNNConfig.from_json(value["network"]),
-                optimisation=Optimisation.from_json(value["optimisation"]),
-                lanes=int(value["lanes"]),
-                window=int(value["window"]),
-                backend=str(value["backend"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise OptionError(f"the stored plan of training is not whole ({error})") from None
-
     def line(self) -> str:
         """The choice in one line."""
         net, opt = self.network, self.optimisation
-        budget = [
-            f"{opt.minutes:g} minutes" if opt.minutes else "",
-            f"{opt.epochs:g} epochs" if opt.epochs else "",
-        ]
-        budget.append(f"{opt.max_steps:,} steps" if opt.max_steps else "")
         parts = [
             f"{net.model} {net.layers}x{net.hidden}",
             f"embedding {net.embedding}" if net.embedding else "one-hot",
@@ -89,7 +65,7 @@ class Plan:
             f"lr {opt.lr:g}",
             f"weight decay {opt.weight_decay:g}",
             f"average {opt.average:g}" if opt.average else "",
-            " or ".join(part for part in budget if part),
+            opt.budget(),
             f"seed {opt.seed}",
         ]
         return ", ".join(part for part in parts if part)
@@ -119,7 +95,7 @@ def choose(characters: int, device: torch.device, given: Mapping[str, Any]) -> P
         optimisation=Optimisation(**_for(Optimisation, chosen)),
         lanes=chosen["lanes"],
         window=chosen["window"],
-        backend=chosen.get("backend", "auto"),
+        backend=chosen.get("backend", "rule"),
     )
 
 

@@ -1,93 +1,139 @@
-"""A run: a model, a text and a plan, kept in a directory from which it can be sampled, evaluated and resumed.
+"""A run: a model, a task and a plan, trained to the end of its budget; kept in a directory, or in memory alone.
 
-What the directory holds is listed in `keeping`.
+What is trained on what is a `Task` (`language.LanguageTask`, `sequences.fitting.SequenceTask`); all else (beginning,
+going on bit-identically, saving, and ending with the best weights) is here, once. The files are those of `keeping`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import abc
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
+from torch import Tensor, nn
 
-from charlm.checkpoint import TextFacts, describe, load
-from charlm.errors import CheckpointError, LostProcessError, TextError
-from charlm.files import write_json
-from charlm.lm.evaluate import Evaluation, evaluate
-from charlm.lm.reading import OnRead as Reading
-from charlm.nn.kernels.choose import fastest, for_reading
-from charlm.recurrent.model import CharRNN
-from charlm.tensors import write_tensors
-from charlm.text.corpus import Corpus
-from charlm.text.lanes import Lanes
-from charlm.text.splits import Split, count_targets
+from charlm.codec import encode
+from charlm.errors import LostProcessError, OptionError
+from charlm.nn.kernels.choose import for_reading
+from charlm.nn.stack import Stack
+from charlm.progress import several
+from charlm.text.vocab import Vocab
 from charlm.training.distributed import ALONE, Processes
-from charlm.training.graphed import stepper_for
-from charlm.training.keeping import DirectoryKeeper, Kept, read_saved, resumable, saved_weights, take_back
-from charlm.training.language import LanguageObjective
-from charlm.training.loop import Loop
-from charlm.training.recipe import Plan
-from charlm.training.together import Follower, way_on
-from charlm.training.watching import Observer
+from charlm.training.interfaces import Objective, Observer, Stepper, Unobserved
+from charlm.training.keeping import DirectoryKeeper, MemoryKeeper, RunKind, Saved, saved_weights, way_on
+from charlm.training.loop import Loop, Outcome
+from charlm.training.options import TrainingPlan
 
-__all__ = ["Result", "Run", "reported_part", "resume", "start"]
+__all__ = ["Run", "Task", "interruptible", "refuse_change", "resume", "same_directory", "start"]
+
+P = TypeVar("P", bound=TrainingPlan)
+M = TypeVar("M", bound=nn.Module)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """How a run ended.
+class Task(abc.ABC, Generic[P, M]):
+    """What is trained on what.
 
-    Args:
-        outcome: `finished`, `no improvement`, `interrupted` or `diverged`.
-        part: the part of the text that was measured: test, or valid where there is no test part.
-        evaluation: the best weights on that part, one stream; None where the run was interrupted, and in every
-            process but the first.
+    Attributes:
+        kind: of run.
+        vocab: the symbols of a text input; None for numbers.
     """
 
-    outcome: str
-    part: str
-    evaluation: Evaluation | None
+    kind: RunKind[P]
+    vocab: Vocab | None
+
+    @abc.abstractmethod
+    def model(self, plan: P) -> M:
+        """A network of the plan's shape, its weights as its constructor makes them."""
+
+    @abc.abstractmethod
+    def objective(self, model: M, plan: P, processes: Processes) -> Objective:
+        """What the loop optimises.
+
+        Raises:
+            CharlmError: data, model, plan and processes do not fit together.
+        """
+
+    @abc.abstractmethod
+    def backend(self, model: M, plan: P, processes: Processes) -> str:
+        """The backend for training: by rule, or the fastest by the clock where the plan's backend is `auto`."""
+
+    @abc.abstractmethod
+    def description(self, plan: P, training: dict[str, Any]) -> dict[str, Any]:
+        """The content of `config.json`, with `training` under that name; facts about the data may be added to it."""
+
+    def stepper(self, objective: Objective, plan: P) -> Stepper | None:
+        """What takes steps in place of the loop, where there is such a thing."""
+        return None
 
 
-def reported_part(corpus: Corpus, split: Split) -> str:
-    """The part that figures are reported on: test, or valid where the test part has no target."""
-    return "test" if count_targets(corpus.parts(split)["test"]) else "valid"
-
-
-class Run(Kept):
-    """One run in its directory; made by `start` or `resume`.
+class Run(Generic[P, M]):
+    """One run; made by `start` or `resume`.
 
     Args:
-        directory: where it is kept; it exists.
+        task: what is trained on what.
         model: the network, on its device.
-        corpus: the text.
-        split: its parts.
         plan: how it is trained.
-        processes: train it together; the first one writes.
-        launch: what started the processes (`launch.launch_of`), by which an elastic restart finds the run.
+        directory: where it is kept; None for memory alone.
+        processes: those that train it together; the first one writes.
+        launch: what started the processes (`distributed.launch_of`), by which an elastic restart finds the run.
+        saved: the state to go on from.
+
+    Attributes:
+        rows: the learning curve: a dictionary a validation.
+        changes: what was changed on the way (device, batch size, processes).
     """
 
     def __init__(
         self,
-        directory: Path,
-        model: CharRNN,
-        corpus: Corpus,
-        split: Split,
-        plan: Plan,
+        task: Task[P, M],
+        model: M,
+        plan: P,
         *,
+        directory: Path | None = None,
         processes: Processes = ALONE,
         launch: Sequence[str] = (),
+        saved: Saved[P] | None = None,
     ) -> None:
-        self.directory, self.model, self.corpus, self.split, self.plan = directory, model, corpus, split, plan
-        self.processes, self.launch = processes, list(launch)
-        self.command, self.vocab = "charlm train", corpus.vocab
-        self.facts = TextFacts.of(corpus, split)
-        self.parts = corpus.parts(split)
-        self.rows: list[dict[str, Any]] = []
-        self.changes: list[dict[str, Any]] = []
-        self._saved: tuple[dict[str, torch.Tensor], dict[str, Any]] | None = None
+        self.task, self.model, self.plan = task, model, plan
+        self.directory, self.processes, self.launch = directory, processes, list(launch)
+        self.rows = [] if saved is None else list(saved.rows)
+        self.changes = [] if saved is None else list(saved.changes)
+        self.saved = saved
+        self.objective = task.objective(model, plan, processes)
+        self.keeper = MemoryKeeper(self.rows)
+        if directory is not None and processes.first:
+            self.keeper = DirectoryKeeper(directory, task.kind.command, task.vocab, self.rows, self.description)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is trained."""
+        return next(self.model.parameters()).device
+
+    @property
+    def stack(self) -> Stack:
+        """The recurrent layers of the model."""
+        stack = self.model.stack
+        assert isinstance(stack, Stack)
+        return stack
+
+    def description(self, **more: Any) -> dict[str, Any]:
+        """The content of `config.json`; `more` are further values."""
+        training = {**encode(self.plan), "device": str(self.device), "changes": self.changes}
+        training |= {"processes": self.processes.size} if self.task.kind.kind is None else {}
+        training |= {"launch": self.launch} if self.launch else {}
+        return {**self.task.description(self.plan, training), **more}
+
+    def describe(self, **more: Any) -> None:
+        """Writes `config.json` where there is a directory; `more` are further values, such as `result`."""
+        if isinstance(self.keeper, DirectoryKeeper):
+            self.keeper.describe(**more)
 
     def train(
         self,
@@ -95,210 +141,199 @@ class Run(Kept):
         observer: Observer | None = None,
         save_every: float = 300.0,
         should_stop: Callable[[], bool] = lambda: False,
-        progress: Reading | None = None,
-    ) -> Result:
-        """Trains to the end of the plan and measures the best weights once more as one stream.
+    ) -> Outcome:
+        """Trains to the end of the budget. The model has the best weights then, and is ready for reading.
 
         Args:
-            observer: who watches.
+            observer: is told how it goes.
             save_every: seconds between two saved states.
-            should_stop: asked after every step; true interrupts with everything saved.
-            progress: called with the number of targets read in the last measurement.
-        """
-        outcome = self.processes.agree(self._optimise(observer, save_every, should_stop))  # once all is written
-        part = reported_part(self.corpus, self.split)
-        self.processes.close()  # what is left to do is the first one's alone
-        measured = self.processes.first and outcome != "interrupted"
-        return Result(outcome=outcome, part=part, evaluation=self._measure(part, progress) if measured else None)
+            should_stop: called after every step; True ends it as `interrupted`, with everything saved.
 
-    def _optimise(self, observer: Observer | None, save_every: float, should_stop: Callable[[], bool]) -> str:
-        """Runs the loop to its end and says how it ended."""
-        valid = self.parts["valid"] if count_targets(self.parts["valid"]) else self.parts["train"]
-        options, processes = self.plan.optimisation, self.processes
-        objective = LanguageObjective(
-            self.model, self.lanes(), self.corpus.ids, valid, seed=options.seed, processes=processes
-        )
+        Raises:
+            LostProcessError: another process has ended; the message says how to go on.
+        """
+        observer = observer or Unobserved()
         loop = Loop(
-            objective,
-            options,
+            self.objective,
+            self.plan.optimisation,
             observer=observer,
-            keeper=DirectoryKeeper(self) if processes.first else Follower(),
+            keeper=self.keeper,
             save_every=save_every,
             should_stop=should_stop,
-            processes=processes,
-            stepper=stepper_for(objective, self.plan.backend),
+            processes=self.processes,
+            stepper=self.task.stepper(self.objective, self.plan),
         )
-        if self._saved is not None:
-            loop.load_snapshot(*self._saved)
+        if self.saved is not None:
+            loop.load_snapshot(self.saved.tensors, self.saved.progress)
+        observer.on_begin(self.model, self.saved is not None)
         try:
-            return loop.run()
+            outcome = loop.run()
+            if loop.progress.best is None:
+                self.keeper.best(loop.best_weights())
+            self.processes.agree(outcome)  # returns when the first process has written everything
         except LostProcessError as error:
-            raise LostProcessError(f"{error}: {way_on(self.directory)}") from error
+            way_out = "" if self.directory is None else f": {way_on(self.directory)}"
+            raise LostProcessError(f"{error}{way_out}") from error
+        self._end(loop.best_weights())
+        return outcome
 
-    def lanes(self) -> Lanes:
-        """The training part as the plan cuts it."""
-        plan = self.plan
-        return Lanes(
-            self.corpus.ids, self.parts["train"], lanes=plan.lanes, window=plan.window, seed=plan.optimisation.seed
-        )
-
-    def _measure(self, part: str, progress: Reading | None) -> Evaluation | None:
-        """Puts the best weights in, reads the reported part as one stream, and keeps the figures."""
-        best = load(self.directory, device=self.model.device)
-        assert isinstance(best, CharRNN)
-        self.model.load_state_dict(best.state_dict())
+    def _end(self, best: Mapping[str, Tensor]) -> None:
+        """Puts the best weights into the model, and the model into evaluation mode."""
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(best[name])
         self.model.eval()
-        if not count_targets(self.parts[part]):
-            return None
-        self.model.stack.backend = for_reading(self.model.device)
-        evaluation = evaluate(self.model, self.corpus.ids, self.parts[part], progress=progress)
-        self.describe(result={**evaluation.to_json(), "split": str(self.split), "part": part})
-        return evaluation
-
-    def description(self, **more: Any) -> dict[str, Any]:
-        """The content of `config.json`; `more` are further values."""
-        training = {**self.plan.to_json(), "device": str(self.model.device), "changes": self.changes}
-        training |= {"processes": self.processes.size}
-        training |= {"launch": self.launch} if self.launch else {}
-        return describe("rnn", self.plan.network.to_json(), self.facts, training=training, **more)
+        self.stack.backend = for_reading(self.device)
 
 
 def start(
-    directory: Path,
-    corpus: Corpus,
-    split: Split,
-    plan: Plan,
+    task: Task[P, M],
+    plan: P,
     device: torch.device,
     *,
+    directory: Path | None = None,
+    model: M | None = None,
+    weights: Mapping[str, Tensor] | None = None,
     processes: Processes = ALONE,
     launch: Sequence[str] = (),
-) -> Run:
-    """A new run in a new directory, with fresh weights from the plan's seed; call under `files.lock`.
+) -> Run[P, M]:
+    """A new run, with fresh weights from the plan's seed.
 
     Args:
-        directory: of the run, new and empty.
-        corpus, split, plan, device: see `Run`.
-        processes, launch: see `Run`; all processes call it, the first one holds the lock.
+        task, plan: what is trained on what, and how.
+        device: where.
+        directory: a new and empty one, which the first process has locked (`files.lock`); None for memory alone.
+        model: the network to begin with; by default one of the plan's shape with fresh weights.
+        weights: the weights to begin with, by name; by default those of `model`.
+        processes, launch: see `Run`; all processes call this function.
 
     Raises:
-        TextError: the training part has nothing to predict.
-        OptionError: the processes cannot share the lanes equally.
+        CharlmError: data, plan and processes do not fit together; nothing has been written then.
     """
-    parts = corpus.parts(split)
-    if not count_targets(parts["train"]):
-        raise TextError(
-            f"the training part of {corpus.title} has no character to predict: use a longer text or --split"
-        )
-    model = CharRNN(corpus.vocab, plan.network)
-    model.reset_parameters(torch.Generator().manual_seed(plan.optimisation.seed))
+    if model is None:
+        model = task.model(plan)
+        model.reset_parameters(torch.Generator().manual_seed(plan.optimisation.seed))  # type: ignore[operator]
+    if weights is not None:
+        model.load_state_dict(weights)
     model.to(device)
-    run = Run(directory, model, corpus, split, plan, processes=processes, launch=launch)
-    own = processes.own(run.lanes().lanes)
-    if plan.backend == "auto":
-        run.plan = replace(plan, backend=_fastest(run, own.stop - own.start))
-    model.stack.backend = run.plan.backend
+    run = Run(task, model, plan, directory=directory, processes=processes, launch=launch)
+    run.plan = _with_backend(run, plan)
     with processes.alike():
-        if processes.first:
-            _write_first(run)
+        if isinstance(run.keeper, DirectoryKeeper):
+            run.keeper.begin(dict(model.named_parameters()))
     return run
 
 
-def _write_first(run: Run) -> None:
-    """The files of a run that has not made a step."""
-    write_json(run.directory / "vocab.json", run.corpus.vocab.to_json())
-    for name in ("best", "last"):
-        write_tensors(run.directory / f"{name}.safetensors", dict(run.model.named_parameters()))
-    run.describe()
-
-
-def _fastest(run: Run, lanes: int) -> str:
-    """The backend that runs a window of so many lanes fastest, as the first process found it."""
-    model = run.model
-    table = None if model.embedding is None else model.embedding.weight
-    return str(run.processes.agree(fastest(model.stack, run.plan.window, lanes, table=table)))
+def _with_backend(run: Run[P, M], plan: P) -> P:
+    """The plan with the backend that the first process chose for it, which the model has then too."""
+    if plan.backend in ("rule", "auto"):
+        chosen = run.task.backend(run.model, plan, run.processes)
+        plan = plan.having(backend=run.processes.agree(chosen))
+    run.stack.backend = plan.backend
+    return plan
 
 
 def resume(
-    directory: Path,
-    corpus: Corpus,
+    task: Task[P, M],
+    saved: Saved[P],
     device: torch.device,
     *,
-    budget: dict[str, Any] | None = None,
-    lanes: int | None = None,
+    directory: Path,
+    budget: Mapping[str, Any] | None = None,
     processes: Processes = ALONE,
     launch: Sequence[str] = (),
-) -> Run:
-    """The run in a directory, at its newest whole state; call under `files.lock`.
+) -> Run[P, M]:
+    """The run in a directory at a saved state.
 
-    With the same lanes on the same device in the same number of processes it goes on to the bit. Another number of
-    lanes begins at the same share of the epoch with hidden states of zero; on another device the layers are run as is
-    fastest there and dropout draws from the seed anew; other processes keep the hidden states, and sums are rounded
-    otherwise. All of these are recorded in `config.json`.
+    On the same device and in the same number of processes it goes on bit-identically. On another device the layers are
+    run by that device's backend and dropout draws from the seed anew; another number of processes keeps the hidden
+    states, and sums are rounded differently. Such changes are recorded in `config.json`.
 
     Args:
-        directory: a run directory.
-        corpus: its text, read again with the run's vocabulary.
+        task: what is trained on what, its data compared with what the run was trained on.
+        saved: the state, from `keeping.read_saved`.
         device: where it goes on.
-        budget: new values of `epochs`, `max_steps`, `minutes`; they are recorded, and the steps planned again.
-        lanes: a new number of lanes.
-        processes, launch: see `Run`; all processes call it, the first one holds the lock.
+        directory: of the run, which the first process has locked (`files.lock`).
+        budget: new values of `epochs`, `max_steps`, `minutes`, which replace the old budget; the steps are planned
+            again.
+        processes, launch: see `Run`; all processes call this function.
 
     Raises:
-        CheckpointError: no run, no whole state, or another text.
-        OptionError: the processes cannot share the lanes equally.
+        CharlmError: data, state and processes do not fit together.
     """
-    saved = read_saved(directory)
-    if corpus.sha256 != saved.text.sha256:
-        raise CheckpointError(
-            f"the text has changed since {directory} was trained on it ({saved.text.sha256[:12]} then, "
-            f"{corpus.sha256[:12]} now): bring the old text back, or start a new run with --init-from"
-        )
-    if corpus.vocab != saved.vocab:
-        raise CheckpointError(f"the text was read with another vocabulary than that of {directory}")
     with torch.device("meta"):
-        model = CharRNN(saved.vocab, saved.plan.network)
-    _put_weights(model, saved.tensors, directory)
+        model = task.model(saved.plan)
+    _put_weights(model, saved_weights(model, saved.tensors, directory))
     model.to(device)
-    run = Run(directory, model, corpus, saved.text.split, saved.plan, processes=processes, launch=launch)
-    run.rows, run.changes = list(saved.rows), list(saved.changes)
-    progress = dict(saved.progress)
+    plan, progress = saved.plan, dict(saved.progress)
     if budget:
-        run.plan = replace(run.plan, optimisation=replace(run.plan.optimisation, **budget))
+        bounds = {"epochs": None, "max_steps": None, "minutes": None, **budget}
+        plan = plan.having(optimisation=replace(plan.optimisation, **bounds))
         progress |= {"total": None, "every": None, "since_best": 0}
-    tensors = dict(saved.tensors)
-    if lanes is not None and lanes != run.plan.lanes:
-        tensors, progress = _change_lanes(run, lanes, tensors, progress)
-    own = processes.own(run.lanes().lanes)
+        saved = replace(saved, progress=progress)
+    run = Run(task, model, plan, directory=directory, processes=processes, launch=launch, saved=saved)
     if processes.size != saved.processes:
         run.changes.append({"step": progress["step"], "processes": processes.size})
-    if device.type != torch.device(saved.device).type:
-        run.plan = replace(run.plan, backend=_fastest(run, own.stop - own.start))
+    moved = device.type != torch.device(saved.device).type
+    run.plan = _with_backend(run, plan.having(backend="rule") if moved else plan)
+    if moved:
         run.changes.append({"step": progress["step"], "device": str(device), "backend": run.plan.backend})
-    model.stack.backend = run.plan.backend
-    run._saved = tensors, progress
-    with processes.alike(), resumable(directory):
-        if processes.first:
-            take_back(run, tensors)
+    with processes.alike():
+        if isinstance(run.keeper, DirectoryKeeper):
+            run.keeper.restore(saved.tensors)
     return run
 
 
-def _put_weights(model: CharRNN, tensors: dict[str, torch.Tensor], directory: Path) -> None:
-    weights = saved_weights(model, tensors, directory)
-    if model.config.tied:
-        weights["head.linear.weight"] = weights["embedding.weight"]
-    model.load_state_dict(weights, assign=True)
-    model.tie()
+def _put_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Puts weights by parameter name into a model on the meta device."""
+    missing = [name for name in model.state_dict() if name not in weights]
+    tied = {"head.linear.weight": weights["embedding.weight"]} if missing else {}
+    model.load_state_dict({**weights, **tied}, assign=True)
+    if tied:
+        model.tie()  # type: ignore[operator]
 
 
-def _change_lanes(
-    run: Run, lanes: int, tensors: dict[str, torch.Tensor], progress: dict[str, Any]
-) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Takes the new number; the position is the same share of the epoch, the hidden states are left out."""
-    before = run.lanes().windows_per_epoch
-    run.plan = replace(run.plan, lanes=lanes)
-    after = run.lanes().windows_per_epoch
-    epoch, window = divmod(int(progress.get("position", progress["step"])), before)
-    run.changes.append({"step": progress["step"], "lanes": lanes})
-    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("carried/state/")}
-    position = epoch * after + round(window / before * after)
-    return kept, {**progress, "position": position, "total": None, "every": None}
+def refuse_change(name: str, has: object, asked: object) -> None:
+    """Refuses an option of a run that goes on where it differs from what the run has.
+
+    >>> refuse_change("hidden", 128, 64)
+    Traceback (most recent call last):
+    charlm.errors.OptionError: --hidden cannot be changed in a run that goes on: it has 128, not 64; start a new one
+    """
+    if has != asked:
+        flag = name.replace("_", "-")
+        raise OptionError(
+            f"--{flag} cannot be changed in a run that goes on: it has {has}, not {asked}; start a new one"
+        )
+
+
+def same_directory(out: Path, directory: Path) -> bool:
+    """Whether `--out OUT` names this directory, or began this run as NAME-2 because NAME was taken."""
+    place, there = out.resolve(), directory.resolve()
+    pattern = rf"{re.escape(place.stem)}(-\d+)?{re.escape(place.suffix)}"
+    return place.parent == there.parent and re.fullmatch(pattern, there.name) is not None
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """A block in which Ctrl-C and SIGTERM ask the run to save and stop; a second Ctrl-C ends it at once.
+
+    Under torchrun a second one does not: torchrun repeats the signal that a process may have received already, and
+    kills processes that take too long. Outside the main thread, which alone receives signals, nothing changes.
+    """
+    flag = threading.Event()
+
+    def ask(number: int, frame: object) -> None:
+        if flag.is_set() and not several():
+            raise KeyboardInterrupt
+        flag.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield flag.is_set
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield flag.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,61 +1,228 @@
-"""Who watches a run, and what the loop tells of it."""
+"""What a person sees of a training: the progress bar and notes (`Watch`), and the learning curve (`History`)."""
 
 from __future__ import annotations
 
-import abc
-from dataclasses import dataclass
+import json
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
 
-from charlm.training.options import Progress
+from torch import nn
 
-__all__ = ["Observer", "StepReport", "Unobserved", "ValidationReport"]
+from charlm.errors import CharlmError
+from charlm.figures import label_point, new_figure, save_figure
+from charlm.progress import in_notebook, progress_bar
+from charlm.training.interfaces import Observer, StepReport, ValidationReport
 
-
-@dataclass(frozen=True, kw_only=True)
-class StepReport:
-    """One step, for a progress bar."""
-
-    progress: Progress
-    loss: float
-    lr: float
-    targets_per_second: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class ValidationReport:
-    """One validation, for a table, a sample and a curve."""
-
-    progress: Progress
-    train: float | None
-    valid: float
-    lr: float
-    improved: bool
-    seconds: float
+__all__ = ["History", "Watch", "draw_curve", "language_step", "read_metrics"]
 
 
-class Observer(abc.ABC):
-    """Watches a run."""
+def language_step(report: StepReport) -> str:
+    """What stands beside the bar of a language model: loss and speed."""
+    bits = report.loss / math.log(2)
+    return f"{report.loss:.3f} nats, {bits:.3f} bits/char, {report.targets_per_second:,.0f} char/s"
 
-    @abc.abstractmethod
+
+class Watch(Observer):
+    """An observer that shows a progress bar, and says the validations and notes.
+
+    Args:
+        shown: what stands beside the bar after a step.
+        say: takes the notes and the lines of validations; None says them only above a bar that is shown.
+        fail: takes the sentence with which a training of several processes fails.
+        after: further lines after a validation, of the model.
+        measuring: what the last bar, of the measurement at the end, is called, and its unit.
+        what: the unit of a loss.
+        show: whether bars are shown; None shows them on a terminal or in a notebook.
+    """
+
+    def __init__(
+        self,
+        shown: Callable[[StepReport], str] = language_step,
+        *,
+        say: Callable[[str], None] | None = None,
+        fail: Callable[[str], None] | None = None,
+        after: Callable[[Any], Iterable[str]] = lambda model: (),
+        measuring: tuple[str, str] = ("measuring", "it"),
+        what: str = "nats",
+        show: bool | None = None,
+    ) -> None:
+        self._shown, self._say, self._fail, self._after = shown, say, fail, after
+        self._measuring, self._what, self._show = measuring, what, show
+        self.model: Any = None
+        self.bar: Any = None
+        self.reading: Any = None
+
+    def on_begin(self, model: nn.Module, resumed: bool) -> None:
+        """Remembers the model for the lines after a validation."""
+        self.model = model
+
     def on_step(self, report: StepReport) -> None:
-        """After every step."""
-
-    @abc.abstractmethod
-    def on_validation(self, report: ValidationReport) -> None:
-        """After every validation."""
-
-    @abc.abstractmethod
-    def on_note(self, message: str) -> None:
-        """Something a person should know, in one sentence."""
-
-
-class Unobserved(Observer):
-    """Nobody watches."""
-
-    def on_step(self, report: StepReport) -> None:
-        """Says nothing."""
+        """Moves the bar on."""
+        done = report.progress
+        if self.bar is None:
+            self.bar = progress_bar(done.total, "training", "step", show=self._show, initial=done.step - 1)
+        if done.total != self.bar.total:
+            self.bar.total = done.total
+        self.bar.set_postfix_str(self._shown(report), refresh=False)
+        self.bar.update()
 
     def on_validation(self, report: ValidationReport) -> None:
-        """Says nothing."""
+        """Says both losses in one line, and the lines after it."""
+        done = report.progress
+        train = "" if report.train is None else f"train {report.train:.4f}, "
+        mark = " (best so far)" if report.improved else ""
+        of = "" if done.total is None else f"/{done.total:,}"
+        self.on_note(f"step {done.step:,}{of}: {train}valid {report.valid:.4f} {self._what}{mark}")
+        if self._say is not None:
+            for line in self._after(self.model):
+                self.on_note(line)
 
     def on_note(self, message: str) -> None:
-        """Says nothing."""
+        """Says a sentence, above the bar where one is shown."""
+        if self.bar is not None and not self.bar.disable:
+            self.bar.write(message, file=sys.stdout if in_notebook() else sys.stderr)  # a notebook paints stderr red
+        elif self._say is not None:
+            self._say(message)
+
+    def on_measure(self, count: int) -> None:
+        """Shows how far the measurement at the end has come."""
+        if self.reading is None:
+            self.close()
+            self.reading = progress_bar(None, *self._measuring, show=self._show)
+        self.reading.update(count)
+
+    def on_failure(self, message: str) -> None:
+        """Passes the sentence on."""
+        if self._fail is not None:
+            self._fail(message)
+
+    def close(self) -> None:
+        """Removes the bars."""
+        for bar in (self.bar, self.reading):
+            if bar is not None:
+                bar.close()
+
+
+class History(Sequence[dict[str, Any]]):
+    """A learning curve: a row for each validation, in order; its `repr` is a small table.
+
+    A row has `step`, `epoch`, `train_nats` (the mean loss of the steps before it, with dropout), `valid_nats`, `lr`,
+    `skipped` (steps whose gradient was not finite) and `seconds`. A loss that is not finite is None.
+
+    Args:
+        rows: the rows.
+        title: above a picture.
+        loss: what the losses are, for the picture.
+
+    >>> row = {"step": 20, "epoch": 1.5, "train_nats": 2.5, "valid_nats": 2.25, "lr": 0.01, "seconds": 3.0}
+    >>> History([row])
+      step   epoch  training  validation       lr  seconds
+        20    1.50    2.5000      2.2500     0.01      3.0
+    """
+
+    def __init__(self, rows: Iterable[Mapping[str, Any]], *, title: str = "", loss: str = "nats a character") -> None:
+        self.rows = [dict(row) for row in rows]
+        self.title, self.loss = title, loss
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: Any) -> Any:
+        return self.rows[number]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.rows)
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The row with the lowest validation loss; None where no validation loss was finite."""
+        return min(
+            (row for row in self.rows if row.get("valid_nats") is not None),
+            key=lambda row: float(row["valid_nats"]),
+            default=None,
+        )
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        cells: list[tuple[str, ...]] = [_HEAD]
+        for row in self.rows:
+            train, valid = (_loss(row.get(key)) for key in ("train_nats", "valid_nats"))
+            numbers = (f"{row['step']:,}", f"{row['epoch']:.2f}", train, valid, f"{row['lr']:.3g}")
+            cells.append((*numbers, f"{row['seconds']:.1f}"))
+        return cells
+
+    def __repr__(self) -> str:
+        widths = (6, 7, 9, 11, 8, 8)
+        return "\n".join(
+            " ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in self._cells()
+        )
+
+    def _repr_html_(self) -> str:
+        head, *rows = self._cells()
+        names = "".join(f"<th>{escape(name)}</th>" for name in head)
+        body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+        return f"<table><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table>"
+
+    def plot(self, path: str | Path | None = None) -> Any:
+        """Draws both losses over the steps.
+
+        Args:
+            path: a file to write, .png, .svg or .pdf; None only returns the figure.
+
+        Returns:
+            A `matplotlib.figure.Figure`.
+
+        Raises:
+            CharlmError: there are no rows.
+        """
+        if not self.rows:
+            raise CharlmError("the learning curve has no rows yet: nothing to draw")
+        figure = new_figure(7, 4.2)
+        axes = figure.add_subplot()
+        for key, label in (("train_nats", "training (with dropout)"), ("valid_nats", "validation")):
+            points = [(row["step"], row[key]) for row in self.rows if row.get(key) is not None]
+            if points:
+                axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
+        best = self.best
+        if best is not None:
+            label_point(axes, f"best {best['valid_nats']:.4f}", best["step"], best["valid_nats"])
+        axes.set(xlabel="step", ylabel=self.loss, title=self.title)
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend()
+        if path is not None:
+            save_figure(figure, Path(path))
+        return figure
+
+
+_HEAD = ("step", "epoch", "training", "validation", "lr", "seconds")
+
+
+def _loss(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a `metrics.jsonl`; a last line that was cut off is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def draw_curve(metrics: Path, picture: Path, *, title: str = "", loss: str = "nats a character") -> None:
+    """Draws the learning curve of a run; see `History.plot`.
+
+    Args:
+        metrics: the run's `metrics.jsonl`, with at least one row.
+        picture: .png, .svg or .pdf; replaced whole or not at all.
+        title: above the picture.
+        loss: what is shown, for the axis.
+    """
+    History(read_metrics(metrics), title=title, loss=loss).plot(picture)

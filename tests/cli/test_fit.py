@@ -14,16 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from charlm.sequences.estimators import SequenceClassifier
 from charlm.sequences.formats import read_arrays, write_npz
 from charlm.sequences.metrics import accuracy, brier_score, log_loss
-from charlm.sequences.row_split import RowSplit
+from charlm.sequences.rows import RowSplit
 from tests.conftest import Run
 
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures take longer than these fits."""
-    monkeypatch.setattr("charlm.cli.watching.draw", lambda what, act: None)
+    monkeypatch.setattr("charlm.cli.fitting.draw", lambda what, act: None)
 
 
 SMALL = ("--cell", "gru", "--hidden", 8, "--batch-size", 16, "--lr", 0.03, "--backend", "torch")
@@ -38,7 +39,7 @@ def mails(rows: int = 90) -> str:
     for number in range(rows):
         yes = chance.random() < 0.4
         text = chance.choice(["Gewinn!!", 'jetzt "gratis"!'] if yes else ["Plan; neu", "Grüße aus Köln"])
-        writer.writerow([number, text, int(yes)])
+        writer.writerow([number, f"{text} {number}", int(yes)])
     return "\ufeff" + out.getvalue()
 
 
@@ -179,7 +180,7 @@ def test_going_on_ends_in_the_same_bits(charlm: Run) -> None:
         yield lambda: next(asked, True)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("charlm.cli.watching.interruptible", interrupted)
+        patch.setattr("charlm.cli.fitting.interruptible", interrupted)
         code, out, err = charlm(*base, "--out", "cut")
     assert (code, out) == (130, "")
     assert "charlm fit --resume cut" in err
@@ -217,6 +218,49 @@ def test_from_a_language_model(charlm: Run, verse: Path) -> None:
         assert (code, "charlm predict" in err) == (2, True)
     code, _, err = charlm("predict", "lm", "t.csv")
     assert (code, "charlm fit" in err) == (2, True)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_row_without_a_sequence_is_left_blank_and_json_does_not_stop_out(charlm: Run) -> None:
+    Path("t.csv").write_text("x,y\n" + "".join(f"{'ab' if n % 2 else 'ba'}{n},{n % 2}\n" for n in range(40)))
+    assert charlm("fit", "t.csv", *SMALL, "--max-steps", 2, "--out", "run", "--group", "x")[0] == 0
+    assert json.loads(Path("run/config.json").read_text())["data"]["group"] == "x"
+    Path("new.csv").write_text("x,note\nab,first\n,second\n  ,third\nba,fourth\n")
+    code, out, err = charlm("predict", "run", "new.csv")
+    assert (code, "2 of 4 rows have no sequence in column 'x' (3, 4): left blank" in err) == (0, True)
+    rows = [*csv.reader(io.StringIO(out))]
+    assert [row[:2] for row in rows] == [
+        ["x", "note"],
+        ["ab", "first"],
+        ["", "second"],
+        ["  ", "third"],
+        ["ba", "fourth"],
+    ]
+    assert [row[2] == "" for row in rows] == [False, False, True, True, False]
+    code, out, err = charlm("predict", "run", "new.csv", "--json", "--out", "said.csv")
+    found = json.loads(out)
+    assert code == 0
+    assert [(each["row"], each["score"] is None) for each in found["predictions"]] == [
+        (2, False),
+        (3, True),
+        (4, True),
+        (5, False),
+    ]
+    assert [*csv.reader(io.StringIO(Path("said.csv").read_text()))] == rows
+    Path("none.csv").write_text("x,note\n,first\n")
+    assert charlm("predict", "run", "none.csv")[0] == 2
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_an_estimator_that_was_saved_predicts_from_a_table(charlm: Run) -> None:
+    texts = [f"{'ab' if n % 2 else 'xy'}{n}" for n in range(30)]
+    model = SequenceClassifier(hidden=4, max_steps=3).fit(texts, [n % 2 for n in range(30)])
+    model.save("kept")
+    Path("t.csv").write_text("text\n" + "\n".join(texts) + "\n")
+    code, out, err = charlm("predict", "kept", "t.csv", "--sequence-column", "text")
+    assert code == 0, err
+    p = [float(line.split(",")[-1]) for line in out.splitlines()[1:]]
+    assert p == pytest.approx(model.predict_proba(texts)[:, 1], abs=1e-4)
 
 
 def wrong_uses() -> list[tuple[tuple[object, ...], str]]:

@@ -12,7 +12,7 @@ import torch
 
 from charlm.checkpoint import TextFacts
 from charlm.figures import save_figure
-from charlm.pages.inspect_page import picked_units
+from charlm.pages.text_pages import picked_units
 from charlm.recurrent.atlas import Unit, read_units
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.recurrent.unit_figure import rows_of, unit_figure

@@ -25,6 +25,7 @@ def python_blocks(page: str) -> list[str]:
 def shortened(block: str) -> str:
     """The same code with trainings of a few steps, and new data of the right kind for each of the two estimators."""
     block = block.replace(".predict(new)", ".predict(sequences[:2])").replace("(new)", "(texts[:2])")
+    block = re.sub(r'(Sequence\w+\(cell="\w+")\)', r"\1, max_steps=3)", block)
     block = re.sub(r"\bminutes=[\d.]+", "max_steps=3", block)
     return re.sub(r"\bepochs=\d+", "epochs=1", block)
 

@@ -95,6 +95,16 @@ COMMANDS: dict[str, tuple[tuple[Words, ...], Words, dict[str, Words], Words]] = 
         ("--json",),
     ),
     "info": ((("net", "counts", "fitted", *FILES),), (), {}, ("--json",)),
+    "runs": (((".", *FILES),), (), {}, ("--json", "--csv")),
+    "inspect": (
+        (("net", "counts", *FILES), FILES), ("--length", "40"),
+        {
+            **COMMON, "--layer": NUMBERS, "--unit": ("0:0", "0:1:c", "9:9", "x", ""), "--start": NUMBERS,
+            "--shown": NUMBERS, "--split-part": ("test", "all", "x"), "--plot": PICTURES, "--html": PLACES,
+        },
+        ("--json",),
+    ),
+    "report": ((("net", "counts", "fitted", *FILES),), (), {**COMMON, "--text": FILES, "--out": PLACES}, ()),
 }  # fmt: skip
 
 
@@ -166,7 +176,7 @@ def fuzz_commands(number: int, seed: int, scratch: Path, tally: Tally) -> None:
     os.chdir(home)
     nothing: Callable[..., None] = lambda *given, **more: None
     try:
-        with mock.patch("charlm.cli.watching.draw", nothing), mock.patch.object(os, "fsync", nothing):
+        with mock.patch("charlm.cli.fitting.draw", nothing), mock.patch.object(os, "fsync", nothing):
             _prepare()
             kept = {path.relative_to(home): path.read_bytes() for path in home.rglob("*") if path.is_file()}
             for case in range(number):

@@ -15,9 +15,9 @@ from charlm.ngrams.fit import count
 from charlm.text.corpus import corpus_of_text
 from charlm.text.splits import Split
 from charlm.training.recipe import choose
-from charlm.training.run import resume, start
 from tests.fuzz.common import TEXT, Tally, change_files, restore
 from tests.helpers import keep
+from tests.training.runs import resume, start
 
 CORPUS = corpus_of_text(TEXT)
 SPLIT = Split.parse("80/10/10")

@@ -15,7 +15,7 @@ import numpy as np
 from charlm.sequences.cells import read_inputs
 from charlm.sequences.formats import write_npz
 from charlm.sequences.model import SequenceModel
-from charlm.sequences.row_split import RowSplit
+from charlm.sequences.rows import RowSplit
 from charlm.sequences.tables import read_table, render_table
 from charlm.sequences.tabular import figures_of, make_task, predict_rows, sequences_of
 from tests.fuzz.common import Tally, changed_bytes, changed_json

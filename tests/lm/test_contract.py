@@ -1,6 +1,7 @@
 """What every language model promises, checked on each of them."""
 
 import math
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from charlm.mixing.cache import CacheLM
 from charlm.mixing.mixture import mix
 from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.model import NGramLM
+from charlm.ngrams.past_memory import count_past_memory
 from charlm.recurrent.dynamic import DynamicConfig, DynamicLM
 from charlm.recurrent.gradients import gradient_sizes
 from charlm.recurrent.model import CharRNN, RNNConfig
@@ -48,6 +50,20 @@ def counted(smoothing: str, order: int) -> TextModel:
     return NGramLM(vocab=CORPUS.vocab, index=index, order=order, estimator=smoothing)
 
 
+def tabled(smoothing: str) -> TextModel:
+    """The same counts as tables on the disk, as a count past memory leaves them."""
+    with tempfile.TemporaryDirectory() as directory:
+        tables = count_past_memory(
+            CORPUS.ids,
+            CORPUS.documents,
+            symbols=len(CORPUS.vocab),
+            order=4,
+            directory=Path(directory),
+            memory=1 << 30,
+        )
+        return NGramLM(vocab=CORPUS.vocab, index=tables, order=4, estimator=smoothing)
+
+
 MODELS: dict[str, Callable[[], TextModel]] = {
     **{cell: lambda cell=cell: network(cell) for cell in ("rnn", "gru", "lstm")},  # type: ignore[misc]
     "embedded": lambda: network("gru", embedding=5),
@@ -66,8 +82,9 @@ MODELS: dict[str, Callable[[], TextModel]] = {
         for name in ("none", "add-k", "uniform-mix", "witten-bell", "kneser-ney")
         for order in (0, 1, 4)
     },
+    **{f"tables {name}": lambda name=name: tabled(name) for name in ("none", "kneser-ney")},  # type: ignore[misc]
 }
-UNSMOOTHED = [name for name in MODELS if name.startswith("none") and name != "none 0"]
+UNSMOOTHED = [name for name in MODELS if name.startswith(("none", "tables none")) and name != "none 0"]
 
 
 @pytest.fixture(params=list(MODELS))

@@ -25,17 +25,16 @@ from charlm import files
 from charlm.checkpoint import load
 from charlm.errors import CharlmError, CheckpointError, OptionError, StorageError, TextError
 from charlm.ngrams import fit as past_memory
+from charlm.ngrams import job as workers
+from charlm.ngrams import past_memory as external
 from charlm.ngrams.estimators import ESTIMATORS, make_estimator, tune
 from charlm.ngrams.fit import count, count_to_directory, was_stopped
 from charlm.ngrams.index import SuffixIndex
-from charlm.ngrams.past_memory import external
-from charlm.ngrams.past_memory import job as workers
-from charlm.ngrams.past_memory.external import count_past_memory, smallest_memory
-from charlm.ngrams.past_memory.job import CountJob
-from charlm.ngrams.past_memory.packing import Packing
-from charlm.ngrams.past_memory.runs import added_up, cut, merge
-from charlm.ngrams.past_memory.tables import CountTables
+from charlm.ngrams.job import CountJob
+from charlm.ngrams.past_memory import count_past_memory, smallest_memory
 from charlm.ngrams.rows import ngram_rows
+from charlm.ngrams.strings import Packing, added_up, cut, merge
+from charlm.ngrams.tables import CountTables
 from charlm.text.corpus import read_corpus
 from charlm.text.splits import Split
 from charlm.text.vocab import Vocab
@@ -228,7 +227,7 @@ def test_killed_by_the_system_it_goes_on(tmp_path: Path) -> None:
     code = (
         "import sys, time; sys.path.insert(0, 'tests')\n"
         "from pathlib import Path\n"
-        "from charlm.ngrams.past_memory import external, job\n"
+        "from charlm.ngrams import job\nfrom charlm.ngrams import past_memory as external\n"
         "import numpy as np\n"
         "external._capacity = lambda *_: 20\n"
         "write = job.write_run\n"

@@ -17,10 +17,10 @@ from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.lanes import Lanes
 from charlm.text.vocab import Vocab
 from charlm.training.graphed import GraphedStepper, stepper_for
+from charlm.training.interfaces import Unobserved
 from charlm.training.language import LanguageObjective
 from charlm.training.loop import Loop
 from charlm.training.options import Optimisation
-from charlm.training.watching import Unobserved
 
 pytestmark = [
     pytest.mark.slow,

@@ -20,7 +20,7 @@ from charlm.sequences.model import SequenceModel
 from charlm.text.text import Text
 from charlm.text.vocab import Vocab
 from charlm.training.recipe import choose
-from charlm.training.run import resume, start
+from tests.training.runs import resume, start
 
 CPU = torch.device("cpu")
 TEXT = Text.of("the quick brown fox jumps over the lazy dog; the dog sleeps.\n" * 40, split="80/10/10")
@@ -87,12 +87,10 @@ def run(directory: Path, cell: type[Cell], *stops: int) -> dict[str, Tensor]:
     assert TEXT.split is not None
     made = start(directory, TEXT.corpus, TEXT.split, plan, CPU)
     for after in stops:
-        assert made.train(should_stop=Stop(after)).outcome == "interrupted"
+        assert made.train(should_stop=Stop(after)) == "interrupted"
         made = resume(directory, TEXT.corpus, CPU)
-    result = made.train()
-    assert result.outcome == "finished"
-    assert result.evaluation is not None
-    assert result.evaluation.nats < 2.9  # ln 30 = 3.4 at the beginning
+    assert made.train() == "finished"
+    assert made.model.evaluate(TEXT).nats < 2.9  # ln 30 = 3.4 at the beginning
     return {name: tensor.detach().clone() for name, tensor in made.model.named_parameters()}
 
 

@@ -17,7 +17,7 @@ from charlm.recurrent.properties import PROPERTIES, code_points_of
 from charlm.text.corpus import corpus_of_text
 from charlm.text.splits import Split
 from charlm.training.recipe import choose
-from charlm.training.run import start
+from tests.training.runs import start
 
 
 def by_pairs(unit: list[float], strata: list[int], has: list[bool]) -> float:

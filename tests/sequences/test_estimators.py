@@ -18,6 +18,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import estimator_checks
 
 from charlm.errors import CheckpointError
+from charlm.nn.cells import Cell
 from charlm.sequences.checkpoint import load_sequence
 from charlm.sequences.estimators import SequenceClassifier, SequenceScorer
 
@@ -199,3 +200,21 @@ def test_wrong_options_are_refused_when_it_is_fitted() -> None:
         fitted.predict(ROWS)
     with pytest.raises(ValueError, match="3 numbers a step, the model reads 2"):
         SequenceClassifier(**TINY).fit(ROWS, LABELS).predict([np.ones((4, 3))])
+
+
+def test_a_cell_of_ones_own_is_trained_saved_and_loaded(tmp_path: Path) -> None:
+    class Leaky(Cell):
+        """h' = (h + tanh(W x + U h)) / 2."""
+
+        name = "leaky-in-this-test"
+        gates = 1
+        states = ("h",)
+
+        def step(self, gates_BG: torch.Tensor, state: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+            (h_BH,) = state
+            return ((h_BH + torch.tanh(gates_BG + h_BH @ self.weight_hh.t())) / 2,)
+
+    model = SequenceClassifier(cell=Leaky, **TINY).fit(TEXTS, LABELS)
+    again = SequenceClassifier.load(model.save(tmp_path / "kept"), device="cpu")
+    assert again.cell == "leaky-in-this-test"
+    assert again.predict_proba(TEXTS) == pytest.approx(model.predict_proba(TEXTS), abs=1e-6)

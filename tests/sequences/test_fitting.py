@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from charlm.checkpoint import load, newest
+from charlm.codec import decode, encode
 from charlm.errors import CharlmError, CheckpointError, OptionError
 from charlm.nn.kernels.choose import CANDIDATES, fastest
 from charlm.nn.stack import Stack
@@ -225,9 +226,9 @@ def test_wrong_descriptions_are_refused_in_a_sentence(tmp_path: Path) -> None:
 
 def test_plans_come_back_and_wrong_ones_are_refused(tmp_path: Path) -> None:
     chosen = plan()
-    assert FitPlan.from_json(json.loads(json.dumps(chosen.to_json()))) == chosen
+    assert decode(FitPlan, json.loads(json.dumps(encode(chosen)))) == chosen
     with pytest.raises(CharlmError, match="not whole"):
-        FitPlan.from_json({"network": {}})
+        decode(FitPlan, {"network": {}})
     with pytest.raises(OptionError, match="batch-size"):
         FitPlan(network=SequenceConfig(), optimisation=chosen.optimisation, batch=0)
     (tmp_path / "fit").mkdir()

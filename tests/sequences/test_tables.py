@@ -18,9 +18,8 @@ from charlm.errors import CharlmError, OptionError, TextError
 from charlm.sequences import formats
 from charlm.sequences.cells import Inputs, read_inputs
 from charlm.sequences.formats import read_arrays, write_npz
-from charlm.sequences.guess import guess_columns, guess_mode
 from charlm.sequences.labels import read_labels
-from charlm.sequences.row_split import RowSplit
+from charlm.sequences.rows import RowSplit, guess_columns, guess_mode
 from charlm.sequences.tables import Table, read_table, render_table
 
 

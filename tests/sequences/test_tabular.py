@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from charlm.errors import CheckpointError, TextError
+from charlm.errors import CheckpointError, OptionError, TextError
 from charlm.sequences.batches import Sequences
 from charlm.sequences.estimators import SequenceClassifier
-from charlm.sequences.fit_recipe import choose_fit
+from charlm.sequences.fitting import choose_fit
 from charlm.sequences.model import SequenceConfig, SequenceModel
-from charlm.sequences.row_split import RowSplit
+from charlm.sequences.rows import RowSplit
 from charlm.sequences.tables import read_table
 from charlm.sequences.tabular import TableFacts, TableTask, check_config, figures_of, make_task, predict_rows
 from charlm.sequences.tasks import fit_scales
@@ -70,6 +70,8 @@ def test_facts_survive_json_and_lies_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(CheckpointError):
             TableFacts.from_json({**facts.to_json(), key: value})
+    with pytest.raises(OptionError, match="no option hiden"):
+        choose_fit(facts, 16, {"hiden": 64})
     check_config(facts, SequenceConfig(features=1))
     with pytest.raises(CheckpointError):
         check_config(facts, SequenceConfig(features=2))

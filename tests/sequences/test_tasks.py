@@ -9,7 +9,8 @@ from charlm.sequences.batches import Examples, Sequences
 from charlm.sequences.model import SequenceConfig, SequenceModel
 from charlm.sequences.tasks import Batches, SequenceObjective, fit_scales
 from charlm.text.vocab import Vocab
-from charlm.training.loop import Loop, Optimisation
+from charlm.training.loop import Loop
+from charlm.training.options import Optimisation
 
 
 def test_every_example_once_an_epoch_in_an_order_of_its_own() -> None:

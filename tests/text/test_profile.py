@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from charlm.text.corpus import Corpus, corpus_of_text, read_corpus
 from charlm.text.measures import distinct_share, entropies, longest_repeat, longest_shared, shared_share, whole
-from charlm.text.profile import profile
+from charlm.text.profile import looks_like_list, profile
 from charlm.text.splits import Split
 from charlm.text.text import Text
 
@@ -125,3 +126,21 @@ def test_only_the_beginning_of_a_big_text_is_measured() -> None:
     assert found.measured == 300
     assert found.characters == len(corpus)
     assert found.entropies[0] == pytest.approx(naive_entropy([corpus.vocab.decode(corpus.ids[:300])], 0))
+
+
+def test_lists_are_told_from_running_text() -> None:
+    random = np.random.default_rng(0)
+    names = ["".join(random.choice(list("abcdeimnorst"), size=random.integers(3, 9))) for _ in range(500)]
+    urls = [f"/shop/item/{n}" for n in random.integers(0, 10**4, 300).tolist()]
+    verse = (Path(__file__).parents[2] / "data" / "shakespeare.txt").read_text()
+    said = {
+        "sorted": looks_like_list(corpus_of_text("\n".join(sorted(names)))),
+        "words": looks_like_list(corpus_of_text("\n".join(names))),
+        "alike": looks_like_list(corpus_of_text("\n".join(f"GET {url} 200" for url in urls))),
+    }
+    assert "in sorted order" in str(said["sorted"])
+    assert "single words" in str(said["words"])
+    assert "begin like the line before" in str(said["alike"])
+    assert all("--split lines:80/10/10" in str(sentence) for sentence in said.values())
+    for text in (verse, "to be, or not to be\n" * 300, "a\nb\nc", "one line without an end " * 99):
+        assert looks_like_list(corpus_of_text(text)) is None

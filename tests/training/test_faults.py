@@ -25,8 +25,8 @@ from charlm.text.corpus import corpus_of_text
 from charlm.text.lanes import Lanes
 from charlm.text.splits import Split
 from charlm.training.recipe import Plan, choose
-from charlm.training.run import resume, start
 from tests.helpers import keep
+from tests.training.runs import resume, start
 
 TEXT = "a rose is a rose is a rose; so said the crow, and the crow knows.\n" * 5
 CORPUS = corpus_of_text(TEXT)
@@ -273,16 +273,17 @@ def test_going_on_with_other_lanes(half: Path, tmp_path: Path) -> None:
     train = CORPUS.parts(SPLIT)["train"]
     old, new = (Lanes(CORPUS.ids, train, lanes=n, window=8, seed=1).windows_per_epoch for n in (3, 7))
     run = resume(directory, CORPUS, CPU, lanes=7)
-    tensors, progress = run._saved  # type: ignore[misc]
+    assert run.saved is not None
+    tensors, progress = run.saved.tensors, run.saved.progress
     assert progress["step"] == 5
     assert progress["position"] == 5 // old * new + round(5 % old / old * new)
     assert not [name for name in tensors if name.startswith("carried/state/")]
-    assert run.train(should_stop=after(1)).outcome == "interrupted"
+    assert run.train(should_stop=after(1)) == "interrupted"
     config = json.loads((directory / "config.json").read_text())
     assert config["training"]["lanes"] == 7
     assert config["training"]["changes"] == [{"step": 5, "lanes": 7}]
     again = resume(directory, CORPUS, CPU)
-    assert again.train().outcome == "finished"
+    assert again.train() == "finished"
     assert end(directory)[1][-1]["step"] == 9
     assert again.plan.lanes == 7
 
@@ -290,9 +291,9 @@ def test_going_on_with_other_lanes(half: Path, tmp_path: Path) -> None:
 def test_epochs_are_counted_in_data_when_lanes_change(tmp_path: Path) -> None:
     directory = begin(tmp_path / "run", after(3), max_steps=None, epochs=2.0)
     run = resume(directory, CORPUS, CPU, lanes=1)
-    per_epoch = run.lanes().windows_per_epoch
-    _, progress = run._saved  # type: ignore[misc]
-    position = progress["position"]
+    per_epoch = run.objective.steps_per_epoch
+    assert run.saved is not None
+    position = run.saved.progress["position"]
     run.train()
     last = end(directory)[1][-1]
     assert last["step"] == 4 + 2 * per_epoch - position
@@ -315,10 +316,10 @@ def test_the_backend_and_the_device_are_kept(tmp_path: Path) -> None:
 def test_runs_move_between_devices(tmp_path: Path) -> None:
     directory = begin(tmp_path / "run", after(2))
     run = resume(directory, CORPUS, torch.device("cuda"))
-    assert run.train(should_stop=after(1)).outcome == "interrupted"
+    assert run.train(should_stop=after(1)) == "interrupted"
     assert run.model.device.type == "cuda"
     run = resume(directory, CORPUS, CPU)
-    assert run.train().outcome == "finished"
+    assert run.train() == "finished"
     changes = json.loads((directory / "config.json").read_text())["training"]["changes"]
     assert [change["device"] for change in changes] == ["cuda", "cpu"]
     on_gpu, on_cpu = (load(directory, device=device) for device in ("cuda", "cpu"))
@@ -384,13 +385,18 @@ def test_resuming_on_the_command_line(charlm_main: Any, text: Path) -> None:
     assert "not to the bit" not in err
     for name, value in (
         ("seed", 3),
-        ("backend", "torch"),
+        ("backend", "reference"),
         ("split", "50/25/25"),
         ("vocab-size", 5),
-        ("newlines", "keep"),
+        ("newlines", "normalise"),
     ):
         code, err = charlm_main("train", "--resume", "run", f"--{name}", value)
         assert (code, f"--{name} cannot be changed" in err) == (2, True), err
+    same = ("--layers", 2, "--hidden", 6, "--seed", 0, "--split", "80/10/10", "--newlines", "keep", "--out", "run")
+    code, err = charlm_main("train", text, *QUICK[:4], *same, "--resume", "run", "--max-steps", 3)
+    assert (code, "there is nothing to do: the run is at step 10, its budget is 3 steps" in err) == (0, True), err
+    code, err = charlm_main("train", "--resume", "run", "--hidden", 7)
+    assert (code, "it has 6, not 7" in err) == (2, True), err
     assert charlm_main("ngram", text, "--out", "counts")[0] == 0
     code, err = charlm_main("train", "--resume", "counts")
     assert (code, "no training run" in err) == (2, True)

@@ -16,10 +16,10 @@ from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.lanes import Lanes
 from charlm.text.vocab import Vocab
 from charlm.training.graphed import GraphedStepper, stepper_for
+from charlm.training.interfaces import Observer, StepReport, ValidationReport
 from charlm.training.language import LanguageObjective
 from charlm.training.loop import Loop
 from charlm.training.options import Optimisation
-from charlm.training.watching import Observer, StepReport, ValidationReport
 
 TEXT = "the cat sat on the mat and the dog sat on the log. " * 8
 

@@ -27,8 +27,7 @@ from numpy.typing import NDArray
 
 from charlm.errors import CharlmError, StorageError
 from charlm.files import unwritten, write_with
-from charlm.ngrams.past_memory.packing import Packing, SpannedText
-from charlm.ngrams.past_memory.runs import Run, Strings, added_up, merge, open_run, write_run
+from charlm.ngrams.strings import Packing, Run, SpannedText, Strings, added_up, merge, open_run, write_run
 
 __all__ = ["CountJob", "Workers"]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from charlm.errors import CharlmError
-from charlm.report.figures import draw_confusion, draw_reliability
+from charlm.sequences.figures import draw_confusion, draw_reliability
 from charlm.sequences.metrics import reliability
 
 

@@ -1,12 +1,9 @@
-"""The learning curve of a run as a picture.
-
-The comparison of n-grams and networks as a picture: order on the x axis, networks as horizontal lines.
+"""The comparison of n-grams and networks as a picture: order on the x axis, networks as horizontal lines.
 
 Pictures of probabilities: what was said against what came, and which class was taken for which."""
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,65 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import CharlmError
-from charlm.figures import save_figure
+from charlm.figures import new_figure, save_figure
 from charlm.sequences.metrics import Reliability
 
 __all__ = [
     "draw_confusion",
-    "draw_curve",
     "draw_reliability",
-    "read_metrics",
 ]
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a `metrics.jsonl`; a last line that was cut off is left out."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows
-
-
-def draw_curve(metrics: Path, picture: Path, *, title: str = "", loss: str = "nats a character") -> None:
-    """Draws training and validation nats a character over the steps of a run.
-
-    Args:
-        metrics: the run's `metrics.jsonl`, with at least one row.
-        picture: .png, .svg or .pdf; replaced whole or not at all.
-        title: above the picture.
-        loss: what is shown, for the axis.
-    """
-    from matplotlib.figure import Figure
-
-    rows = read_metrics(metrics)
-    if not rows:
-        raise CharlmError(f"{metrics} has no rows yet: nothing to draw")
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = figure.add_subplot()
-    for key, label in (("train_nats", "training (with dropout)"), ("valid_nats", "validation")):
-        points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
-        if points:
-            axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
-    best = min(
-        (row for row in rows if row.get("valid_nats") is not None),
-        key=lambda r: r["valid_nats"],
-        default=None,
-    )
-    if best is not None:
-        axes.annotate(
-            f"best {best['valid_nats']:.4f}",
-            (best["step"], best["valid_nats"]),
-            xytext=(0, 12),
-            textcoords="offset points",
-            ha="center",
-        )
-    axes.set(xlabel="step", ylabel=loss, title=title)
-    axes.grid(alpha=0.3)
-    axes.legend()
-    save_figure(figure, picture)
 
 
 _MOST = 60  # classes that a confusion matrix can show
@@ -91,11 +36,9 @@ def draw_reliability(curves: Mapping[str, Reliability], picture: Path, *, title:
         title: above the picture.
         said: what the probabilities are of, for the axis.
     """
-    from matplotlib.figure import Figure
-
     if not curves:
         raise CharlmError("there is no curve to draw")
-    figure = Figure(figsize=(5.4, 6.2), layout="constrained")
+    figure = new_figure(5.4, 6.2)
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     axes.plot([0, 1], [0, 1], "--", color="grey", linewidth=1, label="perfectly calibrated")
     for number, (name, curve) in enumerate(curves.items()):
@@ -122,13 +65,11 @@ def draw_confusion(confusion_VV: NDArray[np.int64], classes: Sequence[str], pict
         picture: .png, .svg or .pdf; replaced whole or not at all.
         title: above the picture.
     """
-    from matplotlib.figure import Figure
-
     number = len(classes)
     if number > _MOST:
         raise CharlmError(f"a picture shows at most {_MOST} classes, not {number}")
     size = 2.4 + 0.5 * min(number, 24)
-    figure = Figure(figsize=(size + 1.2, size), layout="constrained")
+    figure = new_figure(size + 1.2, size)
     axes = figure.add_subplot()
     shares = confusion_VV / np.maximum(confusion_VV.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(100 * shares, vmin=0, vmax=100, cmap="Blues")

@@ -1,0 +1,220 @@
+"""What the training loop works with: an objective, an observer, a keeper and, on a GPU, a stepper.
+
+The loop calls these and hands them values; none of them knows the loop.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from charlm.training.options import Average, LoopState
+
+__all__ = [
+    "Keeper",
+    "KnownLoss",
+    "Objective",
+    "Observer",
+    "StepReport",
+    "Stepper",
+    "Taken",
+    "Unobserved",
+    "ValidationReport",
+]
+
+
+class Objective(abc.ABC):
+    """Something that can be optimised step by step.
+
+    Attributes:
+        module: whose parameters are optimised.
+        steps_per_epoch: steps in which all training data are read once.
+        untrained_loss: about the loss of fresh weights, to compare the first loss with; None where it is not known.
+    """
+
+    module: nn.Module
+    steps_per_epoch: int
+    untrained_loss: float | None = None
+
+    @abc.abstractmethod
+    def loss(self, position: int) -> tuple[Tensor, int]:
+        """The mean loss of one step's data, differentiable, and the number of targets it is the mean of.
+
+        Args:
+            position: the number of steps whose data come before; an epoch has `steps_per_epoch` of them.
+        """
+
+    @abc.abstractmethod
+    def validate(self) -> float:
+        """The mean loss on the held-out data that early stopping watches."""
+
+    @abc.abstractmethod
+    def carried(self) -> dict[str, Tensor]:
+        """What goes from step to step beside the weights: hidden states, random generators."""
+
+    @abc.abstractmethod
+    def forget(self) -> None:
+        """Resets the hidden states, which may not be finite after a step whose gradient was not."""
+
+    @abc.abstractmethod
+    def restore(self, carried: Mapping[str, Tensor]) -> None:
+        """Goes on from what `carried` returned."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepReport:
+    """One step, for a progress bar.
+
+    Args:
+        progress: where the loop stands after it.
+        loss: the mean training loss of the step, in nats.
+        lr: the learning rate.
+        targets_per_second: the speed.
+    """
+
+    progress: LoopState
+    loss: float
+    lr: float
+    targets_per_second: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationReport:
+    """One validation, for a table, a sample and a curve.
+
+    Args:
+        progress: where the loop stands.
+        train: the mean training loss since the last validation; None where no step had a finite one.
+        valid: the validation loss.
+        lr: the learning rate of the last step.
+        improved: whether it is the lowest validation loss so far.
+        seconds: the validation took.
+    """
+
+    progress: LoopState
+    train: float | None
+    valid: float
+    lr: float
+    improved: bool
+    seconds: float
+
+
+class Observer(abc.ABC):
+    """Is told how a training goes."""
+
+    @abc.abstractmethod
+    def on_step(self, report: StepReport) -> None:
+        """After every step."""
+
+    @abc.abstractmethod
+    def on_validation(self, report: ValidationReport) -> None:
+        """After every validation; the module holds the weights that were validated."""
+
+    @abc.abstractmethod
+    def on_note(self, message: str) -> None:
+        """Something a person should know, in one sentence."""
+
+    def on_begin(self, model: nn.Module, resumed: bool) -> None:  # noqa: B027
+        """Before the first step of this session; `resumed` says whether the run had taken steps before it."""
+
+    def on_measure(self, count: int) -> None:  # noqa: B027
+        """While the best weights are measured at the end: so many further targets were read."""
+
+    def on_failure(self, message: str) -> None:  # noqa: B027
+        """Why a training of several processes cannot go on, and how to resume it; an error is raised after it."""
+
+
+class Unobserved(Observer):
+    """An observer that does nothing; a base for one that needs only some of the calls."""
+
+    def on_step(self, report: StepReport) -> None:
+        """Does nothing."""
+
+    def on_validation(self, report: ValidationReport) -> None:
+        """Does nothing."""
+
+    def on_note(self, message: str) -> None:
+        """Does nothing."""
+
+
+class Keeper(abc.ABC):
+    """Saves what the loop makes."""
+
+    @abc.abstractmethod
+    def metrics(self, row: dict[str, Any]) -> None:
+        """Saves a row of the learning curve, a JSON value."""
+
+    @abc.abstractmethod
+    def best(self, weights: Mapping[str, Tensor]) -> None:
+        """Saves the weights with the lowest validation loss so far, by parameter name."""
+
+    @abc.abstractmethod
+    def state(self, tensors: Mapping[str, Tensor], progress: dict[str, Any]) -> None:
+        """Saves a snapshot: the tensors of `snapshot.dump` and the loop's numbers as a JSON value."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownLoss:
+    """The loss of a step that has become known.
+
+    Args:
+        step: its number, from 0.
+        loss: the mean over its targets, in nats.
+        count: the number of targets.
+        finite: whether loss and gradient were finite; where not, the step changed no weight.
+    """
+
+    step: int
+    loss: float
+    count: int
+    finite: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """A step that a stepper took.
+
+    Args:
+        count: the number of its targets.
+        loss: the last loss that is known.
+        seconds: it took about so long.
+        known: losses that have become known with it.
+    """
+
+    count: int
+    loss: float
+    seconds: float
+    known: list[KnownLoss]
+
+
+class Stepper(abc.ABC):
+    """Takes optimisation steps in place of the loop where it can do so faster."""
+
+    @abc.abstractmethod
+    def begin(
+        self, optimizer: torch.optim.Optimizer, average: Average | None, clip: float, note: Callable[[str], None]
+    ) -> None:
+        """Prepares for steps with this optimizer; called once at first, and again when the loop has made a new one.
+
+        Args:
+            optimizer: makes the steps.
+            average: the running mean of the weights, if there is one.
+            clip: the largest norm of the whole gradient.
+            note: takes a sentence for the observer.
+        """
+
+    @abc.abstractmethod
+    def step(self, position: int, step: int, lr: float) -> Taken | None:
+        """Takes step number `step` on the data at `position`; None, with nothing changed, leaves it to the loop.
+
+        The loss need not be known at once: `Taken.known` or `settle` returns it later.
+        """
+
+    @abc.abstractmethod
+    def settle(self) -> list[KnownLoss]:
+        """The losses that were not returned yet; called before a validation, a saved state and a step of the loop."""

@@ -1,0 +1,246 @@
+"""A language model's run: what is trained on what, and going on with it in its directory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from charlm.checkpoint import load
+from charlm.errors import CheckpointError, OptionError, TextError
+from charlm.lm.directory import describe
+from charlm.nn.kernels.choose import fastest, for_training
+from charlm.recurrent.model import CharRNN
+from charlm.text.lanes import Lanes
+from charlm.text.splits import Split, count_targets
+from charlm.text.text import Text, TextFacts, read_text
+from charlm.text.vocab import Vocab
+from charlm.training.distributed import ALONE, Processes
+from charlm.training.graphed import stepper_for
+from charlm.training.interfaces import Objective, Stepper
+from charlm.training.keeping import RunKind, Saved, read_saved
+from charlm.training.language import LanguageObjective
+from charlm.training.recipe import Plan, choose
+from charlm.training.run import Run, Task, refuse_change, resume
+
+__all__ = ["LANGUAGE", "LanguageTask", "plan_for", "resume_language", "run_text"]
+
+
+def _check(config: Mapping[str, Any], plan: Plan, vocab: Vocab | None) -> None:
+    TextFacts.from_json(config["text"])
+    if vocab is None:
+        raise CheckpointError("the state has no vocabulary, so it is not that of a language model")
+
+
+LANGUAGE = RunKind(command="charlm train", plan=Plan, check=_check)
+"""Runs that train a language model."""
+
+
+class LanguageTask(Task[Plan, CharRNN]):
+    """A recurrent language model on the training part of a text.
+
+    Args:
+        text: with a split.
+
+    Raises:
+        TextError: the training part has no character to predict.
+    """
+
+    kind = LANGUAGE
+
+    def __init__(self, text: Text) -> None:
+        split = text.split or Split.default(len(text))
+        self.corpus, self.vocab = text.corpus, text.vocab
+        self.text = text if text.split else Text(corpus=text.corpus, split=split)
+        self.facts, self.parts = TextFacts.of(text.corpus, split), self.text.parts
+        if not count_targets(self.parts["train"]):
+            raise TextError(
+                f"the training part of {text.title} has no character to predict: use a longer text or --split"
+            )
+
+    @property
+    def reported(self) -> str:
+        """The part that figures are reported on: test, or valid where the test part has no target."""
+        return "test" if count_targets(self.parts["test"]) else "valid"
+
+    @property
+    def measurable(self) -> bool:
+        """Whether the reported part has a character to predict."""
+        return count_targets(self.parts[self.reported]) > 0
+
+    @property
+    def characters(self) -> int:
+        """The number of characters to predict in the training part."""
+        return count_targets(self.parts["train"])
+
+    def model(self, plan: Plan) -> CharRNN:
+        """See `Task.model`."""
+        return CharRNN(self.corpus.vocab, plan.network)
+
+    def lanes(self, plan: Plan) -> Lanes:
+        """The training part as the plan cuts it."""
+        seed = plan.optimisation.seed
+        return Lanes(self.corpus.ids, self.parts["train"], lanes=plan.lanes, window=plan.window, seed=seed)
+
+    def objective(self, model: CharRNN, plan: Plan, processes: Processes) -> LanguageObjective:
+        """See `Task.objective`."""
+        valid = self.parts["valid"] if count_targets(self.parts["valid"]) else self.parts["train"]
+        seed = plan.optimisation.seed
+        return LanguageObjective(model, self.lanes(plan), self.corpus.ids, valid, seed=seed, processes=processes)
+
+    def backend(self, model: CharRNN, plan: Plan, processes: Processes) -> str:
+        """See `Task.backend`."""
+        if plan.backend == "rule":
+            return for_training(model.device)
+        own = processes.own(plan.lanes)
+        table = None if model.embedding is None else model.embedding.weight
+        return fastest(model.stack, plan.window, own.stop - own.start, table=table)
+
+    def description(self, plan: Plan, training: dict[str, Any]) -> dict[str, Any]:
+        """See `Task.description`."""
+        return describe("rnn", plan.network.to_json(), self.facts, training=training)
+
+    def stepper(self, objective: Objective, plan: Plan) -> Stepper | None:
+        """See `Task.stepper`."""
+        assert isinstance(objective, LanguageObjective)
+        return stepper_for(objective, plan.backend)
+
+
+def plan_for(
+    task: LanguageTask,
+    device: torch.device,
+    given: Mapping[str, Any],
+    init_from: str | Path | CharRNN | None,
+    processes: Processes,
+) -> tuple[Plan, dict[str, Tensor] | None]:
+    """The plan of a new run, and the weights to start from, if any.
+
+    Args:
+        task: the text.
+        device: where it is trained.
+        given: options as of `recipe.choose`; a batch size that is chosen here can be shared by the processes.
+        init_from: a model, or its directory, to start from.
+        processes: those that train together.
+
+    Raises:
+        OptionError: the model to start from does not fit the options or the text.
+    """
+    given, size = dict(given), processes.size
+    if given["lanes"] is None:
+        given["lanes"] = -(-choose(task.characters, device, given).lanes // size) * size
+    if init_from is None:
+        return choose(task.characters, device, given), None
+    model = init_from if isinstance(init_from, CharRNN) else load(init_from, device="cpu")
+    if not isinstance(model, CharRNN):
+        raise OptionError(f"{model.name} is not a recurrent model: --init-from needs the weights of one")
+    _check_symbols(task, model)
+    for name in ("model", "layers", "hidden", "embedding"):
+        has = getattr(model.config, name)
+        if given[name] not in (None, has):
+            raise OptionError(f"--{name} {given[name]} does not fit the weights of --init-from ({has} there)")
+        given[name] = has
+    plan = choose(task.characters, device, given)
+    return plan.having(network=replace(model.config, dropout=plan.network.dropout)), dict(model.state_dict())
+
+
+def _check_symbols(task: LanguageTask, model: CharRNN) -> None:
+    """Refuses a text that the model to start from cannot read."""
+    if task.vocab != model.vocab:
+        raise OptionError(
+            f"{task.text.title} was not read in the vocabulary of {model.name}: read it with vocab=model.vocab"
+        )
+    unknown = task.corpus.unknown()
+    if unknown:
+        raise OptionError(
+            f"{task.text.title} has {unknown:,} characters that the vocabulary of {model.name} does not hold: "
+            "take them out of the text, or train from the start"
+        )
+
+
+def resume_language(
+    directory: Path,
+    text: Text,
+    device: torch.device,
+    *,
+    saved: Saved[Plan] | None = None,
+    budget: Mapping[str, Any] | None = None,
+    lanes: int | None = None,
+    processes: Processes = ALONE,
+    launch: Sequence[str] = (),
+) -> Run[Plan, CharRNN]:
+    """The language model's run in a directory, at its newest whole state; call it under `files.lock`.
+
+    Args:
+        directory: of the run.
+        text: its text, read again with the run's vocabulary.
+        device: where it goes on.
+        saved: the state; by default it is read.
+        budget: see `run.resume`.
+        lanes: a new batch size; the run goes on at the same share of the epoch with hidden states of zero.
+        processes, launch: see `Run`.
+
+    Raises:
+        CheckpointError: no run, no whole state, or another text.
+        OptionError: the processes cannot share the lanes equally.
+    """
+    saved = saved or read_saved(directory, LANGUAGE)
+    facts = TextFacts.from_json(saved.config["text"])
+    corpus = text.corpus
+    if corpus.sha256 != facts.sha256:
+        raise CheckpointError(
+            f"the text has changed since {directory} was trained on it ({facts.sha256[:12]} then, "
+            f"{corpus.sha256[:12]} now): bring the old text back, or start a new run with --init-from"
+        )
+    if corpus.vocab != saved.vocab:
+        raise CheckpointError(f"the text was read with another vocabulary than that of {directory}")
+    task = LanguageTask(Text(corpus=corpus, split=facts.split))
+    if lanes is not None and lanes != saved.plan.lanes:
+        saved = _with_lanes(saved, task, lanes)
+    return resume(task, saved, device, directory=directory, budget=budget, processes=processes, launch=launch)
+
+
+def _with_lanes(saved: Saved[Plan], task: LanguageTask, lanes: int) -> Saved[Plan]:
+    """The state with another number of lanes: the same share of the epoch, without the hidden states."""
+    plan, progress = saved.plan.having(lanes=lanes), saved.progress
+    before, after = (task.lanes(each).windows_per_epoch for each in (saved.plan, plan))
+    epoch, window = divmod(int(progress.get("position", progress["step"])), before)
+    tensors = {name: tensor for name, tensor in saved.tensors.items() if not name.startswith("carried/state/")}
+    position = epoch * after + round(window / before * after)
+    return replace(
+        saved,
+        plan=plan,
+        tensors=tensors,
+        progress={**progress, "position": position, "total": None, "every": None},
+        changes=[*saved.changes, {"step": progress["step"], "lanes": lanes}],
+    )
+
+
+def run_text(directory: str | Path, names: Sequence[str] | None = None, given: Mapping[str, Any] | None = None) -> Text:
+    """The text of a run that goes on, read again as it was the first time.
+
+    Args:
+        directory: of the run.
+        names: files to read instead of those that the run was started with; their content must be the same.
+        given: options of `read_text` that the user repeats.
+
+    Raises:
+        OptionError: one of these options differs from the run's; the message names it and both values.
+    """
+    saved = read_saved(Path(directory), LANGUAGE)
+    facts = TextFacts.from_json(saved.config["text"])
+    reading = facts.reading
+    for name, value in (given or {}).items():
+        refuse_change(name, facts.split if name == "split" else getattr(reading, name), value)
+    return read_text(
+        list(names or facts.names),
+        split=facts.split,
+        encoding=reading.encoding,
+        newlines=reading.newlines,
+        bytes=reading.bytes,
+        vocab_size=reading.vocab_size,
+        vocab=saved.vocab,
+    )

@@ -1,0 +1,203 @@
+"""`charlm.train`: one model in memory and in a directory, ready to use; the command prints what it returns."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import charlm
+from charlm.errors import CheckpointError, OptionError
+from charlm.lm.evaluate import evaluate
+from charlm.nn.kernels.choose import for_reading
+from charlm.recurrent.model import CharRNN
+from charlm.tensors import read_tensors
+from charlm.training.interfaces import StepReport, Unobserved, ValidationReport
+from charlm.training.watching import History, read_metrics
+from tests.conftest import Run
+
+TEXT = charlm.Text.of("the quick brown fox jumps over the lazy dog. the lazy dog sleeps; the fox jumps.\n" * 30)
+SMALL: dict[str, Any] = {
+    "model": "gru", "layers": 1, "hidden": 10, "dropout": 0.3, "batch_size": 4, "seq_length": 12, "lr": 0.02,
+    "max_steps": 30, "average": 0.1, "device": "cpu",
+}  # fmt: skip
+
+
+def weights(model: CharRNN) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+    return set(one) == set(two) and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def rows(history: Any) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in history]
+
+
+class Telling(Unobserved):
+    """Keeps the weights that each validation saw."""
+
+    def __init__(self) -> None:
+        self.model: Any = None
+        self.seen: list[tuple[float, dict[str, torch.Tensor]]] = []
+        self.notes: list[str] = []
+
+    def on_begin(self, model: torch.nn.Module, resumed: bool) -> None:
+        self.model = model
+
+    def on_validation(self, report: ValidationReport) -> None:
+        self.seen.append((report.valid, {name: t.clone() for name, t in weights(self.model).items()}))
+
+    def on_note(self, message: str) -> None:
+        self.notes.append(message)
+
+
+def test_in_memory_it_is_what_it_is_in_a_directory(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    before = list(tmp_path.iterdir())
+    memory = charlm.train(TEXT, **SMALL)
+    assert list(tmp_path.iterdir()) == before
+    disk = charlm.train(TEXT, **SMALL, out=tmp_path / "run")
+    assert capfd.readouterr() == ("", "")
+    assert same(weights(memory), weights(disk))
+    assert same(weights(memory), read_tensors(tmp_path / "run" / "best.safetensors")[0])
+    assert rows(memory.history) == rows(disk.history) == rows(read_metrics(tmp_path / "run" / "metrics.jsonl"))
+    assert memory.trained.evaluation == disk.trained.evaluation
+    assert (memory.directory, memory.trained.directory) == (None, None)
+    assert disk.directory == disk.trained.directory == tmp_path / "run"
+    assert not (tmp_path / "run" / "LOCK").exists()
+    assert charlm.train(TEXT, **SMALL, out=tmp_path / "run").directory == tmp_path / "run-2"
+
+
+def test_the_best_weights_come_back_ready_for_reading() -> None:
+    watch = Telling()
+    model = charlm.train(TEXT, **{**SMALL, "lr": 0.5, "average": 0.0, "max_steps": 60, "patience": 0}, observer=watch)
+    lowest, best = min(watch.seen, key=lambda pair: pair[0])
+    assert lowest < watch.seen[-1][0]  # it got worse again, so that best and last differ
+    assert same(weights(model), best)
+    assert not model.training
+    assert model.stack.backend == for_reading(model.device)
+    assert model.history.best is not None
+    assert model.history.best["valid_nats"] == lowest
+    found = model.trained.evaluation
+    assert found is not None
+    assert found.nats == evaluate(model, TEXT.corpus.ids, TEXT.test.spans).nats
+    assert (found.part, model.trained.part, model.trained.outcome) == ("test", "test", "finished")
+    assert model.source.sha256 == TEXT.corpus.sha256
+
+
+def test_a_run_is_resumed_to_the_bit_and_keeps_its_options(tmp_path: Path) -> None:
+    whole = charlm.train(TEXT, **SMALL)
+    out = tmp_path / "run"
+    charlm.train(TEXT, **{**SMALL, "max_steps": 30}, out=out, observer=Interrupting(11))
+    assert same(weights(charlm.train(TEXT, **SMALL, resume=out, out=out)), weights(whole))
+    again = charlm.train(TEXT, resume=out, max_steps=10, observer=(watch := Telling()))
+    assert any("there is nothing to do: the run is at step 30" in note for note in watch.notes)
+    assert same(weights(again), weights(whole))
+    for name, value, has in (("hidden", 11, 10), ("seed", 4, 0), ("backend", "reference", ""), ("seq_length", 5, 12)):
+        with pytest.raises(OptionError, match=f"--{name.replace('_', '-')} cannot be changed.* has {has}.*not {value}"):
+            charlm.train(TEXT, resume=out, **{name: value})
+    with pytest.raises(OptionError, match=r"--split .* has tail:80/10/10, not tail:90/5/5"):
+        charlm.train(charlm.Text(corpus=TEXT.corpus, split=charlm.Split.parse("90/5/5")), resume=out)
+    with pytest.raises(CheckpointError, match="text has changed"):
+        charlm.train(charlm.Text.of(str(TEXT) + "!"), resume=out)
+
+
+class Interrupting(Telling):
+    """Presses Ctrl-C at a step."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.step = step
+
+    def on_step(self, report: StepReport) -> None:
+        if report.progress.step == self.step:
+            import signal
+
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_returns_what_there_is() -> None:
+    model = charlm.train(TEXT, **SMALL, observer=Interrupting(7))
+    assert (model.trained.outcome, model.trained.evaluation) == ("interrupted", None)
+    assert len(model.sample(length=5)) == 5
+
+
+def test_a_new_budget_replaces_the_old_one(tmp_path: Path) -> None:
+    """Also that of a run whose minutes are used up before their steps were planned."""
+    out = tmp_path / "run"
+    given = {**SMALL, "max_steps": None}
+    charlm.train(TEXT, **given, minutes=1e-9, out=out)
+    model = charlm.train(resume=out, text=TEXT, epochs=0.5)
+    budget = model.trained.plan.optimisation
+    assert (budget.epochs, budget.minutes, budget.max_steps) == (0.5, None, None)
+    assert model.history[-1]["epoch"] == pytest.approx(0.5, abs=0.05)
+    used_up = charlm.train(resume=out, text=TEXT, minutes=1e-9, observer=(watch := Telling()))
+    assert any("there is nothing to do" in note for note in watch.notes)
+    assert len(used_up.history) == len(model.history)
+
+
+@pytest.mark.parametrize("lr", [1e6, 1e30])
+def test_divergence_is_said_and_saved_as_null(tmp_path: Path, lr: float) -> None:
+    model = charlm.train(
+        TEXT, **{**SMALL, "lr": lr, "max_steps": 5}, out=tmp_path / "run", observer=(watch := Telling())
+    )
+    assert model.trained.outcome == "diverged"
+    assert any("training diverged" in note and "--lr" in note for note in watch.notes)
+    kept = json.loads((tmp_path / "run" / "config.json").read_text(), parse_constant=pytest.fail)
+    assert kept["result"]["perplexity"] is None
+    for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=pytest.fail)
+    assert list((tmp_path / "run").glob("state-*"))
+    assert "-" in repr(model.history) or len(model.history)
+
+
+def test_the_first_loss_is_compared_with_that_of_untrained_weights_once(tmp_path: Path) -> None:
+    first = charlm.train(TEXT, **{**SMALL, "max_steps": 150})
+    charlm.train(TEXT, **SMALL, init_from=first, observer=(begun := Telling()), out=tmp_path / "second")
+    assert sum("untrained weights" in note for note in begun.notes) == 1
+    charlm.train(TEXT, resume=tmp_path / "second", max_steps=35, observer=(resumed := Telling()))
+    assert not any("untrained weights" in note for note in resumed.notes)
+
+
+def test_the_rule_chooses_the_backend() -> None:
+    """The same call gives the same weights: nothing is timed unless it is asked for."""
+    one, two = charlm.train(TEXT, **SMALL), charlm.train(TEXT, **SMALL)
+    assert same(weights(one), weights(two))
+    assert one.trained.plan.backend == two.trained.plan.backend == for_reading(one.device)
+    assert charlm.train(TEXT, **{**SMALL, "max_steps": 2}, backend="auto").trained.plan.backend in ("fused", "torch")
+
+
+def test_the_command_prints_what_the_door_returns(charlm: Run, verse: Path, tmp_path: Path) -> None:
+    options = ("--model", "gru", "--hidden", 12, "--max-steps", 20, "--batch-size", 4, "--seq-length", 16)
+    code, out, err = charlm("train", verse, *options, "--seed", 3, "--out", "run")
+    assert code == 0, err
+    import charlm as door
+
+    model = door.train(door.read_text(verse), model="gru", hidden=12, max_steps=20, batch_size=4, seq_length=16, seed=3)
+    found = model.trained.evaluation
+    assert found is not None
+    line = (
+        f"test part: {found.nats:.6f} nats a character ± {found.standard_error or 0:.4f}, "
+        f"{found.bits_per_char:.4f} bits, perplexity {found.perplexity:.4f}, "
+        f"{100 * found.accuracy:.2f} % right of {found.targets:,} (split {found.split})"
+    )
+    assert out.splitlines() == [line, "run"]
+    assert rows(read_metrics(Path("run/metrics.jsonl"))) == rows(model.history)
+    assert model.trained.plan.line() in err
+
+
+def test_the_learning_curve_is_a_table_and_a_picture(tmp_path: Path) -> None:
+    row = {"step": 1000, "epoch": 0.5, "train_nats": None, "valid_nats": 2.0, "lr": 0.001, "skipped": 0, "seconds": 9.0}
+    history = History([row, {**row, "step": 2000, "valid_nats": 1.5, "train_nats": 1.75}])
+    assert repr(history).splitlines()[1].split() == ["1,000", "0.50", "-", "2.0000", "0.001", "9.0"]
+    assert history.best is not None
+    assert history.best["step"] == 2000
+    assert "<td>1.7500</td>" in history._repr_html_()
+    figure = history.plot(tmp_path / "curve.svg")
+    (axes,) = figure.axes
+    assert [list(line.get_ydata()) for line in axes.lines] == [[1.75], [2.0, 1.5]]
+    assert "<svg" in (tmp_path / "curve.svg").read_text()
