@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+import charlm
 from charlm.checkpoint import load
 from charlm.errors import CharlmError, OptionError
 from charlm.nn.cells import BUILT_IN, CELLS, Cell, cell_name, find_cell
@@ -213,3 +214,18 @@ def test_weight_dropout_needs_recurrent_weights() -> None:
     assert Stack("mgu", inputs=2, hidden=3, weight_dropout=0.2).train()(torch.tensor([[1]]))[0].shape == (1, 1, 3)
     with pytest.raises(OptionError, match="weight dropout"):
         Stack(SimpleRecurrentUnit, inputs=2, hidden=3, weight_dropout=0.2)
+
+
+@pytest.mark.parametrize("cell", MINE)
+def test_the_door_takes_the_class(tmp_path: Path, cell: type[Cell]) -> None:
+    model = charlm.train(TEXT, model=cell, hidden=12, max_steps=30, batch_size=4, seq_length=16, progress=False)
+    assert type(model.stack.cell(0)) is cell
+    assert model.evaluate(TEXT).nats < 3.4
+    kept = charlm.train(
+        TEXT, model=cell, hidden=12, max_steps=30, batch_size=4, seq_length=16, out=tmp_path / "x", progress=False
+    )
+    assert kept.evaluate(TEXT) == model.evaluate(TEXT)
+    assert charlm.load(tmp_path / "x").sample("the ", length=20, seed=1) == kept.sample("the ", length=20, seed=1)
+    texts = ["aab", "bba", "abb", "baa"] * 8
+    classifier = charlm.SequenceClassifier(cell=cell, max_steps=10).fit(texts, [text[0] for text in texts])
+    assert classifier.predict_proba(["aab", "bbb"]).shape == (2, 2)

@@ -202,11 +202,9 @@ def _said(thing: Any) -> str:
 
 
 def without_padding(x: Tensor, lengths_B: Tensor) -> Tensor:
-    """Dense input with zeros behind the lengths: NaN there would reach the gradients, as 0 · NaN is NaN."""
-    if not x.is_floating_point():
-        return x
-    behind_TB1 = (torch.arange(len(x), device=x.device).unsqueeze(-1) >= lengths_B).unsqueeze(-1)
-    return x.masked_fill(behind_TB1, 0)
+    """Input with zeros, or ids with -1, behind the lengths: NaN there would reach the gradients, as 0 · NaN is NaN."""
+    behind_TB = torch.arange(len(x), device=x.device).unsqueeze(-1) >= lengths_B
+    return x.masked_fill(behind_TB.unsqueeze(-1), 0) if x.is_floating_point() else x.masked_fill(behind_TB, -1)
 
 
 def split_biases(cell: Cell) -> tuple[Tensor | None, Tensor | None]:
