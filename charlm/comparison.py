@@ -15,7 +15,7 @@ from charlm.errors import CharlmError, OptionError
 from charlm.figures import save_figure
 from charlm.lm.compare import Compared, compare_rows, comparison_figure, summary, tables
 from charlm.lm.evaluate import Row, row_of, targets_of
-from charlm.lm.model import TextModel
+from charlm.lm.model import TextModel, as_models
 from charlm.mixing.mixture import mix
 from charlm.ngrams.fit import best_order, count, counted_rows
 from charlm.ngrams.model import NGramLM
@@ -23,7 +23,7 @@ from charlm.progress import progress_bar
 from charlm.recurrent.dynamic import dynamic as learning
 from charlm.recurrent.model import CharRNN
 from charlm.text.splits import overlap
-from charlm.text.text import Part, Text
+from charlm.text.text import Part, Text, as_text
 
 if TYPE_CHECKING:
     import pandas
@@ -150,9 +150,9 @@ def compare(
     >>> [line.row.name for line in found.lines]
     ['Kneser-Ney, order 1', 'Kneser-Ney, order 2']
     """
+    text = as_text(text)
     held = text.reported if part is None else text.part(part)
-    if isinstance(models, TextModel):
-        models = [models]
+    models = as_models([models] if isinstance(models, TextModel) else models)
     if not models and not (orders and smoothings):
         raise OptionError("nothing to compare: name models, or orders and smoothings of n-gram models to count")
     notes = [said for model in models if (said := _checked(model, held)) is not None]

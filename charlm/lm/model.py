@@ -8,7 +8,7 @@ in the same words.
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, overload
@@ -244,6 +244,19 @@ class TextModel(LanguageModel, abc.ABC):
         write_json(directory / "vocab.json", self.vocab.to_json())
         more = self.write_files(directory)
         write_json(directory / "config.json", describe(self.kind, self.shape(), self.source, **more))
+
+
+def as_models(models: Iterable[object]) -> list[TextModel]:
+    """Language models as a list; anything else among them, such as the name of a directory, is refused."""
+    found = []
+    for model in models:
+        if not isinstance(model, TextModel):
+            raise OptionError(
+                f"a model is what charlm.ngram, charlm.train or charlm.load returns, not {type(model).__name__}: "
+                "open a directory with charlm.load"
+            )
+        found.append(model)
+    return found
 
 
 def as_part(text: Text | Part | str, name: Literal["train", "valid", "test", "all"] | None = None) -> Part:

@@ -216,6 +216,8 @@ class NextCharacter:
 
     def __getitem__(self, character: str) -> float:
         """The probability of one character."""
+        if len(character) != 1:
+            raise OptionError(f"the probability of one character is asked for by that character, not by {character!r}")
         if character not in self.vocab.characters:
             raise UnknownCharacterError(character[:1] or "\0", 0, len(self.vocab))
         return float(self.probabilities[self.vocab.characters.index(character)])

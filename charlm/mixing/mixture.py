@@ -23,7 +23,7 @@ from torch import Tensor
 
 from charlm.errors import OptionError
 from charlm.lm.interface import State
-from charlm.lm.model import TextModel
+from charlm.lm.model import TextModel, as_models
 from charlm.mixing.cache import CacheLM
 from charlm.text.text import TextFacts
 
@@ -204,7 +204,7 @@ def mix(models: Sequence[TextModel], *, cache: bool = False, rate: float = RATE)
     >>> mix([charlm.ngram(text, order=2, smoothing="kneser-ney")], cache=True).evaluate(text.test).targets
     47
     """
-    models = list(models)
+    models = as_models(models)
     weights = [1 / max(1, len(models))] * len(models) + [0.0] * cache
     return MixtureLM([*models, *([CacheLM(models[0].vocab)] if cache and models else [])], weights=weights, rate=rate)
 

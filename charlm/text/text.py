@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import CheckpointError, OptionError, TextError
-from charlm.progress import progress_bar
+from charlm.progress import reading_bar
 from charlm.text.corpus import Corpus, corpus_of_text, read_corpus
 from charlm.text.reading import Reading, files_of, hint_at_newlines
 from charlm.text.splits import PARTS, Spans, Split, count_targets, shared_context
 from charlm.text.vocab import Vocab
 
-__all__ = ["HasSource", "Part", "Text", "TextFacts", "read_text"]
+__all__ = ["HasSource", "Part", "Text", "TextFacts", "as_text", "read_text"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,6 +250,18 @@ class Text:
         return self.part(name)
 
 
+def as_text(text: object) -> Text:
+    """The text itself; anything else, such as the name of a file, is refused.
+
+    >>> as_text("data/shakespeare.txt")
+    Traceback (most recent call last):
+    charlm.errors.OptionError: a text is what charlm.read_text or charlm.Text.of returns, not str
+    """
+    if not isinstance(text, Text):
+        raise OptionError(f"a text is what charlm.read_text or charlm.Text.of returns, not {type(text).__name__}")
+    return text
+
+
 def _split(split: str | Split | None) -> Split | None:
     return Split.parse(split) if isinstance(split, str) else split
 
@@ -306,12 +318,7 @@ def read_text(
     held_out = [name for name in (valid, test) if name is not None]
     if held_out and split is not None:
         raise OptionError("--split divides TEXT itself: it does not go with --valid and --test")
-    with progress_bar(None, "reading", "B", show=progress, unit_scale=True) as bar:
-
-        def tell(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with reading_bar(progress) as tell:
         corpus = read_corpus([*named, *held_out], reading, vocab=vocab, progress=tell, streamed=streamed)
     if vocab is None:
         hint_at_newlines(corpus.title, reading, corpus.vocab.characters)

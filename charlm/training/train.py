@@ -17,7 +17,7 @@ from charlm.lm.evaluate import Evaluation, evaluate
 from charlm.nn.cells import Cell, cell_name
 from charlm.nn.kernels.choose import notes, pick_device
 from charlm.recurrent.model import CharRNN
-from charlm.text.text import Text, TextFacts
+from charlm.text.text import Text, TextFacts, as_text
 from charlm.training.distributed import Processes, device_here, in_turn, joined, launch_of
 from charlm.training.interfaces import Observer, Unobserved
 from charlm.training.keeping import Saved, left_by, read_saved, states
@@ -154,7 +154,7 @@ def train(
         shown = observer or stack.enter_context(closing(Watch(show=progress, measuring=("measuring", "char"))))
         members = stack.enter_context(joined()) if processes is None else processes
         session = _Session(
-            text=text,
+            text=None if text is None else as_text(text),
             given=given,
             device=device,
             init_from=init_from,

@@ -127,3 +127,19 @@ def test_a_text_may_be_read_otherwise_than_the_models_own(charlm: Run, counted: 
         assert code == 0, err
     found = door.load(counted).evaluate(door.read_text("latin.txt", like=door.load(counted), encoding="latin-1"))
     assert json.loads(charlm("eval", counted, "latin.txt", "--encoding", "latin-1", "--json")[1])["nats"] == found.nats
+
+
+def test_names_in_the_place_of_texts_and_models_are_one_sentence(counted: str, verse: Path) -> None:
+    text, model = door.read_text(verse), door.load(counted)
+    for wrong in (
+        lambda: door.train(str(verse), max_steps=1),  # type: ignore[arg-type]
+        lambda: door.ngram(str(verse)),  # type: ignore[arg-type]
+        lambda: door.compare(str(verse), [model]),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(CharlmError, match="read_text"):
+            wrong()
+    for wrong in (lambda: door.compare(text, [counted]), lambda: door.mix([counted, counted])):  # type: ignore[list-item]
+        with pytest.raises(CharlmError, match=r"charlm\.load"):
+            wrong()
+    with pytest.raises(CharlmError, match="one character"):
+        model.next("the")["th"]
