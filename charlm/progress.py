@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
-__all__ = ["follower", "in_notebook", "progress_bar", "several", "watched"]
+__all__ = ["follower", "in_notebook", "progress_bar", "reading_bar", "several", "watched"]
 
 
 def several() -> bool:
@@ -51,3 +53,19 @@ def progress_bar(total: int | None, label: str, unit: str = "it", *, show: bool 
     if in_notebook():
         settings.pop("file")
     return tqdm(total=total, desc=label, unit=unit, disable=not shown, **settings)
+
+
+@contextlib.contextmanager
+def reading_bar(show: bool | None = None) -> Iterator[Callable[[int, int], None]]:
+    """A bar for reading a big text: gives a function that is told the bytes read so far and the bytes in all.
+
+    >>> with reading_bar(show=False) as tell:
+    ...     tell(512, 1024)
+    """
+    with progress_bar(None, "reading", "B", show=show, unit_scale=True) as bar:
+
+        def tell(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield tell

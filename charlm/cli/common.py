@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from charlm.errors import OptionError
-from charlm.progress import follower, progress_bar
-from charlm.text.reading import Reading
+from charlm.progress import follower
 from charlm.text.splits import Split
 
 if TYPE_CHECKING:
@@ -27,9 +25,7 @@ __all__ = [
     "json_option",
     "note",
     "other_reading_options",
-    "reading_of",
     "reading_options",
-    "reading_progress",
     "seed_option",
     "split_option",
     "where",
@@ -60,7 +56,7 @@ split_option = click.option(
 
 
 def reading_options(command: _Command) -> _Command:
-    """Adds --encoding, --newlines, --bytes and --vocab-size; `reading_of` makes a `Reading` of them."""
+    """Adds --encoding, --newlines, --bytes and --vocab-size, by the names that `charlm.read_text` gives them."""
     options = [
         click.option("--encoding", default="utf-8", show_default=True, help="How the text's bytes spell characters."),
         click.option(
@@ -70,7 +66,7 @@ def reading_options(command: _Command) -> _Command:
             show_default=True,
             help="Keep Windows line ends as they are, or make them line feeds.",
         ),
-        click.option("--bytes", "as_bytes", is_flag=True, help="Take the file as raw bytes, whatever is in it."),
+        click.option("--bytes", is_flag=True, help="Take the file as raw bytes, whatever is in it."),
         click.option(
             "--vocab-size",
             type=int,
@@ -92,34 +88,17 @@ def other_reading_options(command: _Command) -> _Command:
             type=click.Choice(["keep", "normalise"]),
             help="Keep Windows line ends or make them line feeds.  [default: as the model's own text]",
         ),
-        click.option("--bytes", "as_bytes", is_flag=True, default=None, help="Take the file as raw bytes."),
+        click.option("--bytes", is_flag=True, default=None, help="Take the file as raw bytes."),
     ]
     for option in reversed(options):
         command = option(command)
     return command
 
 
-def reading_of(encoding: str, newlines: Any, as_bytes: bool, vocab_size: int | None) -> Reading:
-    """The reading options as given on the command line."""
-    return Reading(encoding=encoding, newlines=newlines, bytes=as_bytes, vocab_size=vocab_size)
-
-
 def note(message: str) -> None:
     """One line for a person, on stderr, so that stdout holds data alone; of several processes the first one says it."""
     if not follower():
         click.echo(message, err=True)
-
-
-@contextmanager
-def reading_progress() -> Iterator[Callable[[int, int], None]]:
-    """A progress bar while a big text is read: what `read_corpus` takes as `progress`."""
-    with progress_bar(None, "reading", "B", unit_scale=True) as bar:
-
-        def tell(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield tell
 
 
 def finite(value: float | None) -> float | None:
@@ -139,7 +118,7 @@ def held_out(
     *,
     encoding: str | None = None,
     newlines: Any = None,
-    as_bytes: bool | None = None,
+    bytes: bool | None = None,
 ) -> Part:
     """The part of a text that a model is measured on: of its own text test, else valid; of another one all.
 
@@ -147,11 +126,11 @@ def held_out(
         model: the model.
         texts: files; they are read as the model's own text was.
         part: train, valid, test or all, where the user named one.
-        encoding, newlines, as_bytes: where the text is to be read otherwise than the model's own.
+        encoding, newlines, bytes: where the text is to be read otherwise than the model's own.
     """
     from charlm.text.text import read_text
 
-    text = read_text(list(texts), like=model, encoding=encoding, newlines=newlines, bytes=as_bytes)
+    text = read_text(list(texts), like=model, encoding=encoding, newlines=newlines, bytes=bytes)
     if text.split is None and part not in (None, "all"):
         raise OptionError(
             f"{text.title} is not the text that {model.name} was made from, so it has no {part} part there: "

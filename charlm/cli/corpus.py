@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from charlm.cli.common import echo_json, json_option, note, reading_of, reading_options, split_option
+from charlm.cli.common import echo_json, json_option, note, reading_options, split_option
 from charlm.errors import OptionError
 from charlm.text.catalog import CATALOG, KnownText, bundled_names, known
 from charlm.text.splits import Split
@@ -96,7 +95,7 @@ def info_command(texts: tuple[str, ...], split: Split | None, as_json: bool, **r
 
     if not texts:
         raise OptionError(f"name a text, for example one that comes with charlm: {bundled_names()}")
-    found = profile(charlm.read_text(texts, split=split, **asdict(reading_of(**reading))))
+    found = profile(charlm.read_text(texts, split=split, **reading))
     if as_json:
         echo_json(found.to_json())
     else:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from charlm.cli.common import note, reading_of, reading_options, split_option
+from charlm.cli.common import note, reading_options, split_option
 from charlm.errors import OptionError
 from charlm.files import free_name
 
@@ -62,7 +61,7 @@ def ngram_command(
     limit = check_options(order=order, smoothing=smoothing, memory=memory, processes=processes, arpa=arpa)
     if memory is not None and "-" in texts:
         raise OptionError("standard input is read into memory: with --memory, name files")
-    text = charlm.read_text(texts, split=split, streamed=memory is not None, **asdict(reading_of(**reading)))
+    text = charlm.read_text(texts, split=split, streamed=memory is not None, **reading)
     _ = text.train  # refused here where there is nothing to count
     note(f"{text.title}: {len(text):,} characters, {len(text.vocab)} symbols, split {text.split}")
     held_out_by_line = text.split is not None and text.split.kind == "lines"

@@ -72,7 +72,7 @@ def score_command(
             "name one model or two and then the text, such as charlm score checkpoints/NAME data/shakespeare.txt"
         )
     *models, text = arguments
-    reading = {"encoding": options["encoding"], "newlines": options["newlines"], "bytes": options["as_bytes"]}
+    reading = {name: options[name] for name in ("encoding", "newlines", "bytes")}
     opened = [charlm.load(name, device=options["device"]) for name in models]
     scored = charlm.score(opened, Path(text), part=options["split_part"], **reading)
     _notes(scored)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from charlm.training.distributed import Processes
     from charlm.training.watching import Watch
 
-_READING = {"encoding": "encoding", "newlines": "newlines", "as_bytes": "bytes", "vocab_size": "vocab_size"}
-"""The options of reading by the names of `read_text`."""
+_READING = ("encoding", "newlines", "bytes", "vocab_size")
+"""The options of reading, by the names of `read_text`."""
 
 
 @click.command("train")
@@ -101,7 +101,7 @@ def _read(texts: tuple[str, ...], resume: str | None, options: dict[str, Any], p
     from charlm.training.distributed import in_turn
     from charlm.training.language_run import run_text
 
-    reading = {there: options.pop(here) for here, there in _READING.items()}
+    reading = {name: options.pop(name) for name in _READING}
     split, valid, test, init = options.pop("split"), options.pop("valid"), options.pop("test"), options["init_from"]
     held_out = [name for name in (valid, test) if name is not None]
     if resume is not None:
@@ -125,8 +125,7 @@ def _read(texts: tuple[str, ...], resume: str | None, options: dict[str, Any], p
 
 def _was_given(name: str) -> bool:
     """Whether an option of reading stands on the command line."""
-    here = next(here for here, there in _READING.items() if there == name)
-    return click.get_current_context().get_parameter_source(here) is not click.core.ParameterSource.DEFAULT
+    return click.get_current_context().get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
 
 
 def _watch() -> Watch:

@@ -28,7 +28,7 @@ from charlm.lm.scores import (
     stretches,
     whole_characters,
 )
-from charlm.progress import progress_bar
+from charlm.progress import progress_bar, reading_bar
 from charlm.text.corpus import Corpus, read_corpus
 from charlm.text.reading import Reading
 from charlm.text.splits import overlap
@@ -177,12 +177,7 @@ def read_like(
     readings: set[Reading] = {replace(source.reading, vocab_size=None, **given) for source in sources}
     if len(readings) > 1:
         raise OptionError("the two models read their texts differently (encoding, line ends or bytes): take alike ones")
-    with progress_bar(None, "reading", "B", show=progress, unit_scale=True) as bar:
-
-        def tell(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with reading_bar(progress) as tell:
         corpus = read_corpus(path, readings.pop(), progress=tell)
     own = next((source.split for source in sources if source.sha256 == corpus.sha256), None)
     text = Text(corpus=corpus, split=own)

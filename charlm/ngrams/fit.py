@@ -31,7 +31,7 @@ from charlm.ngrams.tables import CountTables
 from charlm.progress import progress_bar
 from charlm.text.corpus import Corpus
 from charlm.text.splits import Spans, Split, count_targets, shared_context
-from charlm.text.text import Text, TextFacts
+from charlm.text.text import Text, TextFacts, as_text
 
 if TYPE_CHECKING:  # these import torch, which a count within a memory limit does without
     from charlm.lm.evaluate import Row
@@ -99,8 +99,7 @@ def ngram(
     >>> [(symbol, round(p, 2)) for symbol, p in model.next("a").top(1)]  # after five a's: b twice, a, c, d once each
     [('b', 0.4)]
     """
-    if not isinstance(text, Text):
-        raise OptionError(f"a text is what charlm.read_text or charlm.Text.of returns, not {type(text).__name__}")
+    text = as_text(text)
     limit = check_options(order=order, smoothing=smoothing, memory=memory, processes=processes, arpa=arpa)
     if text.split is None:
         raise OptionError(f"{text.title} was read without a split: name one, as split='90/5/5'")

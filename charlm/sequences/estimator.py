@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from fractions import Fraction
@@ -35,7 +36,7 @@ _SCALES = {"minmax": "min-max", "zscore": "z-score", "none": None, None: None}
 _LEAST = 20  # sequences from which on some are held out to stop training early
 
 
-class SequenceEstimator(BaseEstimator):  # type: ignore[misc]
+class SequenceEstimator(BaseEstimator, abc.ABC):  # type: ignore[misc]
     """What both estimators share: reading X, dividing, training, saving."""
 
     mode: str
@@ -111,8 +112,9 @@ class SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         held = Fraction(str(fraction)) * 100 if len(rows) >= _LEAST and groups.max() > 0 else Fraction(0)
         return RowSplit(shares=(100 - held, held, Fraction(0)), seed=seed).parts(len(rows), groups)
 
+    @abc.abstractmethod
     def _targets(self, y: Any, rows: list[Any]) -> Sequences:
-        raise NotImplementedError
+        """The labels of the rows as targets, checked."""
 
     def _every(self) -> bool:
         output = self.output
