@@ -12,8 +12,7 @@ import torch
 
 from charlm.checkpoint import read_config, read_vocab, read_weights
 from charlm.errors import CharlmError, CheckpointError
-from charlm.files import write_json
-from charlm.lm.directory import FORMAT
+from charlm.files import FORMAT, write_json
 from charlm.nn.kernels.choose import for_reading
 from charlm.sequences.model import SequenceConfig, SequenceModel
 from charlm.tensors import write_tensors
