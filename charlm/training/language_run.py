@@ -24,7 +24,7 @@ from charlm.training.graphed import stepper_for
 from charlm.training.interfaces import Objective, Stepper
 from charlm.training.keeping import RunKind, Saved, read_saved
 from charlm.training.language import Lanes, LanguageObjective
-from charlm.training.recipe import Plan, choose
+from charlm.training.recipe import Plan, choose, validation_limit
 from charlm.training.run import Run, Task, refuse_change, resume
 
 __all__ = ["LANGUAGE", "LanguageTask", "plan_for", "resume_language", "run_text"]
@@ -68,6 +68,18 @@ class LanguageTask(Task[Plan, CharRNN]):
         return "test" if count_targets(self.parts["test"]) else "valid"
 
     @property
+    def watched(self) -> str:
+        """The part that validations read: valid, or train where the validation part has no target."""
+        return "valid" if count_targets(self.parts["valid"]) else "train"
+
+    def notes(self, plan: Plan) -> list[str]:
+        """Sentences about the validations that a person should know of."""
+        if self.watched == "train":
+            return ["there is no validation part: validation figures are of the training part, early stopping too"]
+        size, limit = count_targets(self.parts["valid"]), validation_limit(self.characters, plan)
+        return [f"validations read {limit:,} of {size:,} characters of the validation part"] if limit < size else []
+
+    @property
     def measurable(self) -> bool:
         """Whether the reported part has a character to predict."""
         return count_targets(self.parts[self.reported]) > 0
@@ -88,9 +100,10 @@ class LanguageTask(Task[Plan, CharRNN]):
 
     def objective(self, model: CharRNN, plan: Plan, processes: Processes) -> LanguageObjective:
         """See `Task.objective`."""
-        valid = self.parts["valid"] if count_targets(self.parts["valid"]) else self.parts["train"]
-        seed = plan.optimisation.seed
-        return LanguageObjective(model, self.lanes(plan), self.corpus.ids, valid, seed=seed, processes=processes)
+        valid, seed = self.parts[self.watched], plan.optimisation.seed
+        limit = validation_limit(self.characters, plan)
+        lanes = self.lanes(plan)
+        return LanguageObjective(model, lanes, self.corpus.ids, valid, limit=limit, seed=seed, processes=processes)
 
     def backend(self, model: CharRNN, plan: Plan, processes: Processes) -> str:
         """See `Task.backend`."""
@@ -214,7 +227,7 @@ def _with_lanes(saved: Saved[Plan], task: LanguageTask, lanes: int) -> Saved[Pla
         saved,
         plan=plan,
         tensors=tensors,
-        progress={**progress, "position": position, "total": None, "every": None},
+        progress={**progress, "position": position, "total": None, "every": None, "due": None},
         changes=[*saved.changes, {"step": progress["step"], "lanes": lanes}],
     )
 

@@ -269,7 +269,7 @@ def resume(
     if budget:
         bounds = {"epochs": None, "max_steps": None, "minutes": None, **budget}
         plan = plan.having(optimisation=replace(plan.optimisation, **bounds))
-        progress |= {"total": None, "every": None, "since_best": 0}
+        progress |= {"total": None, "every": None, "due": None, "since_best": 0}
         saved = replace(saved, progress=progress)
     run = Run(task, model, plan, directory=directory, processes=processes, launch=launch, saved=saved)
     if processes.size != saved.processes:
