@@ -25,9 +25,8 @@ from charlm.sequences.metrics import area_under_curve
 from charlm.sequences.model import SequenceModel
 from charlm.sequences.tasks import SequenceObjective
 from charlm.text.corpus import corpus_of_text
-from charlm.text.lanes import Lanes
 from charlm.text.splits import Split
-from charlm.training.language import LanguageObjective
+from charlm.training.language import Lanes, LanguageObjective
 from examples.tools import picture, script, train
 
 READERS, WRITERS = ("ada", "ben", "cleo"), ("dora", "emil")

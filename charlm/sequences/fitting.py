@@ -16,7 +16,7 @@ import torch
 
 from charlm.codec import encode
 from charlm.errors import CheckpointError, OptionError
-from charlm.lm.directory import FORMAT
+from charlm.files import FORMAT
 from charlm.nn.kernels.choose import fastest, for_training
 from charlm.recurrent.model import CharRNN
 from charlm.sequences.batches import Examples

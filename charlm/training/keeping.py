@@ -29,9 +29,8 @@ from charlm.errors import CharlmError, CheckpointError, StorageError
 from charlm.files import sweep, unwritten, write_bytes, write_json
 from charlm.tensors import read_tensors, write_tensors
 from charlm.text.vocab import Vocab
-from charlm.training.interfaces import Keeper
+from charlm.training.interfaces import Keeper, best_weights, group, last_weights
 from charlm.training.options import LoopState
-from charlm.training.snapshot import best_weights, group, last_weights
 
 __all__ = [
     "DirectoryKeeper",

@@ -286,7 +286,7 @@ class _Session:
         if self.init_from is not None:
             self.note("the run goes on from its own weights: those of --init-from were for its beginning")
         if self.text is not None:
-            facts = TextFacts.from_json(saved.config["text"])
+            facts = TextFacts.read(saved.config["text"])
             if self.text.split is not None and self.text.split != facts.split:
                 refuse_change("split", facts.split, self.text.split)
 
