@@ -217,6 +217,8 @@ def start(
         model.load_state_dict(weights)
     model.to(device)
     run = Run(task, model, plan, directory=directory, processes=processes, launch=launch)
+    if weights is not None:
+        run.objective.untrained_loss = None
     run.plan = _with_backend(run, plan)
     with processes.alike():
         if isinstance(run.keeper, DirectoryKeeper):
