@@ -221,7 +221,8 @@ def _resume(
     assert train is not None
     with lock(directory):
         fit = resume(directory, train, valid, device=device, budget=budget)
-        note(f"{directory} goes on: {line(fit.plan)} on {device}, backend {fit.plan.backend}")
+        for said in (f"{directory} goes on: {line(fit.plan)} on {device}, backend {fit.plan.backend}", *fit.notes):
+            note(said)
         return train_and_report(fit, task, plot, as_json, options["save_every"])
 
 
