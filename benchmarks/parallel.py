@@ -32,12 +32,11 @@ import torch
 from charlm.nn.kernels.choose import fastest
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.corpus import read_corpus
-from charlm.text.lanes import Lanes
 from charlm.text.splits import Split
 from charlm.text.vocab import Vocab
 from charlm.training.distributed import Processes, joined
 from charlm.training.interfaces import StepReport, Unobserved, ValidationReport
-from charlm.training.language import LanguageObjective
+from charlm.training.language import Lanes, LanguageObjective
 from charlm.training.loop import Loop
 from charlm.training.options import Optimisation
 

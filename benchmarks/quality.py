@@ -37,8 +37,7 @@ from benchmarks.quality_grid import run_grid
 from benchmarks.quality_runs import TEXT, facts, opened, train
 from charlm.errors import CharlmError
 from charlm.lm.evaluate import evaluate
-from charlm.lm.interface import LanguageModel
-from charlm.lm.reading import Segments, read_segments
+from charlm.lm.interface import LanguageModel, Segments, read_segments
 from charlm.recurrent.dynamic import dynamic
 from charlm.text.splits import Spans
 from charlm.text.text import Part

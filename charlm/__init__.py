@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from charlm.recurrent.dynamic import dynamic
     from charlm.recurrent.inspection import inspect
     from charlm.sequences.estimators import SequenceClassifier, SequenceScorer
+    from charlm.sequences.fit import fit_table
     from charlm.sequences.predict import predict_table
     from charlm.text.cache import cache
     from charlm.text.download import get
@@ -59,6 +60,7 @@ _HOMES = {
     "compare": "charlm.comparison",
     "describe": "charlm.info",
     "dynamic": "charlm.recurrent.dynamic",
+    "fit_table": "charlm.sequences.fit",
     "get": "charlm.text.download",
     "inspect": "charlm.recurrent.inspection",
     "load": "charlm.checkpoint",
@@ -92,6 +94,7 @@ __all__ = [
     "compare",
     "describe",
     "dynamic",
+    "fit_table",
     "get",
     "inspect",
     "load",

@@ -16,8 +16,7 @@ import torch
 from torch import nn
 
 from charlm.errors import CharlmError, CheckpointError, OptionError
-from charlm.files import read_json
-from charlm.lm.directory import FORMAT, describe, fingerprint, write_config
+from charlm.files import FORMAT, describe, fingerprint, read_json, write_config
 from charlm.lm.model import TextModel
 from charlm.mixing.cache import CacheLM
 from charlm.mixing.mixture import MixtureLM
@@ -74,7 +73,7 @@ def load(directory: str | Path, *, device: str | torch.device = "auto", weights:
         raise OptionError(f"a model has the weights best and last, not {weights!r}")
     directory = Path(directory)
     config = read_config(directory)
-    text = TextFacts.from_json(config["text"])
+    text = TextFacts.read(config["text"])
     vocab = read_vocab(directory)
     if not 0 <= text.first < len(vocab):
         raise CheckpointError(f"{directory} is damaged: its text begins with symbol {text.first} of {len(vocab)}")
@@ -146,7 +145,7 @@ def read_vocab(directory: Path) -> Vocab:
 
 
 def _read_rnn(directory: Path, shape: Any, vocab: Vocab, weights: str, device: torch.device) -> CharRNN:
-    config = RNNConfig.from_json(shape)
+    config = RNNConfig.read(shape)
     with torch.device("meta"):
         model = CharRNN(vocab, config)
     read_weights(directory / f"{weights}.safetensors", model)

@@ -32,10 +32,9 @@ from charlm.nn.stack import Stack, copy_from_torch, to_torch
 from charlm.progress import progress_bar
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.corpus import corpus_of_text
-from charlm.text.lanes import Lanes
 from charlm.text.splits import Split
 from charlm.text.text import TextFacts
-from charlm.training.language import LanguageObjective
+from charlm.training.language import Lanes, LanguageObjective
 
 __all__ = ["CHECKS", "Outcome", "SelfCheck", "run_checks", "selfcheck"]
 

@@ -64,6 +64,7 @@ def decode(
     what: str = "the stored value",
     *,
     beside: bool = False,
+    whole: bool = False,
     error: type[CharlmError] = CheckpointError,
 ) -> _Kind:
     """The dataclass that `encode` made a JSON value of.
@@ -73,6 +74,7 @@ def decode(
         value: as `json.loads` gives it.
         what: is read, for messages: "the stored plan of training".
         beside: whether keys that are not the dataclass's may stand beside its own; they are left alone.
+        whole: whether every field must be there, those with a default too.
         error: what is raised.
 
     Raises:
@@ -91,7 +93,7 @@ def decode(
     charlm.errors.CheckpointError: the shape is not whole: width is '3', not a whole number
     """
     try:
-        found: _Kind = _object(kind, value, "", beside)
+        found: _Kind = _object(kind, value, "", beside, whole)
     except (CharlmError, _WrongError, OverflowError) as wrong:
         raise error(f"{what} is not whole: {wrong}") from None
     return found
@@ -111,7 +113,7 @@ def _by_text(kind: Any) -> bool:
     return isinstance(kind, type) and hasattr(kind, "parse")
 
 
-def _object(kind: Any, value: Any, path: str, beside: bool) -> Any:
+def _object(kind: Any, value: Any, path: str, beside: bool = False, whole: bool = False) -> Any:
     if not isinstance(value, Mapping):
         raise _WrongError(f"{path or 'it'} is {_shown(value)}, not an object")
     known = {field.name: field for field in fields(kind)}
@@ -122,7 +124,7 @@ def _object(kind: Any, value: Any, path: str, beside: bool) -> Any:
     for name, field in known.items():
         if name in value:
             found[name] = _value(_hints(kind)[name], value[name], _join(path, name))
-        elif field.default is MISSING and field.default_factory is MISSING:
+        elif whole or (field.default is MISSING and field.default_factory is MISSING):
             raise _WrongError(f"it has no {_join(path, name)}")
     return kind(**found)
 
@@ -176,7 +178,7 @@ def _single(kind: Any, value: Any, path: str) -> Any:
         except (ValueError, ZeroDivisionError):
             raise _WrongError(f"{path} is {_shown(value)}, which cannot be read") from None
     if is_dataclass(kind):
-        return _object(kind, value, path, beside=False)
+        return _object(kind, value, path)
     if kind is float and type(value) in (int, float) and math.isfinite(float(value)):
         return float(value)
     if kind is not float and type(value) is kind and not (kind is int and abs(value) >= _LARGEST):

@@ -193,7 +193,7 @@ def known_models(
     for path in sorted(Path(root).glob("*/config.json")):
         try:
             config = read_config(path.parent)
-            facts = TextFacts.from_json(config["text"])
+            facts = TextFacts.read(config["text"])
             if config["kind"] == "ngram" or facts.sha256 != text.corpus.sha256:
                 continue
             if str(facts.split) != str(text.split) or facts.reading != text.corpus.reading:

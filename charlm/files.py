@@ -1,4 +1,4 @@
-"""Files written completely or not at all, their hashes, free names, and the lock of a directory in use."""
+"""Files written completely or not at all, their hashes, free names, and model directories with their locks."""
 
 from __future__ import annotations
 
@@ -11,21 +11,29 @@ import re
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from charlm.errors import CharlmError, StorageError
+from charlm.codec import encode
+from charlm.errors import CharlmError, OptionError, StorageError
+from charlm.version import __version__
 
 __all__ = [
+    "FORMAT",
     "atomic_writer",
+    "describe",
+    "fingerprint",
     "free_name",
     "lock",
+    "new_directory",
     "read_json",
     "sha256_of",
     "sweep",
     "unwritten",
     "write_bytes",
+    "write_config",
     "write_json",
     "write_with",
 ]
@@ -224,3 +232,68 @@ def _alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+FORMAT = 1
+"""The version of the layout that this charlm writes; later ones are refused, earlier ones are read."""
+
+_WHOLE = 1 << 26  # bytes up to which a checksum is of the whole file
+
+
+def describe(kind: str, model: Mapping[str, Any], text: object, **more: Any) -> dict[str, Any]:
+    """The content of `config.json`.
+
+    Args:
+        kind: the family of the model.
+        model: its shape.
+        text: the facts about its text (`charlm.text.text.TextFacts`).
+        more: further JSON values, under names of their own.
+    """
+    return {
+        "format": FORMAT,
+        "charlm": __version__,
+        "kind": kind,
+        "updated": datetime.now(UTC).isoformat(timespec="microseconds"),
+        "model": dict(model),
+        "text": encode(text),
+        **more,
+    }
+
+
+def write_config(directory: Path, kind: str, model: Mapping[str, Any], text: object, **more: Any) -> None:
+    """Writes `config.json`; see `describe`."""
+    write_json(directory / "config.json", describe(kind, model, text, **more))
+
+
+def new_directory(directory: str | Path, *, overwrite: bool) -> Path:
+    """An empty directory of this name; one that is there is taken only to be overwritten.
+
+    Raises:
+        OptionError: the name is taken.
+    """
+    path = Path(directory)
+    if path.exists() and not overwrite:
+        raise OptionError(f"{path} is taken: choose another name, or replace it with overwrite=True")
+    if (path / "config.json").is_file():
+        for old in path.iterdir():  # the files of the model that was there
+            if old.is_file():
+                old.unlink()
+    elif path.exists() and any(path.iterdir()):
+        raise OptionError(f"{path} is not a model directory, so it is not overwritten: choose another name")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def fingerprint(path: Path) -> str:
+    """A SHA-256 of a file's size and content; of one over 64 MB of 64 pieces, so that opening it stays quick."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(f"{size}:".encode())
+    with open(path, "rb") as file:
+        if size <= _WHOLE:
+            while block := file.read(_WHOLE >> 6):
+                digest.update(block)
+        else:
+            for piece in range(64):
+                file.seek((size - (_WHOLE >> 6)) * piece // 63)
+                digest.update(file.read(_WHOLE >> 6))
+    return digest.hexdigest()

@@ -72,10 +72,10 @@ def test_wrong_descriptions_are_refused_in_a_sentence(directory: Path) -> None:
         ({"kind": "transformer"}, "not a language model"),
         ({"model": {**shape, "hidden": 7}}, "has shape"),
         ({"model": {**shape, "hidden": 60_000, "layers": 64}}, "does not fit"),
-        ({"model": {**shape, "hidden": "6"}}, "not a int"),
-        ({"model": {**shape, "heads": 8}}, "no others"),
+        ({"model": {**shape, "hidden": "6"}}, "not a whole number"),
+        ({"model": {**shape, "heads": 8}}, "unknown key"),
         ({"model": {**shape, "hidden": -1}}, "hidden"),
-        ({"model": []}, "no others"),
+        ({"model": []}, "not an object"),
         ({"text": {}}, "not whole"),
         ({"text": {"names": 3}}, "not whole"),
     ]

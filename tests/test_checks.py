@@ -15,8 +15,7 @@ from charlm.nn.cells import GRUCell, LSTMCell
 from charlm.nn.kernels import BACKENDS, reference
 from charlm.nn.stack import Stack
 from charlm.recurrent.model import CharRNN
-from charlm.text.lanes import Lanes, Window
-from charlm.training.language import LanguageObjective
+from charlm.training.language import Lanes, LanguageObjective, Window
 
 
 def problems() -> dict[str, str]:

@@ -8,6 +8,7 @@ import json
 import math
 import shutil
 import statistics
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ def test_the_number_of_weights_is_the_models(shape: dict[str, object], tmp_path:
     assert dict(found.facts)["weights"] == f"{found.weights:,}"
     assert found.size == sum(path.stat().st_size for path in (tmp_path / "net").iterdir())
     assert found.symbols == len(TEXT.vocab)
-    assert found.to_json()["model"] == model.config.to_json()
+    assert found.to_json()["model"] == asdict(model.config)
     for name, value in found.facts:
         assert value in repr(found)
         assert name in found._repr_html_()

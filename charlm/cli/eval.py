@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -45,7 +46,7 @@ def eval_command(
     learned = None if learner is None else learner.evaluate(held)
     if as_json:
         more = (
-            {} if learner is None or learned is None else {"dynamic": {**learned.to_json(), **learner.config.to_json()}}
+            {} if learner is None or learned is None else {"dynamic": {**learned.to_json(), **asdict(learner.config)}}
         )
         echo_json({**figures.to_json(), **where(held), **more})
         return

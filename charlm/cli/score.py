@@ -254,7 +254,7 @@ def _stretch_bits(bits: float | None) -> str:
 
 def write_html(scored: TextScore, wanted: Path) -> None:
     """Makes the page and says where it is."""
-    from charlm.lm.scores import expected_next
+    from charlm.lm.surprise import expected_next
     from charlm.pages.page import write_page
     from charlm.pages.text_pages import MOST, map_data, score_page
     from charlm.text.splits import count_targets

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import TextError
-from charlm.lm.interface import LanguageModel
-from charlm.lm.reading import OnRead, read_segments, span_segments
+from charlm.lm.interface import LanguageModel, OnRead, read_segments, span_segments
 from charlm.progress import progress_bar
 from charlm.text.splits import Spans, overlap
 from charlm.text.text import Part, TextFacts

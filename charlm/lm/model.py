@@ -14,8 +14,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Literal, overload
 
 from charlm.errors import OptionError
-from charlm.files import write_json
-from charlm.lm.directory import describe, new_directory
+from charlm.files import describe, new_directory, write_json
 from charlm.lm.evaluate import Evaluation, evaluate_part
 from charlm.lm.interface import LanguageModel, SamplingRule
 from charlm.lm.sampling import NextCharacter, Stream, generate_streams, next_character

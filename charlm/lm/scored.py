@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from charlm.errors import OptionError, TextError
 from charlm.lm.interface import LanguageModel
 from charlm.lm.painting import html, shown_symbols, surprise_level
-from charlm.lm.scores import (
+from charlm.lm.surprise import (
     Stretch,
     Surprise,
     difference,

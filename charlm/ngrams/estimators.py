@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import OptionError
-from charlm.lm.directory import fingerprint
+from charlm.files import fingerprint
 from charlm.ngrams.counted import AddK, Contexts, Counted, Estimator, Floats, MaximumLikelihood, UniformMix, total_of
 from charlm.ngrams.kneser_ney import KneserNey, WittenBell
 from charlm.ngrams.levels import Counts, pick

@@ -19,9 +19,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from charlm.codec import encode
 from charlm.errors import OptionError, StorageError
-from charlm.files import free_name, lock, unwritten, write_json
-from charlm.lm.directory import write_config
+from charlm.files import free_name, lock, unwritten, write_config, write_json
 from charlm.ngrams.counted import Estimator, check_order
 from charlm.ngrams.estimators import ESTIMATORS, describe_ngram, fingerprints, make_estimator, tune, tuning_parts
 from charlm.ngrams.index import SuffixIndex
@@ -329,7 +329,7 @@ def count_to_directory(
 
 def _identity(corpus: Corpus) -> str:
     """What tells these ids from all others: the text, how it was read, the vocabulary."""
-    about = [corpus.sha256, corpus.reading.to_json(), corpus.vocab.to_json()]
+    about = [corpus.sha256, encode(corpus.reading), corpus.vocab.to_json()]
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 

@@ -16,7 +16,7 @@ from charlm.info import ModelInfo, describe
 from charlm.lm.compare import compare_rows
 from charlm.lm.evaluate import Evaluation, Row, row_of, targets_of
 from charlm.lm.model import TextModel
-from charlm.lm.scores import expected_next, read_surprise
+from charlm.lm.surprise import expected_next, read_surprise
 from charlm.ngrams.fit import counted_rows
 from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.novelty import Novelty, novelty

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.lm.compare import Compared, summary
-from charlm.lm.scores import Expected
+from charlm.lm.surprise import Expected
 from charlm.ngrams.novelty import Novelty
 from charlm.pages.page import Series, chart, render, write_page
 from charlm.sequences.metrics import Reliability, reliability

@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.lm.painting import shown_symbols
-from charlm.lm.scores import Expected, Surprise
+from charlm.lm.surprise import Expected, Surprise
 from charlm.pages.page import render
-from charlm.recurrent.agreement import Finding
+from charlm.recurrent.agreement import GATE_WORDS, Finding
 from charlm.recurrent.atlas import Atlas, Saturation, Unit
 from charlm.recurrent.inspection import Inspection
-from charlm.recurrent.unit_figure import GATE_WORDS
 from charlm.text.corpus import Corpus
 from charlm.text.splits import Spans
 from charlm.text.vocab import Vocab

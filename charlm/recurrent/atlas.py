@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from charlm.errors import OptionError, TextError
-from charlm.lm.reading import OnRead
+from charlm.lm.interface import OnRead
 from charlm.nn.cells import Cell, GRUCell, LSTMCell
 from charlm.nn.kernels import backend
 from charlm.nn.stack import Stack, StackState

@@ -24,8 +24,7 @@ from charlm.errors import CharlmError, CheckpointError, OptionError
 from charlm.lm.interface import SamplingRule, State, generate_by_steps
 from charlm.lm.model import TextModel
 from charlm.progress import progress_bar
-from charlm.recurrent.gradients import flat, forward_with, gradient_sizes, mean_nats
-from charlm.recurrent.model import CharRNN
+from charlm.recurrent.model import CharRNN, flat, forward_with, gradient_sizes, mean_nats
 from charlm.tensors import write_tensors
 from charlm.text.corpus import Corpus, read_corpus
 from charlm.text.splits import Split
@@ -63,10 +62,6 @@ class DynamicConfig:
             if not 0 <= getattr(self, name) < math.inf:
                 raise OptionError(f"{name} of dynamic evaluation is 0 or more and finite, not {getattr(self, name)}")
 
-    def to_json(self) -> dict[str, Any]:
-        """The settings under their names."""
-        return asdict(self)
-
 
 @dataclass(kw_only=True)
 class _Lane:
@@ -96,7 +91,7 @@ class DynamicLM(TextModel):
         config: how it learns.
 
     >>> import numpy as np
-    >>> from charlm.recurrent.gradients import gradient_sizes
+    >>> from charlm.recurrent.model import gradient_sizes
     >>> from charlm.recurrent.model import RNNConfig
     >>> from charlm.text.vocab import Vocab
     >>> vocab = Vocab.of("abracadabra")
@@ -140,7 +135,7 @@ class DynamicLM(TextModel):
 
     def shape(self) -> dict[str, Any]:
         """See `TextModel.shape`."""
-        return self.config.to_json()
+        return asdict(self.config)
 
     def write_files(self, directory: Path) -> dict[str, Any]:
         """Writes the network into a directory of its own, and the sizes of its gradients."""

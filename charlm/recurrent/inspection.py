@@ -21,11 +21,10 @@ from charlm.figures import save_figure
 from charlm.lm.model import TextModel, as_part
 from charlm.lm.painting import paint, shown_symbols
 from charlm.progress import progress_bar
-from charlm.recurrent.agreement import Finding, search
+from charlm.recurrent.agreement import Finding, search, unit_figure
 from charlm.recurrent.atlas import Atlas, Unit, read_units
 from charlm.recurrent.model import CharRNN
 from charlm.recurrent.properties import symbols_of
-from charlm.recurrent.unit_figure import unit_figure
 from charlm.text.corpus import read_corpus
 from charlm.text.text import Part, Text
 

@@ -1,20 +1,26 @@
 """The recurrent language model: one-hot or embedded characters, a stack of cells, dropout, LogSoftmax.
 
-Axes: T steps, B lanes, V symbols, E embedding, D outputs of the top layer.
+`gradient_sizes` says how large the gradients of its weights usually are, which is what dynamic evaluation divides by.
+Axes: T steps, B lanes, V symbols, E embedding, D outputs of the top layer, P weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.func import functional_call
 
+from charlm.codec import decode
 from charlm.errors import CheckpointError, OptionError
-from charlm.lm.interface import SamplingRule, State, generate_by_steps
+from charlm.lm.interface import SamplingRule, State, generate_by_steps, pick_targets
 from charlm.lm.model import TextModel
 from charlm.nn.cells import CELLS, cell_name
 from charlm.nn.dropout import drop_symbols, dropout
@@ -26,9 +32,10 @@ from charlm.nn.kernels.gpu.graphs import Network, generate_in_graphs
 from charlm.nn.kernels.inputs import check_draws, check_ids, on_gpu
 from charlm.nn.stack import Stack
 from charlm.tensors import write_tensors
-from charlm.text.vocab import Vocab
+from charlm.text.splits import Spans
+from charlm.text.vocab import Ids, Vocab
 
-__all__ = ["CharRNN", "RNNConfig"]
+__all__ = ["CharRNN", "RNNConfig", "flat", "forward_with", "gradient_sizes", "mean_nats"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,24 +91,19 @@ class RNNConfig:
                 f"not {self.embedding}"
             )
 
-    def to_json(self) -> dict[str, Any]:
-        """A value for `config.json`; `from_json` reads it back."""
-        return asdict(self)
-
     @classmethod
-    def from_json(cls, value: Any) -> RNNConfig:
-        """Reads what `to_json` made; an unknown key or a value of another type is an error."""
-        kinds = {field.name: type(field.default) for field in fields(cls)}
-        if not isinstance(value, Mapping) or not set(value) <= set(kinds):
-            raise CheckpointError(f"a stored network's shape has the keys {', '.join(kinds)} and no others")
-        for name, item in value.items():
-            if type(item) is not kinds[name] and not (kinds[name] is float and type(item) is int):
-                raise CheckpointError(f"{name} in a stored network's shape is {item!r}, not a {kinds[name].__name__}")
-        if value.get("model", "lstm") not in CELLS:
+    def read(cls, value: Any) -> RNNConfig:
+        """The shape that a `config.json` holds.
+
+        Raises:
+            CheckpointError: it is not whole, or its cell is not defined in this process.
+        """
+        cell = value.get("model", "lstm") if isinstance(value, Mapping) else "lstm"
+        if cell not in CELLS:
             raise CheckpointError(
-                f"this network's cell {value['model']!r} is not defined here: import the module that defines it first"
+                f"this network's cell {cell!r} is not defined here: import the module that defines it first"
             )
-        return cls(**value)
+        return decode(cls, value, "the stored shape of the network")
 
 
 class CharRNN(nn.Module, TextModel):
@@ -154,7 +156,7 @@ class CharRNN(nn.Module, TextModel):
 
     def shape(self) -> dict[str, Any]:
         """See `TextModel.shape`."""
-        return self.config.to_json()
+        return asdict(self.config)
 
     def write_files(self, directory: Path) -> dict[str, Any]:
         """Writes the weights, as the best and the last ones."""
@@ -262,3 +264,73 @@ class CharRNN(nn.Module, TextModel):
     def _drops(self) -> bool:
         config = self.config
         return self.training and config.dropout + config.weight_dropout + config.input_dropout > 0
+
+
+def gradient_sizes(
+    network: CharRNN,
+    ids: Ids,
+    spans: Spans,
+    *,
+    segment: int = 32,
+    samples: int = 256,
+    progress: Callable[[int], object] | None = None,
+) -> Tensor:
+    """The usual size of each weight's gradient: its root mean square over segments of the training part, [P].
+
+    Args:
+        network: whose weights these are.
+        ids: of the text.
+        spans: its training part.
+        segment: characters whose mean nats are differentiated, as while reading; as many are read before them.
+        samples: at most so many segments, spread evenly over the part.
+        progress: called with 1 after each.
+    """
+    frozen = copy.deepcopy(network).eval()
+    leaves = list(frozen.parameters())
+    length = int(min(2 * segment + 1, (spans[:, 1] - spans[:, 0]).max(initial=0)))
+    if length < 2:
+        raise OptionError("the training part has no character to predict: dynamic evaluation needs one to begin with")
+    starts = _spread(spans, length, samples)
+    squares_P = torch.zeros_like(flat(leaves))
+    for start in starts.tolist():
+        text = torch.from_numpy(ids[start : start + length].astype(np.int64)).to(network.device)
+        before = max(0, length - 1 - segment)
+        with torch.no_grad():
+            _, hidden = frozen(text[:before, None], frozen.initial_state(1)) if before else (None, None)
+        with torch.enable_grad():
+            logp_TV, _ = forward_with(frozen, leaves, text[before:-1], hidden or frozen.initial_state(1))
+            grads = torch.autograd.grad(mean_nats(logp_TV, text[before + 1 :]), leaves, materialize_grads=True)
+        squares_P.addcmul_(flat(grads), flat(grads))
+        if progress is not None:
+            progress(1)
+    return (squares_P / len(starts)).sqrt().detach()
+
+
+def _spread(spans: Spans, length: int, samples: int) -> NDArray[np.int64]:
+    """Where to take so many pieces of a length inside spans, evenly.
+
+    >>> _spread(np.array([[0, 10], [20, 30], [40, 41]]), 6, 4).tolist()
+    [0, 3, 21, 24]
+    """
+    rooms = (spans[:, 1] - spans[:, 0] - length + 1).clip(min=0)
+    places = np.unique(np.linspace(0, rooms.sum() - 1, samples).astype(np.int64))
+    span = np.searchsorted(rooms.cumsum(), places, side="right")
+    return np.asarray(spans[span, 0] + places - (rooms.cumsum() - rooms)[span])
+
+
+def forward_with(network: CharRNN, leaves: Sequence[Tensor], ids_T: Tensor, hidden: State) -> tuple[Tensor, State]:
+    """Rows [T, V] and the next hidden states of one lane by these weights in place of the network's own."""
+    weights = dict(zip((name for name, _ in network.named_parameters()), leaves, strict=True))
+    logp_T1V, hidden = functional_call(network, weights, (ids_T[:, None], hidden))
+    return logp_T1V[:, 0], hidden
+
+
+def mean_nats(logp_TV: Tensor, targets_T: Tensor) -> Tensor:
+    """The mean over the known targets."""
+    known_T = targets_T >= 0
+    return -(pick_targets(logp_TV, targets_T) * known_T).sum() / known_T.sum().clamp(min=1)
+
+
+def flat(tensors: Any) -> Tensor:
+    """The numbers of several tensors as one vector."""
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])

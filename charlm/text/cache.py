@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from charlm.codec import encode
 from charlm.errors import CharlmError, OptionError
 from charlm.files import read_json, sweep, write_json
 from charlm.text.reading import Decoder, Reading, empty, nothing_but_a_mark, unreadable
@@ -256,7 +257,7 @@ def _key(digests: list[str], reading: Reading, vocab: Vocab | None) -> str:
     how = {
         "format": _FORMAT,
         "files": digests,
-        "reading": reading.to_json(),
+        "reading": encode(reading),
         "vocab": vocab.to_json() if vocab is not None else None,
     }
     return hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()[:40]

@@ -7,7 +7,7 @@ import io
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,8 +79,8 @@ class Reading:
         bytes: take the file as raw bytes, whatever is in it; the encoding is not used then.
         vocab_size: keep the so many most frequent characters and spell all others in bytes; None keeps all.
 
-    >>> Reading(newlines="normalise").to_json()["newlines"]
-    'normalise'
+    >>> Reading(newlines="normalise").encoding
+    'utf-8'
     """
 
     encoding: str = "utf-8"
@@ -100,21 +100,6 @@ class Reading:
             raise OptionError(f"a vocabulary keeps at least one character, not {self.vocab_size}")
         if self.bytes and (self.vocab_size is not None or self.newlines != "keep"):
             raise OptionError("bytes are taken as they are: --bytes goes with neither --vocab-size nor --newlines")
-
-    def to_json(self) -> dict[str, Any]:
-        """A value for `config.json`; `from_json` reads it back."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: Any) -> Reading:
-        """Reads what `to_json` made; an unknown key is an error."""
-        known = {field.name for field in fields(cls)}
-        if not isinstance(value, dict) or not set(value) <= known:
-            raise OptionError(f"stored reading options have the keys {sorted(known)} and no others")
-        try:
-            return cls(**value)
-        except TypeError:
-            raise OptionError("stored reading options hold a value of the wrong type") from None
 
 
 def files_of(paths: Sequence[str | Path], reading: Reading | None = None) -> list[Path]:

@@ -15,7 +15,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.errors import CheckpointError, OptionError, TextError
+from charlm.codec import decode
+from charlm.errors import OptionError, TextError
 from charlm.progress import reading_bar
 from charlm.text.corpus import Corpus, corpus_of_text, read_corpus
 from charlm.text.reading import Reading, files_of, hint_at_newlines
@@ -57,31 +58,10 @@ class TextFacts:
             first=int(corpus.ids[0]),
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """A value for `config.json`."""
-        return {
-            "names": list(self.names),
-            "sha256": self.sha256,
-            "characters": self.characters,
-            "split": str(self.split),
-            "reading": self.reading.to_json(),
-            "first": self.first,
-        }
-
     @classmethod
-    def from_json(cls, value: Any) -> TextFacts:
-        """Reads what `to_json` made."""
-        try:
-            return cls(
-                names=tuple(str(name) for name in value["names"]),
-                sha256=str(value["sha256"]),
-                characters=int(value["characters"]),
-                split=Split.parse(str(value["split"])),
-                reading=Reading.from_json(value["reading"]),
-                first=int(value["first"]),
-            )
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise CheckpointError(f"the stored facts about the text are not whole ({error!r})") from None
+    def read(cls, value: Any) -> TextFacts:
+        """The facts that a `config.json` holds, with nothing missing."""
+        return decode(cls, value, "the stored description of the text", beside=True, whole=True)
 
 
 class HasSource(Protocol):

@@ -18,9 +18,8 @@ from torch import Tensor, nn
 
 from charlm.lm.interface import State, copy_into
 from charlm.nn.kernels.gpu.graphs import CudaGraph, Graph
-from charlm.text.lanes import Window
 from charlm.training.interfaces import KnownLoss, Stepper, Taken
-from charlm.training.language import LanguageObjective
+from charlm.training.language import LanguageObjective, Window
 from charlm.training.options import Average
 
 __all__ = ["GraphedStepper", "stepper_for"]

@@ -29,9 +29,8 @@ from charlm.errors import CharlmError, CheckpointError, StorageError
 from charlm.files import sweep, unwritten, write_bytes, write_json
 from charlm.tensors import read_tensors, write_tensors
 from charlm.text.vocab import Vocab
-from charlm.training.interfaces import Keeper
+from charlm.training.interfaces import Keeper, best_weights, group, last_weights
 from charlm.training.options import LoopState
-from charlm.training.snapshot import best_weights, group, last_weights
 
 __all__ = [
     "DirectoryKeeper",
@@ -240,6 +239,8 @@ def read_saved(directory: Path, kind: RunKind[P]) -> Saved[P]:
     for path in states(directory):
         try:
             return _read_state(path, kind, problems)
+        except _OtherCommandError:
+            raise
         except (CharlmError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             problems.append(
                 str(error) if isinstance(error, CharlmError) else f"{path} is not a whole state ({error!r})"
@@ -250,6 +251,10 @@ def read_saved(directory: Path, kind: RunKind[P]) -> Saved[P]:
     raise CheckpointError(f"{directory} has no whole saved state to go on from{reason}: start the run again")
 
 
+class _OtherCommandError(CheckpointError):
+    """A run that another command goes on with."""
+
+
 def _read_state(path: Path, kind: RunKind[P], notes: list[str]) -> Saved[P]:
     """Reads a state file; any error means that it is not whole, and `read_saved` makes a sentence of it."""
     tensors, metadata = read_tensors(path)
@@ -258,6 +263,11 @@ def _read_state(path: Path, kind: RunKind[P], notes: list[str]) -> Saved[P]:
     lists = isinstance(changes, list) and isinstance(rows, list)
     if not lists or not all(isinstance(value, dict) for value in (*rows, *changes, progress)):
         raise CheckpointError(f"{path} is not a whole state of a run")
+    if (config.get("kind") == "sequence") != (kind.kind == "sequence"):
+        other = "charlm fit" if config.get("kind") == "sequence" else "charlm train"
+        raise _OtherCommandError(
+            f"{path.parent} is a run of `{other}`, not of `{kind.command}`: go on with {other} --resume {path.parent}"
+        )
     LoopState.read(progress)
     try:
         torch.device(str(training["device"]))

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from charlm.checkpoint import load
+from charlm.codec import encode
 from charlm.errors import CheckpointError, OptionError, TextError
-from charlm.lm.directory import describe
+from charlm.files import describe
 from charlm.nn.kernels.choose import fastest, for_training
 from charlm.recurrent.model import CharRNN
-from charlm.text.lanes import Lanes
 from charlm.text.splits import Split, count_targets
 from charlm.text.text import Text, TextFacts, read_text
 from charlm.text.vocab import Vocab
@@ -23,7 +23,7 @@ from charlm.training.distributed import ALONE, Processes
 from charlm.training.graphed import stepper_for
 from charlm.training.interfaces import Objective, Stepper
 from charlm.training.keeping import RunKind, Saved, read_saved
-from charlm.training.language import LanguageObjective
+from charlm.training.language import Lanes, LanguageObjective
 from charlm.training.recipe import Plan, choose
 from charlm.training.run import Run, Task, refuse_change, resume
 
@@ -31,7 +31,7 @@ __all__ = ["LANGUAGE", "LanguageTask", "plan_for", "resume_language", "run_text"
 
 
 def _check(config: Mapping[str, Any], plan: Plan, vocab: Vocab | None) -> None:
-    TextFacts.from_json(config["text"])
+    TextFacts.read(config["text"])
     if vocab is None:
         raise CheckpointError("the state has no vocabulary, so it is not that of a language model")
 
@@ -102,7 +102,7 @@ class LanguageTask(Task[Plan, CharRNN]):
 
     def description(self, plan: Plan, training: dict[str, Any]) -> dict[str, Any]:
         """See `Task.description`."""
-        return describe("rnn", plan.network.to_json(), self.facts, training=training)
+        return describe("rnn", encode(plan.network), self.facts, training=training)
 
     def stepper(self, objective: Objective, plan: Plan) -> Stepper | None:
         """See `Task.stepper`."""
@@ -188,7 +188,7 @@ def resume_language(
         OptionError: the processes cannot share the lanes equally.
     """
     saved = saved or read_saved(directory, LANGUAGE)
-    facts = TextFacts.from_json(saved.config["text"])
+    facts = TextFacts.read(saved.config["text"])
     corpus = text.corpus
     if corpus.sha256 != facts.sha256:
         raise CheckpointError(
@@ -231,7 +231,7 @@ def run_text(directory: str | Path, names: Sequence[str] | None = None, given: M
         OptionError: one of these options differs from the run's; the message names it and both values.
     """
     saved = read_saved(Path(directory), LANGUAGE)
-    facts = TextFacts.from_json(saved.config["text"])
+    facts = TextFacts.read(saved.config["text"])
     reading = facts.reading
     for name, value in (given or {}).items():
         refuse_change(name, facts.split if name == "split" else getattr(reading, name), value)

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from charlm.codec import encode
-from charlm.nn.schedule import Schedule
-from charlm.training import snapshot
+from charlm.training import interfaces as snapshot
 from charlm.training.distributed import ALONE, Agreed, Processes
 from charlm.training.interfaces import (
     Keeper,
@@ -30,6 +29,7 @@ from charlm.training.interfaces import (
     ValidationReport,
 )
 from charlm.training.options import Average, Budget, LoopState, Optimisation, adamw
+from charlm.training.recipe import Schedule
 
 __all__ = ["Loop", "Outcome"]
 

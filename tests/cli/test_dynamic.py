@@ -13,8 +13,7 @@ from charlm.lm.evaluate import Row, evaluate
 from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.model import NGramLM
 from charlm.recurrent.dynamic import DynamicConfig, DynamicLM
-from charlm.recurrent.gradients import gradient_sizes
-from charlm.recurrent.model import CharRNN, RNNConfig
+from charlm.recurrent.model import CharRNN, RNNConfig, gradient_sizes
 from charlm.text.corpus import Corpus, read_corpus
 from charlm.text.splits import Split
 from charlm.text.vocab import Vocab

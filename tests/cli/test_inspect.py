@@ -13,9 +13,9 @@ import torch
 from charlm.checkpoint import TextFacts
 from charlm.figures import save_figure
 from charlm.pages.text_pages import picked_units
+from charlm.recurrent.agreement import rows_of, unit_figure
 from charlm.recurrent.atlas import Unit, read_units
 from charlm.recurrent.model import CharRNN, RNNConfig
-from charlm.recurrent.unit_figure import rows_of, unit_figure
 from charlm.text.corpus import read_corpus
 from charlm.text.splits import Split
 from charlm.text.vocab import Vocab

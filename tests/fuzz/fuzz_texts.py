@@ -12,9 +12,9 @@ import numpy as np
 from charlm.errors import CharlmError
 from charlm.text import cache
 from charlm.text.corpus import read_corpus
-from charlm.text.lanes import Lanes
 from charlm.text.reading import Reading
 from charlm.text.splits import Split
+from charlm.training.language import Lanes
 from tests.fuzz.common import TEXT, Tally, changed_bytes
 
 TEXTS = (

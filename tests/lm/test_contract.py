@@ -22,8 +22,7 @@ from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.model import NGramLM
 from charlm.ngrams.past_memory import count_past_memory
 from charlm.recurrent.dynamic import DynamicConfig, DynamicLM
-from charlm.recurrent.gradients import gradient_sizes
-from charlm.recurrent.model import CharRNN, RNNConfig
+from charlm.recurrent.model import CharRNN, RNNConfig, gradient_sizes
 from charlm.text.corpus import corpus_of_text
 from charlm.text.splits import Split
 

@@ -8,7 +8,7 @@ import torch
 
 from charlm.errors import TextError
 from charlm.lm.evaluate import Row, evaluate, measure, row_of, standard_error, targets_of
-from charlm.lm.reading import lane_segments, read_segments, span_segments
+from charlm.lm.interface import lane_segments, read_segments, span_segments
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.corpus import corpus_of_text
 from charlm.text.vocab import Vocab

@@ -14,11 +14,10 @@ from charlm.nn.kernels.gpu import layers as selftest
 from charlm.nn.kernels.gpu import layers as triton_layers
 from charlm.nn.stack import Stack
 from charlm.recurrent.model import CharRNN, RNNConfig
-from charlm.text.lanes import Lanes
 from charlm.text.vocab import Vocab
 from charlm.training.graphed import GraphedStepper, stepper_for
 from charlm.training.interfaces import Unobserved
-from charlm.training.language import LanguageObjective
+from charlm.training.language import Lanes, LanguageObjective
 from charlm.training.loop import Loop
 from charlm.training.options import Optimisation
 

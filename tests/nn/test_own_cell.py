@@ -154,7 +154,7 @@ def test_serves_in_sequence_models_from_both_ends() -> None:
 
 def test_a_name_or_a_class_is_kept_as_the_name() -> None:
     assert RNNConfig(model=MinimalGatedUnit) == RNNConfig(model="mgu")  # type: ignore[arg-type]
-    assert RNNConfig(model="mgu").to_json()["model"] == "mgu"
+    assert RNNConfig(model="mgu").model == "mgu"
     assert find_cell("simplerecurrentunit") is SimpleRecurrentUnit
 
 

@@ -8,8 +8,7 @@ import torch
 from charlm.errors import OptionError
 from charlm.lm.interface import SamplingRule, take
 from charlm.recurrent.dynamic import DynamicConfig, DynamicLM
-from charlm.recurrent.gradients import gradient_sizes
-from charlm.recurrent.model import CharRNN, RNNConfig
+from charlm.recurrent.model import CharRNN, RNNConfig, gradient_sizes
 from charlm.text.vocab import Vocab
 
 TEXT = "she sells sea shells by the sea shore; the shells she sells are surely seashells.\n" * 3

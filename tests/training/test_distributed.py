@@ -26,11 +26,10 @@ from charlm.cli import train as train_module
 from charlm.errors import CharlmError, LostProcessError, OptionError
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.corpus import corpus_of_text
-from charlm.text.lanes import Lanes
 from charlm.training.distributed import ALONE, Group, Processes
 from charlm.training.interfaces import StepReport, Unobserved, ValidationReport
 from charlm.training.keeping import left_by
-from charlm.training.language import LanguageObjective
+from charlm.training.language import Lanes, LanguageObjective
 from charlm.training.loop import Loop
 from charlm.training.options import Optimisation
 from charlm.training.run import Run

@@ -22,8 +22,8 @@ from charlm.errors import CharlmError, CheckpointError, StorageError
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.tensors import read_tensors, write_tensors
 from charlm.text.corpus import corpus_of_text
-from charlm.text.lanes import Lanes
 from charlm.text.splits import Split
+from charlm.training.language import Lanes
 from charlm.training.recipe import Plan, choose
 from tests.helpers import keep
 from tests.training.runs import resume, start

@@ -13,11 +13,10 @@ from torch import Tensor
 
 from charlm.nn.kernels.gpu.graphs import Graph
 from charlm.recurrent.model import CharRNN, RNNConfig
-from charlm.text.lanes import Lanes
 from charlm.text.vocab import Vocab
 from charlm.training.graphed import GraphedStepper, stepper_for
 from charlm.training.interfaces import Observer, StepReport, ValidationReport
-from charlm.training.language import LanguageObjective
+from charlm.training.language import Lanes, LanguageObjective
 from charlm.training.loop import Loop
 from charlm.training.options import Optimisation
 

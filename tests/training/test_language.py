@@ -9,8 +9,7 @@ from torch.nn import functional as F
 
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.corpus import corpus_of_text
-from charlm.text.lanes import Lanes
-from charlm.training.language import LanguageObjective
+from charlm.training.language import Lanes, LanguageObjective
 
 TEXT = "she sells sea shells by the sea shore; the shells she sells are sea shells, surely"
 

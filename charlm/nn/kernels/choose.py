@@ -16,7 +16,7 @@ from charlm.nn.kernels import fused
 from charlm.nn.kernels.cpu import compiled
 from charlm.nn.kernels.inputs import on_gpu
 
-__all__ = ["facts", "fastest", "for_reading", "for_training", "notes", "pick_device", "precision"]
+__all__ = ["device_of", "facts", "fastest", "for_reading", "for_training", "notes", "pick_device", "precision"]
 
 
 def precision(device: torch.device) -> str:
@@ -196,3 +196,21 @@ def pick_device(name: str) -> torch.device:
     if not there.get(device.type, False):
         raise OptionError(f"there is no device {name!r} on this machine: choose auto or cpu")
     return device
+
+
+def device_of(before: str, wanted: str, say: Callable[[str], object]) -> torch.device:
+    """Where a run goes on: on the device asked for, or for `auto` on the one that it had, where there is one.
+
+    Args:
+        before: the device that it had.
+        wanted: `auto`, `cpu`, `cuda` or `mps`.
+        say: is told where the old device is not here.
+    """
+    if wanted != "auto":
+        return pick_device(wanted)
+    try:
+        return pick_device(before)
+    except OptionError:
+        device = pick_device("auto")
+        say(f"the run was on {before}, which is not here: it goes on on {device}")
+        return device

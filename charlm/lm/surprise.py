@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from charlm.errors import OptionError
 from charlm.lm.evaluate import Evaluation, measure, row_of, targets_of
-from charlm.lm.interface import LanguageModel
-from charlm.lm.reading import OnRead
+from charlm.lm.interface import LanguageModel, OnRead
 from charlm.text.corpus import Corpus
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids, Vocab

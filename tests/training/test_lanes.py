@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charlm.errors import OptionError, TextError
-from charlm.text.lanes import Lanes
+from charlm.training.language import Lanes
 
 
 @given(

@@ -12,7 +12,7 @@ import torch
 from charlm.errors import OptionError
 from charlm.lm.evaluate import evaluate
 from charlm.lm.interface import LanguageModel
-from charlm.lm.scores import (
+from charlm.lm.surprise import (
     Surprise,
     difference,
     expected_next,
