@@ -2,7 +2,7 @@
 
 One source is compiled once for each target, and all objects are linked into one plain library without Python's headers,
 which `charlm.nn.kernels.cpu.compiled` loads through ctypes. Without a compiler the installation succeeds all the same,
-and the recurrent layers run through torch.
+and the recurrent layers run through torch; where CHARLM_WHEEL is set, as for wheels that are given away, it is an error.
 """
 
 from __future__ import annotations
@@ -25,7 +25,15 @@ except ImportError:  # setuptools before 70: enough to compile, not to build a w
     bdist_wheel = None
 
 KERNELS = Path("charlm/nn/kernels/cpu")
-FLAGS = ["-std=gnu11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fvisibility=hidden"]
+FLAGS = [
+    "-std=gnu11",
+    "-O3",
+    "-falign-loops=64",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-ffp-contract=fast",
+    "-fvisibility=hidden",
+]
 AVX2 = ["-mavx2", "-mfma"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mprefer-vector-width=512"]
 TARGETS = {  # of each processor: a target's name, bytes of a vector, sums in registers, flags; see kernels.c
@@ -106,6 +114,6 @@ if bdist_wheel is not None:
 if __name__ == "__main__":
     sources = sorted(str(path) for path in KERNELS.glob("*.[ch]"))
     setup(
-        ext_modules=[Extension("charlm.nn.kernels.cpu._native", sources=sources, optional=True)],
+        ext_modules=[Extension("charlm.nn.kernels.cpu._native", sources=sources, optional="CHARLM_WHEEL" not in os.environ)],
         cmdclass=commands,
     )
