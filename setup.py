@@ -2,7 +2,7 @@
 
 One source is compiled once for each target, and all objects are linked into one plain library without Python's headers,
 which `charlm.nn.kernels.cpu.compiled` loads through ctypes. Without a compiler the installation succeeds all the same,
-and the recurrent layers run through torch; where CHARLM_WHEEL is set, as for wheels that are given away, it is an error.
+and the recurrent layers run through torch; where CHARLM_WHEEL is set, as it is for published wheels, it is an error.
 """
 
 from __future__ import annotations
@@ -113,7 +113,8 @@ if bdist_wheel is not None:
 
 if __name__ == "__main__":
     sources = sorted(str(path) for path in KERNELS.glob("*.[ch]"))
+    optional = "CHARLM_WHEEL" not in os.environ
     setup(
-        ext_modules=[Extension("charlm.nn.kernels.cpu._native", sources=sources, optional="CHARLM_WHEEL" not in os.environ)],
+        ext_modules=[Extension("charlm.nn.kernels.cpu._native", sources=sources, optional=optional)],
         cmdclass=commands,
     )
