@@ -208,7 +208,8 @@ class _Session:
         with lock(directory):
             fit = resume(directory, train, task.part("valid"), device=device, budget=budget)
             said = f"{directory} goes on: {line(fit.plan)} on {device}, backend {fit.plan.backend}"
-            self.observer.on_note(said)
+            for sentence in (said, *fit.notes):
+                self.observer.on_note(sentence)
             return self._train(fit, task)
 
     def _refuse_changes(self, facts: TableFacts, plan: FitPlan) -> None:
