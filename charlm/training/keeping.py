@@ -191,7 +191,7 @@ class Saved(Generic[P]):
         plan: how it is trained.
         config: `config.json` at that moment.
         vocab: the symbols; None where there are none.
-        changes: what was changed on the way (device, batch size, processes).
+        changes: what was changed on the way (device, kernels, batch size, processes).
         progress: a `LoopState` as a JSON value.
         rows: of the learning curve until then.
         tensors: weights, optimizer, hidden states, generators; see `snapshot`.
@@ -211,6 +211,11 @@ class Saved(Generic[P]):
     def device(self) -> str:
         """Where it was trained."""
         return str(self.config["training"]["device"])
+
+    @property
+    def kernels(self) -> str:
+        """What the compiled kernels that trained it were compiled for; empty where that was not written."""
+        return str(self.config["training"].get("kernels", ""))
 
     @property
     def processes(self) -> int:

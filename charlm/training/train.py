@@ -267,10 +267,12 @@ class _Session:
                 launch=launch,
             )
             self.note(f"{directory} goes on: {run.plan.line()} on {device}{self._together}, backend {run.plan.backend}")
+            for sentence in run.notes:
+                self.note(sentence)
             if len(run.changes) > len(saved.changes):
                 self.note(
-                    "with other lanes, on another device or in another number of processes it goes on well, but not to "
-                    "the bit as it would have been"
+                    "with other lanes or kernels, on another device or in another number of processes it goes on well, "
+                    "but not to the bit as it would have been"
                 )
             assert isinstance(run.task, LanguageTask)
             return self._train(run, run.task)

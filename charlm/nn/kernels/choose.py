@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from charlm.errors import OptionError
 from charlm.nn.kernels import fused
-from charlm.nn.kernels.cpu import native
+from charlm.nn.kernels.cpu import compiled
 from charlm.nn.kernels.inputs import on_gpu
 
 __all__ = ["device_of", "facts", "fastest", "for_reading", "for_training", "notes", "pick_device", "precision"]
@@ -41,7 +41,7 @@ def facts(device: torch.device) -> str:
     """
     versions = f"torch {torch.__version__}"
     if not on_gpu(device):
-        return f"{device}, {versions}"
+        return f"{device}, {versions}, kernels {compiled.described()}"
     cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
     name = torch.cuda.get_device_name(device)
     return f"{name}, driver {_driver()}, {versions}, CUDA {torch.version.cuda}, cuDNN {cudnn}, Triton {_triton()}"
@@ -140,7 +140,7 @@ def _times(choose: Callable[[str], None], run: Callable[[], None], seconds: floa
 
 def for_reading(device: torch.device) -> str:
     """The backend that reads one stream fastest, by rule and not by time, so that a figure can be had again."""
-    return "fused" if device.type == "cpu" and native.library() is not None else "torch"
+    return "fused" if device.type == "cpu" and compiled.library() is not None else "torch"
 
 
 def for_training(device: torch.device, *, ragged: bool = False) -> str:
