@@ -1,6 +1,6 @@
 """A run: a model, a task and a plan, trained to the end of its budget; kept in a directory, or in memory alone.
 
-What is trained on what is a `Task`; beginning, going on bit-identically, saving, and ending with the best weights is here.
+What is trained on what is a `Task`; beginning, going on bit-identically, saving and ending with the best weights: here.
 """
 
 from __future__ import annotations
