@@ -16,9 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import OptionError, TextError
-from charlm.ngrams.index_files import ARRAYS, count_context, load_arrays, load_context, save_arrays, save_context
 from charlm.ngrams.levels import Level, Levels, Nodes, without_context
-from charlm.ngrams.sorting import DEPTH, fast_available, lcp_array, sort_fast, sort_numpy
+from charlm.ngrams.suffixes import (
+    ARRAYS,
+    DEPTH,
+    count_context,
+    fast_available,
+    lcp_array,
+    load_arrays,
+    load_context,
+    save_arrays,
+    save_context,
+    sort_fast,
+    sort_numpy,
+)
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids, smallest_dtype
 
