@@ -72,7 +72,7 @@ def score_command(
             "name one model or two and then the text, such as charlm score checkpoints/NAME data/shakespeare.txt"
         )
     *models, text = arguments
-    reading = {name: options[name] for name in ("encoding", "newlines", "bytes")}
+    reading = {name: options[name] for name in ("encoding", "newlines", "bytes", "items", "weights")}
     opened = [charlm.load(name, device=options["device"]) for name in models]
     scored = charlm.score(opened, Path(text), part=options["split_part"], **reading)
     _notes(scored)
@@ -122,7 +122,7 @@ def _items(scored: TextScore, by: str, top: int | None, rank: str) -> Iterator[d
     for group in scored.stretch_order(by, rank)[:top]:
         first = group[0]
         item: dict[str, Any] = {by: first.number, **({"document": first.document} if by == "line" else {})}
-        item["name"] = scored.shown.names[first.document - 1]
+        item["name"] = scored.shown.name_of(first.document - 1)
         item |= {"start": first.start, "end": first.end, "characters": first.characters}
         for prefix, stretch in zip(("", "second_"), group, strict=False):
             item[f"{prefix}bits_per_char"] = finite(stretch.bits_per_char)
@@ -232,11 +232,11 @@ def stretch_rows(
     from charlm.lm.painting import visible
     from charlm.lm.scored import gained
 
-    several = len(scored.shown.documents) > 1
+    several = len(scored.shown.names) > 1
 
     def rows() -> Iterator[tuple[int, list[str]]]:
         for group in scored.stretch_order(by, rank)[:top]:
-            first, name = group[0], scored.shown.names[group[0].document - 1]
+            first, name = group[0], scored.shown.name_of(group[0].document - 1)
             values = [_stretch_bits(stretch.bits_per_char) for stretch in group]
             values += [number(gained(*group))] if len(values) == 2 else []
             text = visible(scored.text(first.start, first.end).removesuffix("\n"))
