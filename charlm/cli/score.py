@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from charlm.errors import OptionError
 from charlm.progress import progress_bar
 
 if TYPE_CHECKING:
+    from charlm.lm.model import TextModel
     from charlm.lm.scored import TextScore
 
 
@@ -22,10 +24,10 @@ if TYPE_CHECKING:
 @click.argument("arguments", nargs=-1, required=True, metavar="MODEL [MODEL] TEXT")
 @click.option(
     "--by",
-    type=click.Choice(["char", "line", "document"]),
+    type=click.Choice(["char", "line", "document", "item"]),
     default="char",
     show_default=True,
-    help="Characters in the order of the text; lines or documents the strangest first.",
+    help="Characters or whole items in the order of the text; lines or documents the strangest first.",
 )
 @click.option("--top", type=click.IntRange(1), metavar="N", help="Show the N strangest only, the strangest first.")
 @click.option(
@@ -39,6 +41,12 @@ if TYPE_CHECKING:
     "--split-part",
     type=click.Choice(["test", "valid", "train", "all"]),
     help="Which part of the model's own text.  [default: test, else valid; all of a foreign text]",
+)
+@click.option(
+    "--guesses",
+    type=click.IntRange(100),
+    metavar="N",
+    help="With --by item: how many items are more probable than each, estimated from a sample of N.",
 )
 @click.option("--html", metavar="FILE", help="Make a page whose characters show what was expected in their place.")
 @click.option(
@@ -56,6 +64,7 @@ def score_command(
     html: str | None,
     color: str,
     as_json: bool,
+    guesses: int | None,
     **options: Any,
 ) -> None:
     """Show how surprising TEXT (a file, a directory of files, or - for standard input) is to MODEL, in bits.
@@ -74,6 +83,11 @@ def score_command(
     *models, text = arguments
     reading = {name: options[name] for name in ("encoding", "newlines", "bytes", "items", "weights")}
     opened = [charlm.load(name, device=options["device"]) for name in models]
+    if by == "item":
+        _show_items(opened, Path(text), top, guesses, reading, as_json)
+        return
+    if guesses is not None:
+        raise OptionError("--guesses is about whole items: add --by item")
     scored = charlm.score(opened, Path(text), part=options["split_part"], **reading)
     _notes(scored)
     if html is not None:
@@ -88,6 +102,36 @@ def score_command(
         _show_painted(scored)
     else:
         _echo(line + "\n" for line in _columns(scored))
+
+
+def _show_items(
+    models: Sequence[TextModel],
+    text: Path,
+    top: int | None,
+    guesses: int | None,
+    reading: dict[str, Any],
+    as_json: bool,
+) -> None:
+    """The probability of each item of a list."""
+    from charlm.lm.items import training_items
+    from charlm.text.items import read_items
+
+    if len(models) > 1:
+        raise OptionError("items are scored by one model: name it and the list")
+    model = models[0]
+    given = {name: value for name, value in reading.items() if value is not None}
+    how = replace(model.source.reading, **({"items": "line"} if model.source.reading.items is None else {}))
+    if "items" in given:
+        how = replace(how, items=given["items"], weights=given.get("weights"))
+    items, _ = read_items(text, replace(how, **given))
+    scores = model.score_items(items, guesses=guesses or 0)
+    note(f"{text}: {len(items):,} items, each with its end mark")
+    if scores.percentile_N is None and isinstance(why := training_items(model), str):
+        note(f"no percentiles: {why}")
+    if as_json:
+        _echo(json.dumps(scores.to_json(i), ensure_ascii=False, allow_nan=False) + "\n" for i in scores.order(top))
+    else:
+        _echo("\t".join(row) + "\n" for row in scores.rows(top))
 
 
 def _notes(scored: TextScore) -> None:
