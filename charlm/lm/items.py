@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,17 +21,16 @@ from charlm.errors import CharlmError, OptionError
 from charlm.lm.evaluate import targets_of, wide
 from charlm.lm.interface import LanguageModel, SamplingRule, read_segments, span_segments, take
 from charlm.lm.sampling import Noise
+from charlm.lm.scored import name_of
 from charlm.progress import progress_bar
 from charlm.text.corpus import Corpus, corpus_of_items
-from charlm.text.text import read_text
+from charlm.text.text import HasSource, TextFacts, read_text
 from charlm.text.vocab import Vocab
-
-if TYPE_CHECKING:
-    from charlm.lm.model import TextModel
 
 __all__ = ["ItemSample", "ItemScores", "end_mark", "guess_numbers", "sample_items", "score_items", "training_items"]
 
 _REFERENCE = 10_000  # training items that a percentile is taken among
+_EQUAL = 1e-5  # log-probabilities that differ by less are of one item, read in other company
 _IDLE = 10_000  # draws without a new item after which none is looked for any more
 
 
@@ -136,22 +135,22 @@ def _logps(model: LanguageModel, corpus: Corpus, progress: bool | None) -> NDArr
     return np.add.reduceat(np.where(undefined_T, -np.inf, logp_T), np.cumsum(lengths_N) - lengths_N)
 
 
-def training_items(model: TextModel) -> tuple[Corpus, list[str]] | str:
+def training_items(model: LanguageModel) -> tuple[Corpus, list[str]] | str:
     """The list that a model was made from and the items of its training part, or why they are not at hand."""
-    source = model.source
+    source, name = getattr(model, "source", TextFacts()), name_of(model)
     if source.reading.items is None:
-        return f"{model.name} was not made from a list of items"
+        return f"{name} was not made from a list of items"
     try:
-        text = read_text(list(source.names), like=model)
+        text = read_text(list(source.names), like=cast(HasSource, model))
     except CharlmError as error:
-        return f"the training items of {model.name} are not at hand: {error}"
+        return f"the training items of {name} are not at hand: {error}"
     if text.corpus.sha256 != source.sha256 or text.split is None:
-        return f"{text.title} has changed since {model.name} was made from it"
+        return f"{text.title} has changed since {name} was made from it"
     return text.corpus, str(text.train).split("\n")[:-1]
 
 
 def score_items(
-    model: TextModel, items: Sequence[str], *, guesses: int = 0, seed: int = 0, progress: bool | None = None
+    model: LanguageModel, items: Sequence[str], *, guesses: int = 0, seed: int = 0, progress: bool | None = None
 ) -> ItemScores:
     """The probability of each item of a list; see `TextModel.score_items`."""
     items = list(items)
@@ -194,7 +193,7 @@ def guess_numbers(
     """
     ordered_S = np.sort(sampled_S)[::-1]
     first, second = (np.concatenate([[0.0], np.cumsum(np.exp(-power * ordered_S))]) for power in (1, 2))
-    above_N = np.searchsorted(-ordered_S, -logp_N, side="left")
+    above_N = np.searchsorted(-ordered_S, -(logp_N + _EQUAL), side="left")
     mean_N = first[above_N] / drawn
     variance_N = np.maximum(second[above_N] / drawn - mean_N**2, 0.0)
     return mean_N, np.sqrt(variance_N / drawn)
@@ -224,7 +223,7 @@ class ItemSample:
 
 @torch.no_grad()
 def sample_items(
-    model: TextModel,
+    model: LanguageModel,
     count: int,
     *,
     rule: SamplingRule | None = None,
@@ -287,7 +286,7 @@ def _fault(item: str | None, seen: set[str], old: set[str], length: int) -> str 
 
 
 def _draw(
-    model: TextModel, rule: SamplingRule, length: int, seed: int, first: int, lanes: int
+    model: LanguageModel, rule: SamplingRule, length: int, seed: int, first: int, lanes: int
 ) -> Iterator[tuple[str | None, float]]:
     """Items `first`, `first` + 1, ... of a seed with their log-probabilities; None for one that has no end."""
     mark, vocab = end_mark(model.vocab), model.vocab
