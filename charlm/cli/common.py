@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from charlm.errors import OptionError
-from charlm.progress import follower
+from charlm.progress import follower, wrapped
 from charlm.text.splits import Split
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def table_options(command: _Command) -> _Command:
 def note(message: str) -> None:
     """One line for a person, on stderr, so that stdout holds data alone; of several processes the first one says it."""
     if not follower():
-        click.echo(message, err=True)
+        click.echo(wrapped(message), err=True)
 
 
 def finite(value: float | None) -> float | None:
