@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,17 +112,12 @@ def _show_items(
     as_json: bool,
 ) -> None:
     """The probability of each item of a list."""
-    from charlm.lm.items import training_items
-    from charlm.text.items import read_items
+    from charlm.lm.items import read_list, training_items
 
     if len(models) > 1:
         raise OptionError("items are scored by one model: name it and the list")
     model = models[0]
-    given = {name: value for name, value in reading.items() if value is not None}
-    how = replace(model.source.reading, **({"items": "line"} if model.source.reading.items is None else {}))
-    if "items" in given:
-        how = replace(how, items=given["items"], weights=given.get("weights"))
-    items, _ = read_items(text, replace(how, **given))
+    items = read_list(model, text, **reading)
     scores = model.score_items(items, guesses=guesses or 0)
     note(f"{text}: {len(items):,} items, each with its end mark")
     if scores.percentile_N is None and isinstance(why := training_items(model), str):

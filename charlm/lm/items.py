@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -24,10 +25,21 @@ from charlm.lm.sampling import Noise
 from charlm.lm.scored import name_of
 from charlm.progress import progress_bar
 from charlm.text.corpus import Corpus, corpus_of_items
+from charlm.text.items import read_items
+from charlm.text.reading import Reading
 from charlm.text.text import HasSource, TextFacts, read_text
 from charlm.text.vocab import Vocab
 
-__all__ = ["ItemSample", "ItemScores", "end_mark", "guess_numbers", "sample_items", "score_items", "training_items"]
+__all__ = [
+    "ItemSample",
+    "ItemScores",
+    "end_mark",
+    "guess_numbers",
+    "read_list",
+    "sample_items",
+    "score_items",
+    "training_items",
+]
 
 _REFERENCE = 10_000  # training items that a percentile is taken among
 _EQUAL = 1e-5  # log-probabilities that differ by less are of one item, read in other company
@@ -133,6 +145,21 @@ def _logps(model: LanguageModel, corpus: Corpus, progress: bool | None) -> NDArr
     undefined_T = np.isnan(logp_T) & (targets_of(ids, spans) >= 0)
     lengths_N = spans[:, 1] - spans[:, 0] - 1
     return np.add.reduceat(np.where(undefined_T, -np.inf, logp_T), np.cumsum(lengths_N) - lengths_N)
+
+
+def read_list(model: LanguageModel, path: Path, **reading: Any) -> list[str]:
+    """The items of a file in its order, each once, read as the model's own list was but for what is given.
+
+    Args:
+        model: of a text that was no list, each line is an item.
+        path: the file.
+        reading: `encoding`, `newlines`, `bytes`, `items` and `weights`, as `read_text` takes them.
+    """
+    own: Reading = getattr(model, "source", TextFacts()).reading
+    given = {name: value for name, value in reading.items() if value is not None}
+    items = given.pop("items", own.items or "line")
+    weights = given.pop("weights", None)
+    return read_items(path, replace(own, items=items, weights=weights, **given))[0]
 
 
 def training_items(model: LanguageModel) -> tuple[Corpus, list[str]] | str:
