@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from charlm.errors import OptionError
+from charlm.files import free_name
 from charlm.progress import follower, wrapped
 from charlm.text.splits import Split
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "echo_json",
     "finite",
+    "force_option",
     "held_out",
     "json_option",
     "note",
@@ -29,6 +31,7 @@ __all__ = [
     "seed_option",
     "split_option",
     "table_options",
+    "target",
     "where",
 ]
 
@@ -38,6 +41,34 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 seed_option = click.option(
     "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of all chance."
 )
+
+
+def _keep(context: click.Context, option: click.Parameter, value: bool) -> None:
+    context.meta["force"] = value
+
+
+force_option = click.option(
+    "--force", is_flag=True, expose_value=False, callback=_keep, help="Replace files that are there already."
+)
+
+
+def target(wanted: str | Path, what: str) -> Path:
+    """Where a command writes a file: under the name that was asked for with --force, or where it is free.
+
+    A taken name becomes NAME-2, and that is said.
+
+    Args:
+        wanted: the name.
+        what: the file holds, for the note: "the picture".
+    """
+    wanted = Path(wanted)
+    if click.get_current_context().meta.get("force") and wanted.is_file():
+        return wanted
+    path = free_name(wanted)
+    if path != wanted:
+        way_out = ", --force replaces it" if "force" in click.get_current_context().meta else ""
+        note(f"{wanted} is taken: {what} goes to {path}{way_out}")
+    return path
 
 
 class _SplitType(click.ParamType[Split]):

@@ -7,10 +7,9 @@ from typing import Any
 
 import click
 
-from charlm.cli.common import echo_json, json_option, note, reading_options, split_option
+from charlm.cli.common import echo_json, force_option, json_option, note, reading_options, split_option, target
 from charlm.cli.ngram import SMOOTHINGS
 from charlm.errors import OptionError
-from charlm.files import free_name
 
 
 class _Orders(click.ParamType[list[int]]):
@@ -55,6 +54,7 @@ class _Orders(click.ParamType[list[int]]):
 @click.option("--plot", metavar="FILE", help="Draw the comparison as .png, .svg or .pdf.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
 @json_option
+@force_option
 def compare_command(
     text: str,
     models: tuple[str, ...],
@@ -92,6 +92,6 @@ def compare_command(
     for sentence in found.notes:
         note(sentence)
     if options["plot"] is not None:
-        picture = free_name(Path(options["plot"]))
+        picture = target(options["plot"], "the picture")
         found.plot(picture)
         note(f"picture: {picture}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from charlm.cli.common import finite, note, other_reading_options
+from charlm.cli.common import finite, force_option, note, other_reading_options, target
 from charlm.errors import OptionError
 from charlm.progress import progress_bar
 
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 @other_reading_options
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON Lines for programs: one value an item.")
+@force_option
 def score_command(
     arguments: tuple[str, ...],
     by: str,
@@ -308,7 +309,7 @@ def write_html(scored: TextScore, wanted: Path) -> None:
     part = "all of it" if scored.part.name == "all" else f"{scored.part.name} part"
     facts = [("Text", f"{scored.shown.title}, {part}"), *_figures(scored)]
     page = score_page(data, title=f"Surprise of {scored.shown.title}", facts=facts, notes=notes, tables=_tables(scored))
-    click.echo(f"{write_page(wanted, page)}")
+    click.echo(f"{write_page(target(wanted, 'the page'), page, overwrite=True)}")
 
 
 def _figures(scored: TextScore) -> list[tuple[str, str]]:
