@@ -39,6 +39,9 @@ _COMMANDS = {
 }
 
 
+_SHOWN = ("info", "runs", "next", "selfcheck")
+"""The commands of `charlm.cli.show`; any other has a file of its own name."""
+
 _SMALLER = {
     "train": "a smaller --hidden, --batch-size or --seq-length",
     "ngram": "a smaller --order, or count on the disk with --memory",
@@ -64,7 +67,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        module = importlib.import_module(f"charlm.cli.{cmd_name}")
+        module = importlib.import_module(f"charlm.cli.{'show' if cmd_name in _SHOWN else cmd_name}")
         command = getattr(module, f"{cmd_name}_command")
         assert isinstance(command, click.Command)
         return command
