@@ -87,8 +87,20 @@ split_option = click.option(
 )
 
 
+def _item_options(default: str = "") -> list[Callable[[_Command], _Command]]:
+    """--items and --weights."""
+    return [
+        click.option(
+            "--items",
+            metavar="line|column:NAME",
+            help=f"Take each line, or each cell of a table's column, as an item by itself.{default}",
+        ),
+        click.option("--weights", metavar="COLUMN", help="Column of the table that says how often each item counts."),
+    ]
+
+
 def reading_options(command: _Command) -> _Command:
-    """Adds --encoding, --newlines, --bytes and --vocab-size, by the names that `charlm.read_text` gives them."""
+    """Adds --encoding, --newlines, --bytes, --vocab-size, --items and --weights, named as by `charlm.read_text`."""
     options = [
         click.option("--encoding", default="utf-8", show_default=True, help="How the text's bytes spell characters."),
         click.option(
@@ -105,6 +117,7 @@ def reading_options(command: _Command) -> _Command:
             metavar="N",
             help="Keep the N most frequent characters, spell the others in bytes.",
         ),
+        *_item_options(),
     ]
     for option in reversed(options):
         command = option(command)
@@ -112,7 +125,7 @@ def reading_options(command: _Command) -> _Command:
 
 
 def other_reading_options(command: _Command) -> _Command:
-    """Adds --encoding, --newlines and --bytes to a command that reads a text as the model's own text was read."""
+    """Adds the same but --vocab-size to a command that reads a text as the model's own text was read."""
     options = [
         click.option("--encoding", help="How the text's bytes spell characters.  [default: as the model's own text]"),
         click.option(
@@ -121,6 +134,7 @@ def other_reading_options(command: _Command) -> _Command:
             help="Keep Windows line ends or make them line feeds.  [default: as the model's own text]",
         ),
         click.option("--bytes", is_flag=True, default=None, help="Take the file as raw bytes."),
+        *_item_options("  [default: as the model's own text]"),
     ]
     for option in reversed(options):
         command = option(command)
@@ -164,10 +178,7 @@ def held_out(
     model: TextModel,
     texts: Sequence[str | Path],
     part: str | None,
-    *,
-    encoding: str | None = None,
-    newlines: Any = None,
-    bytes: bool | None = None,
+    **reading: Any,
 ) -> Part:
     """The part of a text that a model is measured on: of its own text test, else valid; of another one all.
 
@@ -175,11 +186,11 @@ def held_out(
         model: the model.
         texts: files; they are read as the model's own text was.
         part: train, valid, test or all, where the user named one.
-        encoding, newlines, bytes: where the text is to be read otherwise than the model's own.
+        reading: options of `read_text`, where the text is to be read otherwise than the model's own.
     """
     from charlm.text.text import read_text
 
-    text = read_text(list(texts), like=model, encoding=encoding, newlines=newlines, bytes=bytes)
+    text = read_text(list(texts), like=model, **reading)
     if text.split is None and part not in (None, "all"):
         raise OptionError(
             f"{text.title} is not the text that {model.name} was made from, so it has no {part} part there: "

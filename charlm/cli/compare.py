@@ -74,7 +74,7 @@ def compare_command(
     if options["plot"] is not None:
         check_picture(Path(options["plot"]))
     opened = [charlm.load(name, device=options["device"]) for name in models]
-    reading = {name: options[name] for name in ("encoding", "newlines", "bytes", "vocab_size")}
+    reading = {name: options[name] for name in ("encoding", "newlines", "bytes", "vocab_size", "items", "weights")}
     read = charlm.read_text(text, split=split, **reading)
     own = next((m.source.split for m in opened if m.source.sha256 == read.corpus.sha256), None)
     if split is None and own is not None:

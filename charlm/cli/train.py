@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from charlm.training.distributed import Processes
     from charlm.training.watching import Watch
 
-_READING = ("encoding", "newlines", "bytes", "vocab_size")
+_READING = ("encoding", "newlines", "bytes", "vocab_size", "items", "weights")
 """The options of reading, by the names of `read_text`."""
 
 
