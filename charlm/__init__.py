@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from charlm.mixing.mixture import mix
     from charlm.ngrams.fit import ngram
     from charlm.nn.cells import Cell
+    from charlm.pages.playground import export
     from charlm.pages.report import report
     from charlm.recurrent.dynamic import dynamic
     from charlm.recurrent.inspection import inspect
@@ -59,6 +60,7 @@ _HOMES = {
     "compare": "charlm.comparison",
     "describe": "charlm.info",
     "dynamic": "charlm.recurrent.dynamic",
+    "export": "charlm.pages.playground",
     "get": "charlm.text.download",
     "inspect": "charlm.recurrent.inspection",
     "load": "charlm.checkpoint",
@@ -92,6 +94,7 @@ __all__ = [
     "compare",
     "describe",
     "dynamic",
+    "export",
     "get",
     "inspect",
     "load",
