@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from charlm.recurrent.dynamic import dynamic
     from charlm.recurrent.inspection import inspect
     from charlm.sequences.estimators import SequenceClassifier, SequenceScorer
+    from charlm.sequences.fit import fit_table
     from charlm.sequences.predict import predict_table
     from charlm.text.cache import cache
     from charlm.text.download import get
@@ -61,6 +62,7 @@ _HOMES = {
     "describe": "charlm.info",
     "dynamic": "charlm.recurrent.dynamic",
     "export": "charlm.pages.playground",
+    "fit_table": "charlm.sequences.fit",
     "get": "charlm.text.download",
     "inspect": "charlm.recurrent.inspection",
     "load": "charlm.checkpoint",
@@ -95,6 +97,7 @@ __all__ = [
     "describe",
     "dynamic",
     "export",
+    "fit_table",
     "get",
     "inspect",
     "load",

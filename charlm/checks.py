@@ -27,6 +27,7 @@ from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.model import NGramLM
 from charlm.nn.cells import BUILT_IN
 from charlm.nn.kernels import BACKENDS
+from charlm.nn.kernels.cpu import compiled
 from charlm.nn.stack import Stack, copy_from_torch, to_torch
 from charlm.progress import progress_bar
 from charlm.recurrent.model import CharRNN, RNNConfig
@@ -61,9 +62,15 @@ class _WrongError(Exception):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class SelfCheck:
-    """How all checks ended; made by `selfcheck`. Its `repr` is what `charlm selfcheck` prints."""
+    """How all checks ended; made by `selfcheck`. Its `repr` is what `charlm selfcheck` prints.
+
+    Args:
+        outcomes: of each check.
+        kernels: which kernels run the recurrent layers on a CPU, in a sentence.
+    """
 
     outcomes: tuple[Outcome, ...]
+    kernels: str
 
     @property
     def passed(self) -> bool:
@@ -71,7 +78,7 @@ class SelfCheck:
         return all(outcome.problem is None for outcome in self.outcomes)
 
     def __repr__(self) -> str:
-        lines = []
+        lines = [f"kernels: {self.kernels}"]
         for outcome in self.outcomes:
             mark = "ok   " if outcome.problem is None else "WRONG"
             lines.append(f"{mark}  {outcome.name}  ({outcome.seconds:.1f} s)")
@@ -89,12 +96,12 @@ def selfcheck(*, progress: bool | None = None) -> SelfCheck:
     Args:
         progress: show a bar; None shows it on a terminal or in a notebook.
     """
-    outcomes = []
+    kernels, outcomes = compiled.described(), []  # first, as it refuses a wrong CHARLM_KERNELS
     with progress_bar(len(CHECKS), "checking", "check", show=progress) as bar:
         for outcome in run_checks():
             outcomes.append(outcome)
             bar.update()
-    return SelfCheck(outcomes=tuple(outcomes))
+    return SelfCheck(outcomes=tuple(outcomes), kernels=kernels)
 
 
 def _demand(holds: bool, problem: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -21,7 +21,7 @@ from charlm.files import write_with
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["check_picture", "label_point", "new_figure", "save_figure"]
+__all__ = ["check_picture", "drawn", "label_point", "new_figure", "save_figure"]
 
 _FORMATS = ("png", "svg", "pdf")
 
@@ -100,3 +100,11 @@ def save_figure(figure: Any, picture: Path) -> None:
         warnings.filterwarnings("ignore", message="(?s).*[Gg]lyph")
         warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
         write_with(picture, lambda file: figure.savefig(file, format=ending, dpi=150))
+
+
+def drawn(what: str, act: Callable[[], object], say: Callable[[str], object]) -> None:
+    """Draws a picture by calling `act`; where it cannot be written, says so, so that figures are shown all the same."""
+    try:
+        act()
+    except OSError as error:
+        say(f"no picture of {what}: {error}")

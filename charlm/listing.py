@@ -193,7 +193,7 @@ def _all_but_the_seed(config: dict[str, Any]) -> str:
     """Equal for runs with the same data, model and options, whatever their seeds; the backend is no option of those."""
     training = dict(config.get("training") or {})
     training["optimisation"] = {**training.get("optimisation", {}), "seed": None}
-    left_out = ("backend", "device", "changes")
+    left_out = ("backend", "device", "changes", "kernels")
     training = {name: value for name, value in training.items() if name not in left_out}
     kept = {name: config.get(name) for name in ("kind", "model", "text", "data")}
     return json.dumps({**kept, "training": training}, sort_keys=True)

@@ -20,10 +20,10 @@ import torch
 
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.sequences.batches import Examples, Sequences
-from charlm.sequences.features import hidden_features
+from charlm.sequences.config import fit_scales
 from charlm.sequences.metrics import area_under_curve
 from charlm.sequences.model import SequenceModel
-from charlm.sequences.tasks import SequenceObjective, fit_scales
+from charlm.sequences.tasks import SequenceObjective
 from charlm.text.corpus import corpus_of_text
 from charlm.text.splits import Split
 from charlm.training.language import Lanes, LanguageObjective
@@ -93,6 +93,17 @@ def told(model: CharRNN, line: str) -> tuple[float, float]:
     return float(-logp_TB[known_TB].double().mean()), float(-worst / np.log(2))
 
 
+@torch.no_grad()
+def mean_outputs(model: CharRNN, lines: list[str]) -> np.ndarray:
+    """The mean of the top layer's outputs over the characters of each line, [N, D]."""
+    table = None if model.embedding is None else model.embedding.weight
+    outputs = [
+        model.stack(torch.from_numpy(model.vocab.encode(line, unknown=True)).long()[:, None], table=table)[0]
+        for line in lines
+    ]
+    return np.stack([y_T1D.mean(0)[0].numpy() for y_T1D in outputs])
+
+
 def detector(features: np.ndarray, labels: list[bool], epochs: int) -> SequenceModel:
     """A Score from one vector a line (one step: one to one)."""
     data = Examples(
@@ -113,7 +124,7 @@ def main(small: bool = False) -> str:
     odd = [number % 10 == 0 for number in range(len(asked))]
 
     def features(lines: list[str]) -> np.ndarray:
-        return np.hstack([[told(model, line) for line in lines], hidden_features(model, lines, kind="mean")[:, ::8]])
+        return np.hstack([[told(model, line) for line in lines], mean_outputs(model, lines)[:, ::8]])
 
     known, found = features(few), features(asked)
     fitted = detector(known, [number % 2 == 1 for number in range(40)], 5 if small else 60)

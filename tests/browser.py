@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,6 +89,15 @@ class Browser:
         element = self.driver.find_element("css selector", selector)
         self.run("arguments[0].scrollIntoView({block: 'center'})", element)
         element.click()
+
+    def wait(self, script: str, *arguments: Any, seconds: float = 20) -> Any:
+        """What a script gives as soon as that is true; an error after so many seconds."""
+        end = time.monotonic() + seconds
+        while not (found := self.run(script, *arguments)):
+            if time.monotonic() > end:
+                raise TimeoutError(f"after {seconds} s still not true: {script}")
+            time.sleep(0.02)
+        return found
 
     def press(self, *keys: str) -> None:
         """Keys, given to what has the focus."""

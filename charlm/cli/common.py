@@ -28,6 +28,7 @@ __all__ = [
     "reading_options",
     "seed_option",
     "split_option",
+    "table_options",
     "where",
 ]
 
@@ -89,6 +90,23 @@ def other_reading_options(command: _Command) -> _Command:
             help="Keep Windows line ends or make them line feeds.  [default: as the model's own text]",
         ),
         click.option("--bytes", is_flag=True, default=None, help="Take the file as raw bytes."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def table_options(command: _Command) -> _Command:
+    """Adds --sequence-column, --label-column, --encoding and --no-header."""
+    options = [
+        click.option("--sequence-column", metavar="NAME", help="Column of the sequences.  [default: guessed]"),
+        click.option(
+            "--label-column",
+            metavar="NAME",
+            help="Column of the labels; for a .npy table a .npy file of them.  [default: guessed]",
+        ),
+        click.option("--encoding", metavar="E", help="How the table's bytes spell characters.  [default: utf-8]"),
+        click.option("--no-header", is_flag=True, help="The first row is data: columns are column1, column2, ..."),
     ]
     for option in reversed(options):
         command = option(command)

@@ -40,8 +40,8 @@ def export_command(
 ) -> None:
     """Write MODEL, or two MODELs side by side, as one HTML page that runs them in any browser, without a network.
 
-    In the page a person writes a beginning, generates, sees what was expected at every character, takes another way from
-    there, and scores a text. What networks lose by weights of 16 or 8 bits is measured and printed.
+    In the page a person writes a beginning, generates, sees what was expected at every character, takes another way
+    from there, and scores a text. What networks lose by weights of 16 or 8 bits is measured and printed.
     """
     import charlm
     from charlm.cli.common import held_out

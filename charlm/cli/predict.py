@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-from charlm.cli.common import echo_json, json_option, note
-from charlm.cli.fitting import figure_lines, table_options
+from charlm.cli.common import echo_json, json_option, note, table_options
 from charlm.files import free_name, write_bytes
 
 
@@ -67,5 +66,5 @@ def predict_command(
     if as_json:
         echo_json(found.to_json())
         return
-    for said in () if found.figures is None else figure_lines(found.figures):
+    for said in () if found.figures is None else found.figures.lines():
         note(said)

@@ -164,11 +164,11 @@ def _show(model: CharRNN, plot: str | None) -> None:
 
 def _draw(model: CharRNN, directory: Path, plot: str | None) -> None:
     """The learning curve in the run's directory, and where the user wants it."""
-    from charlm.cli.fitting import draw
+    from charlm.figures import drawn
 
-    draw("the curve", lambda: model.history.plot(directory / "curve.png"))
+    drawn("the curve", lambda: model.history.plot(directory / "curve.png"), note)
     if plot is not None:
         wanted = free_name(Path(plot))
-        draw("the curve", lambda: model.history.plot(wanted))
+        drawn("the curve", lambda: model.history.plot(wanted), note)
         if wanted.exists():
             note(f"picture: {wanted}")

@@ -63,7 +63,7 @@ class Loss:
     def __str__(self) -> str:
         return (
             f"{self.name}: {self.page_nats:.4f} nats a character in the page, {self.nats:.4f} with its own weights "
-            f"({self.page_nats - self.nats:+.4f}), on {self.targets:,} characters of {self.text}"
+            f"({round(self.page_nats - self.nats, 4) + 0.0:+.4f}), on {self.targets:,} characters of {self.text}"
         )
 
 
@@ -113,8 +113,8 @@ def export(
         onnx: the ONNX file to write, of one network (needs the extra `onnx`): one run reads ids int64 [time, batch] and
             the state, and gives log-probabilities [time, batch, symbols] and the next state.
         bits: of a weight in the page: 32 keeps float32; 16 and 8 are whole numbers with a scale for each row.
-        text: what the loss by `bits` is measured on, at most 100,000 characters of it; by default the held-out part of the
-            text that the first model was made from, where that is still in its place.
+        text: what the loss by `bits` is measured on, at most 100,000 characters of it; by default the held-out part of
+            the text that the first network was made from, where that is still in its place.
         mixture: put the two models into the page as one, which learns while it reads how far to trust each.
 
     Returns:
@@ -139,7 +139,8 @@ def export(
     if mixture:
         wanted = [mix(wanted)]
     content = None if onnx is None else _onnx_of(wanted)
-    losses, notes = [], []
+    losses: list[Loss] = []
+    notes: list[str] = []
     page = None
     if html is not None:
         losses, notes = _measure(wanted, bits, text)
@@ -190,8 +191,8 @@ def playground_page(models: Sequence[TextModel], bits: Bits, losses: Sequence[Lo
     numbers = block.text()
     if len(numbers) > _MOST:
         raise OptionError(
-            f"the page would hold {len(numbers) / 1e6:.0f} MB of numbers, more than the {_MOST / 1e6:.0f} MB that every "
-            "browser opens: take a smaller --order, --hidden or --bits"
+            f"the page would hold {len(numbers) / 1e6:.0f} MB of numbers, and the most that it should is "
+            f"{_MOST / 1e6:.0f} MB: take a smaller --order, --hidden or --bits"
         )
     titles = [{"name": model.name, "title": model.title, "units": bool(_networks(model))} for model in models]
     shown = [title | {"symbols": _shown(model)} for title, model in zip(titles, models, strict=True)]

@@ -25,7 +25,7 @@ from charlm.lm.model import TextModel
 from charlm.nn.cells import CELLS, cell_name
 from charlm.nn.dropout import drop_symbols, dropout
 from charlm.nn.heads import DistributionHead
-from charlm.nn.kernels.cpu import native
+from charlm.nn.kernels.cpu import compiled
 from charlm.nn.kernels.cpu.generate import Draw, generate, pack
 from charlm.nn.kernels.fused import SERVES
 from charlm.nn.kernels.gpu.graphs import Network, generate_in_graphs
@@ -253,7 +253,7 @@ class CharRNN(nn.Module, TextModel):
     def _compiled(self) -> bool:
         """Whether the compiled kernels can generate from this model as it is."""
         weight = self.head.linear.weight
-        fits = weight.dtype == torch.float32 and native.fits(weight) and type(self.stack.cell(0)) in SERVES
+        fits = weight.dtype == torch.float32 and compiled.fits(weight) and type(self.stack.cell(0)) in SERVES
         return fits and not (self._drops() or self.config.projection)
 
     def _graphed(self) -> bool:

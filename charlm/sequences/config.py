@@ -1,23 +1,21 @@
-"""Numbers brought to one size and back: min-max and z-score, fitted on the rows that are given and on no others.
+"""The shape of a `SequenceModel` (`SequenceConfig`), and how its numbers are scaled (`Scale`).
 
-Axes: N rows, F features.
-
-
-The shape of a `SequenceModel`, checked when it is made."""
+`charlm.codec` stores both. Axes: N rows, F features.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from torch import Tensor
 
-from charlm.errors import CheckpointError, OptionError
+from charlm.errors import OptionError
 from charlm.nn.cells import cell_name
+from charlm.sequences.batches import Examples
 
-__all__ = ["KINDS", "Scale", "SequenceConfig", "configured"]
+__all__ = ["KINDS", "Scale", "SequenceConfig", "configured", "fit_scales"]
 
 KINDS = ("min-max", "z-score")
 """The ways of scaling."""
@@ -93,26 +91,7 @@ class Scale:
         shift, width = self._like(x)
         return x * width + shift
 
-    def to_json(self) -> dict[str, Any]:
-        """A value for `config.json`; `from_json` reads it back."""
-        return {**asdict(self), "shift": list(self.shift), "width": list(self.width)}
 
-    @classmethod
-    def from_json(cls, value: Any) -> Scale:
-        """Reads what `to_json` made; anything else is refused."""
-        if not isinstance(value, Mapping) or set(value) != {"kind", "shift", "width"}:
-            raise CheckpointError("a stored scale has the keys kind, shift and width and no others")
-        lists = [value["shift"], value["width"]]
-        if not all(isinstance(each, list) and all(type(x) in (float, int) for x in each) for each in lists):
-            raise CheckpointError("the shifts and widths of a stored scale are lists of numbers")
-        try:
-            shift, width = (tuple(float(x) for x in each) for each in lists)
-            return cls(kind=value["kind"], shift=shift, width=width)
-        except (OptionError, OverflowError, TypeError) as error:
-            raise CheckpointError(f"a stored scale is broken: {error}") from None
-
-
-_SCALES = ("input_scale", "target_scale")
 _CHOICES = {
     "mode": ("score", "distribution"),
     "output": ("last", "every"),
@@ -192,27 +171,6 @@ class SequenceConfig:
         if scale is not None and (self.mode != "score" or scale.kind != "min-max" or len(scale.shift) != 1):
             raise OptionError("the targets of a Score alone can be scaled, by min-max of one number")
 
-    def to_json(self) -> dict[str, Any]:
-        """A value for `config.json`; `from_json` reads it back."""
-        scales = {name: None if (scale := getattr(self, name)) is None else scale.to_json() for name in _SCALES}
-        return {**asdict(self), **scales}
-
-    @classmethod
-    def from_json(cls, value: Any) -> SequenceConfig:
-        """Reads what `to_json` made; an unknown key or a value of another type is an error."""
-        kinds = {field.name: type(field.default) for field in fields(cls)}
-        if not isinstance(value, Mapping) or not set(value) <= set(kinds):
-            raise CheckpointError(f"a stored sequence model's shape has the keys {', '.join(kinds)} and no others")
-        found = dict(value)
-        for name, item in value.items():
-            if name in _SCALES:
-                found[name] = None if item is None else Scale.from_json(item)
-            elif type(item) is not kinds[name] and not (kinds[name] is float and type(item) is int):
-                raise CheckpointError(
-                    f"{name} in a stored sequence model's shape is {item!r}, not a {kinds[name].__name__}"
-                )
-        return cls(**found)
-
 
 def configured(config: SequenceConfig | None, text: bool, options: dict[str, Any]) -> SequenceConfig:
     """The configuration, or the one that its fields by name make.
@@ -241,3 +199,23 @@ def configured(config: SequenceConfig | None, text: bool, options: dict[str, Any
     if type(options.get("dropout")) is int:
         options = {**options, "dropout": float(options["dropout"])}
     return SequenceConfig(**options)
+
+
+def fit_scales(
+    config: SequenceConfig, train: Examples, *, inputs: str | None = None, targets: bool = False
+) -> SequenceConfig:
+    """A configuration whose scales are fitted on the training examples, and on nothing else.
+
+    Args:
+        config: of a model.
+        train: the training part.
+        inputs: `min-max` or `z-score` for numbers of the input; None leaves them as they are.
+        targets: whether targets of a Score are brought to 0..1 by min-max.
+    """
+    if inputs is not None:
+        if train.inputs.ids:
+            raise OptionError("text has no scale: leave the scaling of the input out")
+        config = replace(config, input_scale=Scale.fit(train.inputs.values.flatten(1), inputs))
+    if targets:
+        config = replace(config, target_scale=Scale.fit(train.targets.values.reshape(-1, 1), "min-max"))
+    return config

@@ -16,23 +16,22 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
+from charlm.codec import encode
 from charlm.errors import CheckpointError, OptionError
 from charlm.files import free_name, lock
 from charlm.nn.kernels.choose import pick_device
 from charlm.sequences.batches import Examples, Sequences, as_list, cut, stacked
-from charlm.sequences.checkpoint import load_sequence, save_sequence
-from charlm.sequences.fitting import choose_fit, start
+from charlm.sequences.config import fit_scales
+from charlm.sequences.fitting import SCALES, choose_fit, loss_unit, start, step_loss
 from charlm.sequences.model import SequenceModel
+from charlm.sequences.models import load_sequence, save_sequence
 from charlm.sequences.rows import RowSplit, groups_of
 from charlm.sequences.tabular import TableFacts
-from charlm.sequences.tasks import fit_scales
 from charlm.text.vocab import Vocab
-from charlm.training.interfaces import StepReport
 from charlm.training.watching import History, Watch
 
 __all__ = ["SequenceEstimator"]
 
-_SCALES = {"minmax": "min-max", "zscore": "z-score", "none": None, None: None}
 _LEAST = 20  # sequences from which on some are held out to stop training early
 
 
@@ -177,7 +176,7 @@ class SequenceEstimator(BaseEstimator, abc.ABC):  # type: ignore[misc]
         kept |= {"n_features_in": n} if (n := getattr(self, "n_features_in_", None)) is not None else {}
         path = free_name(Path(directory))
         path.mkdir(parents=True)
-        save_sequence(path, self.model_, self._described.to_json(), estimator=kept)
+        save_sequence(path, self.model_, encode(self._described), estimator=kept)
         return path
 
     @classmethod
@@ -191,7 +190,7 @@ class SequenceEstimator(BaseEstimator, abc.ABC):  # type: ignore[misc]
         if found.model.config.mode != cls.mode:
             other = "SequenceScorer" if cls.mode == "distribution" else "SequenceClassifier"
             raise CheckpointError(f"{directory} holds a {found.model.config.mode}: load it with {other}")
-        facts = TableFacts.from_json(found.data)
+        facts = TableFacts.read(found.data)
         kept = found.config.get("estimator") or {}
         config = found.model.config
         shape = {name: getattr(config, name) for name in ("cell", "layers", "hidden", "embedding", "dropout")}
@@ -228,20 +227,15 @@ def _train(
     given |= {"batch": asked.batch_size, "seed": seed}
     given |= {"loss": asked.loss} if facts.mode == "score" else {}
     plan = choose_fit(facts, len(train), given)
-    if asked.scale not in _SCALES:
-        raise OptionError(f"unknown scale {asked.scale!r}: choose one of zscore, minmax, none")
-    scale = _SCALES[asked.scale] if facts.features else None
+    wanted = asked.scale or "none"
+    if wanted not in SCALES:
+        raise OptionError(f"unknown scale {wanted!r}: choose one of {', '.join(SCALES)}")
+    scale = SCALES[wanted] if facts.features else None
     plan = replace(plan, network=fit_scales(plan.network, train, inputs=scale, targets=not facts.bounded))
     directory = None if asked.out is None else free_name(Path(asked.out))
     device = pick_device(asked.device)
     with nullcontext() if directory is None else lock(directory):
-        fit = start(directory, train, valid, plan, device=device, vocab=vocab, data=facts.to_json())
-        with closing(Watch(_loss, show=asked.progress)) as watch:
+        fit = start(directory, train, valid, plan, device=device, vocab=vocab, data=encode(facts))
+        with closing(Watch(step_loss, show=asked.progress)) as watch:
             fit.train(observer=watch)
-    squared = facts.mode == "score" and plan.network.loss == "squared"
-    return fit.model, History(fit.rows, loss="squared error" if squared else "nats a label")
-
-
-def _loss(report: StepReport) -> str:
-    """What stands beside the progress bar."""
-    return f"loss {report.loss:.3f}"
+    return fit.model, History(fit.rows, loss=loss_unit(fit.model))

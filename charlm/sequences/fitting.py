@@ -7,27 +7,59 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from charlm.codec import encode
 from charlm.errors import CheckpointError, OptionError
+from charlm.files import FORMAT
 from charlm.nn.kernels.choose import fastest, for_training
+from charlm.recurrent.model import CharRNN
 from charlm.sequences.batches import Examples
-from charlm.sequences.checkpoint import describe_sequence
-from charlm.sequences.model import SequenceConfig, SequenceModel
-from charlm.sequences.tabular import TableFacts
+from charlm.sequences.config import SequenceConfig, fit_scales
+from charlm.sequences.model import SequenceModel
+from charlm.sequences.tabular import TableFacts, TableTask
 from charlm.sequences.tasks import SequenceObjective
 from charlm.text.vocab import Vocab
 from charlm.training import run
 from charlm.training.distributed import Processes
+from charlm.training.interfaces import StepReport
 from charlm.training.keeping import RunKind, Saved, read_saved
 from charlm.training.options import Optimisation, TrainingPlan
 from charlm.training.run import Run, Task
+from charlm.version import __version__
 
-__all__ = ["FIT", "Fit", "FitPlan", "SequenceTask", "choose_fit", "line", "read_saved_fit", "resume", "start"]
+__all__ = [
+    "BUDGET",
+    "FIT",
+    "NETWORK",
+    "SCALES",
+    "TRAINING",
+    "Fit",
+    "FitPlan",
+    "SequenceTask",
+    "choose_fit",
+    "describe_sequence",
+    "line",
+    "loss_unit",
+    "plan_for",
+    "read_saved_fit",
+    "resume",
+    "start",
+    "step_loss",
+]
+
+
+BUDGET = ("epochs", "max_steps", "minutes")
+NETWORK = ("cell", "layers", "hidden", "bidirectional", "dropout", "embedding", "loss")
+TRAINING = ("batch", "lr", "patience", "seed", "backend")
+"""Options of a fit: of its budget, its network and its training."""
+SCALES = {"minmax": "min-max", "zscore": "z-score", "none": None}
+"""The ways of scaling by their names in options."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +208,21 @@ def resume(
     return run.resume(task, saved, device, directory=directory, budget=budget)
 
 
+def describe_sequence(model: SequenceConfig, data: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """The content of a sequence model's `config.json`; `more` are further JSON values under names of their own."""
+    return {
+        "format": FORMAT,
+        "charlm": __version__,
+        "kind": "sequence",
+        "updated": datetime.now(UTC).isoformat(timespec="microseconds"),
+        "model": encode(model),
+        "data": dict(data),
+        **more,
+    }
+
+
+# -- defaults ----------------------------------------------------------------------------------------------------------
+
 _STEPS = 2000  # that a fit of a common table takes
 
 
@@ -245,3 +292,39 @@ def line(plan: FitPlan) -> str:
         "layers frozen" if net.frozen else "",
     ]
     return ", ".join(part for part in parts if part)
+
+
+def plan_for(task: TableTask, given: Mapping[str, Any], source: CharRNN | None) -> tuple[FitPlan, SequenceModel | None]:
+    """The plan of a fit, and the model to start from where there is one.
+
+    Args:
+        task: the table.
+        given: the options of `charlm.sequences.fit.fit_table` by their names, None where not given.
+        source: the language model whose layers are taken.
+    """
+    train = task.part("train")
+    assert train is not None
+    plan = choose_fit(task.facts, len(train), {name: given[name] for name in (*NETWORK, *TRAINING, *BUDGET)})
+    if source is None:
+        asked = given["scale"] or ("zscore" if task.facts.features else "none")
+        if asked not in SCALES:
+            raise OptionError(f"unknown scale {asked!r}: choose one of {', '.join(SCALES)}")
+        network = fit_scales(plan.network, train, inputs=SCALES[asked], targets=not task.facts.bounded)
+        return replace(plan, network=network), None
+    for name in ("cell", "layers", "hidden", "bidirectional", "embedding"):
+        if given[name] is not None:
+            raise OptionError(f"--{name} is that of the language model of --init-from: leave it out")
+    network = fit_scales(plan.network, train, targets=not task.facts.bounded)
+    taken = {name: getattr(network, name) for name in ("mode", "classes", "dropout", "output", "loss", "target_scale")}
+    model = SequenceModel.from_language_model(source, freeze=given["freeze"], **taken)
+    return replace(plan, network=model.config), model
+
+
+def step_loss(report: StepReport) -> str:
+    """What stands beside the progress bar."""
+    return f"loss {report.loss:.3f}"
+
+
+def loss_unit(model: SequenceModel) -> str:
+    """What the losses of a model are."""
+    return "squared error" if model.config.mode == "score" and model.config.loss == "squared" else "nats a label"

@@ -22,7 +22,7 @@ from charlm.sequences.batches import Sequences
 from charlm.sequences.config import SequenceConfig, configured
 from charlm.text.vocab import Vocab
 
-__all__ = ["SequenceConfig", "SequenceModel"]
+__all__ = ["SequenceModel"]
 
 
 class SequenceModel(nn.Module):

@@ -3,49 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from charlm.errors import CharlmError, OptionError, TextError
+from charlm.errors import CharlmError, CheckpointError, OptionError, TextError
 from charlm.nn.kernels.choose import for_reading, pick_device
 from charlm.progress import progress_bar
+from charlm.sequences.batches import Sequences
 from charlm.sequences.cells import Inputs, is_empty, is_missing, read_inputs
-from charlm.sequences.checkpoint import load_sequence
+from charlm.sequences.config import SequenceConfig
+from charlm.sequences.figures import Figures, distribution_figures, score_figures
 from charlm.sequences.labels import read_labels
-from charlm.sequences.metrics import Figures
-from charlm.sequences.tables import Table, read_table, render_table
-from charlm.sequences.tabular import TableFacts, check_config, figures_of, predict_rows, sequences_of, targets_of
+from charlm.sequences.model import SequenceModel
+from charlm.sequences.models import load_sequence
+from charlm.sequences.tables import Table, render_table
+from charlm.sequences.tabular import TableFacts, open_table, sequences_of, targets_of
 
-__all__ = ["Predictions", "open_table", "predict_table"]
+__all__ = ["Predictions", "check_config", "figures_of", "predict_rows", "predict_table"]
 
 _COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
-
-
-def open_table(path: str, encoding: str, header: bool, label: str | None) -> tuple[Table, str | None, str]:
-    """A table with its labels, which may be in a .npy file of their own.
-
-    Args:
-        path: the table; - for standard input.
-        encoding, header: as of `read_table`.
-        label: a column, or a .npy file.
-
-    Returns:
-        The table, the column of the labels where it is known, and the file that they came from or nothing.
-    """
-    table = read_table(path, encoding=encoding, header=header)
-    if label is None or not label.endswith(".npy") or label in table.columns:
-        return table, label, ""
-    if table.kind != "arrays":
-        raise OptionError(f"--label-column names a column of {table.name}; a .npy file goes with a .npy table")
-    (values,) = read_table(label).columns.values()
-    name = Path(label).stem
-    name = f"{name} (labels)" if name in table.columns else name
-    return table.with_column(name, values), name, label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +135,7 @@ def predict_table(
     """
     checkpoint = load_sequence(model, device=pick_device(device))
     checkpoint.model.stack.backend = for_reading(checkpoint.model.device)
-    facts = TableFacts.from_json(checkpoint.data)
+    facts = TableFacts.read(checkpoint.data)
     check_config(facts, checkpoint.model.config)
     whole, named, _ = open_table(path, encoding or facts.encoding, header and facts.header, label if labels else None)
     _check_out(whole, out)
@@ -167,6 +149,7 @@ def predict_table(
     notes += inputs.notes
     found = _label_column(table, named or facts.label, column, named is not None, notes) if labels else None
     sequences = sequences_of(inputs, checkpoint.model.vocab)
+    notes += _unknown(sequences)
     with progress_bar(len(table), "predicting", "row", show=progress) as bar:
         said = predict_rows(checkpoint.model, sequences, bar.update)
     for row, one in enumerate(said):
@@ -197,6 +180,16 @@ def _filled(table: Table, column: str) -> tuple[list[int], list[str]]:
     first = ", ".join(str(table.numbers[row]) for row in empty[:5]) + (", …" if len(empty) > 5 else "")
     notes = [f"{len(empty):,} of {len(table):,} rows have no sequence in column {column!r} ({first}): left blank"]
     return [row for row, value in enumerate(values) if not is_empty(value)], notes
+
+
+def _unknown(sequences: Sequences) -> list[str]:
+    """A note on characters that the model has never seen, which it reads as unknown."""
+    if not sequences.ids:
+        return []
+    count, whole = int((sequences.values < 0).sum()), len(sequences.values)
+    if not count:
+        return []
+    return [f"{count:,} of {whole:,} characters ({100 * count / whole:.2g} %) are unknown to the model"]
 
 
 def _label_column(table: Table, label: str, sequence: str, asked: bool, notes: list[str]) -> str | None:
@@ -257,3 +250,51 @@ def _padded(values: list[Any]) -> Any:
     longest = max(len(value or ()) for value in values)
     filler = "" if isinstance(given[0], str) else np.nan
     return np.array([(value or []) + [filler] * (longest - len(value or ())) for value in values])
+
+
+# -- what a model says -------------------------------------------------------------------------------------------------
+
+
+def predict_rows(
+    model: SequenceModel, inputs: Sequences, progress: Callable[[int], object] | None = None, piece: int = 1024
+) -> list[NDArray[np.float64]]:
+    """What a model says of each sequence: [K, 1] Scores or [K, V] probabilities, K being 1 or the steps.
+
+    Args:
+        model: of the same kind of input.
+        inputs: the sequences.
+        progress: called with how many more are done.
+        piece: how many are done between two calls.
+    """
+    found = []
+    for rows in torch.split(torch.arange(len(inputs)), piece):
+        found += [said.numpy() for said in model.predict(inputs.take(rows))]
+        if progress is not None:
+            progress(len(rows))
+    return found
+
+
+def figures_of(said: Sequence[NDArray[np.float64]], targets: Sequences, facts: TableFacts) -> Figures:
+    """The figures of what was said of some rows.
+
+    Args:
+        said: as of `predict_rows`.
+        targets: the labels of the same rows.
+        facts: mode, classes and base rate.
+    """
+    values, came = np.concatenate(said), targets.values.numpy()
+    if facts.mode == "score":
+        return score_figures(values[:, 0], came.reshape(-1), base=facts.base[0], bounded=facts.bounded)
+    return distribution_figures(values, came, base_V=facts.base, classes=facts.classes)
+
+
+def check_config(facts: TableFacts, config: SequenceConfig) -> None:
+    """Refuses facts that belong to another model.
+
+    Raises:
+        CheckpointError: they contradict the model's shape.
+    """
+    classes = config.classes if config.mode == "distribution" else 0
+    shape = (config.mode, config.features, config.output == "every", classes)
+    if shape != (facts.mode, facts.features, facts.every, len(facts.classes)):
+        raise CheckpointError("the stored facts about the table do not fit the model")

@@ -156,21 +156,12 @@ def near_equal(held_out: Sequence[str], train: Sequence[str]) -> int:
 
 
 _SEQUENCE = (
-    "sequence",
-    "sequences",
-    "text",
-    "texts",
-    "sentence",
-    "message",
-    "name",
-    "line",
-    "input",
-    "inputs",
-    "x",
-    "data",
+    "sequence sequences text texts sentence message domain domains url urls host smiles password passwords word name "
+    "line input inputs x data"
 )
+"""Usual names of the column of sequences, in the order in which they are looked for; and of labels below."""
 _OTHER = ("lengths", "id", "nr", "nr.", "no", "no.", "number", "nummer", "index", "row")
-_LABEL = ("label", "labels", "class", "classes", "target", "targets", "category", "score", "scores", "y", "output")
+_LABEL = "label labels class classes family category target targets language lang type score scores y output"
 
 
 def guess_columns(table: Table, sequence: str | None, label: str | None) -> tuple[str, str | None, list[str]]:
@@ -190,7 +181,7 @@ def guess_columns(table: Table, sequence: str | None, label: str | None) -> tupl
     guessed = [] if sequence else ["the sequences are in column {sequence!r}"]
     if sequence is None:
         others = [name for name in names if name != label]
-        usual = [name for usual in _SEQUENCE for name in others if name.lower() == usual]
+        usual = [name for usual in _SEQUENCE.split() for name in others if name.lower() == usual]
         if (not usual and len(others) > (2 if label is None else 1)) or not others:
             listed = ", ".join(repr(name[:40]) for name in names[:12])
             raise TextError(
@@ -199,7 +190,7 @@ def guess_columns(table: Table, sequence: str | None, label: str | None) -> tupl
         sequence = (usual or others)[0]
     if label is None:
         others = [name for name in names if name != sequence]
-        usual = [name for usual in _LABEL for name in others if name.lower() == usual]
+        usual = [name for usual in _LABEL.split() for name in others if name.lower() == usual]
         label = usual[0] if usual else others[0] if len(others) == 1 else None
         guessed += [] if label is None else ["the labels in column {label!r}"]
     note = ", ".join(guessed).format(sequence=sequence[:80], label=(label or "")[:80])

@@ -6,32 +6,32 @@ the whole table.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from charlm.codec import decode
 from charlm.errors import CheckpointError, OptionError
 from charlm.sequences.batches import Examples, Sequences
 from charlm.sequences.cells import Inputs, read_inputs
 from charlm.sequences.labels import Labels, label_cells, read_labels
-from charlm.sequences.metrics import Figures, distribution_figures, score_figures
-from charlm.sequences.model import SequenceConfig, SequenceModel
 from charlm.sequences.rows import RowSplit, groups_of, guess_columns, guess_mode, near_equal
-from charlm.sequences.tables import Table
+from charlm.sequences.tables import Table, read_table
 from charlm.text.vocab import Vocab
 
 __all__ = [
     "TableFacts",
     "TableTask",
-    "check_config",
-    "figures_of",
     "make_task",
-    "predict_rows",
+    "open_table",
+    "open_task",
+    "open_task_again",
     "sequences_of",
     "targets_of",
 ]
@@ -79,30 +79,10 @@ class TableFacts:
     classes: tuple[str, ...] = ()
     base: tuple[float, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        """A value for `config.json`; `from_json` reads it back."""
-        return {**asdict(self), "classes": list(self.classes), "base": list(self.base)}
-
     @classmethod
-    def from_json(cls, value: Any) -> TableFacts:
-        """Reads what `to_json` made; anything else is refused."""
-        known = {field.name: str(field.type) for field in fields(cls)}
-        if not isinstance(value, Mapping) or not set(value) <= set(known):
-            raise CheckpointError("this model was not made from a table by `charlm fit`, so no table fits it")
-        kinds = {"str": str, "int": int, "bool": bool}
-        inner = {"classes": str, "base": float}
-        for name, item in value.items():
-            if name in inner:
-                sound = isinstance(item, list) and all(type(each) is inner[name] for each in item)
-            else:
-                sound = type(item) is kinds[known[name]]
-            if not sound:
-                raise CheckpointError(f"{name} in the stored facts about the table is {str(item)[:60]!r}")
-        try:
-            lists = {name: tuple(value[name]) for name in inner}
-            facts = cls(**{**value, **lists})
-        except (TypeError, KeyError) as error:
-            raise CheckpointError(f"the stored facts about the table are not whole ({error})") from None
+    def read(cls, value: Any) -> TableFacts:
+        """The facts that a model's directory holds; anything else is refused."""
+        facts = decode(cls, value, "what the model says of its table (which `charlm fit` writes)")
         RowSplit.parse(facts.split)
         if facts.mode not in ("score", "distribution") or len(facts.base) != max(len(facts.classes), 1):
             raise CheckpointError("the stored facts about the table contradict each other")
@@ -143,6 +123,16 @@ class TableTask:
         """The examples of a part; None where it has no rows."""
         rows = torch.from_numpy(self.parts[name])
         return self.examples.take(rows) if len(rows) else None
+
+    @property
+    def about(self) -> str:
+        """The table in one line."""
+        facts, steps = self.facts, sorted(self.inputs.lengths)
+        what = "text" if facts.input == "text" else f"numbers, {facts.features} a step"
+        span = f"{steps[0]:,} to {steps[-1]:,}" if steps[0] < steps[-1] else f"{steps[0]:,}"
+        said = f"{len(facts.classes)} classes" if facts.classes else "a Score"
+        divided = ", ".join(f"{part} {len(rows):,}" for part, rows in self.parts.items())
+        return f"{facts.table}: {facts.rows:,} rows of {what}, {span} steps, {said}; split {facts.split}: {divided}"
 
     @property
     def reported(self) -> str:
@@ -281,46 +271,68 @@ def targets_of(labels: Labels) -> Sequences:
     return Sequences.of_labels(labels.values) if labels.kind == "classes" else Sequences.of_numbers(labels.values)
 
 
-def predict_rows(
-    model: SequenceModel, inputs: Sequences, progress: Callable[[int], object] | None = None, piece: int = 1024
-) -> list[NDArray[np.float64]]:
-    """What a model says of each sequence: [K, 1] Scores or [K, V] probabilities, K being 1 or the steps.
+# -- from a file -------------------------------------------------------------------------------------------------------
+
+
+def open_table(path: str, encoding: str, header: bool, label: str | None) -> tuple[Table, str | None, str]:
+    """A table with its labels, which may be in a .npy file of their own.
 
     Args:
-        model: of the same kind of input.
-        inputs: the sequences.
-        progress: called with how many more are done.
-        piece: how many are done between two calls.
+        path: the table; - for standard input.
+        encoding, header: as of `read_table`.
+        label: a column, or a .npy file.
+
+    Returns:
+        The table, the column of the labels where it is known, and the file that they came from or nothing.
     """
-    found = []
-    for rows in torch.split(torch.arange(len(inputs)), piece):
-        found += [said.numpy() for said in model.predict(inputs.take(rows))]
-        if progress is not None:
-            progress(len(rows))
-    return found
+    table = read_table(path, encoding=encoding, header=header)
+    if label is None or not label.endswith(".npy") or label in table.columns:
+        return table, label, ""
+    if table.kind != "arrays":
+        raise OptionError(f"--label-column names a column of {table.name}; a .npy file goes with a .npy table")
+    (values,) = read_table(label).columns.values()
+    name = Path(label).stem
+    name = f"{name} (labels)" if name in table.columns else name
+    return table.with_column(name, values), name, label
 
 
-def figures_of(said: Sequence[NDArray[np.float64]], targets: Sequences, facts: TableFacts) -> Figures:
-    """The figures of what was said of some rows.
+def open_task(table: str, given: Mapping[str, Any], vocab: Vocab | None = None) -> TableTask:
+    """A table in a file as a task.
 
     Args:
-        said: as of `predict_rows`.
-        targets: the labels of the same rows.
-        facts: mode, classes and base rate.
+        table: the file; - for standard input.
+        given: `sequence`, `label`, `encoding`, `header`, `mode`, `input`, `output`, `label_scale`, `split` and `group`
+            as of `charlm.sequences.fit.fit_table`.
+        vocab: of text, where a model's own is to be used.
     """
-    values, came = np.concatenate(said), targets.values.numpy()
-    if facts.mode == "score":
-        return score_figures(values[:, 0], came.reshape(-1), base=facts.base[0], bounded=facts.bounded)
-    return distribution_figures(values, came, base_V=facts.base, classes=facts.classes)
+    encoding, header = given["encoding"] or "utf-8", given["header"]
+    opened, label, label_file = open_table(table, encoding, header, given["label"])
+    return make_task(
+        opened,
+        **{name: given[name] for name in ("sequence", "mode", "split", "group")},
+        label=label,
+        label_file=label_file,
+        vocab=vocab,
+        input=given["input"] or (None if vocab is None else "text"),
+        every=None if given["output"] is None else given["output"] == "every",
+        bounded=given["label_scale"] != "minmax",
+        encoding=encoding,
+        header=header,
+    )
 
 
-def check_config(facts: TableFacts, config: SequenceConfig) -> None:
-    """Refuses facts that belong to another model.
-
-    Raises:
-        CheckpointError: they contradict the model's shape.
-    """
-    classes = config.classes if config.mode == "distribution" else 0
-    shape = (config.mode, config.features, config.output == "every", classes)
-    if shape != (facts.mode, facts.features, facts.every, len(facts.classes)):
-        raise CheckpointError("the stored facts about the table do not fit the model")
+def open_task_again(table: str, facts: TableFacts, vocab: Vocab | None) -> TableTask:
+    """The table of a model, read and divided as it was the first time."""
+    if table == "standard input":
+        raise OptionError("the table came from standard input: name it again, - for standard input")
+    opened, label, _ = open_table(table, facts.encoding, facts.header, facts.label_file or facts.label)
+    same = ("sequence", "label_file", "mode", "distinct", "input", "every", "bounded", "encoding", "header")
+    return make_task(
+        opened,
+        **{name: getattr(facts, name) for name in same},
+        label=label,
+        split=RowSplit.parse(facts.split),
+        group=facts.group or None,
+        vocab=vocab,
+        classes=facts.classes or None,
+    )

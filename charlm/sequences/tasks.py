@@ -9,7 +9,6 @@ from __future__ import annotations
 import abc
 import contextlib
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,11 +17,11 @@ from torch import Tensor
 
 from charlm.errors import OptionError
 from charlm.sequences.batches import Examples, Sequences
-from charlm.sequences.config import Scale
-from charlm.sequences.model import SequenceConfig, SequenceModel
+from charlm.sequences.config import SequenceConfig
+from charlm.sequences.model import SequenceModel
 from charlm.training.interfaces import Objective
 
-__all__ = ["Batches", "ExamplesObjective", "SequenceObjective", "check", "fit_scales"]
+__all__ = ["Batches", "ExamplesObjective", "SequenceObjective", "check"]
 
 
 class Batches:
@@ -67,26 +66,6 @@ class Batches:
         whole = len(order) // self._batch * self._batch  # the last, smaller batch stays the last
         shuffled = chance.permutation(order[:whole].reshape(-1, self._batch)).reshape(-1)
         return np.concatenate([shuffled, order[whole:]])
-
-
-def fit_scales(
-    config: SequenceConfig, train: Examples, *, inputs: str | None = None, targets: bool = False
-) -> SequenceConfig:
-    """A configuration whose scales are fitted on the training examples, and on nothing else.
-
-    Args:
-        config: of a model.
-        train: the training part.
-        inputs: `min-max` or `z-score` for numbers of the input; None leaves them as they are.
-        targets: whether targets of a Score are brought to 0..1 by min-max.
-    """
-    if inputs is not None:
-        if train.inputs.ids:
-            raise OptionError("text has no scale: leave the scaling of the input out")
-        config = replace(config, input_scale=Scale.fit(train.inputs.values.flatten(1), inputs))
-    if targets:
-        config = replace(config, target_scale=Scale.fit(train.targets.values.reshape(-1, 1), "min-max"))
-    return config
 
 
 class ExamplesObjective(Objective):

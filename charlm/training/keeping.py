@@ -191,7 +191,7 @@ class Saved(Generic[P]):
         plan: how it is trained.
         config: `config.json` at that moment.
         vocab: the symbols; None where there are none.
-        changes: what was changed on the way (device, batch size, processes).
+        changes: what was changed on the way (device, kernels, batch size, processes).
         progress: a `LoopState` as a JSON value.
         rows: of the learning curve until then.
         tensors: weights, optimizer, hidden states, generators; see `snapshot`.
@@ -211,6 +211,11 @@ class Saved(Generic[P]):
     def device(self) -> str:
         """Where it was trained."""
         return str(self.config["training"]["device"])
+
+    @property
+    def kernels(self) -> str:
+        """What the compiled kernels that trained it were compiled for; empty where that was not written."""
+        return str(self.config["training"].get("kernels", ""))
 
     @property
     def processes(self) -> int:
@@ -234,6 +239,8 @@ def read_saved(directory: Path, kind: RunKind[P]) -> Saved[P]:
     for path in states(directory):
         try:
             return _read_state(path, kind, problems)
+        except _OtherCommandError:
+            raise
         except (CharlmError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             problems.append(
                 str(error) if isinstance(error, CharlmError) else f"{path} is not a whole state ({error!r})"
@@ -244,6 +251,10 @@ def read_saved(directory: Path, kind: RunKind[P]) -> Saved[P]:
     raise CheckpointError(f"{directory} has no whole saved state to go on from{reason}: start the run again")
 
 
+class _OtherCommandError(CheckpointError):
+    """A run that another command goes on with."""
+
+
 def _read_state(path: Path, kind: RunKind[P], notes: list[str]) -> Saved[P]:
     """Reads a state file; any error means that it is not whole, and `read_saved` makes a sentence of it."""
     tensors, metadata = read_tensors(path)
@@ -252,6 +263,11 @@ def _read_state(path: Path, kind: RunKind[P], notes: list[str]) -> Saved[P]:
     lists = isinstance(changes, list) and isinstance(rows, list)
     if not lists or not all(isinstance(value, dict) for value in (*rows, *changes, progress)):
         raise CheckpointError(f"{path} is not a whole state of a run")
+    if (config.get("kind") == "sequence") != (kind.kind == "sequence"):
+        other = "charlm fit" if config.get("kind") == "sequence" else "charlm train"
+        raise _OtherCommandError(
+            f"{path.parent} is a run of `{other}`, not of `{kind.command}`: go on with {other} --resume {path.parent}"
+        )
     LoopState.read(progress)
     try:
         torch.device(str(training["device"]))

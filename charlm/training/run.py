@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from charlm.codec import encode
 from charlm.errors import LostProcessError, OptionError
 from charlm.nn.kernels.choose import for_reading
+from charlm.nn.kernels.cpu import compiled
 from charlm.nn.stack import Stack
 from charlm.progress import several
 from charlm.text.vocab import Vocab
@@ -87,7 +88,8 @@ class Run(Generic[P, M]):
 
     Attributes:
         rows: the learning curve: a dictionary a validation.
-        changes: what was changed on the way (device, batch size, processes).
+        changes: what was changed on the way (device, kernels, batch size, processes).
+        notes: sentences about a change that a person should know of.
     """
 
     def __init__(
@@ -105,7 +107,7 @@ class Run(Generic[P, M]):
         self.directory, self.processes, self.launch = directory, processes, list(launch)
         self.rows = [] if saved is None else list(saved.rows)
         self.changes = [] if saved is None else list(saved.changes)
-        self.saved = saved
+        self.saved, self.notes = saved, list[str]()
         self.objective = task.objective(model, plan, processes)
         self.keeper = MemoryKeeper(self.rows)
         if directory is not None and processes.first:
@@ -123,11 +125,17 @@ class Run(Generic[P, M]):
         assert isinstance(stack, Stack)
         return stack
 
+    @property
+    def kernels(self) -> str:
+        """What the backend `fused` is compiled for on a CPU (`compiled.target`) or `none`; empty where another runs."""
+        return compiled.target() or "none" if self.device.type == "cpu" and self.plan.backend == "fused" else ""
+
     def description(self, **more: Any) -> dict[str, Any]:
         """The content of `config.json`; `more` are further values."""
         training = {**encode(self.plan), "device": str(self.device), "changes": self.changes}
         training |= {"processes": self.processes.size} if self.task.kind.kind is None else {}
         training |= {"launch": self.launch} if self.launch else {}
+        training |= {"kernels": self.kernels} if self.kernels else {}
         return {**self.task.description(self.plan, training), **more}
 
     def describe(self, **more: Any) -> None:
@@ -245,9 +253,9 @@ def resume(
 ) -> Run[P, M]:
     """The run in a directory at a saved state.
 
-    On the same device and in the same number of processes it goes on bit-identically. On another device the layers are
-    run by that device's backend and dropout draws from the seed anew; another number of processes keeps the hidden
-    states, and sums are rounded differently. Such changes are recorded in `config.json`.
+    On the same device, with the same kernels and in the same number of processes it goes on bit-identically. Other
+    kernels round differently. On another device that device's backend runs the layers, and dropout draws from the seed
+    anew; another number of processes keeps the hidden states. Such changes are recorded in `config.json`.
 
     Args:
         task: what is trained on what, its data compared with what the run was trained on.
@@ -278,6 +286,9 @@ def resume(
     run.plan = _with_backend(run, plan.having(backend="rule") if moved else plan)
     if moved:
         run.changes.append({"step": progress["step"], "device": str(device), "backend": run.plan.backend})
+    elif saved.kernels and run.kernels != saved.kernels:
+        run.changes.append({"step": progress["step"], "kernels": run.kernels})
+        run.notes.append(f"compiled kernels: the run was trained with {saved.kernels}, here are {run.kernels}")
     with processes.alike():
         if isinstance(run.keeper, DirectoryKeeper):
             run.keeper.restore(saved.tensors)

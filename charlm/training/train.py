@@ -15,7 +15,7 @@ from charlm.errors import LostProcessError, OptionError
 from charlm.files import free_name, lock
 from charlm.lm.evaluate import Evaluation, evaluate
 from charlm.nn.cells import Cell, cell_name
-from charlm.nn.kernels.choose import notes, pick_device
+from charlm.nn.kernels.choose import device_of, notes, pick_device
 from charlm.recurrent.model import CharRNN
 from charlm.text.text import Text, TextFacts, as_text
 from charlm.training.distributed import Processes, device_here, in_turn, joined, launch_of
@@ -249,7 +249,7 @@ class _Session:
                 self._refuse_changes(directory, saved, out)
             for problem in saved.notes:
                 self.note(f"{problem}; the state before it is used")
-            device = device_here(self._device_of(saved.device), os.environ)
+            device = device_here(device_of(saved.device, self.device, self.note), os.environ)
         text = self.text or in_turn(self.processes, lambda: run_text(directory))
         given = {} if restarted else self.given
         launch = launch_of(self.processes, os.environ)
@@ -265,10 +265,12 @@ class _Session:
                 launch=launch,
             )
             self.note(f"{directory} goes on: {run.plan.line()} on {device}{self._together}, backend {run.plan.backend}")
+            for sentence in run.notes:
+                self.note(sentence)
             if len(run.changes) > len(saved.changes):
                 self.note(
-                    "with other lanes, on another device or in another number of processes it goes on well, but not to "
-                    "the bit as it would have been"
+                    "with other lanes or kernels, on another device or in another number of processes it goes on well, "
+                    "but not to the bit as it would have been"
                 )
             assert isinstance(run.task, LanguageTask)
             return self._train(run, run.task)
@@ -289,17 +291,6 @@ class _Session:
             facts = TextFacts.read(saved.config["text"])
             if self.text.split is not None and self.text.split != facts.split:
                 refuse_change("split", facts.split, self.text.split)
-
-    def _device_of(self, before: str) -> torch.device:
-        """The device asked for; for `auto` the one that the run had, where there is one."""
-        if self.device != "auto":
-            return pick_device(self.device)
-        try:
-            return pick_device(before)
-        except OptionError:
-            device = pick_device("auto")
-            self.note(f"the run was on {before}, which is not here: it goes on on {device}")
-            return device
 
     # -- training and measuring ----------------------------------------------------------------------------------
 

@@ -35,7 +35,7 @@ class Watch(Observer):
         fail: takes the sentence with which a training of several processes fails.
         after: further lines after a validation, of the model.
         measuring: what the last bar, of the measurement at the end, is called, and its unit.
-        what: the unit of a loss.
+        what: the unit of a loss, or a function of the model that gives it.
         show: whether bars are shown; None shows them on a terminal or in a notebook.
     """
 
@@ -47,7 +47,7 @@ class Watch(Observer):
         fail: Callable[[str], None] | None = None,
         after: Callable[[Any], Iterable[str]] = lambda model: (),
         measuring: tuple[str, str] = ("measuring", "it"),
-        what: str = "nats",
+        what: str | Callable[[Any], str] = "nats",
         show: bool | None = None,
     ) -> None:
         self._shown, self._say, self._fail, self._after = shown, say, fail, after
@@ -59,6 +59,7 @@ class Watch(Observer):
     def on_begin(self, model: nn.Module, resumed: bool) -> None:
         """Remembers the model for the lines after a validation."""
         self.model = model
+        self._what = self._what(model) if callable(self._what) else self._what
 
     def on_step(self, report: StepReport) -> None:
         """Moves the bar on."""

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import charlm as door
 from charlm.sequences.estimators import SequenceClassifier
 from charlm.sequences.formats import read_arrays, write_npz
 from charlm.sequences.metrics import accuracy, brier_score, log_loss
@@ -24,9 +26,10 @@ from tests.conftest import Run
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures take longer than these fits."""
-    monkeypatch.setattr("charlm.cli.fitting.draw", lambda what, act: None)
+    monkeypatch.setattr("charlm.sequences.fit.drawn", lambda what, act, say: None)
 
 
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "format-1"
 SMALL = ("--cell", "gru", "--hidden", 8, "--batch-size", 16, "--lr", 0.03, "--backend", "torch")
 
 
@@ -180,7 +183,7 @@ def test_going_on_ends_in_the_same_bits(charlm: Run) -> None:
         yield lambda: next(asked, True)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("charlm.cli.fitting.interruptible", interrupted)
+        patch.setattr("charlm.sequences.fit.interruptible", interrupted)
         code, out, err = charlm(*base, "--out", "cut")
     assert (code, out) == (130, "")
     assert "charlm fit --resume cut" in err
@@ -191,13 +194,53 @@ def test_going_on_ends_in_the_same_bits(charlm: Run) -> None:
         assert Path("cut", name).read_bytes() == Path("whole", name).read_bytes()
     results = [json.loads(Path(name, "config.json").read_text())["result"] for name in ("cut", "whole")]
     assert results[0] == results[1]
-    for wrong in (("--hidden", 9), ("--split", "50/25/25"), ("--mode", "score"), ("--out", "x"), ("--no-header",)):
+    code, _, err = charlm(*base, "--out", "cut", "--mode", "score", "--resume", "cut")  # options that it has
+    assert code == 0, err
+    for *wrong, has, asked in (
+        ("--hidden", 9, "8", "9"),
+        ("--split", "50/25/25", "shuffled:0:80/10/10", "shuffled:0:50/25/25"),
+        ("--mode", "distribution", "score", "distribution"),
+        ("--out", "x", "cut", "x"),
+        ("--no-header", "False", "True"),
+    ):
         code, _, err = charlm("fit", "--resume", "cut", *wrong)
         assert code == 2
-        assert wrong[0] in err
+        assert f"{wrong[0]} cannot be changed in a run that goes on: it has {has}, not {asked}" in err
+    code, _, err = charlm("train", "--resume", "cut")
+    assert (code, "charlm fit --resume cut" in err) == (2, True), err
     Path("t.csv").write_bytes(mails(41).encode())
     code, _, err = charlm("fit", "--resume", "cut")
     assert (code, "changed" in err) == (2, True)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_commands_print_what_the_python_calls_return(charlm: Run) -> None:
+    Path("t.csv").write_bytes(mails(60).encode())
+    options = {"cell": "gru", "hidden": 8, "batch_size": 16, "lr": 0.03, "max_steps": 6, "backend": "torch"}
+    found = door.fit_table("t.csv", **options, out="python")  # type: ignore[arg-type]
+    code, out, err = charlm("fit", "t.csv", *SMALL, "--max-steps", 6, "--out", "command")
+    assert (code, out) == (0, f"{found!r}\ncommand\n"), err
+    printed = json.loads(charlm("fit", "t.csv", *SMALL, "--max-steps", 6, "--out", "json", "--json")[1])
+    assert printed == {**found.to_json(), "directory": "json"}
+    assert door.fit_table("t.csv", **options).to_json() == {**found.to_json(), "directory": None}  # type: ignore[arg-type]
+    said = door.predict_table("command", "t.csv", progress=False)
+    assert charlm("predict", "command", "t.csv")[1].encode() == said.render()[0]
+    assert json.loads(charlm("predict", "python", "t.csv", "--json")[1]) == {**said.to_json(), "model": "python"}
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_fit_of_the_first_version_is_read_and_goes_on(charlm: Run) -> None:
+    shutil.copytree(FIXTURES / "fit", "old")
+    shutil.copy(FIXTURES / "words.csv", "words.csv")
+    code, out, err = charlm("predict", "old", "words.csv")
+    assert (code, out) == (0, (FIXTURES / "fit-said.csv").read_text()), err
+    code, _, err = charlm("fit", "--resume", "old", "--max-steps", 22, "--hidden", 3)
+    assert code == 0, err
+    assert "step 22/22" in err
+    Path("new.csv").write_text("text,n\nabcz,1\n,2\nab,3\n")
+    code, out, err = charlm("predict", "old", "new.csv")
+    assert "1 of 6 characters (17 %) are unknown to the model" in err
+    assert "1 of 3 rows have no sequence" in err
 
 
 @pytest.mark.slow

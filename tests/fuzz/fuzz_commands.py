@@ -176,7 +176,11 @@ def fuzz_commands(number: int, seed: int, scratch: Path, tally: Tally) -> None:
     os.chdir(home)
     nothing: Callable[..., None] = lambda *given, **more: None
     try:
-        with mock.patch("charlm.cli.fitting.draw", nothing), mock.patch.object(os, "fsync", nothing):
+        with (
+            mock.patch("charlm.sequences.fit.drawn", nothing),
+            mock.patch("charlm.figures.drawn", nothing),
+            mock.patch.object(os, "fsync", nothing),
+        ):
             _prepare()
             kept = {path.relative_to(home): path.read_bytes() for path in home.rglob("*") if path.is_file()}
             for case in range(number):

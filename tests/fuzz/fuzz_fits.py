@@ -24,7 +24,7 @@ def fuzz_fits(number: int, seed: int, scratch: Path, tally: Tally) -> None:
     os.chdir(home)
     try:
         with (
-            mock.patch("charlm.cli.fitting.draw", return_value=None),
+            mock.patch("charlm.sequences.fit.drawn", return_value=None),
             mock.patch.object(os, "fsync", return_value=None),
         ):
             _fuzz(number, seed, tally)

@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from charlm.codec import encode
 from charlm.sequences.cells import read_inputs
 from charlm.sequences.formats import write_npz
 from charlm.sequences.model import SequenceModel
+from charlm.sequences.predict import figures_of, predict_rows
 from charlm.sequences.rows import RowSplit
 from charlm.sequences.tables import read_table, render_table
-from charlm.sequences.tabular import figures_of, make_task, predict_rows, sequences_of
+from charlm.sequences.tabular import make_task, sequences_of
 from tests.fuzz.common import Tally, changed_bytes, changed_json
 
 __all__ = ["TABLES", "fuzz_tables"]
@@ -193,7 +195,7 @@ def use_table(path: Path, given: dict[str, Any], encoding: str, split: str, head
     table = read_table(path, encoding=encoding, header=header)
     render_table(table)
     task = make_task(table, split=RowSplit.parse(split), **given)
-    facts, parts = type(task.facts).from_json(json.loads(json.dumps(task.facts.to_json()))), task.parts
+    facts, parts = type(task.facts).read(json.loads(json.dumps(encode(task.facts)))), task.parts
     assert sorted(np.concatenate([*parts.values()]).tolist()) == list(range(len(table)))
     assert len(task.examples) == len(table) == len(task.labels.values)
     shape = {"mode": facts.mode, "output": "every" if facts.every else "last", "hidden": 2, "features": facts.features}

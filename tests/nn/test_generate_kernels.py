@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from charlm.lm.interface import SamplingRule, State, generate_by_steps
-from charlm.nn.kernels.cpu import native
+from charlm.nn.kernels.cpu import compiled
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.vocab import Vocab
 
@@ -24,7 +24,7 @@ RULES = [
     SamplingRule(temperature=1.3, top_k=9, top_p=0.7),
     SamplingRule(top_k=500),
 ]
-pytestmark = pytest.mark.skipif(native.library() is None, reason="the compiled kernels were not built here")
+pytestmark = pytest.mark.skipif(compiled.library() is None, reason="the compiled kernels were not built here")
 
 
 def make(kind: str = "lstm", symbols: int = 21, seed: int = 0, **options: object) -> CharRNN:

@@ -14,8 +14,8 @@ from charlm.errors import OptionError
 from charlm.lm.interface import SamplingRule, generate_by_steps
 from charlm.nn.cells import make_cell
 from charlm.nn.kernels import BACKENDS, backend
+from charlm.nn.kernels.cpu import compiled, loops
 from charlm.nn.kernels.cpu import generate as generation
-from charlm.nn.kernels.cpu import native
 from charlm.nn.stack import Stack
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.vocab import Vocab
@@ -23,7 +23,7 @@ from tests.nn import kernel_fuzz
 
 KINDS = ["rnn", "gru", "lstm"]
 CASES = list(itertools.product(KINDS, BACKENDS))
-compiled = pytest.mark.skipif(native.library() is None, reason="the compiled kernels were not built here")
+compiled = pytest.mark.skipif(compiled.library() is None, reason="the compiled kernels were not built here")
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -205,12 +205,12 @@ def test_every_change_of_a_weight_is_seen_by_generation() -> None:
 @pytest.mark.parametrize("count", [1, 5, 64, 65, 1000, 200_003])
 def test_the_hash_changes_with_every_single_number(count: int) -> None:
     x = torch.randn(count, generator=torch.Generator().manual_seed(count))
-    before = native.hash_of(x)
+    before = loops.hash_of(x)
     for at in {0, count // 2, count - 1, max(0, count - 3)}:
         changed = x.clone()
         changed[at] = torch.nextafter(changed[at], torch.tensor(9.0))
-        assert native.hash_of(changed) != before
-    assert native.hash_of(x.clone()) == before
+        assert loops.hash_of(changed) != before
+    assert loops.hash_of(x.clone()) == before
 
 
 @pytest.mark.parametrize("by_steps", [False, True])

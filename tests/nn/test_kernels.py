@@ -10,7 +10,7 @@ from torch import Tensor
 
 from charlm.errors import OptionError
 from charlm.nn.kernels.choose import fastest
-from charlm.nn.kernels.cpu import native
+from charlm.nn.kernels.cpu import compiled
 from charlm.nn.stack import Stack
 
 KINDS = ["rnn", "gru", "lstm"]
@@ -22,8 +22,8 @@ HIDDEN = [1, 5, 8, 19, 32]
 def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Which of the two loops `fused` goes through."""
     if request.param == "torch":
-        monkeypatch.setattr(native, "fits", lambda tensor: False)
-    elif native.library() is None:
+        monkeypatch.setattr(compiled, "fits", lambda tensor: False)
+    elif compiled.library() is None:
         pytest.skip("the compiled kernels were not built here")
     return str(request.param)
 

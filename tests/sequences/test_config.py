@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from charlm.codec import decode, encode
 from charlm.errors import CheckpointError, OptionError
 from charlm.sequences.batches import Examples, Sequences
-from charlm.sequences.config import KINDS, Scale
+from charlm.sequences.config import KINDS, Scale, fit_scales
 from charlm.sequences.model import SequenceConfig
-from charlm.sequences.tasks import fit_scales
 
 
 def test_against_numpy_and_back_again() -> None:
@@ -22,7 +22,7 @@ def test_against_numpy_and_back_again() -> None:
         scaled = scale.apply(torch.from_numpy(rows))
         assert np.allclose(scaled, (rows - shift) / width, rtol=1e-9, atol=1e-9)
         assert np.allclose(scale.undo(scaled), rows, rtol=1e-14)
-        assert Scale.from_json(json.loads(json.dumps(scale.to_json()))) == scale
+        assert decode(Scale, json.loads(json.dumps(encode(scale)))) == scale
 
 
 def test_a_feature_that_never_changes_and_one_row() -> None:
@@ -64,7 +64,7 @@ def test_what_is_stored_is_not_believed() -> None:
     ]
     for value in wrong:
         with pytest.raises(CheckpointError):
-            Scale.from_json(value)
+            decode(Scale, value)
 
 
 def test_held_out_rows_never_influence_the_scales() -> None:

@@ -14,10 +14,10 @@ from charlm.nn.kernels.choose import CANDIDATES, fastest
 from charlm.nn.stack import Stack
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.sequences.batches import Examples, Sequences
-from charlm.sequences.checkpoint import load_sequence, save_sequence
+from charlm.sequences.config import SequenceConfig, fit_scales
 from charlm.sequences.fitting import Fit, FitPlan, read_saved_fit, resume, start
-from charlm.sequences.model import SequenceConfig, SequenceModel
-from charlm.sequences.tasks import fit_scales
+from charlm.sequences.model import SequenceModel
+from charlm.sequences.models import load_sequence, save_sequence
 from charlm.tensors import read_tensors
 from charlm.text.vocab import Vocab
 from charlm.training.options import Optimisation

@@ -13,15 +13,14 @@ from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
 from charlm.errors import CharlmError
+from charlm.sequences.figures import distribution_figures, score_figures
 from charlm.sequences.metrics import (
     accuracy,
     area_under_curve,
     brier_score,
-    distribution_figures,
     log_loss,
     r_squared,
     reliability,
-    score_figures,
 )
 
 tenths = st.integers(0, 10).map(lambda number: number / 10)

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
+from charlm.codec import decode, encode
 from charlm.errors import CharlmError, OptionError
 from charlm.nn.stack import to_torch
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.sequences.batches import Examples, Sequences
-from charlm.sequences.config import Scale
-from charlm.sequences.model import SequenceConfig, SequenceModel
+from charlm.sequences.config import Scale, SequenceConfig
+from charlm.sequences.model import SequenceModel
 from charlm.text.vocab import Vocab
 
 VOCAB = Vocab.of("abcd")
@@ -214,7 +215,7 @@ def test_a_language_model_lends_its_layers(cell: str, freeze: bool) -> None:
 def test_a_shape_comes_back_from_json() -> None:
     scale = Scale(kind="min-max", shift=(1.0,), width=(2.0,))
     config = SequenceConfig(cell="gru", layers=3, dropout=0.25, input_scale=scale, target_scale=scale)
-    assert SequenceConfig.from_json(config.to_json()) == config
+    assert decode(SequenceConfig, encode(config)) == config
 
 
 @pytest.mark.parametrize(

@@ -374,6 +374,9 @@ def test_guessing(table: Any) -> None:
     assert guess_columns(table("foo,bar\n1,2\n"), None, None)[:2] == ("foo", "bar")
     assert guess_columns(table("foo,bar\n1,2\n"), "bar", None)[:2] == ("bar", "foo")
     assert guess_columns(table("foo\n1\n2\n"), None, None)[:2] == ("foo", None)
+    for sequence in ("domain", "url", "smiles", "password", "message"):
+        for label in ("class", "family"):
+            assert guess_columns(table(f"a,{label},b,{sequence}\n1,2,3,4\n"), None, None)[:2] == (sequence, label)
     with pytest.raises(TextError, match="--sequence-column"):
         guess_columns(table("a,b,c\n1,2,3\n"), None, None)
     with pytest.raises(TextError, match=r"no column 'q'.*'x', 'y'"):

@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 import torch
 
+from charlm.codec import encode
 from charlm.errors import CheckpointError, OptionError, TextError
 from charlm.sequences.batches import Sequences
+from charlm.sequences.config import SequenceConfig, fit_scales
 from charlm.sequences.estimators import SequenceClassifier
 from charlm.sequences.fitting import choose_fit
-from charlm.sequences.model import SequenceConfig, SequenceModel
+from charlm.sequences.model import SequenceModel
+from charlm.sequences.predict import check_config, figures_of, predict_rows
 from charlm.sequences.rows import RowSplit
 from charlm.sequences.tables import read_table
-from charlm.sequences.tabular import TableFacts, TableTask, check_config, figures_of, make_task, predict_rows
-from charlm.sequences.tasks import fit_scales
+from charlm.sequences.tabular import TableFacts, TableTask, make_task
 
 SPLIT = RowSplit.parse("shuffled:3:60/20/20")
 PARTS = SPLIT.parts(20)
@@ -59,9 +61,9 @@ def test_the_vocabulary_is_that_of_the_training_part(tmp_path: Path) -> None:
 
 def test_facts_survive_json_and_lies_are_refused(tmp_path: Path) -> None:
     facts = task_of(tmp_path / "t.csv", [f"1 {n},0.5" for n in range(20)]).facts
-    assert TableFacts.from_json(facts.to_json()) == facts
+    assert TableFacts.read(encode(facts)) == facts
     for key, value in (
-        ("base", [1]),
+        ("base", ["1"]),
         ("classes", "ab"),
         ("rows", True),
         ("mode", "x"),
@@ -69,7 +71,7 @@ def test_facts_survive_json_and_lies_are_refused(tmp_path: Path) -> None:
         ("base", [0.5, 0.5]),
     ):
         with pytest.raises(CheckpointError):
-            TableFacts.from_json({**facts.to_json(), key: value})
+            TableFacts.read({**encode(facts), key: value})
     with pytest.raises(OptionError, match="no option hiden"):
         choose_fit(facts, 16, {"hiden": 64})
     check_config(facts, SequenceConfig(features=1))
@@ -126,7 +128,7 @@ def test_groups_stay_together_and_near_equal_texts_are_counted(tmp_path: Path) -
     users = [{table_row % 7 for table_row in rows} for rows in task.parts.values()]
     assert sum(map(len, users)) == 7
     assert any("but for case and spaces" in note for note in task.notes)
-    assert TableFacts.from_json(task.facts.to_json()).group == "user"
+    assert TableFacts.read(encode(task.facts)).group == "user"
     with pytest.raises(TextError, match="no column 'team'"):
         make_task(read_table(path), sequence="x", label="y", group="team")
     path.write_text("x,y\n" + "ab,0\nba,1\n" * 10)

@@ -6,8 +6,9 @@ import torch
 
 from charlm.errors import OptionError
 from charlm.sequences.batches import Examples, Sequences
-from charlm.sequences.model import SequenceConfig, SequenceModel
-from charlm.sequences.tasks import Batches, SequenceObjective, fit_scales
+from charlm.sequences.config import SequenceConfig, fit_scales
+from charlm.sequences.model import SequenceModel
+from charlm.sequences.tasks import Batches, SequenceObjective
 from charlm.text.vocab import Vocab
 from charlm.training.loop import Loop
 from charlm.training.options import Optimisation

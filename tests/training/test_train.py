@@ -13,6 +13,7 @@ import charlm
 from charlm.errors import CheckpointError, OptionError
 from charlm.lm.evaluate import evaluate
 from charlm.nn.kernels.choose import for_reading
+from charlm.nn.kernels.cpu import compiled
 from charlm.recurrent.model import CharRNN
 from charlm.tensors import read_tensors
 from charlm.training.interfaces import StepReport, Unobserved, ValidationReport
@@ -104,6 +105,27 @@ def test_a_run_is_resumed_to_the_bit_and_keeps_its_options(tmp_path: Path) -> No
         charlm.train(charlm.Text(corpus=TEXT.corpus, split=charlm.Split.parse("90/5/5")), resume=out)
     with pytest.raises(CheckpointError, match="text has changed"):
         charlm.train(charlm.Text.of(str(TEXT) + "!"), resume=out)
+
+
+def test_other_kernels_are_noted_and_the_same_ones_go_on_to_the_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if len(compiled.libraries()) < 2:
+        pytest.skip("this machine runs one target of the kernels alone")
+    whole = charlm.train(TEXT, **SMALL)
+    for name, library in zip(("same", "other"), compiled.libraries(), strict=False):
+        charlm.train(TEXT, **{**SMALL, "max_steps": 30}, out=tmp_path / name, observer=Interrupting(11))
+        monkeypatch.setattr(compiled, "library", lambda library=library: library)
+        again = charlm.train(TEXT, resume=tmp_path / name, observer=(watch := Telling()))
+        monkeypatch.undo()
+        training = json.loads((tmp_path / name / "config.json").read_text())["training"]
+        assert training["kernels"] == library.target
+        if name == "same":
+            assert same(weights(again), weights(whole))
+            assert training["changes"] == []
+        else:
+            assert training["changes"] == [{"step": 11, "kernels": library.target}]
+            assert any(f"trained with {compiled.target()}, here are {library.target}" in said for said in watch.notes)
 
 
 class Interrupting(Telling):

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from charlm.errors import OptionError
 from charlm.nn.kernels import fused
-from charlm.nn.kernels.cpu import native
+from charlm.nn.kernels.cpu import compiled
 from charlm.nn.kernels.inputs import on_gpu
 
-__all__ = ["facts", "fastest", "for_reading", "for_training", "notes", "pick_device", "precision"]
+__all__ = ["device_of", "facts", "fastest", "for_reading", "for_training", "notes", "pick_device", "precision"]
 
 
 def precision(device: torch.device) -> str:
@@ -41,7 +41,7 @@ def facts(device: torch.device) -> str:
     """
     versions = f"torch {torch.__version__}"
     if not on_gpu(device):
-        return f"{device}, {versions}"
+        return f"{device}, {versions}, kernels {compiled.described()}"
     cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
     name = torch.cuda.get_device_name(device)
     return f"{name}, driver {_driver()}, {versions}, CUDA {torch.version.cuda}, cuDNN {cudnn}, Triton {_triton()}"
@@ -140,7 +140,7 @@ def _times(choose: Callable[[str], None], run: Callable[[], None], seconds: floa
 
 def for_reading(device: torch.device) -> str:
     """The backend that reads one stream fastest, by rule and not by time, so that a figure can be had again."""
-    return "fused" if device.type == "cpu" and native.library() is not None else "torch"
+    return "fused" if device.type == "cpu" and compiled.library() is not None else "torch"
 
 
 def for_training(device: torch.device, *, ragged: bool = False) -> str:
@@ -196,3 +196,21 @@ def pick_device(name: str) -> torch.device:
     if not there.get(device.type, False):
         raise OptionError(f"there is no device {name!r} on this machine: choose auto or cpu")
     return device
+
+
+def device_of(before: str, wanted: str, say: Callable[[str], object]) -> torch.device:
+    """Where a run goes on: on the device asked for, or for `auto` on the one that it had, where there is one.
+
+    Args:
+        before: the device that it had.
+        wanted: `auto`, `cpu`, `cuda` or `mps`.
+        say: is told where the old device is not here.
+    """
+    if wanted != "auto":
+        return pick_device(wanted)
+    try:
+        return pick_device(before)
+    except OptionError:
+        device = pick_device("auto")
+        say(f"the run was on {before}, which is not here: it goes on on {device}")
+        return device

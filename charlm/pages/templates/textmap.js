@@ -50,7 +50,7 @@ charlm.nextTable = ({ caption, rows }) => {
     const bar = element("span", { class: "bar" });
     bar.style.width = 100 * probability + "%";
     const bars = element("span", { class: "bars" }, bar);
-    if (own !== undefined) {
+    if (Math.abs(own - probability) > 0.002) {
       const line = element("span", { class: "own" });
       line.style.left = 100 * own + "%";
       bars.append(line);

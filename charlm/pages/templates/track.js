@@ -69,7 +69,7 @@ charlm.track = ({ number, model, description, root, map, send, expect, rule, cha
 
   function table(expected, came, take) {
     if (!expected.drawn) return [element("p", { class: "hint" }, "The model begins to read here.")];
-    const parts = [charlm.nextTable({ caption: "Bars: as drawn with the sliders. Lines: the model itself.", rows: rows(expected, came, take) })];
+    const parts = [charlm.nextTable({ caption: "As drawn with the sliders; lines show where the model itself says otherwise.", rows: rows(expected, came, take) })];
     if (Number.isNaN(expected.row[0])) {
       parts.unshift(element("p", { class: "hint" }, "This history was never counted: the longest part of it that was has the word."));
     }

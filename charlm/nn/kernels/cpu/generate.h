@@ -1,31 +1,36 @@
 /* Generation on a CPU: a whole chunk of characters in one call, from the ids to the draws. float32 weights; the
    distribution that is drawn from is computed in double. */
 
+#define FLOATS (VECTOR / 4)      /* numbers in a vector */
+#define DOUBLES (VECTOR / 8)
+#define HEAD (2 * FLOATS)        /* symbols in a panel of the head */
+#define HEAD_TALL (SUMS / 2)     /* lanes that fit the registers beside it */
+
 struct generation {
-    long cell, layers, hidden, symbols, lanes, steps;
-    long threads, by_units;
-    long top_k;                 /* 0 keeps all; 1 takes the most probable */
+    int64_t cell, layers, hidden, symbols, lanes, steps;
+    int64_t threads, by_units;
+    int64_t top_k;                 /* 0 keeps all; 1 takes the most probable */
     double temperature, top_p;  /* temperature 0 takes the most probable */
     const float *rows;          /* [V + 1, G H]: layer 0's part of the gates for each symbol, last for an unknown */
-    const float **recurrent;    /* of each layer: H zeros (rounded up to 8) and W_hh in panels */
+    const float **recurrent;    /* of each layer: H zeros (rounded up to a vector) and W_hh in panels */
     const float **input;        /* of each layer but the first: W_ih in panels */
     const float **bias;         /* of each layer but the first: [G H] or NULL */
     const float **bias_n;       /* of each layer of a GRU: [H] or NULL */
-    const float *head;          /* [panels of 16 symbols][H][16] */
-    const float *head_bias;     /* [V rounded up to 16] */
+    const float *head;          /* [panels of HEAD symbols][H][HEAD] */
+    const float *head_bias;     /* [V rounded up to HEAD] */
     float **h, **h_next, **c;   /* of each layer: [B, H]; h and h_next change places every step */
     const double *noise;        /* [T, B] */
     int64_t *ids;               /* [B] last read; changes */
     int64_t *drawn;             /* [T, B] out */
     float *logp;                /* [T, B] out */
     float *gates;               /* [B, G H] room */
-    float *logits;              /* [B, V rounded up to 16] room */
-    double *weights;            /* [threads, 2 V + 8] room */
+    float *logits;              /* [B, V rounded up to HEAD] room */
+    double *weights;            /* [threads, 2 V + 16] room */
     int64_t *heap;              /* [threads, V] room */
 };
 
-static void one_layer(const struct generation *s, int l, float **h, float **h_next, const long *panels,
-                      const long *lanes)
+static void one_layer(const struct generation *s, int l, float **h, float **h_next, const int64_t *panels,
+                      const int64_t *lanes)
 {
     struct layer j = {.steps = 1, .lanes = s->lanes, .hidden = s->hidden, .rows = s->symbols + 1};
     j.ids = l ? NULL : s->ids;
@@ -43,39 +48,39 @@ static void one_layer(const struct generation *s, int l, float **h, float **h_ne
         one_step_f32_lstm(&j, x, s->input[l], s->bias[l], s->gates, panels, lanes);
 }
 
-/* Logits of some panels of 16 symbols and some lanes from the top layer's outputs. */
-static void head(const struct generation *s, const float *h, const long *panels, const long *lanes)
+/* Logits of some panels of two vectors and some lanes from the top layer's outputs. */
+static void head(const struct generation *s, const float *h, const int64_t *panels, const int64_t *lanes)
 {
-    const long padded = (s->symbols + 15) / 16 * 16;
-    for (long p = panels[0]; p < panels[1]; p++)
-        for (long b = lanes[0]; b < lanes[1]; b += 6) {
-            const long rows = b + 6 < lanes[1] ? 6 : lanes[1] - b;
-            const float *from[6];
-            vec_f32 acc[12];
-            for (long m = 0; m < rows; m++) {
+    const int64_t padded = (s->symbols + HEAD - 1) / HEAD * HEAD;
+    for (int64_t p = panels[0]; p < panels[1]; p++)
+        for (int64_t b = lanes[0]; b < lanes[1]; b += HEAD_TALL) {
+            const int64_t rows = b + HEAD_TALL < lanes[1] ? HEAD_TALL : lanes[1] - b;
+            const float *from[HEAD_TALL];
+            vec_f32 acc[SUMS];
+            for (int64_t m = 0; m < rows; m++) {
                 from[m] = h + (b + m) * s->hidden;
-                acc[2 * m] = load_f32(s->head_bias + 16 * p, 8);
-                acc[2 * m + 1] = load_f32(s->head_bias + 16 * p + 8, 8);
+                acc[2 * m] = load_f32(s->head_bias + HEAD * p, FLOATS);
+                acc[2 * m + 1] = load_f32(s->head_bias + HEAD * p + FLOATS, FLOATS);
             }
-            products_f32[2][rows](s->hidden, s->head + p * 16 * s->hidden, from, acc);
-            for (long i = 0; i < 2 * rows; i++)
-                store_f32(s->logits + (b + i / 2) * padded + 16 * p + i % 2 * 8, acc[i], 8);
+            products_f32[2][rows](s->hidden, s->head + p * HEAD * s->hidden, from, acc);
+            for (int64_t i = 0; i < 2 * rows; i++)
+                store_f32(s->logits + (b + i / 2) * padded + HEAD * p + i % 2 * FLOATS, acc[i], FLOATS);
         }
 }
 
-/* e^((x[i] - most) / temperature) for all symbols into `to`, which has room for 3 more; 0 where no normal number is so
+/* e^((x[i] - most) / temperature) for all symbols into `to`, which has room for a vector more; 0 where no normal number is so
    small. Returns the sum. */
-static double exponentials(const float *x, long count, double most, double temperature, double *to)
+static double exponentials(const float *x, int64_t count, double most, double temperature, double *to)
 {
     double sum = 0;
-    for (long i = 0; i < count; i += 4) {
-        vec_f64 four;
-        for (int k = 0; k < 4; k++)
-            four[k] = i + k < count ? (double)x[i + k] : -1e300;
-        four = (four - most) / temperature;
-        store_f64(to + i, (vec_f64)((whole_f64)exp_f64(four) & (four > -708.0)), 4);
+    for (int64_t i = 0; i < count; i += DOUBLES) {
+        vec_f64 some;
+        for (int k = 0; k < DOUBLES; k++)
+            some[k] = i + k < count ? (double)x[i + k] : -1e300;
+        some = (some - most) / temperature;
+        store_f64(to + i, (vec_f64)((whole_f64)exp_f64(some) & (some > -708.0)), DOUBLES);
     }
-    for (long i = 0; i < count; i++)
+    for (int64_t i = 0; i < count; i++)
         sum += to[i];
     return sum;
 }
@@ -83,9 +88,9 @@ static double exponentials(const float *x, long count, double most, double tempe
 /* Whether symbol a comes before b when the most probable come first and equals in their order. */
 static int before(const double *p, int64_t a, int64_t b) { return p[a] > p[b] || (p[a] == p[b] && a < b); }
 
-static void sink(const double *p, int64_t *heap, long count, long at)
+static void sink(const double *p, int64_t *heap, int64_t count, int64_t at)
 {
-    for (long child; (child = 2 * at + 1) < count; at = child) {
+    for (int64_t child; (child = 2 * at + 1) < count; at = child) {
         child += child + 1 < count && before(p, heap[child + 1], heap[child]);
         if (!before(p, heap[child], heap[at]))
             return;
@@ -98,14 +103,14 @@ static void sink(const double *p, int64_t *heap, long count, long at)
    The most probable are taken from a heap one by one, so that few kept symbols cost little. */
 static void leave_out(const struct generation *s, double *p, double sum, int64_t *heap, double *kept)
 {
-    const long V = s->symbols, most = s->top_k && s->top_k < V ? s->top_k : V;
-    for (long i = 0; i < V; i++)
+    const int64_t V = s->symbols, most = s->top_k && s->top_k < V ? s->top_k : V;
+    for (int64_t i = 0; i < V; i++)
         heap[i] = i, kept[i] = 0;
-    for (long i = V / 2; i-- > 0;)
+    for (int64_t i = V / 2; i-- > 0;)
         sink(p, heap, V, i);
-    long taken = 0;
+    int64_t taken = 0;
     double so_far = 0;
-    for (long count = V; taken < most && (most < V || so_far < s->top_p * sum); taken++) {
+    for (int64_t count = V; taken < most && (most < V || so_far < s->top_p * sum); taken++) {
         int64_t best = heap[0]; /* the taken gather behind the heap, last first */
         heap[0] = heap[--count], heap[count] = best;
         sink(p, heap, count, 0);
@@ -113,21 +118,21 @@ static void leave_out(const struct generation *s, double *p, double sum, int64_t
     }
     sum = most < V ? so_far : sum;
     so_far = 0;
-    for (long i = 0; i < taken && so_far < s->top_p * sum; i++) {
+    for (int64_t i = 0; i < taken && so_far < s->top_p * sum; i++) {
         int64_t best = heap[V - 1 - i];
         kept[best] = p[best];
         so_far += p[best];
     }
-    for (long i = 0; i < V; i++)
+    for (int64_t i = 0; i < V; i++)
         p[i] = kept[i];
 }
 
 /* The first symbol at which the cumulative weight exceeds the noise's share of the sum. */
-static int64_t invert(const double *p, long count, double noise)
+static int64_t invert(const double *p, int64_t count, double noise)
 {
     double total = 0, cumulative = 0;
     int64_t last = 0;
-    for (long i = 0; i < count; i++) {
+    for (int64_t i = 0; i < count; i++) {
         total += p[i];
         last = p[i] > 0 ? i : last;
     }
@@ -137,13 +142,13 @@ static int64_t invert(const double *p, long count, double noise)
     return last;
 }
 
-static void draw(struct generation *s, long step, long b, int me)
+static void draw(struct generation *s, int64_t step, int64_t b, int me)
 {
-    const long V = s->symbols;
-    const float *x = s->logits + b * ((V + 15) / 16 * 16);
-    double *p = s->weights + me * (2 * V + 8), most;
+    const int64_t V = s->symbols;
+    const float *x = s->logits + b * ((V + HEAD - 1) / HEAD * HEAD);
+    double *p = s->weights + me * (2 * V + 16), most;
     int64_t best = 0;
-    for (long i = 1; i < V; i++)
+    for (int64_t i = 1; i < V; i++)
         best = x[i] > x[best] ? i : best;
     most = x[best];
     double sum = exponentials(x, V, most, 1, p);
@@ -152,7 +157,7 @@ static void draw(struct generation *s, long step, long b, int me)
         if (s->temperature != 1)
             sum = exponentials(x, V, most, s->temperature, p);
         if (s->top_p < 1 || (s->top_k && s->top_k < V))
-            leave_out(s, p, sum, s->heap + me * V, p + V + 4);
+            leave_out(s, p, sum, s->heap + me * V, p + V + 8);
         best = invert(p, V, s->noise[step * s->lanes + b]);
     }
     s->ids[b] = s->drawn[step * s->lanes + b] = best;
@@ -162,9 +167,9 @@ static void draw(struct generation *s, long step, long b, int me)
 static void generate_part(void *data, int me, struct team *team)
 {
     struct generation *s = data;
-    const long wide = s->cell == 1 ? 16 : 8;
-    long panels[2] = {0, (s->hidden + wide - 1) / wide}, head_panels[2] = {0, (s->symbols + 15) / 16};
-    long lanes[2] = {0, s->lanes}, own_lanes[2];
+    const int64_t wide = s->cell == 1 ? 2 * FLOATS : FLOATS;
+    int64_t panels[2] = {0, (s->hidden + wide - 1) / wide}, head_panels[2] = {0, (s->symbols + HEAD - 1) / HEAD};
+    int64_t lanes[2] = {0, s->lanes}, own_lanes[2];
     share(s->lanes, me, team->size, own_lanes, own_lanes + 1);
     if (s->by_units) {
         share(panels[1], me, team->size, panels, panels + 1);
@@ -172,7 +177,7 @@ static void generate_part(void *data, int me, struct team *team)
     } else {
         lanes[0] = own_lanes[0], lanes[1] = own_lanes[1];
     }
-    for (long step = 0; step < s->steps; step++) {
+    for (int64_t step = 0; step < s->steps; step++) {
         float **h = step % 2 ? s->h_next : s->h, **h_next = step % 2 ? s->h : s->h_next;
         for (int l = 0; l < s->layers; l++) {
             one_layer(s, l, h, h_next, panels, lanes);
@@ -182,11 +187,11 @@ static void generate_part(void *data, int me, struct team *team)
         head(s, h_next[s->layers - 1], head_panels, lanes);
         if (s->by_units)
             meet(team);
-        for (long b = own_lanes[0]; b < own_lanes[1]; b++)
+        for (int64_t b = own_lanes[0]; b < own_lanes[1]; b++)
             draw(s, step, b, me);
         if (s->by_units)
             meet(team);
     }
 }
 
-void generate(struct generation *s) { together(generate_part, s, s->threads); }
+EXPORT void EXPORTED(generate)(struct generation *s) { together(generate_part, s, s->threads); }

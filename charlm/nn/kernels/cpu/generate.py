@@ -16,13 +16,12 @@ from torch import Tensor, nn
 
 from charlm.errors import OptionError
 from charlm.nn.cells import Cell, GRUCell, LSTMCell, RNNCell
-from charlm.nn.kernels.cpu import native
+from charlm.nn.kernels.cpu import compiled, loops
 from charlm.nn.kernels.inputs import check_draws, check_ids, input_rows, split_biases
 
 __all__ = ["Draw", "Packed", "generate", "pack"]
 
 _CODE: dict[type[Cell], int] = {RNNCell: 1, GRUCell: 3, LSTMCell: 4}
-_FLOATS = 8  # in a vector of the kernels
 PIECE = 32  # steps, an even number: two buffers of h change places every step
 
 
@@ -77,7 +76,7 @@ class Packed:
         bias: a layer each but the first, [GH].
         bias_n: a layer each, the GRU's [H].
         head: the panels of the output's weights.
-        head_bias: [V rounded up to 16].
+        head_bias: [V rounded up to two vectors].
         pace: how fast its generation went lately.
     """
 
@@ -123,17 +122,20 @@ def pack(model: nn.Module, cells: list[Cell], table: Tensor | None, head: nn.Lin
         head: the map to V logits.
     """
     weights = [*(p for module in (*cells, head) for p in module.parameters()), *([] if table is None else [table])]
-    key = tuple((p.shape, native.hash_of(p.detach().contiguous())) for p in weights)
+    hashes = ((p.shape, loops.hash_of(p.detach().contiguous())) for p in weights)
+    key = (compiled.target(), *hashes)
     if model not in _kept or _kept[model][0] != key:
         _kept[model] = key, _pack(cells, table, head)
     return _kept[model][1]
 
 
 def _pack(cells: list[Cell], table: Tensor | None, head: nn.Linear) -> Packed:
-    first = cells[0]
-    units = _FLOATS * (2 if isinstance(first, RNNCell) else 1)
+    used = compiled.library()
+    assert used is not None
+    first, floats = cells[0], used.floats
+    units = floats * (2 if isinstance(first, RNNCell) else 1)
     biases = [split_biases(cell) for cell in cells]
-    zeros = first.weight_hh.new_zeros(-(-first.hidden // _FLOATS) * _FLOATS)
+    zeros = first.weight_hh.new_zeros(-(-first.hidden // floats) * floats)
     symbols = head.out_features
     bias_V = torch.zeros(symbols) if head.bias is None else head.bias
     return Packed(
@@ -145,8 +147,8 @@ def _pack(cells: list[Cell], table: Tensor | None, head: nn.Linear) -> Packed:
         below=[None, *(_panels(cell.weight_ih, cell.gates, units) for cell in cells[1:])],
         bias=[bias_G for bias_G, _ in biases],
         bias_n=[None if bias_n is None else bias_n.contiguous() for _, bias_n in biases],
-        head=_panels(head.weight, 1, 2 * _FLOATS),
-        head_bias=nn.functional.pad(bias_V, (0, -symbols % 16)).contiguous(),
+        head=_panels(head.weight, 1, 2 * floats),
+        head_bias=nn.functional.pad(bias_V, (0, -symbols % (2 * floats))).contiguous(),
     )
 
 
@@ -198,7 +200,7 @@ def generate(
         "bias_n": packed.bias_n,
     }
     arrays = {name: _pointers(many) for name, many in {**lists, "h": h, "h_next": h_next, "c": c}.items()}
-    job = native.Generation(
+    job = compiled.Generation(
         cell=packed.code,
         layers=len(state),
         hidden=packed.hidden,
@@ -227,7 +229,7 @@ def _check_state(packed: Packed, state: list[tuple[Tensor, ...]], lanes: int) ->
             )
 
 
-def _in_pieces(job: native.Generation, packed: Packed, steps: int, threads: int) -> None:
+def _in_pieces(job: compiled.Generation, packed: Packed, steps: int, threads: int) -> None:
     """The whole call; where threads would share the units, in pieces, each with the team that was faster lately.
 
     Threads that meet several times a character gain much on a quiet machine, and lose more on a busy one, where
@@ -239,7 +241,7 @@ def _in_pieces(job: native.Generation, packed: Packed, steps: int, threads: int)
         job.steps = min(piece, steps - done)
         job.threads = packed.pace.team(threads) if job.by_units else threads
         started = time.perf_counter()
-        native.call("generate", job)
+        compiled.call("generate", job)
         packed.pace.note(job.threads, time.perf_counter() - started, job.steps)
         for name, size in (("noise", 8), ("drawn", 8), ("logp", 4)):
             setattr(job, name, getattr(job, name) + job.steps * job.lanes * size)
@@ -254,8 +256,8 @@ def _room(packed: Packed, lanes: int, threads: int) -> dict[str, Tensor]:
     symbols = packed.symbols
     return {
         "gates": torch.empty(lanes, packed.rows.shape[1]),
-        "logits": torch.empty(lanes, symbols + 16),
-        "weights": torch.empty(threads, 2 * symbols + 8, dtype=torch.float64),
+        "logits": torch.empty(lanes, len(packed.head_bias)),
+        "weights": torch.empty(threads, 2 * symbols + 16, dtype=torch.float64),
         "heap": torch.empty(threads, symbols, dtype=torch.int64),
     }
 

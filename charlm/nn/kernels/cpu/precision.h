@@ -7,17 +7,17 @@
 #define LSTM 4
 
 #define CELL RNN
-#define C(name) JOIN(N(name), rnn)
+#define C(name) PASTE(N(name), rnn)
 #include "sequence.h"
 #undef CELL
 #undef C
 #define CELL GRU
-#define C(name) JOIN(N(name), gru)
+#define C(name) PASTE(N(name), gru)
 #include "sequence.h"
 #undef CELL
 #undef C
 #define CELL LSTM
-#define C(name) JOIN(N(name), lstm)
+#define C(name) PASTE(N(name), lstm)
 #include "sequence.h"
 #undef CELL
 #undef C
@@ -25,27 +25,25 @@
 static void N(scatter_part)(void *data, int me, struct team *team)
 {
     const struct scatter *s = data;
-    long from, to;
+    int64_t from, to;
     share((s->width + LONG_ - 1) / LONG_, me, team->size, &from, &to);
     from *= LONG_;
     to = to * LONG_ < s->width ? to * LONG_ : s->width;
     REAL *sums = s->sums;
-    for (long g = 0; g < s->groups; g++)
-        for (long i = from; i < to; i++)
+    for (int64_t g = 0; g < s->groups; g++)
+        for (int64_t i = from; i < to; i++)
             sums[g * s->width + i] = 0;
-    for (long r = 0; r < s->count; r++) {
-        long group = !s->ids ? 0 : s->ids[r] < 0 ? s->groups - 1 : (long)s->ids[r];
+    for (int64_t r = 0; r < s->count; r++) {
+        int64_t group = !s->ids ? 0 : s->ids[r] < 0 ? s->groups - 1 : (int64_t)s->ids[r];
         const REAL *row = (const REAL *)s->rows + r * s->stride;
         REAL *sum = sums + group * s->width;
-        for (long i = from; i < to; i += LONG_)
+        for (int64_t i = from; i < to; i += LONG_)
             N(store)(sum + i, N(load)(sum + i, to - i) + N(load)(row + i, to - i), to - i);
     }
 }
 
-void N(scatter)(struct scatter *s) { together(N(scatter_part), s, s->threads); }
+EXPORT void EXPORTED(N(scatter))(struct scatter *s) { together(N(scatter_part), s, s->threads); }
 
-#undef JOIN
-#undef JOIN_
 #undef N
 #undef LONG_
 #undef AHEAD

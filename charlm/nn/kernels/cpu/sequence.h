@@ -6,24 +6,24 @@
 
 #define UNITS (CELL == RNN ? 2 : 1)         /* vectors of units in a forward panel */
 #define WIDE (UNITS * CELL)                 /* vectors in it */
-#define TALL (12 / WIDE)                    /* lanes that fit the registers beside it */
+#define TALL (SUMS / WIDE)                    /* lanes that fit the registers beside it */
 #define BACK_WIDE 2                         /* vectors of units in a backward panel */
-#define BACK_TALL 6
+#define BACK_TALL (SUMS / BACK_WIDE)
 #define TILES 16                            /* of a panel at once, while a block of it is in the first cache */
-#define BLOCK ((long)(16384 / sizeof(REAL)))
+#define BLOCK ((int64_t)(16384 / sizeof(REAL)))
 #define STRIDE ((CELL == GRU ? 4 : CELL))   /* gates_grad is [T, B, STRIDE H] */
 
-INLINE const REAL *C(h_before)(const struct layer *j, long t, long b)
+INLINE const REAL *C(h_before)(const struct layer *j, int64_t t, int64_t b)
 {
     if (j->resets && j->resets[t * j->lanes + b])
         return j->packed;
     return t ? (const REAL *)j->y + ((t - 1) * j->lanes + b) * j->hidden : (const REAL *)j->h0 + b * j->hidden;
 }
 
-INLINE long C(extra_row)(const struct layer *j, long t, long b) { return ((j->gates ? t * j->lanes : 0) + b) * j->hidden; }
+INLINE int64_t C(extra_row)(const struct layer *j, int64_t t, int64_t b) { return ((j->gates ? t * j->lanes : 0) + b) * j->hidden; }
 
 #if CELL == LSTM
-INLINE const REAL *C(c_before)(const struct layer *j, long t, long b)
+INLINE const REAL *C(c_before)(const struct layer *j, int64_t t, int64_t b)
 {
     if (j->resets && j->resets[t * j->lanes + b])
         return j->packed;
@@ -32,9 +32,9 @@ INLINE const REAL *C(c_before)(const struct layer *j, long t, long b)
 #endif
 
 /* The formula of the cell at units u..u+n of one lane, from the sums in `acc`. */
-INLINE void C(formula)(const struct layer *j, long t, long b, long u, long n, const REAL *input, const VEC *acc)
+INLINE void C(formula)(const struct layer *j, int64_t t, int64_t b, int64_t u, int64_t n, const REAL *input, const VEC *acc)
 {
-    const long H = j->hidden, row = t * j->lanes + b;
+    const int64_t H = j->hidden, row = t * j->lanes + b;
     REAL *y = (REAL *)j->y + row * H + u;
 #if CELL == RNN
     (void)input;
@@ -70,22 +70,22 @@ INLINE void C(formula)(const struct layer *j, long t, long b, long u, long n, co
 #endif
 }
 
-static void C(forward_tile)(int rows, const struct layer *j, long t, long b, long u, const REAL *panel)
+static void C(forward_tile)(int rows, const struct layer *j, int64_t t, int64_t b, int64_t u, const REAL *panel)
 {
-    const long H = j->hidden;
+    const int64_t H = j->hidden;
     const REAL *h[TALL], *input[TALL];
     VEC acc[TALL * WIDE];
     for (int m = 0; m < rows; m++) {
-        long row = t * j->lanes + b + m;
+        int64_t row = t * j->lanes + b + m;
         if (j->ids)
             row = j->ids[row] < 0 ? j->rows - 1 : j->ids[row];
         h[m] = C(h_before)(j, t, b + m);
         input[m] = (const REAL *)j->input + row * CELL * H;
-#pragma GCC unroll 4
+UNROLL(4)
         for (int g = 0; g < CELL; g++)
-#pragma GCC unroll 2
+UNROLL(2)
             for (int v = 0; v < UNITS; v++) {
-                long at = u + v * LONG_;
+                int64_t at = u + v * LONG_;
                 if (CELL == GRU && g == 2)
                     acc[m * WIDE + g * UNITS + v] = j->bias_n ? N(load)((const REAL *)j->bias_n + at, H - at) : (VEC){0};
                 else
@@ -94,15 +94,15 @@ static void C(forward_tile)(int rows, const struct layer *j, long t, long b, lon
     }
     N(products)[WIDE][rows](H, panel, h, acc);
     for (int m = 0; m < rows; m++)
-#pragma GCC unroll 2
+UNROLL(2)
         for (int v = 0; v < UNITS; v++)
             C(formula)(j, t, b + m, u + v * LONG_, H - u - v * LONG_, input[m], acc + m * WIDE + v);
 }
 
 /* What the gradient of h_t, `dh`, does at step t to units u..u+n of one lane. */
-INLINE void C(formula_back)(const struct layer *j, long t, long b, long u, long n, VEC dh)
+INLINE void C(formula_back)(const struct layer *j, int64_t t, int64_t b, int64_t u, int64_t n, VEC dh)
 {
-    const long H = j->hidden, row = t * j->lanes + b;
+    const int64_t H = j->hidden, row = t * j->lanes + b;
     REAL *grad = (REAL *)j->gates_grad + row * STRIDE * H + u;
 #if CELL == RNN
     VEC y = N(load)((const REAL *)j->y + row * H + u, n);
@@ -134,23 +134,23 @@ INLINE void C(formula_back)(const struct layer *j, long t, long b, long u, long 
 }
 
 /* Step t of the way back at a few lanes and units; t = -1 leaves the gradient of the state before the first. */
-static void C(backward_tile)(int rows, const struct layer *j, long t, long b, long u, const REAL *panel)
+static void C(backward_tile)(int rows, const struct layer *j, int64_t t, int64_t b, int64_t u, const REAL *panel)
 {
-    const long H = j->hidden, next = (t + 1) * j->lanes + b;
+    const int64_t H = j->hidden, next = (t + 1) * j->lanes + b;
     const REAL *grad[BACK_TALL];
     VEC acc[BACK_TALL * BACK_WIDE];
     for (int m = 0; m < rows; m++) {
         grad[m] = (const REAL *)j->gates_grad + (next + m) * STRIDE * H;
-#pragma GCC unroll 4
+UNROLL(4)
         for (int v = 0; v < BACK_WIDE; v++)
             acc[m * BACK_WIDE + v] = (VEC){0};
     }
     if (t + 1 < j->steps)
         N(products)[BACK_WIDE][rows](CELL * H, panel, grad, acc);
     for (int m = 0; m < rows; m++)
-#pragma GCC unroll 4
+UNROLL(4)
         for (int v = 0; v < BACK_WIDE; v++) {
-            long at = u + v * LONG_, n = H - at;
+            int64_t at = u + v * LONG_, n = H - at;
             VEC dh = acc[m * BACK_WIDE + v];
             REAL *carry = (REAL *)j->carry + (b + m) * H + at;
             if (t + 1 < j->steps && j->resets && j->resets[next + m]) {
@@ -172,34 +172,34 @@ static void C(backward_tile)(int rows, const struct layer *j, long t, long b, lo
 }
 
 /* Panel p of W_hh for the way forward: [k][gate][unit]; for the way back: [gate unit][unit]. */
-static void C(pack)(const struct layer *j, long p, REAL *to, int back)
+static void C(pack)(const struct layer *j, int64_t p, REAL *to, int back)
 {
-    const long H = j->hidden;
+    const int64_t H = j->hidden;
     const REAL *weight = j->weight;
     if (back) {
-        const long wide = BACK_WIDE * LONG_, u = p * wide;
-        for (long k = 0; k < CELL * H; k++, to += wide) {
+        const int64_t wide = BACK_WIDE * LONG_, u = p * wide;
+        for (int64_t k = 0; k < CELL * H; k++, to += wide) {
             const REAL *row = weight + (CELL == GRU ? (k < H ? 2 * H + k : k - H) : k) * H + u;
-            for (long i = 0; i < wide; i++)
+            for (int64_t i = 0; i < wide; i++)
                 to[i] = u + i < H ? row[i] : 0;
         }
         return;
     }
-    const long wide = UNITS * LONG_, u = p * wide;
-    for (long g = 0; g < CELL; g++)
-        for (long i = 0; i < wide; i++) {
+    const int64_t wide = UNITS * LONG_, u = p * wide;
+    for (int64_t g = 0; g < CELL; g++)
+        for (int64_t i = 0; i < wide; i++) {
             const REAL *row = weight + (g * H + u + i) * H;
-            for (long k = 0; k < H; k++)
+            for (int64_t k = 0; k < H; k++)
                 to[k * WIDE * LONG_ + g * wide + i] = u + i < H ? row[k] : 0;
         }
 }
 
 /* The lanes [from, to) of one panel, in tiles as even as they can be. */
-INLINE void C(lanes)(const struct layer *j, long t, long from, long to, long u, const REAL *panel, const int back)
+INLINE void C(lanes)(const struct layer *j, int64_t t, int64_t from, int64_t to, int64_t u, const REAL *panel, const int back)
 {
-    const long most = back ? BACK_TALL : TALL, tiles = (to - from + most - 1) / most;
-    for (long i = 0; i < tiles; i++) {
-        long b = from + (to - from) * i / tiles;
+    const int64_t most = back ? BACK_TALL : TALL, tiles = (to - from + most - 1) / most;
+    for (int64_t i = 0; i < tiles; i++) {
+        int64_t b = from + (to - from) * i / tiles;
         int rows = (int)(from + (to - from) * (i + 1) / tiles - b);
         if (back)
             C(backward_tile)(rows, j, t, b, u, panel);
@@ -213,21 +213,21 @@ INLINE void C(lanes)(const struct layer *j, long t, long from, long to, long u, 
 #if CELL == LSTM
 /* A few lanes at one panel: where their rows of the left factor begin, and the sums so far. */
 struct C(tile) {
-    long b;
+    int64_t b;
     int rows;
     const REAL *from[TALL];
-    VEC acc[12];
+    VEC acc[TALL * WIDE];
 };
 
 /* The products of some tiles with one panel, a block of the panel at a time, so that it comes from the first cache
    for every tile but one; meanwhile the next block is asked for. */
-INLINE void C(multiply)(struct C(tile) *tiles, long count, long depth, const REAL *panel)
+INLINE void C(multiply)(struct C(tile) *tiles, int64_t count, int64_t depth, const REAL *panel)
 {
-    const long wide = WIDE * LONG_, block = BLOCK / wide, line = 64 / (long)sizeof(REAL);
-    for (long k = 0; k < depth; k += block) {
-        const long some = depth - k < block ? depth - k : block;
-        for (long i = 0; i < count; i++) {
-            for (long ask = BLOCK * i / count; ask < BLOCK * (i + 1) / count && count > 2; ask += line)
+    const int64_t wide = WIDE * LONG_, block = BLOCK / wide, line = 64 / (int64_t)sizeof(REAL);
+    for (int64_t k = 0; k < depth; k += block) {
+        const int64_t some = depth - k < block ? depth - k : block;
+        for (int64_t i = 0; i < count; i++) {
+            for (int64_t ask = BLOCK * i / count; ask < BLOCK * (i + 1) / count && count > 2; ask += line)
                 __builtin_prefetch(panel + (k + some) * wide + ask, 0, 2);
             N(products)[WIDE][tiles[i].rows](some, panel + k * wide, tiles[i].from, tiles[i].acc);
             for (int m = 0; m < tiles[i].rows; m++)
@@ -237,21 +237,21 @@ INLINE void C(multiply)(struct C(tile) *tiles, long count, long depth, const REA
 }
 
 static inline void C(one_step)(const struct layer *j, const REAL *x, const REAL *weights, const REAL *bias, REAL *gates,
-                        const long *panels, const long *lanes)
+                        const int64_t *panels, const int64_t *lanes)
 {
-    const long H = j->hidden, size = H * WIDE * LONG_;
+    const int64_t H = j->hidden, size = H * WIDE * LONG_;
     const REAL *packed = (const REAL *)j->packed + (H + LONG_ - 1) / LONG_ * LONG_;
     struct C(tile) tiles[TILES];
     (void)gates;
-    for (long p = panels[0]; p < panels[1]; p++)
-        for (long b = lanes[0]; b < lanes[1];) {
-            const long u = p * LONG_;
-            long count = 0;
+    for (int64_t p = panels[0]; p < panels[1]; p++)
+        for (int64_t b = lanes[0]; b < lanes[1];) {
+            const int64_t u = p * LONG_;
+            int64_t count = 0;
             for (; count < TILES && b < lanes[1]; count++, b += TALL) {
                 struct C(tile) *tile = tiles + count;
                 tile->b = b, tile->rows = (int)(b + TALL < lanes[1] ? TALL : lanes[1] - b);
                 for (int m = 0; m < tile->rows; m++) {
-                    const long id = j->ids ? j->ids[b + m] : 0, row = id < 0 ? j->rows - 1 : id;
+                    const int64_t id = j->ids ? j->ids[b + m] : 0, row = id < 0 ? j->rows - 1 : id;
                     const REAL *start = j->ids ? (const REAL *)j->input + row * CELL * H : bias;
                     for (int g = 0; g < CELL; g++)
                         tile->acc[m * WIDE + g] = start ? N(load)(start + g * H + u, H - u) : (VEC){0};
@@ -260,35 +260,35 @@ static inline void C(one_step)(const struct layer *j, const REAL *x, const REAL 
             }
             if (x)
                 C(multiply)(tiles, count, H, weights + p * size);
-            for (long i = 0; i < count; i++)
+            for (int64_t i = 0; i < count; i++)
                 for (int m = 0; m < tiles[i].rows; m++)
                     tiles[i].from[m] = C(h_before)(j, 0, tiles[i].b + m);
             C(multiply)(tiles, count, H, packed + p * size);
-            for (long i = 0; i < count; i++)
+            for (int64_t i = 0; i < count; i++)
                 for (int m = 0; m < tiles[i].rows; m++)
                     C(formula)(j, 0, tiles[i].b + m, u, H - u, NULL, tiles[i].acc + m * WIDE);
         }
 }
 #else
 static inline void C(one_step)(const struct layer *j, const REAL *x, const REAL *weights, const REAL *bias, REAL *gates,
-                        const long *panels, const long *lanes)
+                        const int64_t *panels, const int64_t *lanes)
 {
-    const long H = j->hidden, wide = UNITS * LONG_, size = H * WIDE * LONG_;
+    const int64_t H = j->hidden, wide = UNITS * LONG_, size = H * WIDE * LONG_;
     const REAL *packed = (const REAL *)j->packed + (H + LONG_ - 1) / LONG_ * LONG_;
-    for (long p = panels[0]; p < panels[1]; p++) {
-        for (long b = lanes[0]; x && b < lanes[1]; b += TALL) {
-            const long rows = b + TALL < lanes[1] ? TALL : lanes[1] - b;
+    for (int64_t p = panels[0]; p < panels[1]; p++) {
+        for (int64_t b = lanes[0]; x && b < lanes[1]; b += TALL) {
+            const int64_t rows = b + TALL < lanes[1] ? TALL : lanes[1] - b;
             const REAL *from[TALL];
             VEC acc[TALL * WIDE];
-            for (long i = 0; i < rows * WIDE; i++) {
-                long g = i % WIDE / UNITS, at = p * wide + i % UNITS * LONG_;
+            for (int64_t i = 0; i < rows * WIDE; i++) {
+                int64_t g = i % WIDE / UNITS, at = p * wide + i % UNITS * LONG_;
                 acc[i] = bias ? N(load)(bias + g * H + at, H - at) : (VEC){0};
             }
-            for (long m = 0; m < rows; m++)
+            for (int64_t m = 0; m < rows; m++)
                 from[m] = x + (b + m) * H;
             N(products)[WIDE][rows](H, weights + p * size, from, acc);
-            for (long i = 0; i < rows * WIDE; i++) {
-                long g = i % WIDE / UNITS, at = p * wide + i % UNITS * LONG_;
+            for (int64_t i = 0; i < rows * WIDE; i++) {
+                int64_t g = i % WIDE / UNITS, at = p * wide + i % UNITS * LONG_;
                 N(store)(gates + ((b + i / WIDE) * CELL + g) * H + at, acc[i], H - at);
             }
         }
@@ -299,21 +299,21 @@ static inline void C(one_step)(const struct layer *j, const REAL *x, const REAL 
 
 INLINE void C(run)(const struct layer *j, int me, struct team *team, const int back)
 {
-    const long H = j->hidden, wide = (back ? BACK_WIDE : UNITS) * LONG_, panels = (H + wide - 1) / wide;
-    const long size = back ? CELL * H * wide : H * WIDE * LONG_;
+    const int64_t H = j->hidden, wide = (back ? BACK_WIDE : UNITS) * LONG_, panels = (H + wide - 1) / wide;
+    const int64_t size = back ? CELL * H * wide : H * WIDE * LONG_;
     REAL *packed = (REAL *)j->packed + (H + LONG_ - 1) / LONG_ * LONG_;
-    long p_from, p_to, b_from = 0, b_to = j->lanes;
+    int64_t p_from, p_to, b_from = 0, b_to = j->lanes;
     share(panels, me, team->size, &p_from, &p_to);
-    for (long p = p_from; p < p_to; p++)
+    for (int64_t p = p_from; p < p_to; p++)
         C(pack)(j, p, packed + p * size, back);
     if (!j->by_units) {
         meet(team);
         p_from = 0, p_to = panels;
         share(j->lanes, me, team->size, &b_from, &b_to);
     }
-    const long first = back ? j->steps - 1 : 0, last = back ? (j->h0_grad ? -1 : 0) : j->steps - 1;
-    for (long t = first; back ? t >= last : t <= last; t += back ? -1 : 1) {
-        for (long p = p_from; p < p_to; p++)
+    const int64_t first = back ? j->steps - 1 : 0, last = back ? (j->h0_grad ? -1 : 0) : j->steps - 1;
+    for (int64_t t = first; back ? t >= last : t <= last; t += back ? -1 : 1) {
+        for (int64_t p = p_from; p < p_to; p++)
             C(lanes)(j, t, b_from, b_to, p * wide, packed + p * size, back);
         if (j->by_units)
             meet(team);
@@ -323,13 +323,13 @@ INLINE void C(run)(const struct layer *j, int me, struct team *team, const int b
 static void C(forward_part)(void *data, int me, struct team *team) { C(run)(data, me, team, 0); }
 static void C(backward_part)(void *data, int me, struct team *team) { C(run)(data, me, team, 1); }
 
-void C(forward)(struct layer *j)
+EXPORT void EXPORTED(C(forward))(struct layer *j)
 {
     memset(j->packed, 0, (size_t)j->hidden * sizeof(REAL));
     together(C(forward_part), j, j->threads);
 }
 
-void C(backward)(struct layer *j)
+EXPORT void EXPORTED(C(backward))(struct layer *j)
 {
     memset(j->packed, 0, (size_t)j->hidden * sizeof(REAL));
     together(C(backward_part), j, j->threads);

@@ -5,26 +5,10 @@
 
 #ifndef CHARLM_TEAM_H
 #define CHARLM_TEAM_H
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <limits.h>
-#include <pthread.h>
-#include <sched.h>
+#include "system.h"
 #include <stddef.h>
-#include <time.h>
-#ifdef __linux__
-#include <linux/futex.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
 
 #define MOST_THREADS 64
-
-#if defined(__x86_64__) || defined(__i386__)
-#define spin_pause() __builtin_ia32_pause()
-#else
-#define spin_pause() ((void)0)
-#endif
 
 #define SPIN_NANOSECONDS 100000 /* about what it costs to sleep and to be woken again */
 
@@ -40,25 +24,18 @@ struct team {
     char apart_2[64];
 };
 
-static long nanoseconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * 1000000000L + now.tv_nsec;
-}
-
 /* Waits until another thread changes `*place` from `value`. It spins first, as on a quiet machine the change is a few
    microseconds away. If it is not, the other thread has probably lost its core to another process: then this one
    sleeps, so that its core is free for the other, and nothing is burnt meanwhile. */
 static void wait_for_change(struct team *team, int *place, int value)
 {
-    long began = 0;
+    int64_t began = 0;
     for (unsigned spins = 1;; spins++) {
         if (__atomic_load_n(place, __ATOMIC_ACQUIRE) != value)
             return;
         spin_pause();
         if (spins % 64 == 0) {
-            const long now = nanoseconds();
+            const int64_t now = nanoseconds();
             began = began ? began : now;
             if (now - began > SPIN_NANOSECONDS)
                 break;
@@ -66,11 +43,7 @@ static void wait_for_change(struct team *team, int *place, int value)
     }
     __atomic_add_fetch(&team->asleep, 1, __ATOMIC_SEQ_CST);
     while (__atomic_load_n(place, __ATOMIC_SEQ_CST) == value)
-#ifdef __linux__
-        syscall(SYS_futex, place, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0); /* returns at once if it has changed */
-#else
-        sched_yield();
-#endif
+        sleep_while(place, value);
     __atomic_sub_fetch(&team->asleep, 1, __ATOMIC_SEQ_CST);
 }
 
@@ -78,11 +51,8 @@ static void wait_for_change(struct team *team, int *place, int value)
 static inline void change(struct team *team, int *place, int value)
 {
     __atomic_store_n(place, value, __ATOMIC_SEQ_CST);
-    if (__builtin_expect(__atomic_load_n(&team->asleep, __ATOMIC_SEQ_CST) != 0, 0)) {
-#ifdef __linux__
-        syscall(SYS_futex, place, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
-#endif
-    }
+    if (__builtin_expect(__atomic_load_n(&team->asleep, __ATOMIC_SEQ_CST) != 0, 0))
+        wake(place);
 }
 
 /* Waits until every thread of the team is here. */
@@ -108,9 +78,9 @@ static void find_openmp(void)
     static int looked;
     if (looked)
         return;
-    *(void **)&openmp_me = dlsym(RTLD_DEFAULT, "omp_get_thread_num");
-    *(void **)&openmp_size = dlsym(RTLD_DEFAULT, "omp_get_num_threads");
-    *(void **)&openmp_parallel = dlsym(RTLD_DEFAULT, "GOMP_parallel");
+    *(void **)&openmp_me = loaded_function("omp_get_thread_num");
+    *(void **)&openmp_size = loaded_function("omp_get_num_threads");
+    *(void **)&openmp_parallel = loaded_function("GOMP_parallel");
     if (!openmp_me || !openmp_size)
         openmp_parallel = NULL;
     looked = 1;
@@ -130,14 +100,14 @@ static void openmp_member(void *data)
 struct member {
     struct team *team;
     int me;
-    pthread_t thread;
+    thread_handle thread;
 };
 
-static void *plain_member(void *data)
+static thread_result THREAD_CALL plain_member(void *data)
 {
     struct member *member = data;
     member->team->work(member->team->data, member->me, member->team);
-    return NULL;
+    return 0;
 }
 
 static void plain_team(struct team *team, int threads)
@@ -146,16 +116,16 @@ static void plain_team(struct team *team, int threads)
     team->size = threads;
     for (int i = 1; i < threads; i++) {
         members[i] = (struct member){.team = team, .me = i};
-        if (pthread_create(&members[i].thread, NULL, plain_member, &members[i]))
+        if (!start_thread(&members[i].thread, plain_member, &members[i]))
             __builtin_trap(); /* those already started wait for this one */
     }
     team->work(team->data, 0, team);
     for (int i = 1; i < threads; i++)
-        pthread_join(members[i].thread, NULL);
+        join_thread(members[i].thread);
 }
 
 /* Runs work(data, me, team) on so many threads, the caller among them, and returns when all are done. */
-static void together(void (*work)(void *, int, struct team *), void *data, long threads)
+static void together(void (*work)(void *, int, struct team *), void *data, int64_t threads)
 {
     struct team team = {.work = work, .data = data};
     threads = threads > MOST_THREADS ? MOST_THREADS : threads;
@@ -172,7 +142,7 @@ static void together(void (*work)(void *, int, struct team *), void *data, long 
 }
 
 /* The part of `count` things that is `me`'s when `size` share them evenly. */
-static inline void share(long count, int me, int size, long *from, long *to)
+static inline void share(int64_t count, int me, int size, int64_t *from, int64_t *to)
 {
     *from = count * me / size;
     *to = count * (me + 1) / size;

@@ -1,24 +1,23 @@
 /* Short vectors of one precision, the functions of the gates on them, and the matrix product they are made for.
 
    Included once with REAL = float and once with REAL = double, after these macros:
-   REAL, WHOLE (a signed integer as wide), SUFFIX, MANTISSA (bits), and the constants of `exp`. */
+   REAL, WHOLE (a signed integer as wide), SUFFIX, KIND (what x86 calls it), MANTISSA (bits), and the constants of
+   `exp`. */
 
-#define JOIN_(a, b) a##_##b
-#define JOIN(a, b) JOIN_(a, b)
-#define N(name) JOIN(name, SUFFIX)
-#define LONG_ ((long)(32 / sizeof(REAL)))   /* numbers in a vector */
-#define AHEAD ((long)(8192 / sizeof(REAL))) /* how far before its use memory is asked for */
+#define N(name) PASTE(name, SUFFIX)
+#define LONG_ ((int64_t)(VECTOR / sizeof(REAL))) /* numbers in a vector */
+#define AHEAD ((int64_t)(8192 / sizeof(REAL)))   /* how far before its use memory is asked for */
 
-typedef REAL N(vec) __attribute__((vector_size(32)));
-typedef REAL N(loose) __attribute__((vector_size(32), aligned(sizeof(REAL)), may_alias));
-typedef WHOLE N(whole) __attribute__((vector_size(32)));
+typedef REAL N(vec) __attribute__((vector_size(VECTOR)));
+typedef REAL N(loose) __attribute__((vector_size(VECTOR), aligned(sizeof(REAL)), may_alias));
+typedef WHOLE N(whole) __attribute__((vector_size(VECTOR)));
 #define VEC N(vec)
 #define INLINE static inline __attribute__((always_inline))
 
 INLINE VEC N(all)(REAL x) { return x - (VEC){0}; }
 
 /* The first n of a vector's numbers; zeros behind them, and nothing is read there. */
-INLINE VEC N(load)(const REAL *from, long n)
+INLINE VEC N(load)(const REAL *from, int64_t n)
 {
     if (__builtin_expect(n >= LONG_, 1))
         return *(const N(loose) *)from;
@@ -28,7 +27,7 @@ INLINE VEC N(load)(const REAL *from, long n)
     return x;
 }
 
-INLINE void N(store)(REAL *to, VEC x, long n)
+INLINE void N(store)(REAL *to, VEC x, int64_t n)
 {
     if (__builtin_expect(n >= LONG_, 1))
         *(N(loose) *)to = x;
@@ -39,8 +38,8 @@ INLINE void N(store)(REAL *to, VEC x, long n)
 /* x between -most and most; NaN stays NaN. */
 INLINE VEC N(clamp)(VEC x, VEC most)
 {
-#ifdef __AVX__
-    return LESSER(most, GREATER(-most, x)); /* these return their second argument where one is NaN */
+#ifdef X86
+    return X86(min, KIND)(most, X86(max, KIND)(-most, x)); /* these return their second argument where one is NaN */
 #else
     N(whole) above = x > most, below = x < -most;
     N(whole) inside = ~(above | below);
@@ -59,7 +58,7 @@ INLINE VEC N(exp)(VEC x)
     VEC r = x - k * (REAL)LN2_HIGH - k * (REAL)LN2_LOW;
     const REAL terms[] = {EXP_TERMS};
     VEC sum = N(all)(terms[0]);
-#pragma GCC unroll 16
+UNROLL(16)
     for (unsigned i = 1; i < sizeof terms / sizeof *terms; i++)
         sum = sum * r + terms[i];
     const WHOLE one = (WHOLE)((1 << (sizeof(REAL) * 8 - MANTISSA - 2)) - 1) << MANTISSA;
@@ -71,68 +70,61 @@ INLINE VEC N(sigmoid)(VEC x) { return (REAL)1 / ((REAL)1 + N(exp)(-x)); }
 
 INLINE VEC N(tanh)(VEC x) { return (REAL)1 - (REAL)2 / ((REAL)1 + N(exp)(x + x)); }
 
-/* Keeps a value in a register: the compiler would else read it from memory again at every use. */
-#ifdef __AVX__
-#define HOLD(x) __asm__("" : "+x"(x))
-#else
-#define HOLD(x) ((void)0)
-#endif
-
 /* acc[m][v] += sum over k of a[m][k] * panel[k][v]. The counts are constants where this is expanded, so that all
    sums stay in registers; the fewer of the two factors are held there too, the others pass one by one. */
-INLINE void N(expanded)(const int rows, const int vectors, long depth, const REAL *panel, const REAL *const *rows_of_a,
+INLINE void N(expanded)(const int rows, const int vectors, int64_t depth, const REAL *panel, const REAL *const *rows_of_a,
                         VEC *sums)
 {
-    VEC acc[12], held[4];
-    const REAL *a[6];
-#pragma GCC unroll 12
+    VEC acc[SUMS], held[4];
+    const REAL *a[SUMS / 2];
+UNROLL(24)
     for (int i = 0; i < rows * vectors; i++)
         acc[i] = sums[i];
-#pragma GCC unroll 6
+UNROLL(12)
     for (int m = 0; m < rows; m++)
         a[m] = rows_of_a[m];
-    for (long k = 0; k < depth; k++, panel += vectors * LONG_) {
+    for (int64_t k = 0; k < depth; k++, panel += vectors * LONG_) {
         if (rows < 3 || vectors < 4) { /* then what bounds the speed is how fast the panel comes */
-#pragma GCC unroll 2
+UNROLL(2)
             for (int v = 0; v < vectors; v += 2)
                 __builtin_prefetch(panel + AHEAD + v * LONG_);
         }
         if (rows < vectors) {
-#pragma GCC unroll 4
+UNROLL(4)
             for (int m = 0; m < rows; m++)
                 held[m] = N(all)(a[m][k]);
-#pragma GCC unroll 4
+UNROLL(4)
             for (int v = 0; v < vectors; v++) {
                 VEC w = *(const VEC *)(panel + v * LONG_);
                 HOLD(w);
-#pragma GCC unroll 4
+UNROLL(4)
                 for (int m = 0; m < rows; m++)
                     acc[m * vectors + v] += held[m] * w;
             }
         } else {
-#pragma GCC unroll 4
+UNROLL(4)
             for (int v = 0; v < vectors; v++) {
                 held[v] = *(const VEC *)(panel + v * LONG_);
                 HOLD(held[v]);
             }
-#pragma GCC unroll 6
+UNROLL(12)
             for (int m = 0; m < rows; m++) {
                 VEC x = N(all)(a[m][k]);
-#pragma GCC unroll 4
+UNROLL(4)
                 for (int v = 0; v < vectors; v++)
                     acc[m * vectors + v] += x * held[v];
             }
         }
     }
-#pragma GCC unroll 12
+UNROLL(24)
     for (int i = 0; i < rows * vectors; i++)
         sums[i] = acc[i];
 }
 
-#define PRODUCT(rows, vectors)                                                                               \
-    static void N(product_##rows##_##vectors)(long depth, const REAL *panel, const REAL *const *a, VEC *sums) \
-    {                                                                                                        \
-        N(expanded)(rows, vectors, depth, panel, a, sums);                                                   \
+#define PRODUCT(rows, vectors)                                                                                  \
+    static void N(product_##rows##_##vectors)(int64_t depth, const REAL *panel, const REAL *const *a, VEC *sums) \
+    {                                                                                                           \
+        N(expanded)(rows, vectors, depth, panel, a, sums);                                                      \
     }
 PRODUCT(1, 2)
 PRODUCT(2, 2)
@@ -147,11 +139,34 @@ PRODUCT(4, 3)
 PRODUCT(1, 4)
 PRODUCT(2, 4)
 PRODUCT(3, 4)
+#if SUMS == 24
+PRODUCT(7, 2)
+PRODUCT(8, 2)
+PRODUCT(9, 2)
+PRODUCT(10, 2)
+PRODUCT(11, 2)
+PRODUCT(12, 2)
+PRODUCT(5, 3)
+PRODUCT(6, 3)
+PRODUCT(7, 3)
+PRODUCT(8, 3)
+PRODUCT(4, 4)
+PRODUCT(5, 4)
+PRODUCT(6, 4)
+#endif
 #undef PRODUCT
 
-/* products[vectors][rows], where they exist: at most 12 sums fit the registers. */
-static void (*const N(products)[5][7])(long, const REAL *, const REAL *const *, VEC *) = {
-    [2] = {0, N(product_1_2), N(product_2_2), N(product_3_2), N(product_4_2), N(product_5_2), N(product_6_2)},
-    [3] = {0, N(product_1_3), N(product_2_3), N(product_3_3), N(product_4_3)},
-    [4] = {0, N(product_1_4), N(product_2_4), N(product_3_4)},
+/* products[vectors][rows], where they exist. */
+#define P(rows, vectors) [rows] = N(product_##rows##_##vectors)
+static void (*const N(products)[5][SUMS / 2 + 1])(int64_t, const REAL *, const REAL *const *, VEC *) = {
+#if SUMS == 24
+    [2] = {P(1, 2), P(2, 2), P(3, 2), P(4, 2), P(5, 2), P(6, 2), P(7, 2), P(8, 2), P(9, 2), P(10, 2), P(11, 2), P(12, 2)},
+    [3] = {P(1, 3), P(2, 3), P(3, 3), P(4, 3), P(5, 3), P(6, 3), P(7, 3), P(8, 3)},
+    [4] = {P(1, 4), P(2, 4), P(3, 4), P(4, 4), P(5, 4), P(6, 4)},
+#else
+    [2] = {P(1, 2), P(2, 2), P(3, 2), P(4, 2), P(5, 2), P(6, 2)},
+    [3] = {P(1, 3), P(2, 3), P(3, 3), P(4, 3)},
+    [4] = {P(1, 4), P(2, 4), P(3, 4)},
+#endif
 };
+#undef P

@@ -1,4 +1,4 @@
-"""The calls of `cpu.native` on a GPU: one launch of a Triton kernel each way, where a layer's weights fit one block;
+"""The calls of `cpu.loops` on a GPU: one launch of a Triton kernel each way, where a layer's weights fit one block;
 and the test that decides whether the kernels can be trusted on a device, before a layer first goes through them.
 
 The test runs the layer, forwards and backwards, beside the formulas, in a process of its own. If it does not compile,
@@ -93,7 +93,7 @@ def forward(
     resets_TB: Tensor | None,
     keep: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """See `native.forward`; `extra` is float32 whatever the gates are, and the gates are left as they were."""
+    """See `loops.forward`; `extra` is float32 whatever the gates are, and the gates are left as they were."""
     from charlm.nn.kernels.gpu.kernels import FORWARD
 
     steps, lanes = gates.shape[:2] if ids_TB is None else ids_TB.shape
@@ -122,7 +122,7 @@ def backward(
     c_grad: Tensor | None,
     state_wanted: bool,
 ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
-    """See `native.backward`."""
+    """See `loops.backward`."""
     from charlm.nn.kernels.gpu.kernels import BACKWARD
 
     y, values, extra = kept
@@ -170,7 +170,7 @@ def _products() -> str:
 
 
 def sum_rows(rows_RW: Tensor, ids_R: Tensor | None, groups: int) -> Tensor:
-    """See `native.sum_rows`; as a product with zeros and ones, whose order of summing is fixed on a GPU too.
+    """See `loops.sum_rows`; as a product with zeros and ones, whose order of summing is fixed on a GPU too.
 
     >>> sum_rows(torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([0, -1, 0]), 2).tolist()
     [[5.0], [2.0]]

@@ -1,24 +1,25 @@
-"""Directories of Score and Distribution models."""
+"""Models of sequences in their directories: saving and loading."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from charlm.checkpoint import read_config, read_vocab, read_weights
+from charlm.codec import decode
 from charlm.errors import CharlmError, CheckpointError
-from charlm.files import FORMAT, write_json
+from charlm.files import write_json
 from charlm.nn.kernels.choose import for_reading
-from charlm.sequences.model import SequenceConfig, SequenceModel
+from charlm.sequences.config import SequenceConfig
+from charlm.sequences.fitting import describe_sequence
+from charlm.sequences.model import SequenceModel
 from charlm.tensors import write_tensors
-from charlm.version import __version__
 
-__all__ = ["SequenceCheckpoint", "describe_sequence", "load_sequence", "save_sequence"]
+__all__ = ["SequenceCheckpoint", "load_sequence", "save_sequence"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,19 +42,6 @@ class SequenceCheckpoint:
     def name(self) -> str:
         """The directory's own name, for tables."""
         return self.directory.resolve().name
-
-
-def describe_sequence(model: SequenceConfig, data: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """The content of a sequence model's `config.json`; `more` are further JSON values under names of their own."""
-    return {
-        "format": FORMAT,
-        "charlm": __version__,
-        "kind": "sequence",
-        "updated": datetime.now(UTC).isoformat(timespec="microseconds"),
-        "model": model.to_json(),
-        "data": dict(data),
-        **more,
-    }
 
 
 def save_sequence(directory: Path, model: SequenceModel, data: Mapping[str, Any], **more: Any) -> None:
@@ -83,7 +71,7 @@ def load_sequence(
     if not isinstance(config["data"], dict):
         raise CheckpointError(f"{directory}/config.json does not say what its model was made from")
     try:
-        shape = SequenceConfig.from_json(config["model"])
+        shape = decode(SequenceConfig, config["model"], "the stored shape of the model")
         vocab = None if shape.features else read_vocab(directory)
         with torch.device("meta"):
             model = SequenceModel(shape, vocab)

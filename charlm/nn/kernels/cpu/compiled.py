@@ -1,0 +1,200 @@
+"""The compiled kernels: which targets the library holds, which one is used, and calling its functions.
+
+Without a library, as after an installation without a compiler, `library()` is None.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from charlm.errors import OptionError
+
+__all__ = [
+    "TARGETS",
+    "Generation",
+    "Layer",
+    "Library",
+    "Memory",
+    "Scatter",
+    "address",
+    "call",
+    "described",
+    "fits",
+    "libraries",
+    "library",
+    "open_library",
+    "target",
+]
+
+
+class Layer(ctypes.Structure):
+    """`struct layer` of kernels.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("steps", "lanes", "hidden", "threads", "by_units")),
+        ("ids", ctypes.c_void_p),
+        ("rows", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("input", "weight", "bias_n", "h0", "c0", "resets", "packed")),
+        *((name, ctypes.c_void_p) for name in ("y", "gates", "extra", "y_grad", "carry", "gates_grad")),
+        *((name, ctypes.c_void_p) for name in ("h0_grad", "c0_grad")),
+    ]
+
+
+class Scatter(ctypes.Structure):
+    """`struct scatter` of kernels.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("count", "width", "stride", "threads")),
+        ("ids", ctypes.c_void_p),
+        ("groups", ctypes.c_int64),
+        ("rows", ctypes.c_void_p),
+        ("sums", ctypes.c_void_p),
+    ]
+
+
+class Memory(ctypes.Structure):
+    """`struct memory` of kernels.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("count", "threads")),
+        *((name, ctypes.c_void_p) for name in ("words", "hashes")),
+    ]
+
+
+class Generation(ctypes.Structure):
+    """`struct generation` of generate.h."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("cell", "layers", "hidden", "symbols", "lanes", "steps")),
+        *((name, ctypes.c_int64) for name in ("threads", "by_units", "top_k")),
+        *((name, ctypes.c_double) for name in ("temperature", "top_p")),
+        *((name, ctypes.c_void_p) for name in ("rows", "recurrent", "input", "bias", "bias_n")),
+        *((name, ctypes.c_void_p) for name in ("head", "head_bias", "h", "h_next", "c", "noise")),
+        *((name, ctypes.c_void_p) for name in ("ids", "drawn", "logp", "gates", "logits", "weights", "heap")),
+    ]
+
+
+def _sizes() -> int:
+    """What `sizes` of a library returns that was built from the sources beside this file."""
+    return sum(
+        1000**place * ctypes.sizeof(structure) for place, structure in enumerate((Layer, Scatter, Generation, Memory))
+    )
+
+
+TARGETS = ("avx512", "avx2", "neon", "generic")
+"""What the kernels may be compiled for, the fastest first; see setup.py."""
+
+
+@dataclass(frozen=True)
+class Library:
+    """The compiled kernels of one target.
+
+    Args:
+        loaded: the shared library, which may hold several targets.
+        target: one of `TARGETS`.
+        vector: bytes in a vector of this target.
+    """
+
+    loaded: ctypes.CDLL
+    target: str
+    vector: int
+
+    @property
+    def floats(self) -> int:
+        """How many float32 numbers a vector holds."""
+        return self.vector // 4
+
+
+def open_library(path: Path) -> list[Library]:
+    """The targets of a library that run on this machine, the fastest first; none where it is of another version."""
+    found = []
+    try:
+        loaded = ctypes.CDLL(str(path))
+        for target in TARGETS:
+            if hasattr(loaded, f"sizes_{target}") and loaded.charlm_runs(target.encode()):
+                sizes = getattr(loaded, f"sizes_{target}")
+                sizes.restype = ctypes.c_int64
+                if sizes() == _sizes():
+                    found.append(Library(loaded, target, getattr(loaded, f"vector_{target}")()))
+    except (OSError, AttributeError):
+        return []
+    return found
+
+
+@functools.cache
+def libraries() -> list[Library]:
+    """The targets that were compiled and run on this machine, the fastest first; none without compiled kernels."""
+    for name in ("_native.so", "_native.dll"):
+        if (path := Path(__file__).with_name(name)).exists():
+            return open_library(path)
+    return []
+
+
+@functools.cache
+def library() -> Library | None:
+    """The kernels that are used: the fastest, or those that CHARLM_KERNELS names; None where there are none.
+
+    Raises:
+        OptionError: CHARLM_KERNELS names none that runs here.
+    """
+    wanted = os.environ.get("CHARLM_KERNELS", "")
+    there = {found.target: found for found in libraries()}
+    if wanted and wanted not in there:
+        choice = f"choose {' or '.join(there)}, or unset it" if there else "unset it, as no compiled kernels are here"
+        raise OptionError(f"CHARLM_KERNELS={wanted} is none of the compiled kernels that run here: {choice}")
+    return there[wanted] if wanted else next(iter(there.values()), None)
+
+
+def target() -> str:
+    """The target of the kernels that are used, such as `avx2`; empty where there are none."""
+    used = library()
+    return used.target if used is not None else ""
+
+
+def described() -> str:
+    """Which kernels run the recurrent layers on a CPU here, in one sentence without a full stop.
+
+    >>> described().split()[0] in ("compiled", "no")
+    True
+    """
+    others = [found.target for found in libraries() if found.target != target()]
+    if not target():
+        return "no compiled kernels: the recurrent layers run through torch on a CPU"
+    return f"compiled for {target()}" + (f"; CHARLM_KERNELS can choose {' or '.join(others)}" if others else "")
+
+
+def fits(tensor: Tensor) -> bool:
+    """Whether the kernels are there and know this tensor's device and precision."""
+    return tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64) and library() is not None
+
+
+def call(name: str, job: ctypes.Structure) -> None:
+    """Calls a function of the library with the address of a structure."""
+    used = library()
+    assert used is not None
+    getattr(used.loaded, f"{name}_{used.target}")(ctypes.byref(job))
+
+
+def address(tensor: Tensor | None, dtype: torch.dtype, *shape: int) -> int | None:
+    """Where a tensor's numbers lie, one behind the other; refused where C would read something else there.
+
+    >>> address(torch.zeros(2, 3), torch.float32, 3, 2)
+    Traceback (most recent call last):
+    ...
+    charlm.errors.OptionError: the compiled kernels need a torch.float32 of [3, 2] without gaps on the CPU here, not ...
+    """
+    if tensor is None:
+        return None
+    if tensor.dtype != dtype or tensor.shape != shape or not tensor.is_contiguous() or not tensor.is_cpu:
+        raise OptionError(
+            f"the compiled kernels need a {dtype} of {list(shape)} without gaps on the CPU here, "
+            f"not a {tensor.dtype} of {list(tensor.shape)} with strides {tensor.stride()} on {tensor.device}"
+        )
+    return tensor.data_ptr()

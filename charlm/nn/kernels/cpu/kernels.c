@@ -1,0 +1,161 @@
+/* charlm's recurrent layers on a CPU: whole sequences in one call. Plain C with the vector extensions of gcc and clang,
+   called through ctypes; see loops.py and generate.py for the calls, sequence.h for the arithmetic.
+
+   This file is compiled once for each target (see setup.py) with these macros:
+   TARGET   its name, which ends the name of every function that is called from outside;
+   VECTOR   bytes in a vector: as many as a register has;
+   SUMS     how many vectors of sums a product keeps in registers: 12 of 16 registers, 24 of 32. */
+
+#ifdef __linux__
+#define _GNU_SOURCE /* for RTLD_DEFAULT */
+#endif
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifdef _WIN32
+#define EXPORT __declspec(dllexport)
+#else
+#define EXPORT __attribute__((visibility("default")))
+#endif
+#define PASTE_(a, b) a##_##b
+#define PASTE(a, b) PASTE_(a, b)
+#define EXPORTED(name) PASTE(name, TARGET)
+
+/* The instruction for a whole vector where the processor has one: `X86(min, ps)`. */
+#if defined(__x86_64__)
+#include <immintrin.h>
+#if VECTOR == 64 && defined(__AVX512F__)
+#define X86(operation, kind) PASTE(_mm512_##operation, kind)
+#elif VECTOR == 32 && defined(__AVX__)
+#define X86(operation, kind) PASTE(_mm256_##operation, kind)
+#elif VECTOR == 16
+#define X86(operation, kind) PASTE(_mm_##operation, kind)
+#endif
+#endif
+
+/* Keeps a value in a register: the compiler would else read it from memory again at every use. */
+#if defined(X86)
+#define HOLD(x) __asm__("" : "+v"(x))
+#elif defined(__aarch64__) && VECTOR == 16
+#define HOLD(x) __asm__("" : "+w"(x))
+#else
+#define HOLD(x) ((void)0)
+#endif
+
+/* Unrolls the loop that follows, whose count is a constant of at most n. */
+#define PRAGMA(text) _Pragma(#text)
+#ifdef __clang__
+#define UNROLL(n) PRAGMA(unroll)
+#else
+#define UNROLL(n) PRAGMA(GCC unroll n)
+#endif
+
+#include "team.h"
+
+/* One layer over a sequence. Axes: T steps, B lanes, G gates, H units; all row-major and without gaps. */
+struct layer {
+    int64_t steps, lanes, hidden;
+    int64_t threads;
+    int64_t by_units;            /* whether the threads share the units (1) or the lanes (0) */
+    const int64_t *ids;          /* T B: rows of `input`; below 0 for its last row; NULL for row t B + b */
+    int64_t rows;                /* of `input` where there are ids */
+    const void *input;           /* [rows, G H] W_ih x + b_ih, and b_hh where it can be added beforehand */
+    const void *weight;          /* [G H, H] W_hh */
+    const void *bias_n;          /* [H] b_hn of the GRU */
+    const void *h0, *c0;         /* [B, H] */
+    const unsigned char *resets; /* [T, B] or NULL */
+    void *packed;                /* room for H zeros and the weights in panels */
+    void *y;                     /* [T, B, H] out */
+    void *gates;                 /* [T, B, G H] out: the gates' values; may be `input`; NULL where not wanted */
+    void *extra;                 /* [T, B, H], or [B, H] without `gates`: c of the LSTM, W_hn h + b_hn of the GRU */
+    /* the way back */
+    const void *y_grad;      /* [T, B, H] */
+    void *carry;             /* [B, H]: in the LSTM the gradient of the last c; the GRU's must be zero */
+    void *gates_grad;        /* [T, B, D]: H; 3 H + H of the GRU, in the order n_h, r, z, n_x; 4 H of the LSTM */
+    void *h0_grad, *c0_grad; /* [B, H], or NULL where not wanted */
+};
+
+/* Sums rows that belong together: sums[ids[r]] += rows[r]. Threads share the columns. */
+struct scatter {
+    int64_t count, width, stride, threads;
+    const int64_t *ids; /* NULL: all rows belong together */
+    int64_t groups;     /* ids below 0 belong to the last */
+    const void *rows;
+    void *sums;
+};
+
+/* A hash of memory by which a change of weights is seen. A change of one number always changes it: each of the 64
+   hashes of a thread passes through steps that can be undone, exclusive or and multiplication by an odd number. */
+struct memory {
+    int64_t count, threads; /* of 32-bit words */
+    const void *words;
+    uint32_t *hashes; /* [threads, 64] out */
+};
+
+static void hash_part(void *data, int me, struct team *team)
+{
+    const struct memory *m = data;
+    int64_t from, to;
+    share(m->count / 64, me, team->size, &from, &to);
+    uint32_t hashes[64], words[64];
+    memset(hashes, me + 1, sizeof hashes);
+    for (const char *block = (const char *)m->words + from * 256; from < to; from++, block += 256) {
+        memcpy(words, block, 256);
+        for (int i = 0; i < 64; i++)
+            hashes[i] = (hashes[i] ^ words[i]) * 0x9E3779B1u;
+    }
+    uint32_t *out = m->hashes + 64 * me;
+    memcpy(out, hashes, sizeof hashes);
+    for (int64_t i = m->count / 64 * 64; me == 0 && i < m->count; i++) {
+        uint32_t word;
+        memcpy(&word, (const char *)m->words + 4 * i, 4);
+        out[i % 64] = (out[i % 64] ^ word) * 0x9E3779B1u;
+    }
+}
+
+EXPORT void EXPORTED(hash)(struct memory *m) { together(hash_part, m, m->threads); }
+
+#define REAL float
+#define WHOLE int32_t
+#define SUFFIX f32
+#define MANTISSA 23
+#define KIND ps
+#define EXP_MOST 87.0
+#define LN2_HIGH 0.693359375
+#define LN2_LOW -2.12194440e-4
+#define EXP_TERMS 1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, \
+    5.0000001201e-1f, 1.0f, 1.0f
+#include "precision.h"
+#undef REAL
+#undef WHOLE
+#undef SUFFIX
+#undef MANTISSA
+#undef KIND
+#undef EXP_MOST
+#undef LN2_HIGH
+#undef LN2_LOW
+#undef EXP_TERMS
+
+#define REAL double
+#define WHOLE int64_t
+#define SUFFIX f64
+#define MANTISSA 52
+#define KIND pd
+#define EXP_MOST 708.0
+#define LN2_HIGH 6.93147180369123816490e-01
+#define LN2_LOW 1.90821492927058770002e-10
+#define EXP_TERMS 1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, \
+    1.0 / 5040, 1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5, 1.0, 1.0
+#include "precision.h"
+
+#include "generate.h"
+
+/* Bytes in a vector, and the sizes of the structures, by which the caller sees that it was written for this library. */
+EXPORT int EXPORTED(vector)(void) { return VECTOR; }
+
+EXPORT int64_t EXPORTED(sizes)(void)
+{
+    const size_t last = sizeof(struct generation) + 1000 * sizeof(struct memory);
+    return (int64_t)(sizeof(struct layer) + 1000 * (sizeof(struct scatter) + 1000 * last));
+}

@@ -1,0 +1,347 @@
+"""`fit_table`: fits a Score or a Distribution to a table of sequences; what `charlm fit` calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from charlm.checkpoint import load
+from charlm.codec import encode
+from charlm.errors import OptionError
+from charlm.figures import drawn
+from charlm.files import free_name, lock
+from charlm.nn.cells import Cell, cell_name
+from charlm.nn.kernels.choose import device_of, pick_device
+from charlm.progress import progress_bar
+from charlm.recurrent.model import CharRNN
+from charlm.sequences.figures import Figures, draw_confusion, draw_reliability
+from charlm.sequences.fitting import (
+    BUDGET,
+    NETWORK,
+    SCALES,
+    TRAINING,
+    Fit,
+    FitPlan,
+    line,
+    loss_unit,
+    plan_for,
+    read_saved_fit,
+    resume,
+    start,
+    step_loss,
+)
+from charlm.sequences.model import SequenceModel
+from charlm.sequences.predict import figures_of, predict_rows
+from charlm.sequences.rows import RowSplit
+from charlm.sequences.tabular import TableFacts, TableTask, open_task, open_task_again
+from charlm.training.interfaces import Observer
+from charlm.training.loop import Outcome
+from charlm.training.run import interruptible, refuse_change, same_directory
+from charlm.training.watching import History, Watch
+
+__all__ = ["TableFit", "fit_table"]
+
+_FLAGS = {"batch": "batch-size"}
+"""Names of options on the command line, where they are others."""
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class TableFit:
+    """What was fitted to a table, and how good it is on the reported part.
+
+    Args:
+        facts: what is remembered of the table.
+        plan: the network's shape, and how it was trained.
+        model: the network with its best weights.
+        history: the learning curve.
+        outcome: `finished`, `no improvement` (stopped early), `interrupted` or `diverged`.
+        part: the reported part: test, or valid where there is no test part, or train.
+        rows: how many rows that part has.
+        figures: measured on that part; None where the training was interrupted.
+        directory: where the run is kept; None where it is in memory.
+    """
+
+    facts: TableFacts
+    plan: FitPlan
+    model: SequenceModel
+    history: History
+    outcome: Outcome
+    part: str
+    rows: int
+    figures: Figures | None
+    directory: Path | None
+
+    def __repr__(self) -> str:
+        if self.figures is None:
+            return f"{self.outcome}: no figures"
+        watched = {"valid": ", which early stopping watched", "train": ", which it learned from"}.get(self.part, "")
+        head = f"{self.part} part{watched}: {self.rows:,} rows, {self.figures.targets:,} labels"
+        return "\n".join([head, *self.figures.lines()])
+
+    def to_json(self) -> dict[str, Any]:
+        """A value for programs: what was fitted, and its figures."""
+        return {
+            "directory": None if self.directory is None else str(self.directory),
+            "outcome": self.outcome,
+            "mode": self.facts.mode,
+            "split": self.facts.split,
+            "part": self.part,
+            **({} if self.figures is None else self.figures.to_json()),
+        }
+
+    def plot(self, path: str | Path) -> None:
+        """Draws how often it came against the probability that was said, as .png, .svg or .pdf.
+
+        Raises:
+            OptionError: the labels are no probabilities, or nothing was measured.
+        """
+        if self.figures is None or self.figures.reliability is None:
+            raise OptionError("labels that are no probabilities have no reliability: nothing was drawn")
+        name = "fit" if self.directory is None else self.directory.name
+        said = "probability of the class that was named" if self.figures.classes else "Score"
+        title = f"{name}, {self.part} part"
+        draw_reliability({name: self.figures.reliability}, Path(path), title=title, said=said)
+
+
+def fit_table(
+    table: str | Path | None = None,
+    *,
+    sequence: str | None = None,
+    label: str | None = None,
+    encoding: str | None = None,
+    header: bool = True,
+    mode: str | None = None,
+    input: str | None = None,
+    output: str | None = None,
+    scale: str | None = None,
+    label_scale: str | None = None,
+    loss: str | None = None,
+    split: str | RowSplit | None = None,
+    group: str | None = None,
+    cell: str | type[Cell] | None = None,
+    layers: int | None = None,
+    hidden: int | None = None,
+    bidirectional: bool | None = None,
+    dropout: float | None = None,
+    embedding: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    epochs: float | None = None,
+    max_steps: int | None = None,
+    minutes: float | None = None,
+    patience: int | None = None,
+    seed: int | None = None,
+    init_from: str | Path | CharRNN | None = None,
+    freeze: bool = False,
+    device: str = "auto",
+    backend: str | None = None,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    save_every: float = 300.0,
+    progress: bool | None = None,
+    observer: Observer | None = None,
+) -> TableFit:
+    """Fits a Score or a Distribution to the sequences of a table. What is not given is chosen from the table.
+
+    Args:
+        table: a file in CSV, TSV, JSON Lines, Parquet, .npy or .npz; - for standard input. With `resume` it may be
+            left out, and is read from its old place.
+        sequence, label: columns of the sequences and the labels; for a .npy table a .npy file of labels.
+        encoding, header: how delimited text is read.
+        mode: `score` or `distribution`.
+        input: `text` or `numbers`.
+        output: `last` (a label a sequence) or `every` (a label a step).
+        scale: of input numbers: `zscore`, `minmax` or `none`.
+        label_scale: `minmax` maps a Score's labels of any range to 0..1 and back.
+        loss: of a Score: `cross-entropy` or `squared`.
+        split: which rows train, validate and test, as `RowSplit.parse` reads it.
+        group: a column; rows with equal values in it fall into one part of the split.
+        cell: `rnn`, `gru`, `lstm`, or a class of your own.
+        layers, hidden: recurrent layers, and units in each layer and direction.
+        bidirectional: whether the sequences are read from both ends.
+        dropout: between the layers and before the output, while training.
+        embedding: width of a character embedding; 0 is one-hot input.
+        batch_size: rows a step.
+        lr: the peak learning rate.
+        epochs, max_steps, minutes: the budget, whichever ends first.
+        patience: validations without improvement until it stops; 0 never stops early.
+        seed: of weights, order and dropout; by default 0.
+        init_from: a recurrent language model, or its directory, whose layers the network starts from.
+        freeze: whether those layers stay as they are and the output alone is trained.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        backend: how layers are run: `reference`, `fused` or `torch`; `auto` times them and keeps the fastest.
+        out: a directory to keep the run in; a taken name becomes NAME-2, and `{cell}` in it stands for the kind of
+            cell. None keeps it in memory.
+        resume: the directory of a fit to go on with. A new budget and device are taken; another option must be as
+            the fit has it.
+        save_every: seconds between two saved states.
+        progress: show progress bars; None shows them on a terminal or in a notebook.
+        observer: is told how it goes, in place of the progress bar.
+
+    Raises:
+        TextError: no table, or one that cannot be read so; names row and column.
+        OptionError: an option that cannot be taken, with what can.
+        CheckpointError: no fit that can be resumed, or another table.
+    """
+    given = {
+        "sequence": sequence, "label": label, "encoding": encoding, "header": header, "mode": mode, "input": input,
+        "output": output, "scale": scale, "label_scale": label_scale, "loss": loss,
+        "split": RowSplit.parse(split) if isinstance(split, str) else split, "group": group,
+        "cell": None if cell is None else cell_name(cell), "layers": layers, "hidden": hidden,
+        "bidirectional": bidirectional, "dropout": dropout, "embedding": embedding, "batch": batch_size, "lr": lr,
+        "epochs": epochs, "max_steps": max_steps, "minutes": minutes, "patience": patience, "seed": seed,
+        "backend": backend, "freeze": freeze,
+    }  # fmt: skip
+    if freeze and init_from is None and resume is None:
+        raise OptionError("--freeze keeps the layers of a language model: name one with --init-from")
+    with ExitStack() as stack:
+        shown = observer or stack.enter_context(closing(Watch(step_loss, what=loss_unit, show=progress)))
+        session = _Session(given, init_from, device, save_every, progress, shown)
+        if resume is not None:
+            return session.resume(Path(resume), table, out)
+        if table is None:
+            raise OptionError("name a table, such as mails.csv, or a fit to go on with: --resume DIR")
+        return session.begin(str(table), None if out is None else str(out))
+
+
+@dataclass(frozen=True)
+class _Session:
+    """One call of `fit_table`."""
+
+    given: Mapping[str, Any]
+    init_from: str | Path | CharRNN | None
+    device: str
+    save_every: float
+    progress: bool | None
+    observer: Observer
+
+    def begin(self, table: str, out: str | None) -> TableFit:
+        """A new fit."""
+        device = pick_device(self.device)
+        source = self._source()
+        task = open_task(table, self.given, None if source is None else source.vocab)
+        plan, model = plan_for(task, self.given, source)
+        train = task.part("train")
+        assert train is not None
+        directory = None if out is None else free_name(Path(out.replace("{cell}", plan.network.cell)))
+        if directory is not None and out is not None and "{cell}" not in out and directory != Path(out):
+            self.observer.on_note(f"{out} is taken: this run goes to {directory}")
+        with nullcontext() if directory is None else lock(directory):
+            valid, data = task.part("valid"), encode(task.facts)
+            fit = start(directory, train, valid, plan, device=device, vocab=task.vocab, data=data, model=model)
+            for said in (task.about, *task.notes):
+                self.observer.on_note(said)
+            weighs = f"{fit.model.parameter_count:,} weights"
+            self.observer.on_note(f"{line(fit.plan)} on {device}, backend {fit.plan.backend}, {weighs}")
+            return self._train(fit, task)
+
+    def resume(self, directory: Path, table: str | Path | None, out: str | Path | None) -> TableFit:
+        """Goes on with a fit; options that differ from what it has are refused, but for its budget."""
+        saved = read_saved_fit(directory)
+        facts = TableFacts.read(saved.config["data"])
+        if out is not None and not same_directory(Path(out), directory):
+            refuse_change("out", directory, out)
+        self._refuse_changes(facts, saved.plan)
+        for problem in saved.notes:
+            self.observer.on_note(f"{problem}; the state before it is used")
+        if self.init_from is not None:
+            self.observer.on_note("the fit goes on from its own weights: those of --init-from were for its beginning")
+        task = open_task_again(facts.table if table is None else str(table), facts, saved.vocab)
+        device = device_of(saved.device, self.device, self.observer.on_note)
+        budget = {name: self.given[name] for name in BUDGET if self.given[name] is not None}
+        train = task.part("train")
+        assert train is not None
+        with lock(directory):
+            fit = resume(directory, train, task.part("valid"), device=device, budget=budget)
+            said = f"{directory} goes on: {line(fit.plan)} on {device}, backend {fit.plan.backend}"
+            for sentence in (said, *fit.notes):
+                self.observer.on_note(sentence)
+            return self._train(fit, task)
+
+    def _refuse_changes(self, facts: TableFacts, plan: FitPlan) -> None:
+        """Names the first option that differs from what the fit has, with both values."""
+        given, network = self.given, plan.network
+        for name in (*NETWORK, *TRAINING):
+            if given[name] is not None and (name, given[name]) != ("backend", "auto"):
+                owner = next(each for each in (network, plan.optimisation, plan) if hasattr(each, name))
+                refuse_change(_FLAGS.get(name, name), getattr(owner, name), given[name])
+        scale = None if network.input_scale is None else network.input_scale.kind
+        has = {
+            "sequence-column": (facts.sequence, given["sequence"]),
+            "label-column": (facts.label_file or facts.label, given["label"]),
+            "encoding": (facts.encoding, given["encoding"]),
+            "no-header": (not facts.header, None if given["header"] else True),
+            "mode": (facts.mode, given["mode"]),
+            "input": (facts.input, given["input"]),
+            "output": ("every" if facts.every else "last", given["output"]),
+            "scale": (next(name for name, kind in SCALES.items() if kind == scale), given["scale"]),
+            "label-scale": ("none" if facts.bounded else "minmax", given["label_scale"]),
+            "split": (RowSplit.parse(facts.split), given["split"]),
+            "group": (facts.group, given["group"]),
+            "freeze": (network.frozen, given["freeze"] or None),
+        }
+        for name, (there, asked) in has.items():
+            if asked is not None:
+                refuse_change(name, there, asked)
+
+    def _source(self) -> CharRNN | None:
+        if self.init_from is None or isinstance(self.init_from, CharRNN):
+            return self.init_from
+        model = load(self.init_from, device="cpu")
+        if not isinstance(model, CharRNN):
+            raise OptionError(f"{self.init_from} is not a recurrent model: --init-from needs the layers of one")
+        return model
+
+    def _train(self, fit: Fit, task: TableTask) -> TableFit:
+        """Trains to the end of the budget, and measures the best weights on the reported part."""
+        with interruptible() as stopped:
+            outcome = fit.train(observer=self.observer, save_every=self.save_every, should_stop=stopped)
+        figures = None if outcome == "interrupted" else self._measure(fit, task)
+        title = "" if fit.directory is None else fit.directory.name
+        found = TableFit(
+            facts=task.facts,
+            plan=fit.plan,
+            model=fit.model,
+            history=History(fit.rows, title=title, loss=loss_unit(fit.model)),
+            outcome=outcome,
+            part=task.reported,
+            rows=len(task.parts[task.reported]),
+            figures=figures,
+            directory=fit.directory,
+        )
+        self._draw(found)
+        return found
+
+    def _measure(self, fit: Fit, task: TableTask) -> Figures:
+        """The figures of the reported part, which are also kept with the model."""
+        part = task.part(task.reported)
+        assert part is not None
+        with progress_bar(len(part), "measuring", "row", show=self.progress) as bar:
+            said = predict_rows(fit.model, part.inputs, bar.update)
+        figures = figures_of(said, part.targets, task.facts)
+        fit.describe(result={**figures.to_json(), "split": task.facts.split, "part": task.reported})
+        if part.inputs.ids and bool((part.inputs.values < 0).any()):
+            share = 100 * float((part.inputs.values < 0).double().mean())
+            said_of = f"{share:.2g} % of the characters of the {task.reported} part"
+            self.observer.on_note(f"{said_of} never stood in the training part")
+        return figures
+
+    def _draw(self, found: TableFit) -> None:
+        """The pictures of a run that is kept: its curve, its reliability, and which class was taken for which."""
+        directory, figures = found.directory, found.figures
+        if directory is None:
+            return
+        acts: dict[str, Callable[[], object]] = {}
+        if found.history:
+            acts["the curve"] = partial(found.history.plot, directory / "curve.png")
+        if figures is not None and figures.reliability is not None:
+            acts["the reliability"] = partial(found.plot, directory / "reliability.png")
+        if figures is not None and figures.confusion is not None and len(figures.classes) <= 60:
+            title, picture = f"{directory.name}, {found.part} part", directory / "confusion.png"
+            acts["the confusion"] = partial(draw_confusion, figures.confusion, figures.classes, picture, title=title)
+        for what, act in acts.items():
+            drawn(what, act, self.observer.on_note)
