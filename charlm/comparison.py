@@ -10,11 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from charlm.checkpoint import TextFacts, load, read_config
 from charlm.errors import CharlmError, OptionError
 from charlm.figures import save_figure
 from charlm.lm.compare import Compared, compare_rows, comparison_figure, summary, tables
-from charlm.lm.evaluate import Row, row_of, targets_of
+from charlm.lm.evaluate import Row, per_character, row_of, targets_of
 from charlm.lm.model import TextModel, as_models
 from charlm.mixing.mixture import mix
 from charlm.ngrams.fit import best_order, count, counted_rows
@@ -22,8 +24,9 @@ from charlm.ngrams.model import NGramLM
 from charlm.progress import progress_bar
 from charlm.recurrent.dynamic import dynamic as learning
 from charlm.recurrent.model import CharRNN
-from charlm.text.splits import overlap
+from charlm.text.splits import Spans, count_targets, overlap
 from charlm.text.text import Part, Text, as_text
+from charlm.text.vocab import Ids, Vocab
 
 if TYPE_CHECKING:
     import pandas
@@ -162,10 +165,13 @@ def compare(
         for row in counted_rows(text.corpus, text.parts, held.spans, orders=orders, smoothings=smoothings):
             rows.append(row)
             bar.update()
-    rows += _model_rows(models, held, orders, mixture=mixture, dynamic=dynamic, cache=cache, progress=progress)
+    table = _Table(held, [model.vocab for model in models], progress)
+    rows = [table.row(row, held) for row in rows]
+    rows += _model_rows(models, table, orders, mixture=mixture, dynamic=dynamic, cache=cache)
+    notes += table.notes
     if held.name == "valid" and not text.parts["test"].size and any(not model.is_baseline for model in models):
         notes.append("there is no test part: the valid part is shown, which early stopping of the networks watched")
-    lines = compare_rows(rows, targets_of(text.corpus.ids, held.spans), text.vocab)
+    lines = compare_rows(rows, table.targets_N, table.shown.text.vocab)
     return Comparison(part=held, lines=lines, notes=tuple(notes))
 
 
@@ -206,64 +212,115 @@ def known_models(
     return found, notes
 
 
+class _Table:
+    """The held-out part as a table of several models needs it: the same characters as targets for all of them.
+
+    Where a vocabulary spells characters in bytes, all rows are made of whole characters. Targets that one of the models
+    does not know are left out of all figures.
+
+    Args:
+        held: the part, in the text's own symbols.
+        vocabs: of the models.
+        progress: show bars.
+    """
+
+    def __init__(self, held: Part, vocabs: Sequence[Vocab], progress: bool | None) -> None:
+        self.held, self.progress = held, progress
+        own = held.text.vocab
+        spelled = own.byte_fallback and any(vocab != own for vocab in vocabs)
+        self.whole = spelled or any(vocab.byte_fallback and vocab != own for vocab in vocabs)
+        self.shown = held.under(Vocab.of(str(held.text))) if spelled and own.characters else held
+        self.targets_N = targets_of(self.shown.text.corpus.ids, self.shown.spans)
+        self.notes: list[str] = []
+        unknown_N = np.zeros(len(self.targets_N), np.bool_)
+        for vocab in dict.fromkeys(vocab for vocab in vocabs if not vocab.byte_fallback):
+            seen = held.under(vocab)
+            unknown_N |= targets_of(seen.text.corpus.ids, seen.spans) < 0
+        if unknown_N.any():
+            self.targets_N = np.where(unknown_N, -1, self.targets_N)
+            self.notes.append(
+                f"{int(unknown_N.sum()):,} targets are characters that one of the models does not know; they are in no "
+                "figure"
+            )
+
+    def row(self, row: Row, seen: Part) -> Row:
+        """A row over the targets of this table, from one over the symbols that a model read."""
+        if self.whole:
+            row = per_character(row, seen.text.corpus.ids, seen.spans, seen.text.vocab)
+        if len(row.logp_T) != len(self.targets_N):
+            raise OptionError(f"{row.name} reads bytes, this table is of characters: its figures cannot stand in it")
+        return row
+
+    def read(self, model: TextModel, name: str, *, lanes: int | None = None) -> Row:
+        """What one model says about the held-out part, with the time it took."""
+        seen = self.held.under(model.vocab)
+        begun = time.perf_counter()
+        with progress_bar(len(seen), f"reading with {name}", "char", show=self.progress) as bar:
+            row = row_of(
+                model,
+                seen.text.corpus.ids,
+                seen.spans,
+                name=name,
+                lanes=lanes or (1 if model.is_adaptive else 64),
+                progress=bar.update,
+                order=getattr(model, "order", None) if model.is_baseline else None,
+                **_size(model),
+            )
+        return self.row(replace(row, seconds=time.perf_counter() - begun), seen)
+
+    def count(self, order: int, vocab: Vocab) -> NGramLM:
+        """Kneser-Ney counts of the text's training part in the symbols of a vocabulary; histories end at characters
+        that it lacks."""
+        text = self.held.text
+        parts = {name: text.part(name).under(vocab) for name, spans in text.parts.items() if count_targets(spans)}
+        corpus = parts["train"].text.corpus
+        spans = {name: _known(part.text.corpus.ids, part.spans) for name, part in parts.items()}
+        none = np.zeros((0, 2), np.int64)
+        if corpus.ids.dtype.kind == "i":
+            corpus = replace(corpus, ids=np.maximum(corpus.ids, 0).astype(vocab.dtype))
+        every = {name: spans.get(name, none) for name in text.parts}
+        return count(corpus, every, order=order, smoothing="kneser-ney")
+
+
+def _known(ids: Ids, spans: Spans) -> Spans:
+    """The spans without unknown ids: each is cut before and after them.
+
+    >>> _known(np.array([1, 2, -1, 3, 4]), np.array([[0, 5]])).tolist()
+    [[0, 2], [3, 5]]
+    """
+    if ids.dtype.kind != "i" or not (ids < 0).any():
+        return spans
+    pieces = []
+    for start, end in spans.tolist():
+        edges = np.flatnonzero(np.diff(np.concatenate([[True], ids[start:end] < 0, [True]])))
+        pieces.append(start + edges.reshape(-1, 2))
+    return np.concatenate(pieces).astype(np.int64)
+
+
 def _model_rows(
-    models: Sequence[TextModel],
-    held: Part,
-    orders: Sequence[int],
-    *,
-    mixture: bool,
-    dynamic: bool,
-    cache: bool,
-    progress: bool | None,
+    models: Sequence[TextModel], table: _Table, orders: Sequence[int], *, mixture: bool, dynamic: bool, cache: bool
 ) -> list[Row]:
     """The rows of all models over the held-out part, in this order: static, dynamic, mixtures."""
-    text = held.text
-    rows = [_read(model, held, model.name, progress) for model in models]
+    text = table.held.text
+    rows = [table.read(model, model.name) for model in models]
     readers = [(model.name, model) for model in models]
     if dynamic:
         networks = [model for model in models if isinstance(model, CharRNN)]
-        for network in networks:
-            _refuse_other_symbols(network, text, "leave --dynamic away")
-        learners = [(f"{model.name}, dynamic", learning(model, text, progress=progress)) for model in networks]
-        rows += [_read(model, held, name, progress) for name, model in learners]
+        learners = [(f"{model.name}, dynamic", learning(model, text, progress=table.progress)) for model in networks]
+        rows += [table.read(model, name) for name, model in learners]
         readers += learners
-    counted: NGramLM | None = None
+    counted: dict[Vocab, NGramLM] = {}
     if mixture and models:
         order = best_order(text.corpus, text.parts, orders=list(orders), smoothing="kneser-ney")
-        counted = count(text.corpus, text.parts, order=order, smoothing="kneser-ney")
+        counted = {vocab: table.count(order, vocab) for vocab in {model.vocab for model in models}}
     for name, model in readers:
-        for cached in ([False] if counted is not None else []) + ([True] if cache else []):
-            _refuse_other_symbols(model, text, "it cannot be mixed with its counts")
-            mixed = mix([model] if counted is None else [model, counted], cache=cached)
-            parts = [name, *([f"Kneser-Ney {counted.order}"] if counted else []), *(["cache"] if cached else [])]
+        counts = counted.get(model.vocab)
+        for cached in ([False] if counts is not None else []) + ([True] if cache else []):
+            mixed = mix([model] if counts is None else [model, counts], cache=cached)
+            parts = [name, *([f"Kneser-Ney {counts.order}"] if counts else []), *(["cache"] if cached else [])]
             lanes = 1 if cached or model.is_adaptive else 64  # of one that learns each lane learns for itself
-            rows.append(_read(mixed, held, " + ".join(parts), progress, lanes=lanes))
+            rows.append(table.read(mixed, " + ".join(parts), lanes=lanes))
     return rows
-
-
-def _refuse_other_symbols(model: TextModel, text: Text, way_out: str) -> None:
-    if model.vocab != text.vocab:
-        raise OptionError(f"{model.name} has another vocabulary than this text: {way_out}")
-
-
-def _read(model: TextModel, held: Part, name: str, progress: bool | None, *, lanes: int | None = None) -> Row:
-    """What one model says about the held-out part, with the time it took."""
-    seen = held.under(model.vocab)
-    if len(seen.text) != len(held.text):
-        raise OptionError(f"{name} spells characters otherwise than this table: its figures cannot stand in it")
-    begun = time.perf_counter()
-    with progress_bar(len(held), f"reading with {name}", "char", show=progress) as bar:
-        row = row_of(
-            model,
-            seen.text.corpus.ids,
-            seen.spans,
-            name=name,
-            lanes=lanes or (1 if model.is_adaptive else 64),
-            progress=bar.update,
-            order=getattr(model, "order", None) if model.is_baseline else None,
-            **_size(model),
-        )
-    return replace(row, seconds=time.perf_counter() - begun)
 
 
 def _size(model: TextModel) -> dict[str, Any]:

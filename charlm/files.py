@@ -25,6 +25,7 @@ __all__ = [
     "atomic_writer",
     "describe",
     "fingerprint",
+    "free_memory",
     "free_name",
     "lock",
     "new_directory",
@@ -151,6 +152,23 @@ def sha256_of(path: Path, block: int = 1 << 22) -> str:
         while chunk := file.read(block):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+_GROUP = ("memory.max", "memory.current", "memory.stat")
+"""What a container may take, what it has taken, and how much of that are files that can be given back."""
+
+
+def free_memory() -> int | None:
+    """The bytes of memory that are free for programs, within the limit of a container; None where that is not known."""
+    found = []
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        found.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]))
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        limit, used, kinds = (Path("/sys/fs/cgroup", name).read_text() for name in _GROUP)
+        cached = next(int(line.split()[1]) for line in kinds.splitlines() if line.startswith("inactive_file "))
+        found.append(int(limit) - int(used) + cached)
+    return min(found, default=None)
 
 
 def free_name(path: Path) -> Path:

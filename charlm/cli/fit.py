@@ -42,6 +42,13 @@ from charlm.cli.common import echo_json, json_option, note, table_options
 @click.option("--save-every", type=float, default=300, show_default=True, metavar="SECONDS", help="Between two states.")
 @click.option("--init-from", metavar="MODEL", help="Start from the layers of this language model.")
 @click.option("--freeze", is_flag=True, help="Keep those layers as they are and train the output alone.")
+@click.option(
+    "--model",
+    type=click.Choice(["auto", "rnn", "counted", "linear", "trees", "mix"]),
+    default="auto",
+    show_default=True,
+    help="Which model predicts; auto takes the best on the validation part, rnn fits no other.",
+)
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Seed of weights, order and dropout.  [default: 0]")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps", help="Where to train.")
 @click.option("--backend", type=click.Choice(["auto", "reference", "fused", "torch"]), help="How layers are run.")

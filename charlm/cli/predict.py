@@ -14,6 +14,12 @@ from charlm.files import free_name, write_bytes
 @click.argument("model")
 @click.argument("table")
 @table_options
+@click.option(
+    "--model",
+    "using",
+    type=click.Choice(["rnn", "counted", "linear", "trees", "mix"]),
+    help="Which of its models predicts.  [default: the one that was best on the validation part]",
+)
 @click.option("--no-labels", is_flag=True, help="Do not look at the labels, even if the table has some.")
 @click.option("--out", metavar="FILE", help="Write the table here: its own format, or .npz or .csv of arrays.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
@@ -26,6 +32,7 @@ def predict_command(
     encoding: str | None,
     no_header: bool,
     no_labels: bool,
+    using: str | None,
     out: str | None,
     device: str,
     as_json: bool,
@@ -44,6 +51,7 @@ def predict_command(
         sequence=sequence_column,
         label=label_column,
         labels=not no_labels,
+        using=using,
         encoding=encoding,
         header=not no_header,
         out=out,

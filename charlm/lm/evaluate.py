@@ -27,6 +27,7 @@ __all__ = [
     "evaluate",
     "evaluate_part",
     "measure",
+    "per_character",
     "row_of",
     "standard_error",
     "targets_of",
@@ -187,6 +188,37 @@ def measure(row: Row, targets_N: NDArray[np.int64], vocab: Vocab) -> Evaluation:
         zero_probability_targets=impossible,
         unknown_targets=int((~known_N).sum()),
         standard_error=None if error is None else error * scale,
+    )
+
+
+def per_character(row: Row, ids: Ids, spans: Spans, vocab: Vocab) -> Row:
+    """The row with the bytes that spell one character put together: log-probabilities are added up, and a character is
+    right where all its bytes are. Bytes of the character before a span's first target are left out.
+
+    Args:
+        row: what a model gave each target of the spans.
+        ids, spans, vocab: what it read.
+
+    >>> vocab, spans = Vocab(("a",), byte_fallback=True), np.array([[0, 4]])
+    >>> row = Row(name="m", family="rnn", logp_T=np.array([-1.0, -2.0, -4.0]), hit_T=np.array([True, True, False]))
+    >>> found = per_character(row, vocab.encode("aaé"), spans, vocab)
+    >>> found.logp_T.tolist(), found.hit_T.tolist()
+    ([-1.0, -6.0], [True, False])
+    """
+    if not (vocab.byte_fallback and vocab.characters):
+        return row
+    begins_N = vocab.begins_character[targets_of(ids, spans)]
+    span_N = np.repeat(np.arange(len(spans)), (spans[:, 1] - spans[:, 0] - 1).clip(min=0))
+    seen_N = np.cumsum(begins_N)
+    before_N = np.concatenate([[0], seen_N])[np.searchsorted(span_N, span_N)]  # characters begun in earlier spans
+    kept_N = seen_N > before_N
+    first = np.flatnonzero(begins_N[kept_N])
+    if not len(first):
+        raise TextError("no character of this part begins behind its first one: there is nothing to predict")
+    return replace(
+        row,
+        logp_T=np.add.reduceat(row.logp_T[kept_N], first),
+        hit_T=np.logical_and.reduceat(row.hit_T[kept_N], first),
     )
 
 

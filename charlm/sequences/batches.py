@@ -6,7 +6,7 @@ Axes: N sequences, T steps, B lanes, F numbers a step.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,7 +19,7 @@ from torch import Tensor
 from charlm.errors import OptionError
 from charlm.text.vocab import Vocab
 
-__all__ = ["Examples", "Sequences", "as_list", "cut", "ragged", "stacked", "stepwise"]
+__all__ = ["Examples", "Sequences", "ragged", "rows_of", "stepwise", "summary_features"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -83,6 +83,11 @@ class Sequences:
     def of_texts(cls, texts: Iterable[str], vocab: Vocab) -> Sequences:
         """Texts as ids, -1 for a character that the vocabulary does not hold."""
         return cls._of_ids([vocab.encode(text, unknown=True).astype(np.int64) for text in texts])
+
+    @classmethod
+    def of_rows_or_texts(cls, rows: Sequence[Any], vocab: Vocab | None) -> Sequences:
+        """Texts where there is a vocabulary, else numbers."""
+        return cls.of_numbers(rows) if vocab is None else cls.of_texts(rows, vocab)
 
     @classmethod
     def of_labels(cls, rows: Iterable[Any]) -> Sequences:
@@ -176,6 +181,34 @@ class Examples:
         return hashlib.sha256((self.inputs.digest() + self.targets.digest()).encode()).hexdigest()
 
 
+def summary_features(inputs: Sequences) -> NDArray[np.float64]:
+    """What sequences of numbers have in common whatever their length, [N, G] with G = 1 + 19 F.
+
+    The length, and for each number of a step: mean, standard deviation, least, greatest, first and last value, the
+    means of |x|, of |Δx| and of Δx² over neighbours, the correlation of steps 1 to 6 apart, the slope of a line, how
+    often it crosses its mean a step, and where the least and the greatest value stand (0 to 1).
+
+    >>> summary_features(Sequences.of_numbers([[1.0, 3.0], [2.0]])).shape
+    (2, 20)
+    """
+    return np.stack([_summary(each.numpy().reshape(len(each), -1)) for each in inputs])
+
+
+def _summary(x_TF: NDArray[np.float64]) -> NDArray[np.float64]:
+    steps, mean, deviation = len(x_TF), x_TF.mean(0), x_TF.std(0)
+    centred = x_TF - mean
+    change = np.diff(x_TF, axis=0) if steps > 1 else np.zeros_like(x_TF)
+    t = np.linspace(-1, 1, steps) if steps > 1 else np.zeros(1)
+    spread = np.maximum(deviation, 1e-12)
+    apart = [(centred[lag:] * centred[:-lag]).sum(0) / (steps * spread**2) for lag in range(1, 7)]
+    slope = (t[:, None] * centred).sum(0) / max(float(t @ t), 1e-12)
+    crossings = (np.diff(np.sign(centred), axis=0) != 0).sum(0) / steps
+    places = [x_TF.argmin(0) / steps, x_TF.argmax(0) / steps]
+    parts = [mean, deviation, x_TF.min(0), x_TF.max(0), x_TF[0], x_TF[-1], np.abs(x_TF).mean(0)]
+    parts += [np.abs(change).mean(0), (change**2).mean(0), slope, crossings, *apart, *places]
+    return np.concatenate([[float(steps)], *parts])
+
+
 # -- as they are given in Python ---------------------------------------------------------------------------------------
 
 
@@ -198,6 +231,25 @@ def as_list(X: Any) -> list[Any] | None:
         if isinstance(value, str) != text:
             raise OptionError(f"sequence {number + 1} is {str(value)[:40]!r}: all are texts, or all are numbers")
     return list(X)
+
+
+def rows_of(X: Any, lengths: ArrayLike | None, validated: Callable[[Any], Any]) -> list[Any]:
+    """X as a list of strings, or of arrays [T] or [T, F].
+
+    Args:
+        X: texts, arrays, a padded array or a table.
+        lengths: of padded arrays, [N].
+        validated: makes an array [N, T] of a table of numbers, or refuses it.
+    """
+    found = as_list(X)
+    if found is None or (lengths is not None and not isinstance(found[0], str)):
+        padded = X if found is None else stacked(found)
+        if lengths is not None or len(getattr(padded, "shape", ())) == 3:
+            return cut(np.asarray(padded, dtype=np.float64), lengths)
+        return list(validated(X))
+    if lengths is not None:
+        raise OptionError("strings have their own lengths: leave lengths out")
+    return found
 
 
 def stacked(rows: list[Any]) -> Any:

@@ -6,28 +6,203 @@ They work in `Pipeline`, `cross_val_score` and `GridSearchCV`, and can be cloned
 - a list of arrays, [T] or [T, F], of any lengths;
 - an array [N, T, F] or [N, T]; with `lengths` [N], what stands behind each sequence's length is padding.
 
-N sequences, T steps, F numbers a step, V classes. A table of numbers [N, T] (an array or a DataFrame) is N sequences of
-T steps of one number.
+N sequences, T steps, F numbers a step, V classes. A table [N, T] of numbers is N sequences of T steps of one number.
 """
 
 from __future__ import annotations
 
+import abc
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
-from charlm.errors import OptionError
+from charlm.codec import encode
+from charlm.errors import CheckpointError, OptionError
+from charlm.files import free_name
 from charlm.nn.cells import Cell
-from charlm.sequences.batches import Sequences, ragged, stepwise
-from charlm.sequences.estimator import SequenceEstimator
+from charlm.nn.kernels.choose import pick_device
+from charlm.sequences.batches import Examples, Sequences, ragged, rows_of, stepwise
+from charlm.sequences.fit import fit_examples
+from charlm.sequences.model import SequenceModel
+from charlm.sequences.models import Models, load_sequence, save_sequence
+from charlm.sequences.rows import held_out, seed_of
+from charlm.sequences.tabular import TableFacts
+from charlm.text.vocab import Vocab
+from charlm.training.watching import History
 
 __all__ = ["SequenceClassifier", "SequenceScorer"]
+
+
+class SequenceEstimator(BaseEstimator, abc.ABC):  # type: ignore[misc]
+    """What both estimators share: reading X, dividing, training, saving."""
+
+    mode: str
+    model_: SequenceModel
+    models_: Models
+    history_: History
+
+    def __init__(
+        self, *, cell: str | type[Cell] = "gru", layers: int = 1, hidden: int | None = None, embedding: int = 0,
+        dropout: float | None = None, bidirectional: bool = False, output: str = "last", model: str = "rnn",
+        scale: str | None = "zscore", batch_size: int | None = None, lr: float | None = None,
+        epochs: float | None = None, max_steps: int | None = None, minutes: float | None = None, patience: int = 8,
+        validation_fraction: float = 0.1, seed: int | np.random.RandomState | None = 0, device: str = "auto",
+        backend: str | None = None, out: str | Path | None = None, progress: bool | None = None,
+    ) -> None:  # fmt: skip
+        self.cell, self.layers, self.hidden, self.embedding = cell, layers, hidden, embedding
+        self.dropout, self.bidirectional, self.output, self.model = dropout, bidirectional, output, model
+        self.scale, self.batch_size, self.lr, self.epochs = scale, batch_size, lr, epochs
+        self.max_steps, self.minutes, self.patience, self.validation_fraction = (
+            max_steps,
+            minutes,
+            patience,
+            validation_fraction,
+        )
+        self.seed, self.device, self.backend, self.out = seed, device, backend, out
+        self.progress = progress
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.input_tags.three_d_array = True
+        tags.target_tags.required = True
+        tags.non_deterministic = self.minutes is not None
+        return tags
+
+    def fit(self, X: Any, y: Any = None, lengths: ArrayLike | None = None) -> Self:
+        """Trains a network on sequences and their labels.
+
+        Args:
+            X: N sequences; see `charlm.sequences.estimators`.
+            y: N labels, or with `output="every"` N lists of as many labels as the sequence has steps.
+            lengths: of padded arrays, [N]; by default every sequence is as long as the array.
+
+        Returns:
+            The estimator itself, with `model_` and `history_` (a row for each validation of the training).
+
+        Raises:
+            ValueError: sequences or labels that cannot be, with the number of the first.
+        """
+        if y is None:
+            raise OptionError(f"{type(self).__name__} requires y to be passed, but the target y is None")
+        rows = rows_of(X, lengths, partial(validate_data, self, reset=True, dtype=np.float64))
+        check_consistent_length(rows, y)
+        targets = self._targets(y, rows)
+        seed = seed_of(self.seed)
+        parts = held_out(rows, self.validation_fraction, seed)
+        text = isinstance(rows[0], str)
+        vocab = Vocab.of("".join(rows[row] for row in parts["train"].tolist())) if text else None
+        inputs = Sequences.of_rows_or_texts(rows, vocab)
+        whole = Examples(inputs=inputs, targets=targets)
+        train, valid = (
+            whole.take(torch.from_numpy(parts[part])) if len(parts[part]) else None for part in ("train", "valid")
+        )
+        assert train is not None
+        facts = self._facts(inputs, targets, train)
+        self.models_, self.history_ = fit_examples(self, train, valid, facts, vocab, seed)
+        self.model_ = self.models_.network
+        self._described = facts
+        return self
+
+    @abc.abstractmethod
+    def _targets(self, y: Any, rows: list[Any]) -> Sequences:
+        """The labels of the rows as targets, checked."""
+
+    def _every(self) -> bool:
+        output = self.output
+        if output not in ("last", "every"):
+            raise OptionError(f"output is 'last' (a label a sequence) or 'every' (a label a step), not {output!r}")
+        return bool(output == "every")
+
+    def _facts(self, inputs: Sequences, targets: Sequences, train: Examples) -> TableFacts:
+        """What a saved model says of its examples, so that `charlm predict` reads it."""
+        classes = tuple(map(str, getattr(self, "classes_", ())))
+        if classes:
+            counts = np.bincount(train.targets.values.numpy(), minlength=len(classes))
+            base = tuple((counts / counts.sum()).tolist())
+        else:
+            base = (float(train.targets.values.mean()),)
+        return TableFacts(
+            table="", sha256="", rows=len(inputs), sequence="sequence", label="label", split="100/0/0",
+            input="text" if inputs.ids else "numbers", features=0 if inputs.ids else int(inputs.values.shape[1]),
+            mode=self.mode, every=self._every(), classes=classes, base=base,
+            bounded=getattr(self, "label_scale", None) in (None, "none"),
+        )  # fmt: skip
+
+    def _said(self, X: Any, lengths: ArrayLike | None) -> list[NDArray[np.float64]]:
+        """What the model says: [1] or [V] numbers for each sequence or step."""
+        check_is_fitted(self, "model_")
+        rows = rows_of(X, lengths, partial(validate_data, self, reset=False, dtype=np.float64))
+        if isinstance(rows[0], str) != (self.model_.vocab is not None):
+            read = "texts" if self.model_.vocab is not None else "numbers"
+            raise OptionError(f"this {type(self).__name__} was fitted to {read}: give it {read}")
+        inputs = Sequences.of_rows_or_texts(rows, self.model_.vocab)
+        wanted = self.model_.config.features
+        if not inputs.ids and inputs.values.shape[1] != wanted:
+            raise OptionError(f"the sequences have {inputs.values.shape[1]} numbers a step, the model reads {wanted}")
+        return self.models_.say(inputs)
+
+    # -- keeping -------------------------------------------------------------------------------------------------------
+
+    def save(self, directory: str | Path) -> Path:
+        """Writes the fitted estimator as a model directory, which `load` and `charlm predict` read.
+
+        Returns:
+            The directory; a taken name becomes NAME-2.
+        """
+        check_is_fitted(self, "model_")
+        params = {name: value for name, value in self.get_params(deep=False).items() if _is_plain(value)}
+        params["cell"] = self.model_.config.cell
+        classes = getattr(self, "classes_", np.zeros(0)).tolist()
+        if not all(map(_is_plain, classes)):
+            raise OptionError("classes that are numbers or strings can be saved; for others use pickle")
+        kept = {"name": type(self).__name__, "params": params, "classes": classes}
+        kept |= {"n_features_in": n} if (n := getattr(self, "n_features_in_", None)) is not None else {}
+        path = free_name(Path(directory))
+        path.mkdir(parents=True)
+        save_sequence(path, self.models_, encode(self._described), estimator=kept)
+        return path
+
+    @classmethod
+    def load(cls, directory: str | Path, *, device: str = "auto") -> Self:
+        """Reads an estimator that `save` wrote, or a model that `charlm fit` made.
+
+        Raises:
+            CheckpointError: no such model, or one of the other kind.
+        """
+        found = load_sequence(directory, device=pick_device(device))
+        if found.model.config.mode != cls.mode:
+            other = "SequenceScorer" if cls.mode == "distribution" else "SequenceClassifier"
+            raise CheckpointError(f"{directory} holds a {found.model.config.mode}: load it with {other}")
+        facts = TableFacts.read(found.data)
+        kept = found.config.get("estimator") or {}
+        config = found.model.config
+        shape = {name: getattr(config, name) for name in ("cell", "layers", "hidden", "embedding", "dropout")}
+        shape |= {"bidirectional": config.bidirectional, "output": config.output, "model": found.models.chosen}
+        params = kept.get("params", shape)
+        try:
+            made = cls(**params)
+        except TypeError as error:
+            raise CheckpointError(f"{directory} holds options that this charlm does not know ({error})") from None
+        made.models_, made.model_, made.history_, made._described = found.models, found.model, History([]), facts
+        if cls.mode == "distribution":
+            made.classes_ = np.array(kept.get("classes", list(facts.classes)))
+        if "n_features_in" in kept:
+            made.n_features_in_ = kept["n_features_in"]
+        return made
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float)
 
 
 class SequenceClassifier(ClassifierMixin, SequenceEstimator):  # type: ignore[misc]
@@ -42,6 +217,9 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):  # type: ignore[mi
         dropout: between the layers and before the output, while training.
         bidirectional: whether the sequences are read from both ends.
         output: `last`, one label a sequence, or `every`, one a step.
+        model: which model predicts: `rnn`, the network; `counted` (an n-gram for each class) or `linear` (logistic
+            regression on strings of characters) for texts, `trees` for numbers; `mix` of all; or `auto`, the best on
+            the held-out sequences. Any but `rnn` fits all of them.
         scale: how numbers are scaled: `zscore`, `minmax` or `none`; fitted on the sequences that are trained on.
         batch_size: sequences a step of training.
         lr: the peak learning rate.
@@ -59,6 +237,7 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):  # type: ignore[mi
         classes_: the labels, sorted, [V].
         n_features_in_: columns of X, where X was a table [N, T] of numbers.
         model_: the trained `SequenceModel`.
+        models_: all models, the network among them.
         history_: the learning curve, a `History`: a row for each validation, a table in a notebook, and `plot()`.
 
     >>> texts, labels = ["aab", "abb", "xyx", "xxy"] * 3, ["ab", "ab", "xy", "xy"] * 3
@@ -69,51 +248,6 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):  # type: ignore[mi
 
     mode = "distribution"
     classes_: NDArray[Any]
-
-    def __init__(
-        self,
-        *,
-        cell: str | type[Cell] = "gru",
-        layers: int = 1,
-        hidden: int | None = None,
-        embedding: int = 0,
-        dropout: float | None = None,
-        bidirectional: bool = False,
-        output: str = "last",
-        scale: str | None = "zscore",
-        batch_size: int | None = None,
-        lr: float | None = None,
-        epochs: float | None = None,
-        max_steps: int | None = None,
-        minutes: float | None = None,
-        patience: int = 8,
-        validation_fraction: float = 0.1,
-        seed: int | np.random.RandomState | None = 0,
-        device: str = "auto",
-        backend: str | None = None,
-        out: str | Path | None = None,
-        progress: bool | None = None,
-    ) -> None:
-        self.cell = cell
-        self.layers = layers
-        self.hidden = hidden
-        self.embedding = embedding
-        self.dropout = dropout
-        self.bidirectional = bidirectional
-        self.output = output
-        self.scale = scale
-        self.batch_size = batch_size
-        self.lr = lr
-        self.epochs = epochs
-        self.max_steps = max_steps
-        self.minutes = minutes
-        self.patience = patience
-        self.validation_fraction = validation_fraction
-        self.seed = seed
-        self.device = device
-        self.backend = backend
-        self.out = out
-        self.progress = progress
 
     def _targets(self, y: Any, rows: list[Any]) -> Sequences:
         steps = stepwise(y, rows) if self._every() else None
@@ -130,7 +264,7 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):  # type: ignore[mi
         """The probability of each class: [N, V] in the order of `classes_`; with `output="every"` an object array of N
         arrays [T, V]."""
         said = self._said(X, lengths)
-        p = [(each / each.sum(-1, keepdim=True)).numpy() for each in said]
+        p = [each / each.sum(-1, keepdims=True) for each in said]
         return ragged(p) if self._every() else np.concatenate(p)
 
     def predict(self, X: Any, lengths: ArrayLike | None = None) -> NDArray[Any]:
@@ -170,53 +304,22 @@ class SequenceScorer(RegressorMixin, SequenceEstimator):  # type: ignore[misc]
     mode = "score"
 
     def __init__(
-        self,
-        *,
-        cell: str | type[Cell] = "gru",
-        layers: int = 1,
-        hidden: int | None = None,
-        embedding: int = 0,
-        dropout: float | None = None,
-        bidirectional: bool = False,
-        output: str = "last",
-        loss: str | None = None,
-        scale: str | None = "zscore",
-        label_scale: str | None = None,
-        batch_size: int | None = None,
-        lr: float | None = None,
-        epochs: float | None = None,
-        max_steps: int | None = None,
-        minutes: float | None = None,
-        patience: int = 8,
-        validation_fraction: float = 0.1,
-        seed: int | np.random.RandomState | None = 0,
-        device: str = "auto",
-        backend: str | None = None,
-        out: str | Path | None = None,
-        progress: bool | None = None,
-    ) -> None:
-        self.cell = cell
-        self.layers = layers
-        self.hidden = hidden
-        self.embedding = embedding
-        self.dropout = dropout
-        self.bidirectional = bidirectional
-        self.output = output
+        self, *, cell: str | type[Cell] = "gru", layers: int = 1, hidden: int | None = None, embedding: int = 0,
+        dropout: float | None = None, bidirectional: bool = False, output: str = "last", model: str = "rnn",
+        loss: str | None = None, scale: str | None = "zscore", label_scale: str | None = None,
+        batch_size: int | None = None, lr: float | None = None, epochs: float | None = None,
+        max_steps: int | None = None, minutes: float | None = None, patience: int = 8,
+        validation_fraction: float = 0.1, seed: int | np.random.RandomState | None = 0, device: str = "auto",
+        backend: str | None = None, out: str | Path | None = None, progress: bool | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            cell=cell, layers=layers, hidden=hidden, embedding=embedding, dropout=dropout, bidirectional=bidirectional,
+            output=output, model=model, scale=scale, batch_size=batch_size, lr=lr, epochs=epochs, max_steps=max_steps,
+            minutes=minutes, patience=patience, validation_fraction=validation_fraction, seed=seed, device=device,
+            backend=backend, out=out, progress=progress,
+        )  # fmt: skip
         self.loss = loss
-        self.scale = scale
         self.label_scale = label_scale
-        self.batch_size = batch_size
-        self.lr = lr
-        self.epochs = epochs
-        self.max_steps = max_steps
-        self.minutes = minutes
-        self.patience = patience
-        self.validation_fraction = validation_fraction
-        self.seed = seed
-        self.device = device
-        self.backend = backend
-        self.out = out
-        self.progress = progress
 
     def _targets(self, y: Any, rows: list[Any]) -> Sequences:
         each = stepwise(y, rows) if self._every() else list(column_or_1d(y, warn=True))
@@ -235,7 +338,7 @@ class SequenceScorer(RegressorMixin, SequenceEstimator):  # type: ignore[misc]
 
     def predict(self, X: Any, lengths: ArrayLike | None = None) -> NDArray[np.float64]:
         """The Score of each sequence, [N]; with `output="every"` an object array of N arrays [T]."""
-        said = [each[:, 0].numpy() for each in self._said(X, lengths)]
+        said = [each[:, 0] for each in self._said(X, lengths)]
         return ragged(said) if self._every() else np.concatenate(said)
 
     def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None, lengths: ArrayLike | None = None) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ from charlm.figures import drawn
 from charlm.files import free_name, lock
 from charlm.nn.cells import Cell, cell_name
 from charlm.nn.kernels.choose import device_of, pick_device
-from charlm.progress import progress_bar
 from charlm.recurrent.model import CharRNN
-from charlm.sequences.figures import Figures, draw_confusion, draw_reliability
+from charlm.sequences.batches import Examples
+from charlm.sequences.config import fit_scales
+from charlm.sequences.figures import draw_confusion
+from charlm.sequences.fitted import TableFit, measured
 from charlm.sequences.fitting import (
     BUDGET,
     NETWORK,
@@ -26,6 +28,7 @@ from charlm.sequences.fitting import (
     TRAINING,
     Fit,
     FitPlan,
+    choose_fit,
     line,
     loss_unit,
     plan_for,
@@ -34,77 +37,18 @@ from charlm.sequences.fitting import (
     start,
     step_loss,
 )
-from charlm.sequences.model import SequenceModel
-from charlm.sequences.predict import figures_of, predict_rows
+from charlm.sequences.models import MODELS, Models, fit_models
 from charlm.sequences.rows import RowSplit
 from charlm.sequences.tabular import TableFacts, TableTask, open_task, open_task_again
+from charlm.text.vocab import Vocab
 from charlm.training.interfaces import Observer
-from charlm.training.loop import Outcome
 from charlm.training.run import interruptible, refuse_change, same_directory
 from charlm.training.watching import History, Watch
 
-__all__ = ["TableFit", "fit_table"]
+__all__ = ["fit_examples", "fit_table"]
 
 _FLAGS = {"batch": "batch-size"}
 """Names of options on the command line, where they are others."""
-
-
-@dataclass(frozen=True, kw_only=True, repr=False)
-class TableFit:
-    """What was fitted to a table, and how good it is on the reported part.
-
-    Args:
-        facts: what is remembered of the table.
-        plan: the network's shape, and how it was trained.
-        model: the network with its best weights.
-        history: the learning curve.
-        outcome: `finished`, `no improvement` (stopped early), `interrupted` or `diverged`.
-        part: the reported part: test, or valid where there is no test part, or train.
-        rows: how many rows that part has.
-        figures: measured on that part; None where the training was interrupted.
-        directory: where the run is kept; None where it is in memory.
-    """
-
-    facts: TableFacts
-    plan: FitPlan
-    model: SequenceModel
-    history: History
-    outcome: Outcome
-    part: str
-    rows: int
-    figures: Figures | None
-    directory: Path | None
-
-    def __repr__(self) -> str:
-        if self.figures is None:
-            return f"{self.outcome}: no figures"
-        watched = {"valid": ", which early stopping watched", "train": ", which it learned from"}.get(self.part, "")
-        head = f"{self.part} part{watched}: {self.rows:,} rows, {self.figures.targets:,} labels"
-        return "\n".join([head, *self.figures.lines()])
-
-    def to_json(self) -> dict[str, Any]:
-        """A value for programs: what was fitted, and its figures."""
-        return {
-            "directory": None if self.directory is None else str(self.directory),
-            "outcome": self.outcome,
-            "mode": self.facts.mode,
-            "split": self.facts.split,
-            "part": self.part,
-            **({} if self.figures is None else self.figures.to_json()),
-        }
-
-    def plot(self, path: str | Path) -> None:
-        """Draws how often it came against the probability that was said, as .png, .svg or .pdf.
-
-        Raises:
-            OptionError: the labels are no probabilities, or nothing was measured.
-        """
-        if self.figures is None or self.figures.reliability is None:
-            raise OptionError("labels that are no probabilities have no reliability: nothing was drawn")
-        name = "fit" if self.directory is None else self.directory.name
-        said = "probability of the class that was named" if self.figures.classes else "Score"
-        title = f"{name}, {self.part} part"
-        draw_reliability({name: self.figures.reliability}, Path(path), title=title, said=said)
 
 
 def fit_table(
@@ -144,6 +88,7 @@ def fit_table(
     save_every: float = 300.0,
     progress: bool | None = None,
     observer: Observer | None = None,
+    model: str = "auto",
 ) -> TableFit:
     """Fits a Score or a Distribution to the sequences of a table. What is not given is chosen from the table.
 
@@ -181,6 +126,8 @@ def fit_table(
         save_every: seconds between two saved states.
         progress: show progress bars; None shows them on a terminal or in a notebook.
         observer: is told how it goes, in place of the progress bar.
+        model: the model that predicts: `rnn` (the network; no other is fitted then), `counted`, `linear`, `trees`,
+            `mix`, or `auto`, the one that is best on the validation part.
 
     Raises:
         TextError: no table, or one that cannot be read so; names row and column.
@@ -196,11 +143,13 @@ def fit_table(
         "epochs": epochs, "max_steps": max_steps, "minutes": minutes, "patience": patience, "seed": seed,
         "backend": backend, "freeze": freeze,
     }  # fmt: skip
+    if model not in ("auto", *MODELS):
+        raise OptionError(f"unknown model {model!r}: choose auto or one of {', '.join(MODELS)}")
     if freeze and init_from is None and resume is None:
         raise OptionError("--freeze keeps the layers of a language model: name one with --init-from")
     with ExitStack() as stack:
         shown = observer or stack.enter_context(closing(Watch(step_loss, what=loss_unit, show=progress)))
-        session = _Session(given, init_from, device, save_every, progress, shown)
+        session = _Session(given, init_from, device, save_every, progress, shown, model)
         if resume is not None:
             return session.resume(Path(resume), table, out)
         if table is None:
@@ -218,6 +167,7 @@ class _Session:
     save_every: float
     progress: bool | None
     observer: Observer
+    wanted: str
 
     def begin(self, table: str, out: str | None) -> TableFit:
         """A new fit."""
@@ -300,35 +250,42 @@ class _Session:
         """Trains to the end of the budget, and measures the best weights on the reported part."""
         with interruptible() as stopped:
             outcome = fit.train(observer=self.observer, save_every=self.save_every, should_stop=stopped)
-        figures = None if outcome == "interrupted" else self._measure(fit, task)
-        title = "" if fit.directory is None else fit.directory.name
+        models, compared = Models(network=fit.model), {}
+        if outcome != "interrupted":
+            train, valid = task.part("train"), task.part("valid")
+            assert train is not None
+            took = fit.rows[-1]["seconds"] if fit.rows else 0.0
+            models = fit_models(fit.model, train, valid, wanted=self.wanted, seconds=took, say=self.observer.on_note)
+            compared = measured(models, task, self.progress)
         found = TableFit(
             facts=task.facts,
             plan=fit.plan,
-            model=fit.model,
-            history=History(fit.rows, title=title, loss=loss_unit(fit.model)),
+            models=models,
+            history=History(fit.rows, title=fit.directory.name if fit.directory else "", loss=loss_unit(fit.model)),
             outcome=outcome,
             part=task.reported,
             rows=len(task.parts[task.reported]),
-            figures=figures,
+            compared=compared,
             directory=fit.directory,
         )
+        self._keep(fit, task, found)
         self._draw(found)
         return found
 
-    def _measure(self, fit: Fit, task: TableTask) -> Figures:
-        """The figures of the reported part, which are also kept with the model."""
+    def _keep(self, fit: Fit, task: TableTask, found: TableFit) -> None:
+        """Keeps the baselines and the figures with the network."""
+        if found.figures is None:
+            return
+        more: dict[str, Any] = {"result": found.result()}
+        if fit.directory is not None and found.models.baselines:
+            more["models"] = found.models.write(fit.directory)
+        fit.describe(**more)
         part = task.part(task.reported)
         assert part is not None
-        with progress_bar(len(part), "measuring", "row", show=self.progress) as bar:
-            said = predict_rows(fit.model, part.inputs, bar.update)
-        figures = figures_of(said, part.targets, task.facts)
-        fit.describe(result={**figures.to_json(), "split": task.facts.split, "part": task.reported})
         if part.inputs.ids and bool((part.inputs.values < 0).any()):
             share = 100 * float((part.inputs.values < 0).double().mean())
-            said_of = f"{share:.2g} % of the characters of the {task.reported} part"
-            self.observer.on_note(f"{said_of} never stood in the training part")
-        return figures
+            of = f"{share:.2g} % of the characters of the {task.reported} part"
+            self.observer.on_note(f"{of} never stood in the training part")
 
     def _draw(self, found: TableFit) -> None:
         """The pictures of a run that is kept: its curve, its reliability, and which class was taken for which."""
@@ -345,3 +302,40 @@ class _Session:
             acts["the confusion"] = partial(draw_confusion, figures.confusion, figures.classes, picture, title=title)
         for what, act in acts.items():
             drawn(what, act, self.observer.on_note)
+
+
+def fit_examples(
+    asked: Any, train: Examples, valid: Examples | None, facts: TableFacts, vocab: Vocab | None, seed: int
+) -> tuple[Models, History]:
+    """The models of an estimator and the learning curve of the network; kept in a directory where one is asked for.
+
+    Args:
+        asked: an estimator, with its parameters.
+        train, valid: the examples.
+        facts: what they are.
+        vocab: of texts.
+        seed: of all chance.
+    """
+    names = ("cell", "layers", "hidden", "embedding", "dropout", "bidirectional", "lr", "epochs", "max_steps")
+    given = {name: getattr(asked, name) for name in (*names, "minutes", "patience", "backend")}
+    given |= {"batch": asked.batch_size, "seed": seed}
+    given |= {"loss": asked.loss} if facts.mode == "score" else {}
+    plan = choose_fit(facts, len(train), given)
+    if asked.model not in ("auto", *MODELS):
+        raise OptionError(f"unknown model {asked.model!r}: choose auto or one of {', '.join(MODELS)}")
+    wanted = asked.scale or "none"
+    if wanted not in SCALES:
+        raise OptionError(f"unknown scale {wanted!r}: choose one of {', '.join(SCALES)}")
+    scale = SCALES[wanted] if facts.features else None
+    plan = replace(plan, network=fit_scales(plan.network, train, inputs=scale, targets=not facts.bounded))
+    directory = None if asked.out is None else free_name(Path(asked.out))
+    device = pick_device(asked.device)
+    with nullcontext() if directory is None else lock(directory):
+        fit = start(directory, train, valid, plan, device=device, vocab=vocab, data=encode(facts))
+        with closing(Watch(step_loss, show=asked.progress)) as watch:
+            fit.train(observer=watch)
+    took = fit.rows[-1]["seconds"] if fit.rows else 0.0
+    models = fit_models(fit.model, train, valid, wanted=asked.model, seconds=took)
+    if directory is not None and models.baselines:
+        fit.describe(models=models.write(directory))
+    return models, History(fit.rows, loss=loss_unit(fit.model))

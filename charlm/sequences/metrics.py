@@ -29,8 +29,10 @@ __all__ = [
     "area_under_curve",
     "brier_score",
     "log_loss",
+    "mean_nats",
     "r_squared",
     "reliability",
+    "softmax",
 ]
 
 Floats = NDArray[np.float64]
@@ -198,3 +200,14 @@ def _probabilities(values: ArrayLike) -> Floats:
     if not (math.isfinite(p.min()) and p.min() >= 0 and p.max() <= 1):
         raise CharlmError(f"a probability is a number from 0 to 1; these go from {p.min():g} to {p.max():g}")
     return p
+
+
+def mean_nats(p_NV: Floats, shares_NV: Floats) -> float:
+    """The mean cross-entropy of shares of classes under probabilities, which are taken as at least 1e-12."""
+    return float(-(shares_NV * np.log(np.maximum(p_NV, 1e-12))).sum(1).mean())
+
+
+def softmax(x_NV: Floats) -> Floats:
+    """Rows of probabilities from rows of logarithms."""
+    p = np.exp(x_NV - x_NV.max(1, keepdims=True))
+    return np.asarray(p / p.sum(1, keepdims=True))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from charlm.errors import CharlmError, CheckpointError, OptionError, TextError
@@ -20,12 +19,11 @@ from charlm.sequences.cells import Inputs, is_empty, is_missing, read_inputs
 from charlm.sequences.config import SequenceConfig
 from charlm.sequences.figures import Figures, distribution_figures, score_figures
 from charlm.sequences.labels import read_labels
-from charlm.sequences.model import SequenceModel
 from charlm.sequences.models import load_sequence
 from charlm.sequences.tables import Table, render_table
 from charlm.sequences.tabular import TableFacts, open_table, sequences_of, targets_of
 
-__all__ = ["Predictions", "check_config", "figures_of", "predict_rows", "predict_table"]
+__all__ = ["Predictions", "check_config", "figures_of", "predict_table"]
 
 _COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
 
@@ -115,6 +113,7 @@ def predict_table(
     sequence: str | None = None,
     label: str | None = None,
     labels: bool = True,
+    using: str | None = None,
     encoding: str | None = None,
     header: bool = True,
     out: str | None = None,
@@ -128,6 +127,8 @@ def predict_table(
         path: the table; - for standard input.
         sequence, label: columns; those of the model's own table by default.
         labels: whether labels are looked at, if there are some.
+        using: which of its models predicts: `rnn`, `counted`, `linear`, `trees` or `mix`; None takes the one that was
+            best on the validation part.
         encoding, header: of the table; as the model's own was read by default.
         out: where the table is to be written; refused at once where it cannot hold it.
         device: `auto`, `cpu`, `cuda` or `mps`.
@@ -151,7 +152,7 @@ def predict_table(
     sequences = sequences_of(inputs, checkpoint.model.vocab)
     notes += _unknown(sequences)
     with progress_bar(len(table), "predicting", "row", show=progress) as bar:
-        said = predict_rows(checkpoint.model, sequences, bar.update)
+        said = checkpoint.models.say(sequences, using, bar.update)
     for row, one in enumerate(said):
         if not np.isfinite(one).all():
             raise CharlmError(f"{table.place(row, column)} is so far outside the model's range that it says nothing")
@@ -253,25 +254,6 @@ def _padded(values: list[Any]) -> Any:
 
 
 # -- what a model says -------------------------------------------------------------------------------------------------
-
-
-def predict_rows(
-    model: SequenceModel, inputs: Sequences, progress: Callable[[int], object] | None = None, piece: int = 1024
-) -> list[NDArray[np.float64]]:
-    """What a model says of each sequence: [K, 1] Scores or [K, V] probabilities, K being 1 or the steps.
-
-    Args:
-        model: of the same kind of input.
-        inputs: the sequences.
-        progress: called with how many more are done.
-        piece: how many are done between two calls.
-    """
-    found = []
-    for rows in torch.split(torch.arange(len(inputs)), piece):
-        found += [said.numpy() for said in model.predict(inputs.take(rows))]
-        if progress is not None:
-            progress(len(rows))
-    return found
 
 
 def figures_of(said: Sequence[NDArray[np.float64]], targets: Sequences, facts: TableFacts) -> Figures:

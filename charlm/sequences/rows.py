@@ -17,7 +17,7 @@ from charlm.sequences.labels import as_numbers, label_cells, sum_to_one
 from charlm.sequences.tables import Table
 from charlm.text.splits import PARTS, parse_shares, show_shares
 
-__all__ = ["RowSplit", "groups_of", "guess_columns", "guess_mode", "near_equal"]
+__all__ = ["RowSplit", "groups_of", "guess_columns", "guess_mode", "held_out", "near_equal", "seed_of"]
 
 _GRAMMAR = "write it as 80/10/10, shuffled:SEED:80/10/10 or ordered:80/10/10 (train/valid/test in per cent)"
 
@@ -143,6 +143,31 @@ def groups_of(sequences: Sequence[Any], more: Sequence[Hashable] | None = None) 
 def _numbered(keys: Sequence[Hashable]) -> NDArray[np.int64]:
     known: dict[Hashable, int] = {}
     return np.array([known.setdefault(key, len(known)) for key in keys], dtype=np.int64)
+
+
+_LEAST = 20  # sequences from which on some are held out to stop training early
+
+
+def held_out(rows: Sequence[Any], fraction: float, seed: int) -> dict[str, NDArray[np.int64]]:
+    """The rows that are trained on and the share that early stopping watches; equal sequences stand on one side.
+
+    >>> {part: len(rows) for part, rows in held_out([*"abcdefghij"] * 2, 0.2, 0).items()}
+    {'train': 16, 'valid': 4, 'test': 0}
+    """
+    if not 0 <= fraction < 1:
+        raise OptionError(f"validation_fraction is a share from 0 to below 1, not {fraction}")
+    groups = groups_of(rows)
+    held = Fraction(str(fraction)) * 100 if len(rows) >= _LEAST and groups.max() > 0 else Fraction(0)
+    return RowSplit(shares=(100 - held, held, Fraction(0)), seed=seed).parts(len(rows), groups)
+
+
+def seed_of(chance: Any) -> int:
+    """A seed from a number, a `numpy.random.RandomState`, or None, which draws one."""
+    from sklearn.utils import check_random_state
+
+    if isinstance(chance, int | np.integer) and not isinstance(chance, bool):
+        return int(chance)
+    return int(check_random_state(chance).randint(2**31 - 1))
 
 
 def near_equal(held_out: Sequence[str], train: Sequence[str]) -> int:

@@ -260,10 +260,7 @@ def _base_rate(labels: Labels, rows: NDArray[np.int64]) -> tuple[float, ...]:
 
 def sequences_of(inputs: Inputs, vocab: Vocab | None) -> Sequences:
     """A table's sequences as a model takes them."""
-    if inputs.kind == "numbers":
-        return Sequences.of_numbers(inputs.values)
-    assert vocab is not None
-    return Sequences.of_texts(inputs.values, vocab)
+    return Sequences.of_rows_or_texts(inputs.values, vocab)
 
 
 def targets_of(labels: Labels) -> Sequences:

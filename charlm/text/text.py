@@ -108,13 +108,25 @@ class Part:
         return f"Part({self.name} of {self.text.title!r}{split}, {len(self):,} characters to predict)"
 
     def under(self, vocab: Vocab) -> Part:
-        """The same part in the symbols of another vocabulary; characters that it lacks become unknown."""
+        """The same part in the symbols of another vocabulary; characters that it lacks become unknown.
+
+        Where one of the vocabularies spells characters in bytes, spans begin and end at the same characters. The other
+        bytes of the character before a span's first target are targets then, which `per_character` leaves out.
+        """
         if vocab == self.text.vocab:
             return self
         text = Text(corpus=self.text.corpus.under(vocab), split=self.text.split)
-        if len(text) != len(self.text):  # bytes spell some characters: the parts are cut at other places
-            return text.part(self.name)
-        return Part(text=text, name=self.name, spans=self.spans)
+        if len(text) == len(self.text):
+            return Part(text=text, name=self.name, spans=self.spans)
+        number = np.cumsum(_begins(self.text.corpus)) - 1  # of the character that each symbol belongs to
+        starts = np.append(np.flatnonzero(_begins(text.corpus)), len(text))
+        spans = np.stack([starts[number[self.spans[:, 0]]], starts[number[self.spans[:, 1] - 1] + 1]], axis=1)
+        return Part(text=text, name=self.name, spans=spans)
+
+
+def _begins(corpus: Corpus) -> NDArray[np.bool_]:
+    """For each symbol whether it begins a character; an unknown one does."""
+    return corpus.vocab.begins_character[np.maximum(corpus.ids.astype(np.int64), 0)] | (corpus.ids < 0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

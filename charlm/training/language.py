@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from charlm.errors import CharlmError, OptionError, TextError
-from charlm.lm.interface import State, detach, lane_segments, pick_targets, read_segments
+from charlm.lm.interface import Segments, State, detach, lane_segments, pick_targets, read_segments
 from charlm.recurrent.model import CharRNN
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids
@@ -140,6 +140,7 @@ class LanguageObjective(Objective):
         lanes: the windows of the training part.
         ids: of the whole text.
         valid: the spans of the validation; read in 32 lanes, each after the 512 characters before it as context.
+        limit: characters that a validation reads at most, from places all over these spans.
         seed: of dropout.
         processes: they share the lanes and the validation; each has dropout masks of its own.
     """
@@ -151,6 +152,7 @@ class LanguageObjective(Objective):
         ids: Ids,
         valid: Spans,
         *,
+        limit: int | None = None,
         seed: int = 0,
         processes: Processes = ALONE,
     ) -> None:
@@ -158,7 +160,7 @@ class LanguageObjective(Objective):
         self.lanes, self.ids, self.processes = lanes, ids, processes
         self.steps_per_epoch = lanes.windows_per_epoch
         self.untrained_loss = math.log(len(model.vocab))  # of a uniform distribution
-        self.segments = lane_segments(valid)
+        self.segments = _shortened(lane_segments(valid), limit)
         self.generator = torch.Generator(device=model.device).manual_seed(processes.seed(seed))
         self.own = processes.own(lanes.lanes)
         self.state: State = self._zeros()
@@ -232,6 +234,19 @@ class LanguageObjective(Objective):
         if own in carried:
             with contextlib.suppress(RuntimeError, TypeError):
                 self.generator.set_state(carried[own].clone())
+
+
+def _shortened(segments: Segments, limit: int | None) -> Segments:
+    """The beginnings of the segments, with about `limit` targets in all; each is cut to the same share.
+
+    >>> _shortened(np.array([[0, 1, 101], [80, 101, 201]]), 50).tolist()
+    [[0, 1, 26], [80, 101, 126]]
+    """
+    counts = segments[:, 2] - segments[:, 1]
+    if limit is None or counts.sum() <= limit:
+        return segments
+    kept = np.maximum(1, counts * limit // counts.sum())
+    return np.stack([segments[:, 0], segments[:, 1], segments[:, 1] + kept], axis=1)
 
 
 def _generator(rank: int) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 from charlm.checkpoint import load
 from charlm.codec import encode
 from charlm.errors import CheckpointError, OptionError, TextError
-from charlm.files import describe
+from charlm.files import describe, free_memory
 from charlm.nn.kernels.choose import fastest, for_training
 from charlm.recurrent.model import CharRNN
 from charlm.text.splits import Split, count_targets
@@ -24,7 +24,7 @@ from charlm.training.graphed import stepper_for
 from charlm.training.interfaces import Objective, Stepper
 from charlm.training.keeping import RunKind, Saved, read_saved
 from charlm.training.language import Lanes, LanguageObjective
-from charlm.training.recipe import Plan, choose
+from charlm.training.recipe import Plan, choose, validation_limit, window_bytes, window_shape
 from charlm.training.run import Run, Task, refuse_change, resume
 
 __all__ = ["LANGUAGE", "LanguageTask", "plan_for", "resume_language", "run_text"]
@@ -68,6 +68,23 @@ class LanguageTask(Task[Plan, CharRNN]):
         return "test" if count_targets(self.parts["test"]) else "valid"
 
     @property
+    def watched(self) -> str:
+        """The part that validations read: valid, or train where the validation part has no target."""
+        return "valid" if count_targets(self.parts["valid"]) else "train"
+
+    def notes(self, plan: Plan) -> list[str]:
+        """Sentences about the validations that a person should know of."""
+        found, (steps, lanes) = [], window_shape(self.characters, plan)
+        if (steps, lanes) != (plan.window, plan.lanes):
+            found.append(f"the text is shorter than a window: windows are cut to {steps:,} steps in {lanes:,} lanes")
+        size, limit = count_targets(self.parts[self.watched]), validation_limit(self.characters, plan)
+        if self.watched == "train":
+            found.append("there is no validation part: validation and early stopping read the training part")
+        if limit < size:
+            found.append(f"validations read {limit:,} of {size:,} characters of the {self.watched} part")
+        return found
+
+    @property
     def measurable(self) -> bool:
         """Whether the reported part has a character to predict."""
         return count_targets(self.parts[self.reported]) > 0
@@ -88,9 +105,10 @@ class LanguageTask(Task[Plan, CharRNN]):
 
     def objective(self, model: CharRNN, plan: Plan, processes: Processes) -> LanguageObjective:
         """See `Task.objective`."""
-        valid = self.parts["valid"] if count_targets(self.parts["valid"]) else self.parts["train"]
-        seed = plan.optimisation.seed
-        return LanguageObjective(model, self.lanes(plan), self.corpus.ids, valid, seed=seed, processes=processes)
+        valid, seed = self.parts[self.watched], plan.optimisation.seed
+        limit = validation_limit(self.characters, plan)
+        lanes = self.lanes(plan)
+        return LanguageObjective(model, lanes, self.corpus.ids, valid, limit=limit, seed=seed, processes=processes)
 
     def backend(self, model: CharRNN, plan: Plan, processes: Processes) -> str:
         """See `Task.backend`."""
@@ -133,7 +151,7 @@ def plan_for(
     if given["lanes"] is None:
         given["lanes"] = -(-choose(task.characters, device, given).lanes // size) * size
     if init_from is None:
-        return choose(task.characters, device, given), None
+        return _affordable(task, choose(task.characters, device, given), device), None
     model = init_from if isinstance(init_from, CharRNN) else load(init_from, device="cpu")
     if not isinstance(model, CharRNN):
         raise OptionError(f"{model.name} is not a recurrent model: --init-from needs the weights of one")
@@ -144,7 +162,24 @@ def plan_for(
             raise OptionError(f"--{name} {given[name]} does not fit the weights of --init-from ({has} there)")
         given[name] = has
     plan = choose(task.characters, device, given)
-    return plan.having(network=replace(model.config, dropout=plan.network.dropout)), dict(model.state_dict())
+    plan = plan.having(network=replace(model.config, dropout=plan.network.dropout))
+    return _affordable(task, plan, device), dict(model.state_dict())
+
+
+def _affordable(task: LanguageTask, plan: Plan, device: torch.device) -> Plan:
+    """The plan; refuses one whose windows need more memory than is free.
+
+    Raises:
+        OptionError: says how much memory a window needs, and how much is free.
+    """
+    steps, lanes = window_shape(task.characters, plan)
+    needed, free = window_bytes(plan.network, len(task.corpus.vocab), steps * lanes), free_memory()
+    if device.type == "cpu" and free is not None and needed > free:
+        raise OptionError(
+            f"a window of {steps:,} steps in {lanes:,} lanes needs about {needed / 1e9:.1f} GB of memory, and "
+            f"{free / 1e9:.1f} GB are free: take a smaller --seq-length or --batch-size"
+        )
+    return plan
 
 
 def _check_symbols(task: LanguageTask, model: CharRNN) -> None:
@@ -214,7 +249,7 @@ def _with_lanes(saved: Saved[Plan], task: LanguageTask, lanes: int) -> Saved[Pla
         saved,
         plan=plan,
         tensors=tensors,
-        progress={**progress, "position": position, "total": None, "every": None},
+        progress={**progress, "position": position, "total": None, "every": None, "due": None},
         changes=[*saved.changes, {"step": progress["step"], "lanes": lanes}],
     )
 

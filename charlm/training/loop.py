@@ -236,11 +236,13 @@ class Loop:
 
     def _validate(self) -> bool:
         """Validates and keeps the weights to use; False where there has been no improvement for too long."""
+        begun = time.perf_counter()
         self._settle()
         with contextlib.nullcontext() if self.average is None else self.average.in_place():
             report = self._look()
             self._keep(report)
             self.observer.on_validation(report)
+        self._budget.validated(time.perf_counter() - begun)
         if self.keeper is not None:
             self._keep_state()
         return not (self.options.patience and self.progress.since_best >= self.options.patience)

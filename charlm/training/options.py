@@ -158,6 +158,7 @@ class LoopState:
         step: optimisation steps taken.
         position: steps' worth of data read; it differs from `step` where a run went on with another batch size.
         total, every: the planned number of steps, and of steps between two validations; None until they are planned.
+        due: the step after which the next validation comes; None until it is planned.
         seconds: of training and validation so far.
         best, best_step: the lowest finite validation loss (None before the first one), and its step.
         since_best: validations since then.
@@ -173,6 +174,7 @@ class LoopState:
     position: int = 0
     total: int | None = None
     every: int | None = None
+    due: int | None = None
     seconds: float = 0.0
     best: float | None = None
     best_step: int = 0
@@ -214,7 +216,9 @@ class Budget:
     """Plans `LoopState.total` and `LoopState.every`, and keeps the time of one session.
 
     Where no minutes are given the plan depends on nothing but the options and the data. A number of minutes is turned
-    into a number of steps once, after the first steps have shown what a step takes.
+    into a number of steps when the first steps have shown what a step takes, and again whenever a twentieth of the time
+    has passed: other work on the machine may have come or gone. After three quarters of the time the plan stays, so
+    that the learning rate falls to its end without a jump. What is planned is saved with every state.
 
     Args:
         options: the budget.
@@ -229,6 +233,7 @@ class Budget:
         self._before, self._started = progress.seconds, time.perf_counter()
         self._step_seconds: list[float] = []
         self._validation_seconds = 0.0
+        self._planned_at: float | None = None
 
     def seconds(self) -> float:
         """Seconds of training and validation that are used, earlier sessions included."""
@@ -250,23 +255,38 @@ class Budget:
         """Counts what a step took; the last fifty are kept."""
         self._step_seconds = [*self._step_seconds[-49:], seconds]
 
+    def validated(self, seconds: float) -> None:
+        """Counts what a validation took, and plans the next one."""
+        self._validation_seconds = seconds
+        if self.progress.every is not None:
+            self.progress.due = self.progress.step + self.progress.every
+
     def calibrate(self, used: float) -> None:
-        """Turns minutes into steps, once, while the learning rate still warms up.
+        """Turns minutes into steps: first while the learning rate still warms up, and again while time passes.
 
         Args:
             used: seconds by the clock that all processes agree on.
         """
-        progress, options = self.progress, self.options
-        if progress.total is not None or options.minutes is None:
+        if self.options.minutes is None or not self._plan_due(used, self.options.minutes * 60):
             return
-        budget = options.minutes * 60
-        enough = progress.step >= 5 and used >= 0.03 * budget
-        if not enough and progress.step < max(5, options.warmup - 1) and used < 0.2 * budget:
-            return
+        self._planned_at = used
+        progress = self.progress
         seconds = sorted(self._step_seconds)[len(self._step_seconds) // 2]
-        steps, validations = affordable(options, used, seconds, self._validation_seconds)
+        steps, validations = affordable(self.options, used, seconds, self._validation_seconds)
         total, limit = progress.step + steps, self._limit()
-        self._fix(*self.processes.agree([total if limit is None else min(total, limit), validations]))
+        total, validations = self.processes.agree([total if limit is None else min(total, limit), validations])
+        if progress.total is None or abs(total - progress.total) > 0.05 * (progress.total - progress.step):
+            self._fix(total, validations)
+
+    def _plan_due(self, used: float, budget: float) -> bool:
+        """Whether it is time to plan, for the first time or again."""
+        progress = self.progress
+        if progress.total is None:
+            enough = progress.step >= 5 and used >= 0.03 * budget
+            return enough or progress.step >= max(5, self.options.warmup - 1) or used >= 0.2 * budget
+        if self._planned_at is None:  # planned in an earlier session
+            self._planned_at = used
+        return used >= self._planned_at + 0.05 * budget and used <= 0.75 * budget and len(self._step_seconds) >= 5
 
     def late(self, used: float) -> bool:
         """Whether so many seconds are more than the minutes of the budget."""
@@ -281,14 +301,18 @@ class Budget:
         progress = self.progress
         if progress.every is None:
             return False
-        return progress.step % progress.every == 0 or progress.step == progress.total
+        if progress.due is None:  # saved by a version that did not plan it
+            progress.due = -(-progress.step // progress.every) * progress.every
+        return progress.step >= progress.due or progress.step == progress.total
 
     def _limit(self) -> int | None:
         return step_limit(self.options, self.progress.step, self.progress.position, self.steps_per_epoch)
 
     def _fix(self, total: int, validations: int) -> None:
-        self.progress.total = total
-        self.progress.every = max(1, -(-total // validations))
+        progress, every = self.progress, max(1, -(-total // validations))
+        last = progress.step if progress.due is None or progress.every is None else progress.due - progress.every
+        progress.total, progress.every = total, every
+        progress.due = max(progress.step + 1, last + every)
 
 
 def step_limit(options: Optimisation, step: int, position: int, steps_per_epoch: int) -> int | None:

@@ -17,7 +17,17 @@ from charlm.errors import OptionError
 from charlm.recurrent.model import RNNConfig
 from charlm.training.options import Optimisation, TrainingPlan
 
-__all__ = ["DEFAULT_EPOCHS", "DEFAULT_MINUTES", "Plan", "Schedule", "choose", "rate"]
+__all__ = [
+    "DEFAULT_EPOCHS",
+    "DEFAULT_MINUTES",
+    "Plan",
+    "Schedule",
+    "choose",
+    "rate",
+    "validation_limit",
+    "window_bytes",
+    "window_shape",
+]
 
 DEFAULT_MINUTES = 4.0
 """The time that training takes where no budget is given, ..."""
@@ -141,6 +151,53 @@ def _width(layers: int, *, long: bool, small: bool) -> int:
     if layers > 2:
         return 192 if small else 320 if long else 256
     return 384 if layers == 1 and not small else 256
+
+
+def window_shape(characters: int, plan: Plan) -> tuple[int, int]:
+    """Steps and lanes of a window of a training part of so many characters, which both are cut to.
+
+    >>> plan = choose(10, torch.device("cpu"), {"max_steps": 1, "lanes": 4, "window": 64})
+    >>> window_shape(10, plan)
+    (3, 4)
+    """
+    lanes = min(plan.lanes, characters)
+    return min(plan.window, -(-characters // max(lanes, 1))), lanes
+
+
+def window_bytes(network: RNNConfig, symbols: int, places: int) -> int:
+    """About how much memory a training step needs for its activations.
+
+    A step in one lane keeps about 9 numbers a unit of a GRU or LSTM layer and 2 of an RNN layer for backpropagation,
+    and 12 a symbol of the output. Measured at 256 units and 60 symbols with the fused backend; others need more.
+
+    Args:
+        network: its shape.
+        symbols: of the vocabulary.
+        places: steps times lanes of a window.
+    """
+    units = (2 if network.model == "rnn" else 9) * network.layers * network.hidden
+    return 4 * places * (units + 12 * symbols)
+
+
+def validation_limit(characters: int, plan: Plan) -> int:
+    """How many characters a validation reads at most, so that all of them take about a tenth of the training's time.
+
+    Reading without gradients takes about a third of the time that training on the same characters takes. The limit
+    depends on the options and the size of the text, and never on the clock; it is 20,000 or more.
+
+    Args:
+        characters: targets of the training part.
+        plan: of the training.
+
+    >>> plan = choose(10**8, torch.device("cpu"), {"max_steps": 50_000, "lanes": 16, "window": 64})
+    >>> validation_limit(10**8, plan)
+    768000
+    """
+    net, opt = plan.network, plan.optimisation
+    values = {"layers": net.layers, "hidden": net.hidden, "lanes": plan.lanes, "window": plan.window}
+    values |= {name: value for name in ("epochs", "max_steps", "minutes") if (value := getattr(opt, name)) is not None}
+    learned = _readings(characters, values) * characters
+    return max(20_000, int(0.3 * learned / opt.validations))
 
 
 _SPEED = 9e9

@@ -1,7 +1,6 @@
 """A run: a model, a task and a plan, trained to the end of its budget; kept in a directory, or in memory alone.
 
-What is trained on what is a `Task` (`language.LanguageTask`, `sequences.fitting.SequenceTask`); all else (beginning,
-going on bit-identically, saving, and ending with the best weights) is here, once. The files are those of `keeping`.
+What is trained on what is a `Task`; beginning, going on bit-identically, saving and ending with the best weights: here.
 """
 
 from __future__ import annotations
@@ -221,10 +220,11 @@ def start(
     if model is None:
         model = task.model(plan)
         model.reset_parameters(torch.Generator().manual_seed(plan.optimisation.seed))  # type: ignore[operator]
-    if weights is not None:
-        model.load_state_dict(weights)
     model.to(device)
     run = Run(task, model, plan, directory=directory, processes=processes, launch=launch)
+    if weights is not None:
+        model.load_state_dict(weights)
+        run.objective.untrained_loss = None
     run.plan = _with_backend(run, plan)
     with processes.alike():
         if isinstance(run.keeper, DirectoryKeeper):
@@ -277,7 +277,7 @@ def resume(
     if budget:
         bounds = {"epochs": None, "max_steps": None, "minutes": None, **budget}
         plan = plan.having(optimisation=replace(plan.optimisation, **bounds))
-        progress |= {"total": None, "every": None, "since_best": 0}
+        progress |= {"total": None, "every": None, "due": None, "since_best": 0}
         saved = replace(saved, progress=progress)
     run = Run(task, model, plan, directory=directory, processes=processes, launch=launch, saved=saved)
     if processes.size != saved.processes:

@@ -208,6 +208,8 @@ class _Session:
             self.note(f"{text.title}: {len(text):,} characters, {len(text.vocab)} symbols, split {text.split}")
             weighs = f"{run.model.parameter_count:,} weights"
             self.note(f"{run.plan.line()} on {device}{self._together}, backend {run.plan.backend}, {weighs}")
+            for sentence in task.notes(run.plan):
+                self.note(sentence)
             return self._train(run, task)
 
     @property
@@ -310,6 +312,9 @@ class _Session:
             evaluation = None
             if self.processes.first and outcome != "interrupted":
                 evaluation = self._measure(run, task)
+        if run.rows and self.processes.first:
+            last = run.rows[-1]
+            self.note(f"{last['step']:,} steps in {last['seconds'] / 60:.1f} minutes")
         model.history = History(run.rows, title=model.name if run.directory else "")
         model.trained = Training(
             plan=run.plan,

@@ -16,7 +16,8 @@ from charlm.codec import encode
 from charlm.sequences.cells import read_inputs
 from charlm.sequences.formats import write_npz
 from charlm.sequences.model import SequenceModel
-from charlm.sequences.predict import figures_of, predict_rows
+from charlm.sequences.models import predict_rows
+from charlm.sequences.predict import figures_of
 from charlm.sequences.rows import RowSplit
 from charlm.sequences.tables import read_table, render_table
 from charlm.sequences.tabular import make_task, sequences_of

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -87,6 +88,47 @@ def test_vectors_of_64_bytes_without_their_instructions(tmp_path: Path, monkeypa
     use(monkeypatch, wide)
     for kind in KINDS:
         assert_right(kind, [1, 19, 40])
+
+
+def emulator(name: str) -> str:
+    """An emulator of Debian's package qemu-user; skips the test where it is not installed."""
+    found = shutil.which(name)
+    if found is None or sys.platform != "linux":
+        pytest.skip(f"there is no {name} (Debian's package qemu-user)")
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("cpu", "target"), [("Nehalem", "generic"), ("Haswell", "avx2")])
+def test_one_library_serves_an_emulated_processor(cpu: str, target: str) -> None:
+    if platform.machine() != "x86_64" or not compiled.libraries():
+        pytest.skip("the kernels were not compiled for x86-64 here")
+    program = (
+        "import warnings; warnings.simplefilter('ignore')\n"
+        "from charlm.nn.kernels.cpu.compiled import target\n"
+        "from tests.nn.test_targets import KINDS, assert_right\n"
+        "for kind in KINDS: assert_right(kind, [19])\n"
+        "print(target())"
+    )
+    command = [emulator("qemu-x86_64"), "-cpu", cpu, sys.executable, "-W", "ignore", "-c", program]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == [target], done.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_neon_gives_the_numbers_of_the_formulas_on_an_emulated_processor(tmp_path: Path) -> None:
+    qemu, compiler = emulator("qemu-aarch64"), shutil.which("aarch64-linux-gnu-gcc")
+    if compiler is None:
+        pytest.skip("there is no aarch64-linux-gnu-gcc (Debian's package gcc-aarch64-linux-gnu)")
+    ((name, vector, sums, _),) = build().TARGETS["aarch64"]
+    macros = [f"-DTARGET={name}", f"-DVECTOR={vector}", f"-DSUMS={sums}"]
+    source, program = ROOT / "tests/nn/formulas.c", str(tmp_path / "formulas")
+    subprocess.run([compiler, "-static", "-O2", *macros, str(source), "-o", program, "-lm", "-lpthread"], check=True)
+    done = subprocess.run([qemu, program], capture_output=True, text=True, check=True)
+    single, double, gradient = map(float, done.stdout.split())
+    assert single < 5e-6
+    assert double < 1e-13
+    assert gradient < 1e-8
 
 
 def test_sums_of_rows_and_hashes_are_those_of_every_target(monkeypatch: pytest.MonkeyPatch) -> None:

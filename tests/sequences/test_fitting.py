@@ -17,7 +17,7 @@ from charlm.sequences.batches import Examples, Sequences
 from charlm.sequences.config import SequenceConfig, fit_scales
 from charlm.sequences.fitting import Fit, FitPlan, read_saved_fit, resume, start
 from charlm.sequences.model import SequenceModel
-from charlm.sequences.models import load_sequence, save_sequence
+from charlm.sequences.models import Models, load_sequence, save_sequence
 from charlm.tensors import read_tensors
 from charlm.text.vocab import Vocab
 from charlm.training.options import Optimisation
@@ -170,7 +170,7 @@ def test_each_kind_of_model_is_read_by_its_own_reader(tmp_path: Path) -> None:
         load(tmp_path / "fit")
     with pytest.raises(CheckpointError, match="no language model under"):
         newest(tmp_path)
-    save_sequence(tmp_path / "other", SequenceModel(hidden=3), {})
+    save_sequence(tmp_path / "other", Models(network=SequenceModel(hidden=3)), {})
     assert load_sequence(tmp_path / "other").model.vocab is None
     with pytest.raises(CheckpointError, match="no training run"):
         resume(tmp_path / "other", TRAIN, VALID, device=CPU)
@@ -189,7 +189,7 @@ def test_a_language_model_is_no_sequence_model(tmp_path: Path) -> None:
 
 def test_wrong_descriptions_are_refused_in_a_sentence(tmp_path: Path) -> None:
     model = SequenceModel(SequenceConfig(hidden=6, features=2))
-    save_sequence(tmp_path / "fit", model, {})
+    save_sequence(tmp_path / "fit", Models(network=model), {})
     path = tmp_path / "fit" / "config.json"
     good = json.loads(path.read_text())
     shape = good["model"]

@@ -15,7 +15,8 @@ from charlm.sequences.config import SequenceConfig, fit_scales
 from charlm.sequences.estimators import SequenceClassifier
 from charlm.sequences.fitting import choose_fit
 from charlm.sequences.model import SequenceModel
-from charlm.sequences.predict import check_config, figures_of, predict_rows
+from charlm.sequences.models import predict_rows
+from charlm.sequences.predict import check_config, figures_of
 from charlm.sequences.rows import RowSplit
 from charlm.sequences.tables import read_table
 from charlm.sequences.tabular import TableFacts, TableTask, make_task

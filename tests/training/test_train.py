@@ -223,3 +223,33 @@ def test_the_learning_curve_is_a_table_and_a_picture(tmp_path: Path) -> None:
     (axes,) = figure.axes
     assert [list(line.get_ydata()) for line in axes.lines] == [[1.75], [2.0, 1.5]]
     assert "<svg" in (tmp_path / "curve.svg").read_text()
+
+
+def test_a_window_that_does_not_fit_into_memory_is_refused_before_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("charlm.training.language_run.free_memory", lambda: 1_000_000)
+    with pytest.raises(OptionError, match=r"64 steps in 16 lanes needs about .* 0\.0 GB are free"):
+        charlm.train(TEXT, hidden=512, seq_length=64, batch_size=16, max_steps=1, progress=False)
+    charlm.train(TEXT, hidden=8, seq_length=8, batch_size=2, max_steps=1, progress=False)
+
+
+def test_a_window_longer_than_the_text_is_cut_and_said() -> None:
+    watch = Telling()
+    charlm.train(TEXT, hidden=4, seq_length=10**6, batch_size=2, max_steps=1, observer=watch)
+    assert any("windows are cut to" in note for note in watch.notes)
+
+
+def test_weights_that_were_trained_before_are_not_compared_with_untrained_ones() -> None:
+    text = charlm.Text.of("abcdefghijklmnopqrstuvwxyz" * 60)
+    given: dict[str, Any] = {"hidden": 32, "layers": 1, "seq_length": 16, "batch_size": 4, "progress": False}
+    model = charlm.train(text, **given, max_steps=150)
+    assert model.history[-1]["valid_nats"] < 1.5  # ln 26 is 3.26
+    watch = Telling()
+    charlm.train(text, init_from=model, seq_length=16, batch_size=4, max_steps=1, observer=watch)
+    assert not any("untrained" in note for note in watch.notes)
+
+
+def test_without_a_validation_part_it_is_said_that_training_is_watched() -> None:
+    watch = Telling()
+    text = charlm.Text.of(str(TEXT), split="100/0/0")
+    charlm.train(text, hidden=4, seq_length=8, batch_size=2, max_steps=1, observer=watch)
+    assert any("no validation part" in note for note in watch.notes)

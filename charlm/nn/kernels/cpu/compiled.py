@@ -161,12 +161,12 @@ def target() -> str:
 def described() -> str:
     """Which kernels run the recurrent layers on a CPU here, in one sentence without a full stop.
 
-    >>> described().split()[0] in ("compiled", "no")
+    >>> described().split()[0] in ("compiled", "none")
     True
     """
     others = [found.target for found in libraries() if found.target != target()]
     if not target():
-        return "no compiled kernels: the recurrent layers run through torch on a CPU"
+        return "none compiled; the recurrent layers run through torch on a CPU"
     return f"compiled for {target()}" + (f"; CHARLM_KERNELS can choose {' or '.join(others)}" if others else "")
 
 

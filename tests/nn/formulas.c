@@ -1,0 +1,135 @@
+/* The kernels of one target against the cells' formulas written out in plain C, without Python: for a processor that is
+   emulated. Prints the largest errors: of float32 outputs, of float64 outputs, and of float64 gradients against central
+   differences. test_targets.py compiles it and judges what it prints. */
+
+#include "../../charlm/nn/kernels/cpu/kernels.c"
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { RNN = 1, GRU = 3, LSTM = 4 };
+
+#define MOST 70000
+static double drawn[MOST];
+
+static double random_number(void) { return rand() / (double)RAND_MAX - 0.5; }
+
+static double squash(double x) { return 1 / (1 + exp(-x)); }
+
+/* One step of one lane; h and c are replaced. */
+static void step(int cell, int H, const double *input, const double *weight, const double *bias_n, double *h, double *c)
+{
+    double sums[4 * 64], fresh[64];
+    for (int g = 0; g < cell * H; g++) {
+        sums[g] = 0;
+        for (int k = 0; k < H; k++)
+            sums[g] += weight[g * H + k] * h[k];
+    }
+    for (int u = 0; u < H; u++) {
+        const double *x = input + u, *s = sums + u;
+        if (cell == RNN)
+            fresh[u] = tanh(x[0] + s[0]);
+        else if (cell == GRU) {
+            double r = squash(x[0] + s[0]), z = squash(x[H] + s[H]);
+            fresh[u] = (1 - z) * tanh(x[2 * H] + r * (s[2 * H] + bias_n[u])) + z * h[u];
+        } else {
+            c[u] = squash(x[H] + s[H]) * c[u] + squash(x[0] + s[0]) * tanh(x[2 * H] + s[2 * H]);
+            fresh[u] = squash(x[3 * H] + s[3 * H]) * tanh(c[u]);
+        }
+    }
+    memcpy(h, fresh, (size_t)H * sizeof *h);
+}
+
+struct arrays {
+    double input[MOST], weight[4 * 64 * 64], bias_n[64], h0[MOST], c0[MOST], y[MOST];
+};
+
+/* All steps and lanes; returns the sum of outputs times `drawn`. */
+static double formulas(int cell, int T, int B, int H, struct arrays *a, const unsigned char *resets)
+{
+    double loss = 0;
+    for (int b = 0; b < B; b++) {
+        double h[64], c[64];
+        memcpy(h, a->h0 + b * H, sizeof(double) * (size_t)H), memcpy(c, a->c0 + b * H, sizeof(double) * (size_t)H);
+        for (int t = 0; t < T; t++) {
+            if (resets[t * B + b])
+                memset(h, 0, sizeof h), memset(c, 0, sizeof c);
+            step(cell, H, a->input + (t * B + b) * cell * H, a->weight, a->bias_n, h, c);
+            for (int u = 0; u < H; u++)
+                loss += (a->y[(t * B + b) * H + u] = h[u]) * drawn[(t * B + b) * H + u];
+        }
+    }
+    return loss;
+}
+
+static void *room(const double *from, int single)
+{
+    char *to = aligned_alloc(64, MOST * sizeof(double));
+    for (int i = 0; i < MOST; i++) {
+        if (single)
+            ((float *)to)[i] = from ? (float)from[i] : 0;
+        else
+            ((double *)to)[i] = from ? from[i] : 0;
+    }
+    return to;
+}
+
+#define CALL(direction, kind)                                       \
+    (cell == RNN   ? EXPORTED(direction##_##kind##_rnn)(&job)  \
+     : cell == GRU ? EXPORTED(direction##_##kind##_gru)(&job)  \
+                        : EXPORTED(direction##_##kind##_lstm)(&job))
+
+static void test(int cell, int T, int B, int H, int threads, int by_units, double *worst)
+{
+    static struct arrays a;
+    static unsigned char resets[1000];
+    double *all[] = {a.input, a.h0, a.c0, drawn};
+    for (int k = 0; k < 4; k++)
+        for (int i = 0; i < MOST; i++)
+            all[k][i] = random_number();
+    for (int i = 0; i < 4 * 64 * 64; i++)
+        a.weight[i] = random_number();
+    for (int i = 0; i < 64; i++)
+        a.bias_n[i] = random_number();
+    for (int i = 0; i < T * B; i++)
+        resets[i] = rand() % 4 == 0;
+    formulas(cell, T, B, H, &a, resets);
+    struct layer job = {.steps = T, .lanes = B, .hidden = H, .threads = threads, .by_units = by_units, .resets = resets};
+    for (int single = 1; single >= 0; single--) {
+        job.input = job.gates = room(a.input, single), job.weight = room(a.weight, single);
+        job.bias_n = room(a.bias_n, single), job.h0 = room(a.h0, single), job.c0 = room(a.c0, single);
+        job.packed = room(NULL, single), job.y = room(NULL, single), job.extra = room(NULL, single);
+        single ? CALL(forward, f32) : CALL(forward, f64);
+        for (int i = 0; i < T * B * H; i++) {
+            double found = single ? ((float *)job.y)[i] : ((double *)job.y)[i];
+            worst[1 - single] = fmax(worst[1 - single], fabs(found - a.y[i]));
+        }
+    }
+    job.y_grad = room(drawn, 0), job.carry = room(NULL, 0), job.gates_grad = room(NULL, 0);
+    job.h0_grad = room(NULL, 0), job.c0_grad = room(NULL, 0);
+    CALL(backward, f64);
+    for (int i = 0; i < 60; i++) { /* of the GRU's gradients n_h, r, z and n_x the last three are the input's */
+        const int at = rand() % (T * B * cell * H), row = at / (cell * H), wide = (cell == GRU ? 4 : cell) * H;
+        const double *grad = (const double *)job.gates_grad + row * wide + (cell == GRU) * H, before = a.input[at];
+        double sides[2];
+        for (int k = 0; k < 2; k++) {
+            a.input[at] = before + (k ? -1e-5 : 1e-5);
+            sides[k] = formulas(cell, T, B, H, &a, resets);
+        }
+        a.input[at] = before;
+        worst[2] = fmax(worst[2], fabs((sides[0] - sides[1]) / 2e-5 - grad[at % (cell * H)]));
+    }
+}
+
+int main(void)
+{
+    const int cells[] = {RNN, GRU, LSTM}, hidden[] = {1, 19, 40};
+    double worst[3] = {0};
+    for (int c = 0; c < 3; c++)
+        for (int h = 0; h < 3; h++) {
+            test(cells[c], 3, 1, hidden[h], 1, 1, worst);
+            test(cells[c], 3, 29, hidden[h], 2, 0, worst);
+            test(cells[c], 2, 5, hidden[h], 3, 1, worst);
+        }
+    printf("%g %g %g\n", worst[0], worst[1], worst[2]);
+    return 0;
+}
