@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import importlib.util
 import json
+import math
 import os
 import shutil
 import time
@@ -62,6 +65,22 @@ return worst;
 """The least contrast between a text and its ground, by the formula of WCAG 2.1."""
 
 
+AXE = """
+const done = arguments[0];
+axe.run().then(({ violations }) => done(violations.map((v) => [v.id, v.impact, v.nodes[0].html.slice(0, 200)])),
+  (error) => done([String(error)]));
+"""
+"""What the audit of axe-core finds wrong with the page; its source comes from `axe_source`."""
+
+
+def axe_source() -> str:
+    """The script of axe-core, from the package of the extra `dev`; skips the test where that is not installed."""
+    spec = importlib.util.find_spec("axe_core_python")
+    if spec is None or spec.origin is None:
+        pytest.skip("axe-core is not installed: pip install 'charlm[dev]'")
+    return (Path(spec.origin).parent / "axe.min.js").read_text()
+
+
 class Browser:
     """A driven browser and the page that is open in it."""
 
@@ -102,6 +121,12 @@ class Browser:
     def press(self, *keys: str) -> None:
         """Keys, given to what has the focus."""
         self.driver.switch_to.active_element.send_keys(*keys)
+
+    def picture(self, width: int, height: float) -> bytes:
+        """The upper part of the page as PNG."""
+        metrics = {"width": width, "height": math.ceil(height), "deviceScaleFactor": 1, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        return base64.b64decode(self.driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})["data"])
 
     def complaints(self) -> list[str]:
         """What the console said since the page was opened; a breach of the policy is among it."""

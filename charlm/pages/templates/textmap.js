@@ -104,7 +104,15 @@ charlm.textMap = (root, options) => {
     const span = charlm.element("span", { role: "option", tabindex: "-1", "aria-selected": "false", "data-i": position });
     if (sign) span.append(charlm.element("span", { class: plain ? "sign plain" : "sign" }, drawn));
     else span.append(isPiled(position) ? "\u25cc" + drawn : drawn);
+    name(span, position);
     return span;
+  }
+
+  /* A symbol that shows nothing has a name for screen readers. */
+  function name(span, position) {
+    const symbol = symbols[ids[position]];
+    if (symbol.trim()) span.removeAttribute("aria-label");
+    else span.setAttribute("aria-label", charlm.nameOf(symbol));
   }
 
   const endOf = (number) => (number + 1 < starts.length ? starts[number + 1] : ids.length);
@@ -182,7 +190,7 @@ charlm.textMap = (root, options) => {
     span.setAttribute("aria-selected", String(on));
     span.setAttribute("tabindex", on ? "0" : "-1");
     if (on) span.setAttribute("aria-label", describe(position));
-    else span.removeAttribute("aria-label");
+    else name(span, position);
     return span;
   }
 

@@ -83,6 +83,7 @@ charlm.track = ({ number, model, description, root, map, send, expect, rule, cha
     const expected = place < 0 ? end : await expect(number, place);
     if (question !== wanted) return;
     const buttons = [...panel.querySelectorAll("td button")];
+    panel.setAttribute("aria-live", place < 0 ? "off" : "polite"); // a text that grows is not read aloud
     const focused = buttons.indexOf(document.activeElement);
     if (place < 0) {
       panel.replaceChildren(element("h3", {}, "The next character"), ...table(expected, -1, (id) => put(ids.length, id)));
