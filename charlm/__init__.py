@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from charlm.mixing.mixture import mix
     from charlm.ngrams.fit import ngram
     from charlm.nn.cells import Cell
-    from charlm.pages.playground import export
+    from charlm.pages.export import export
     from charlm.pages.report import report
     from charlm.recurrent.dynamic import dynamic
     from charlm.recurrent.inspection import inspect
@@ -61,7 +61,7 @@ _HOMES = {
     "compare": "charlm.comparison",
     "describe": "charlm.info",
     "dynamic": "charlm.recurrent.dynamic",
-    "export": "charlm.pages.playground",
+    "export": "charlm.pages.export",
     "fit_table": "charlm.sequences.fit",
     "get": "charlm.text.download",
     "inspect": "charlm.recurrent.inspection",

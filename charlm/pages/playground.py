@@ -1,164 +1,37 @@
-"""`export`: models as one HTML page that runs them in any browser, or as an ONNX file.
+"""A page that runs models: their weights or counts as one block of deflated numbers, and what the scripts need to know.
 
-The page holds the weights or counts as one block of deflated numbers; `templates/models.js` and `counts.js` read them
-as they are described here, and do the arithmetic of `nn/cells.py` and `ngrams/`.
+`templates/models.js` and `counts.js` read the numbers as they are described here, and do the arithmetic of
+`nn/cells.py` and `ngrams/`.
 """
 
 from __future__ import annotations
 
 import base64
-import copy
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from charlm.errors import CharlmError, OptionError
-from charlm.files import free_name, write_bytes
-from charlm.lm.model import TextModel, as_models, as_part
+from charlm.errors import OptionError
+from charlm.lm.model import TextModel
 from charlm.lm.painting import shown_symbols
-from charlm.mixing.mixture import MixtureLM, mix
-from charlm.ngrams.kneser_ney import Interpolated, KneserNey, discounts
+from charlm.mixing.mixture import MixtureLM
+from charlm.ngrams.kneser_ney import KneserNey, discounts
 from charlm.ngrams.model import NGramLM
 from charlm.nn.cells import BUILT_IN
-from charlm.pages.page import render, write_page
+from charlm.pages.page import render
 from charlm.recurrent.model import CharRNN
-from charlm.recurrent.onnx_file import onnx_bytes
-from charlm.text.splits import Spans
-from charlm.text.text import Part, Text, read_text
 
-__all__ = ["Export", "Loss", "export"]
+__all__ = ["Bits", "Block", "floats", "networks_of", "playground_page", "quantised"]
 
 Bits = Literal[8, 16, 32]
+"""Of a weight in a page: 32 keeps float32; 16 and 8 are whole numbers with a scale for each row."""
 
 _MOST = 24_000_000  # characters of numbers in a page, which a telephone still opens
-_TARGETS = 100_000  # characters that the loss is measured on
 _WORKER = ("sampling.js", "models.js", "counts.js", "engine.js")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Loss:
-    """What a network loses by fewer bits a weight, in nats a character of a held-out text.
-
-    Args:
-        name: of the network.
-        text: the part that was read, and its name.
-        targets: characters predicted.
-        nats: with the network's own weights.
-        page_nats: with the weights of the page.
-    """
-
-    name: str
-    text: str
-    targets: int
-    nats: float
-    page_nats: float
-
-    def __str__(self) -> str:
-        return (
-            f"{self.name}: {self.page_nats:.4f} nats a character in the page, {self.nats:.4f} with its own weights "
-            f"({round(self.page_nats - self.nats, 4) + 0.0:+.4f}), on {self.targets:,} characters of {self.text}"
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Export:
-    """What was written.
-
-    Args:
-        html: the page, where one was asked for.
-        onnx: the ONNX file, where one was asked for.
-        bits: of a weight in the page.
-        losses: what each network loses by that; empty for counts, which are kept exactly.
-        notes: sentences for a person, such as why no loss was measured.
-    """
-
-    html: Path | None = None
-    onnx: Path | None = None
-    bits: Bits = 16
-    losses: list[Loss] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def __repr__(self) -> str:
-        files = [f"{path} ({path.stat().st_size / 1e6:.2f} MB)" for path in (self.html, self.onnx) if path is not None]
-        return "\n".join([*files, *map(str, self.losses), *self.notes])
-
-    def to_json(self) -> dict[str, Any]:
-        """The same for programs."""
-        files = {name: None if path is None else str(path) for name, path in (("html", self.html), ("onnx", self.onnx))}
-        return {**files, "bits": self.bits, "losses": [asdict(loss) for loss in self.losses], "notes": self.notes}
-
-
-def export(
-    models: TextModel | Sequence[TextModel],
-    *,
-    html: str | Path | None = None,
-    onnx: str | Path | None = None,
-    bits: Bits = 16,
-    text: Text | Part | str | None = None,
-    mixture: bool = False,
-) -> Export:
-    """Writes models as files that run without charlm: a page for a browser, or an ONNX file.
-
-    Args:
-        models: one language model, or two to stand side by side in the page: networks of the built-in cells, n-gram
-            models, mixtures of these.
-        html: the page to write; a taken name becomes `NAME-2`.
-        onnx: the ONNX file to write, of one network (needs the extra `onnx`): one run reads ids int64 [time, batch] and
-            the state, and gives log-probabilities [time, batch, symbols] and the next state.
-        bits: of a weight in the page: 32 keeps float32; 16 and 8 are whole numbers with a scale for each row.
-        text: what the loss by `bits` is measured on, at most 100,000 characters of it; by default the held-out part of
-            the text that the first network was made from, where that is still in its place.
-        mixture: put the two models into the page as one, which learns while it reads how far to trust each.
-
-    Returns:
-        The files' names, and the loss of each network in nats.
-
-    Raises:
-        OptionError: a model that a page cannot run, or options that do not go together.
-
-    >>> import charlm, tempfile
-    >>> model = charlm.ngram(charlm.Text.of("abracadabra " * 40), order=2, smoothing="kneser-ney")
-    >>> with tempfile.TemporaryDirectory() as directory:
-    ...     export(model, html=directory + "/page.html").html.name
-    'page.html'
-    """
-    wanted = as_models([models] if isinstance(models, TextModel) else models)
-    if html is None and onnx is None:
-        raise OptionError("name what to write: --html FILE for a page, --onnx FILE for an ONNX file")
-    if not 1 <= len(wanted) <= 2:
-        raise OptionError(f"a page shows one model or two side by side, not {len(wanted)}")
-    if bits not in (8, 16, 32):
-        raise OptionError(f"a weight in a page has 8, 16 or 32 bits, not {bits}")
-    if mixture:
-        wanted = [mix(wanted)]
-    content = None if onnx is None else _onnx_of(wanted)
-    losses: list[Loss] = []
-    notes: list[str] = []
-    page = None
-    if html is not None:
-        losses, notes = _measure(wanted, bits, text)
-        page = write_page(Path(html), playground_page(wanted, bits, losses))
-    file = None
-    if onnx is not None and content is not None:
-        file = free_name(Path(onnx))
-        write_bytes(file, content)
-    return Export(html=page, onnx=file, bits=bits, losses=losses, notes=notes)
-
-
-def _onnx_of(models: Sequence[TextModel]) -> bytes:
-    if len(models) != 1 or not isinstance(models[0], CharRNN):
-        raise OptionError("an ONNX file holds one network: name one, such as charlm train makes")
-    return onnx_bytes(models[0])
-
-
-# -- the page ---------------------------------------------------------------------------------------------------------
 
 
 class Block:
@@ -184,8 +57,8 @@ class Block:
         return base64.b64encode(zlib.compress(bytes(self._bytes), 9)).decode()
 
 
-def playground_page(models: Sequence[TextModel], bits: Bits, losses: Sequence[Loss] = ()) -> str:
-    """The HTML of a page that runs the models."""
+def playground_page(models: Sequence[TextModel], bits: Bits, notes: Sequence[str] = ()) -> str:
+    """The HTML of a page that runs one or two models; `notes` are sentences at its end."""
     block = Block()
     described = [_describe(model, bits, block) for model in models]
     numbers = block.text()
@@ -194,7 +67,7 @@ def playground_page(models: Sequence[TextModel], bits: Bits, losses: Sequence[Lo
             f"the page would hold {len(numbers) / 1e6:.0f} MB of numbers, and the most that it should is "
             f"{_MOST / 1e6:.0f} MB: take a smaller --order, --hidden or --bits"
         )
-    titles = [{"name": model.name, "title": model.title, "units": bool(_networks(model))} for model in models]
+    titles = [{"name": model.name, "title": model.title, "units": bool(networks_of(model))} for model in models]
     shown = [title | {"symbols": _shown(model)} for title, model in zip(titles, models, strict=True)]
     return render(
         "playground.html",
@@ -206,7 +79,7 @@ def playground_page(models: Sequence[TextModel], bits: Bits, losses: Sequence[Lo
         models=titles,
         most_k=max(len(model.vocab) for model in models),
         facts=[("Model", f"{model.name}: {_about(model, bits)}") for model in models],
-        notes=[str(loss) for loss in losses],
+        notes=list(notes),
     )
 
 
@@ -255,7 +128,7 @@ def _network(model: CharRNN, bits: Bits, block: Block) -> dict[str, Any]:
         return {"rows": rows, "columns": columns, "values": block.add(values), "scale": scales}
 
     def numbers(bias: Tensor | None) -> dict[str, Any] | None:
-        return None if bias is None else block.add(_floats(bias))
+        return None if bias is None else block.add(floats(bias))
 
     cells = [model.stack.cell(layer) for layer in range(model.stack.layers)]
     return {
@@ -278,18 +151,20 @@ def _network(model: CharRNN, bits: Bits, block: Block) -> dict[str, Any]:
     }
 
 
-def _floats(tensor: Tensor) -> NDArray[np.float32]:
+def floats(tensor: Tensor) -> NDArray[np.float32]:
+    """A tensor's numbers as float32 on the CPU."""
     return tensor.detach().cpu().float().numpy()
 
 
 def quantised(weight: Tensor, bits: Bits) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
     """A matrix in whole numbers of so many bits, and the scale of each row; as it is with 32 bits.
 
+    >>> import torch
     >>> values, scale = quantised(torch.tensor([[1.0, -0.5], [0.0, 0.0]]), 8)
     >>> values.tolist(), scale.round(4).tolist()
     ([[127, -64], [0, 0]], [0.007899999618530273, 1.0])
     """
-    values = _floats(weight)
+    values = floats(weight)
     if bits == 32:
         return values, None
     most = 2 ** (bits - 1) - 1
@@ -318,7 +193,6 @@ def _counts(model: NGramLM, block: Block) -> dict[str, Any]:
                 found["preceding"] = block.add(_smallest(below))
                 found["discounts"]["below"] = discounts(below)
         levels.append(found)
-    assert isinstance(estimator, Interpolated) or estimator.name in ("none", "add-k", "uniform-mix")
     return {
         "kind": "ngram",
         "order": model.order,
@@ -338,62 +212,8 @@ def _smallest(values: NDArray[Any]) -> NDArray[Any]:
     return values.astype(np.min_scalar_type(most) if most < 2**32 else np.float64)
 
 
-# -- the loss ---------------------------------------------------------------------------------------------------------
-
-
-def _measure(models: Sequence[TextModel], bits: Bits, text: Text | Part | str | None) -> tuple[list[Loss], list[str]]:
-    """What each network loses in the page, or why that was not measured."""
-    networks = [network for model in models for network in _networks(model)]
-    if not networks:
-        return [], ["Counts are kept exactly."]
-    if bits == 32:
-        return [], ["Weights of 32 bits are kept exactly."]
-    part: Part | None
-    try:
-        part = _own_part(networks[0]) if text is None else as_part(text)
-    except CharlmError as error:
-        return [], [f"No loss was measured: {error}"]
-    if part is None:
-        return [], [f"No loss was measured: the text of {networks[0].name} is not in its place; name one with --text."]
-    return [_loss(network, bits, part) for network in networks], []
-
-
-def _networks(model: TextModel) -> list[CharRNN]:
+def networks_of(model: TextModel) -> list[CharRNN]:
+    """The networks in a model: itself, or those of a mixture."""
     if isinstance(model, MixtureLM):
-        return [network for part in model.models for network in _networks(part)]
+        return [network for part in model.models for network in networks_of(part)]
     return [model] if isinstance(model, CharRNN) else []
-
-
-def _own_part(model: TextModel) -> Part | None:
-    """The held-out part of the text that a model was made from, where the text is in its place."""
-    names = model.source.names
-    if not names or any(name == "-" or not Path(name).exists() for name in names):
-        return None
-    text = read_text(list(names), like=model)
-    return None if text.split is None else text.reported
-
-
-def _loss(model: CharRNN, bits: Bits, part: Part) -> Loss:
-    first = _first(part.under(model.vocab), _TARGETS)
-    twin = copy.deepcopy(model).cpu().float()
-    own = twin.evaluate(first)
-    with torch.no_grad():
-        for parameter in twin.parameters():
-            if parameter.dim() == 2:
-                values, scale = quantised(parameter, bits)
-                assert scale is not None
-                parameter.copy_(torch.from_numpy(values.astype(np.float32) * scale[:, None]))
-    page = twin.evaluate(first)
-    where = f"the {part.name} part of {part.text.title}"
-    return Loss(name=model.name, text=where, targets=own.targets, nats=own.nats, page_nats=page.nats)
-
-
-def _first(part: Part, most: int) -> Part:
-    """A part's first targets."""
-    lengths = part.spans[:, 1] - part.spans[:, 0] - 1
-    before = np.cumsum(lengths) - lengths
-    kept: Spans = part.spans[before < most].copy()
-    if len(kept):
-        last = len(kept) - 1
-        kept[last, 1] = min(kept[last, 1], kept[last, 0] + 1 + most - before[last])
-    return Part(text=part.text, name=part.name, spans=kept)

@@ -15,7 +15,8 @@ from torch import nn
 import charlm as door
 from charlm.errors import OptionError
 from charlm.nn.cells import CELLS, Cell
-from charlm.pages.playground import export, quantised
+from charlm.pages.export import export
+from charlm.pages.playground import quantised
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.text import Text
 from tests.conftest import Run

@@ -1,7 +1,7 @@
 "use strict";
 /* The models of a page: each reads one symbol after the other and says how probable every next one is.
 
-   models.make(description, array) -> a model, from the description that charlm/pages/packing.py wrote, and a function
+   models.make(description, array) -> a model, from the description that charlm/pages/playground.py wrote, and a function
    from the description of an array to a typed array. A model has
      begin()          forgets everything
      read(id)         reads a symbol (-1: one that it does not know); gives the log-probabilities of the next one
