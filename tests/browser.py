@@ -123,10 +123,13 @@ class Browser:
         self.driver.switch_to.active_element.send_keys(*keys)
 
     def picture(self, width: int, height: float) -> bytes:
-        """The upper part of the page as PNG."""
-        metrics = {"width": width, "height": math.ceil(height), "deviceScaleFactor": 1, "mobile": False}
+        """The upper part of the page as PNG, drawn in a window in which the whole page has room."""
+        whole = max(height, self.run("return document.documentElement.scrollHeight")) + 100
+        metrics = {"width": width, "height": math.ceil(whole), "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        return base64.b64decode(self.driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})["data"])
+        clip = {"x": 0, "y": 0, "width": width, "height": math.ceil(height), "scale": 1}
+        done = self.driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png", "clip": clip})
+        return base64.b64decode(done["data"])
 
     def complaints(self) -> list[str]:
         """What the console said since the page was opened; a breach of the policy is among it."""

@@ -205,7 +205,7 @@ def test_another_way_is_taken_and_goes_on_with_the_same_noise(browser: Browser, 
     place = len(PROMPT) + 80
     browser.click(f"#map-0 [data-i='{place}']")
     browser.wait("return document.querySelectorAll('#map-0 [data-panel] tr.came').length === 1")
-    other = next(k for k in range(12) if browser.run(
+    other = next(k for k in range(10) if browser.run(
         "return !document.querySelectorAll('#map-0 [data-panel] tbody tr')[arguments[0]].classList.contains('came')", k
     ))  # fmt: skip
     browser.click(f"#map-0 [data-panel] tbody tr:nth-child({other + 1}) button")
@@ -240,9 +240,9 @@ def test_the_bars_follow_the_sliders(browser: Browser, tmp_path: Path) -> None:
         ids = torch.tensor(model.vocab.encode(PROMPT).tolist())[:, None]
         logp, _ = model.logprobs(ids, model.initial_state(1))
         p = rule.probabilities(logp[-1])[0]
-        order = (-logp[-1, 0]).argsort(stable=True)[:12].tolist()
+        order = (-logp[-1, 0]).argsort(stable=True)[:10].tolist()
         shown = page.panel()
-        assert len(shown) == 12
+        assert len(shown) == 10
         for (symbol, percent, _), id in zip(shown, order, strict=True):
             assert symbol in (model.vocab.characters[id], "space", "\u23ce")
             number = 0.0 if percent.startswith("<") else float(percent.split()[0])

@@ -10,23 +10,7 @@
                             probable characters and their probabilities in millionths, `ids.length / steps` of them;
                             those of the first model */
 (() => {
-  const { IMPOSSIBLE, UNKNOWN, CONTEXT, UNDEFINED } = charlm.CODES;
-  const differences = [500, 2000, 4000];
-
-  function infinite(thousandths) {
-    return thousandths === IMPOSSIBLE || thousandths === UNDEFINED ? Infinity : thousandths;
-  }
-
-  /* Blue where the first model knows more, orange where the second does. */
-  function differenceStyle(first, second) {
-    if (first === CONTEXT) return "x";
-    if (first === UNKNOWN || second === UNKNOWN) return "u";
-    const difference = infinite(second) - infinite(first);
-    if (Number.isNaN(difference)) return "s0";
-    const size = Math.abs(difference);
-    if (size < 250) return "s0";
-    return (difference > 0 ? "p" : "n") + (1 + differences.filter((bound) => size >= bound).length);
-  }
+  const { CONTEXT } = charlm.CODES;
 
   function probabilityText(thousandths) {
     return thousandths < 0 ? "" : "probability " + charlm.percent(2 ** (-thousandths / 1000));
@@ -64,7 +48,7 @@
   charlm.surpriseMap = (root, data) => {
     let view = data.models.length > 1 ? "difference" : 0;
     const styleOf = (position) => view === "difference"
-      ? differenceStyle(data.bits[0][position], data.bits[1][position])
+      ? charlm.styles.difference(data.bits[0][position], data.bits[1][position])
       : charlm.styles.bits(data.bits[view][position]);
     const describe = (position) => [charlm.nameOf(data.symbols[data.ids[position]]),
       ...data.models.map((name, number) => charlm.bitsText(data.bits[number][position]))].join(", ");

@@ -15,22 +15,42 @@
 
    A symbol is a code point: no emoji is ever cut in two.
 
-   charlm.styles.bits(thousandths), charlm.styles.unit(share) are the classes of the two scales of colours, and
+   charlm.styles.bits, .difference and .unit give the classes of the three scales of colours, and
    charlm.nextTable({caption, rows}) is the table of the most probable next characters. */
 charlm.CODES = { IMPOSSIBLE: -1, UNKNOWN: -2, CONTEXT: -3, UNDEFINED: -4 }; // in place of thousandths of bits
 
-charlm.styles = {
-  bits(thousandths) {
-    if (thousandths === charlm.CODES.UNKNOWN) return "u";
-    if (thousandths === charlm.CODES.CONTEXT) return "x";
-    if (thousandths < 0) return "s7";
-    return "s" + [1000, 2000, 3000, 4000, 6000, 8000, 11000].filter((bound) => thousandths >= bound).length;
-  },
-  unit(share) {
-    const level = [0.1, 0.25, 0.5, 0.8].filter((bound) => Math.abs(share) >= bound).length;
+charlm.styles = (() => {
+  const { IMPOSSIBLE, UNKNOWN, CONTEXT, UNDEFINED } = charlm.CODES;
+  const levels = [1000, 2000, 3000, 4000, 6000, 8000, 11000];
+  const differences = [500, 2000, 4000];
+  const shares = [0.1, 0.25, 0.5, 0.8];
+  const passed = (bounds, value) => bounds.filter((bound) => value >= bound).length;
+  const infinite = (thousandths) => (thousandths === IMPOSSIBLE || thousandths === UNDEFINED ? Infinity : thousandths);
+
+  function bits(thousandths) {
+    if (thousandths === UNKNOWN) return "u";
+    if (thousandths === CONTEXT) return "x";
+    return thousandths < 0 ? "s7" : "s" + passed(levels, thousandths);
+  }
+
+  /* Blue where the first model knows more, orange where the second does. */
+  function difference(first, second) {
+    if (first === CONTEXT) return "x";
+    if (first === UNKNOWN || second === UNKNOWN) return "u";
+    const more = infinite(second) - infinite(first);
+    const size = Math.abs(more);
+    if (Number.isNaN(more)) return "s0";
+    if (size < 250) return "s0";
+    return (more > 0 ? "p" : "n") + (1 + passed(differences, size));
+  }
+
+  function unit(share) {
+    const level = passed(shares, Math.abs(share));
     return level ? (share > 0 ? "p" : "n") + level : "s0";
-  },
-};
+  }
+
+  return { bits, difference, unit };
+})();
 
 charlm.bitsText = (thousandths) => {
   const words = {

@@ -10,7 +10,7 @@
    `changed` is called when somebody takes another way. */
 charlm.track = ({ number, model, description, root, map, send, expect, rule, changed }) => {
   const { element } = charlm;
-  const MOST = 12; // characters in the panel
+  const MOST = 10; // characters in the panel
   const symbols = [...model.symbols];
   const known = new Map(symbols.slice(0, description.characters).map((symbol, id) => [symbol, id]));
   const unknown = new Map();
