@@ -203,7 +203,7 @@ def in_turns(contestants: dict[str, tuple[object, ...]], rounds: int) -> dict[st
 
 
 def report(path: str, order: int, rounds: int) -> None:
-    from charlm.ngrams.sorting import fast_available
+    from charlm.ngrams.suffixes import fast_available
 
     methods = ["numpy", *(["fast"] if fast_available() else [])]
     contestants: dict[str, tuple[object, ...]] = {"dict": ("dict", path, order)}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any
 
-__all__ = ["follower", "in_notebook", "progress_bar", "reading_bar", "several", "watched"]
+__all__ = ["follower", "in_notebook", "progress_bar", "reading_bar", "several", "watched", "wrapped"]
 
 
 def several() -> bool:
@@ -30,6 +32,30 @@ def in_notebook() -> bool:
 def watched() -> bool:
     """Whether a person sees a progress bar of this process: stderr is a terminal, or a notebook shows it."""
     return not follower() and (in_notebook() or sys.stderr.isatty())
+
+
+def wrapped(message: str, width: int | None = None) -> str:
+    """A message for stderr: on a terminal its lines are broken between words, elsewhere it stays as it is.
+
+    Args:
+        message: lines of text; the blanks that begin a line also begin its further lines.
+        width: columns; None takes those of the terminal.
+
+    >>> print(wrapped("    a sample of text", 14))
+        a sample
+        of text
+    """
+    if width is None:
+        if not sys.stderr.isatty():
+            return message
+        width = shutil.get_terminal_size().columns
+    lines = []
+    for line in message.split("\n"):
+        indent = line[: len(line) - len(line.lstrip(" "))] if len(line) > width else ""
+        lines += textwrap.wrap(
+            line, max(width, 20), subsequent_indent=indent, break_on_hyphens=False, replace_whitespace=False
+        ) or [""]
+    return "\n".join(lines)
 
 
 def progress_bar(total: int | None, label: str, unit: str = "it", *, show: bool | None = None, **options: Any) -> Any:

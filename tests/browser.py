@@ -122,12 +122,12 @@ class Browser:
         """Keys, given to what has the focus."""
         self.driver.switch_to.active_element.send_keys(*keys)
 
-    def picture(self, width: int, height: float) -> bytes:
-        """The upper part of the page as PNG, drawn in a window in which the whole page has room."""
-        whole = max(height, self.run("return document.documentElement.scrollHeight")) + 100
-        metrics = {"width": width, "height": math.ceil(whole), "deviceScaleFactor": 1, "mobile": False}
+    def picture(self, width: int, selector: str) -> bytes:
+        """The page down to the end of an element as PNG, drawn in a window in which the whole page has room."""
+        metrics = {"width": width, "height": 4000, "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        clip = {"x": 0, "y": 0, "width": width, "height": math.ceil(height), "scale": 1}
+        end = self.run("return document.querySelector(arguments[0]).getBoundingClientRect().bottom", selector)
+        clip = {"x": 0, "y": 0, "width": width, "height": math.ceil(end) + 10, "scale": 1}
         done = self.driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png", "clip": clip})
         return base64.b64decode(done["data"])
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from charlm.errors import OptionError
-from charlm.progress import follower
+from charlm.files import free_name
+from charlm.progress import follower, wrapped
 from charlm.text.splits import Split
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "echo_json",
     "finite",
+    "force_option",
     "held_out",
     "json_option",
     "note",
@@ -29,6 +31,7 @@ __all__ = [
     "seed_option",
     "split_option",
     "table_options",
+    "target",
     "where",
 ]
 
@@ -38,6 +41,34 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 seed_option = click.option(
     "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of all chance."
 )
+
+
+def _keep(context: click.Context, option: click.Parameter, value: bool) -> None:
+    context.meta["force"] = value
+
+
+force_option = click.option(
+    "--force", is_flag=True, expose_value=False, callback=_keep, help="Replace files that are there already."
+)
+
+
+def target(wanted: str | Path, what: str) -> Path:
+    """Where a command writes a file: under the name that was asked for with --force, or where it is free.
+
+    A taken name becomes NAME-2, and that is said.
+
+    Args:
+        wanted: the name.
+        what: the file holds, for the note: "the picture".
+    """
+    wanted = Path(wanted)
+    if click.get_current_context().meta.get("force") and wanted.is_file():
+        return wanted
+    path = free_name(wanted)
+    if path != wanted:
+        way_out = ", --force replaces it" if "force" in click.get_current_context().meta else ""
+        note(f"{wanted} is taken: {what} goes to {path}{way_out}")
+    return path
 
 
 class _SplitType(click.ParamType[Split]):
@@ -56,8 +87,20 @@ split_option = click.option(
 )
 
 
+def _item_options(default: str = "") -> list[Callable[[_Command], _Command]]:
+    """--items and --weights."""
+    return [
+        click.option(
+            "--items",
+            metavar="line|column:NAME",
+            help=f"Take each line, or each cell of a table's column, as an item by itself.{default}",
+        ),
+        click.option("--weights", metavar="COLUMN", help="Column of the table that says how often each item counts."),
+    ]
+
+
 def reading_options(command: _Command) -> _Command:
-    """Adds --encoding, --newlines, --bytes and --vocab-size, by the names that `charlm.read_text` gives them."""
+    """Adds --encoding, --newlines, --bytes, --vocab-size, --items and --weights, named as by `charlm.read_text`."""
     options = [
         click.option("--encoding", default="utf-8", show_default=True, help="How the text's bytes spell characters."),
         click.option(
@@ -74,6 +117,7 @@ def reading_options(command: _Command) -> _Command:
             metavar="N",
             help="Keep the N most frequent characters, spell the others in bytes.",
         ),
+        *_item_options(),
     ]
     for option in reversed(options):
         command = option(command)
@@ -81,7 +125,7 @@ def reading_options(command: _Command) -> _Command:
 
 
 def other_reading_options(command: _Command) -> _Command:
-    """Adds --encoding, --newlines and --bytes to a command that reads a text as the model's own text was read."""
+    """Adds the same but --vocab-size to a command that reads a text as the model's own text was read."""
     options = [
         click.option("--encoding", help="How the text's bytes spell characters.  [default: as the model's own text]"),
         click.option(
@@ -90,6 +134,7 @@ def other_reading_options(command: _Command) -> _Command:
             help="Keep Windows line ends or make them line feeds.  [default: as the model's own text]",
         ),
         click.option("--bytes", is_flag=True, default=None, help="Take the file as raw bytes."),
+        *_item_options("  [default: as the model's own text]"),
     ]
     for option in reversed(options):
         command = option(command)
@@ -116,7 +161,7 @@ def table_options(command: _Command) -> _Command:
 def note(message: str) -> None:
     """One line for a person, on stderr, so that stdout holds data alone; of several processes the first one says it."""
     if not follower():
-        click.echo(message, err=True)
+        click.echo(wrapped(message), err=True)
 
 
 def finite(value: float | None) -> float | None:
@@ -133,10 +178,7 @@ def held_out(
     model: TextModel,
     texts: Sequence[str | Path],
     part: str | None,
-    *,
-    encoding: str | None = None,
-    newlines: Any = None,
-    bytes: bool | None = None,
+    **reading: Any,
 ) -> Part:
     """The part of a text that a model is measured on: of its own text test, else valid; of another one all.
 
@@ -144,11 +186,11 @@ def held_out(
         model: the model.
         texts: files; they are read as the model's own text was.
         part: train, valid, test or all, where the user named one.
-        encoding, newlines, bytes: where the text is to be read otherwise than the model's own.
+        reading: options of `read_text`, where the text is to be read otherwise than the model's own.
     """
     from charlm.text.text import read_text
 
-    text = read_text(list(texts), like=model, encoding=encoding, newlines=newlines, bytes=bytes)
+    text = read_text(list(texts), like=model, **reading)
     if text.split is None and part not in (None, "all"):
         raise OptionError(
             f"{text.title} is not the text that {model.name} was made from, so it has no {part} part there: "

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from charlm.cli.common import echo_json, json_option, note, table_options
+from charlm.cli.common import echo_json, force_option, json_option, note, table_options, target
 
 
 @click.command("fit")
@@ -30,11 +30,17 @@ from charlm.cli.common import echo_json, json_option, note, table_options
 @click.option("--cell", type=click.Choice(["rnn", "gru", "lstm"]), help="Kind of recurrent cell.  [default: gru]")
 @click.option("--layers", type=int, metavar="N", help="Recurrent layers.")
 @click.option("--hidden", type=int, metavar="N", help="Units in each layer and direction.")
-@click.option("--bidirectional", is_flag=True, default=None, help="Read from both ends.")
+@click.option("--bidirectional/--one-way", default=None, help="Read from both ends.  [default: for a label a sequence]")
+@click.option("--pooling", metavar="PARTS", help="Of last, mean, max, attention, joined by +.")
+@click.option("--input-dropout", type=float, metavar="P", help="Share of the steps read as unknown in training.")
+@click.option("--weight-dropout", type=float, metavar="P", help="Share of the recurrent weights left out in training.")
 @click.option("--dropout", type=float, metavar="P", help="Between the layers and before the output.")
 @click.option("--embedding", type=int, metavar="N", help="Width of a character embedding; 0 is one-hot input.")
 @click.option("--batch-size", type=int, metavar="B", help="Rows a step.")
 @click.option("--lr", type=float, metavar="R", help="Peak learning rate.")
+@click.option("--average", type=float, metavar="S", help="Average the weights over this share of the steps.")
+@click.option("--class-weights", type=click.Choice(["balanced", "none"]), help="balanced: rare classes count as much.")
+@click.option("--pretrain", type=float, metavar="E", help="Passes that first learn to foresee characters.")
 @click.option("--epochs", type=float, metavar="E", help="Stop after so many passes over the training part.")
 @click.option("--max-steps", type=int, metavar="N", help="Stop after so many steps.")
 @click.option("--minutes", type=float, metavar="M", help="Take so long for training and its validations.")
@@ -49,6 +55,7 @@ from charlm.cli.common import echo_json, json_option, note, table_options
     show_default=True,
     help="Which model predicts; auto takes the best on the validation part, rnn fits no other.",
 )
+@click.option("--cost", metavar="ALARM:MISS", help="Suggest the threshold that costs least, as for 1:10.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Seed of weights, order and dropout.  [default: 0]")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps", help="Where to train.")
 @click.option("--backend", type=click.Choice(["auto", "reference", "fused", "torch"]), help="How layers are run.")
@@ -62,6 +69,7 @@ from charlm.cli.common import echo_json, json_option, note, table_options
     "--plot", metavar="FILE", help="Draw the reliability as .png, .svg or .pdf, beside the run's own picture."
 )
 @json_option
+@force_option
 def fit_command(
     table: str | None, resume: str | None, out: str | None, plot: str | None, as_json: bool, **options: Any
 ) -> int:
@@ -104,9 +112,8 @@ _NAMES = {"sequence_column": "sequence", "label_column": "label"}
 def _plot(found: Any, plot: str) -> None:
     from charlm.errors import OptionError
     from charlm.figures import drawn
-    from charlm.files import free_name
 
     try:
-        drawn("the reliability", lambda: found.plot(free_name(Path(plot))), note)
+        drawn("the reliability", lambda: found.plot(target(plot, "the picture")), note)
     except OptionError as error:
         note(str(error))

@@ -7,9 +7,8 @@ from typing import Any
 
 import click
 
-from charlm.cli.common import note, reading_options, split_option
+from charlm.cli.common import note, reading_options, split_option, target
 from charlm.errors import OptionError
-from charlm.files import free_name
 
 SMOOTHINGS = ["none", "add-k", "uniform-mix", "witten-bell", "kneser-ney"]
 
@@ -68,7 +67,7 @@ def ngram_command(
     if not held_out_by_line and (sentence := looks_like_list(text.corpus)) is not None:
         note(sentence)
     directory = _directory(texts, out, f"{smoothing}-{order}", may_go_on=memory is not None)
-    path = None if arpa is None else free_name(Path(arpa))
+    path = None if arpa is None else target(arpa, "the ARPA file")
     if path is not None and memory is not None:
         note("the ARPA file is made in memory, --memory is for the counting")
     options: dict[str, Any] = {"memory": memory, "processes": processes, "out": directory, "arpa": path}

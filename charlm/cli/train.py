@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from charlm.cli.common import note, reading_options, split_option
+from charlm.cli.common import force_option, note, reading_options, split_option, target
 from charlm.errors import LostProcessError, OptionError
-from charlm.files import free_name
 
 if TYPE_CHECKING:
     from charlm.recurrent.model import CharRNN
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from charlm.training.distributed import Processes
     from charlm.training.watching import Watch
 
-_READING = ("encoding", "newlines", "bytes", "vocab_size")
+_READING = ("encoding", "newlines", "bytes", "vocab_size", "items", "weights")
 """The options of reading, by the names of `read_text`."""
 
 
@@ -68,6 +67,7 @@ _READING = ("encoding", "newlines", "bytes", "vocab_size")
     metavar="DIR",
     help="Go on with this run; a new budget, --batch-size or --device is taken, and the options that it had.",
 )
+@force_option
 def train_command(texts: tuple[str, ...], resume: str | None, out: str | None, plot: str | None, **options: Any) -> int:
     """Train a recurrent language model on TEXT (files, a directory of files, or - for standard input).
 
@@ -168,7 +168,7 @@ def _draw(model: CharRNN, directory: Path, plot: str | None) -> None:
 
     drawn("the curve", lambda: model.history.plot(directory / "curve.png"), note)
     if plot is not None:
-        wanted = free_name(Path(plot))
+        wanted = target(plot, "the picture")
         drawn("the curve", lambda: model.history.plot(wanted), note)
         if wanted.exists():
             note(f"picture: {wanted}")

@@ -100,7 +100,8 @@ class TextScore:
 
     def found(self, by: str) -> list[list[Stretch]]:
         """Lines or documents (`by` is `line` or `document`), for each model in the order of the text."""
-        starts = line_starts(self.shown) if by == "line" else self.shown.documents[:, 0]
+        by_line = by == "line" or self.shown.items is not None  # an item is a document of one line
+        starts = line_starts(self.shown) if by_line else self.shown.documents[:, 0]
         return [
             stretches(surprise, starts, seen.ids, seen.documents, seen.vocab)
             for surprise, seen in zip(self.symbols, self.seen, strict=True)
@@ -121,7 +122,8 @@ class TextScore:
         """What must be said beside the figures."""
         for model, name, corpus in zip(self.models, self.names, self.seen, strict=True):
             source: TextFacts = getattr(model, "source", TextFacts())
-            if source.sha256 == corpus.sha256 and overlap(corpus.parts(source.split)["train"], self.part.spans):
+            alike = source.sha256 == corpus.sha256 and source.reading.items == corpus.reading.items
+            if alike and overlap(corpus.parts(source.split)["train"], self.part.spans):
                 yield f"{name} was made from characters that are scored here: it remembers them"
 
     def character_order(self, top: int | None = None) -> list[int]:
@@ -178,8 +180,9 @@ def read_like(
     if len(readings) > 1:
         raise OptionError("the two models read their texts differently (encoding, line ends or bytes): take alike ones")
     with reading_bar(progress) as tell:
-        corpus = read_corpus(path, readings.pop(), progress=tell)
-    own = next((source.split for source in sources if source.sha256 == corpus.sha256), None)
+        corpus = read_corpus(path, readings.pop(), progress=tell, arrange=False)
+    made = [source for source in sources if source.sha256 == corpus.sha256]
+    own = next((source.split for source in made if source.reading.items == corpus.reading.items), None)
     text = Text(corpus=corpus, split=own)
     if own is None and part not in (None, "all"):
         raise OptionError(
@@ -197,6 +200,8 @@ def score(
     encoding: str | None = None,
     newlines: Literal["keep", "normalise"] | None = None,
     bytes: bool | None = None,
+    items: str | None = None,
+    weights: str | None = None,
     progress: bool | None = None,
 ) -> TextScore:
     """How surprising each character of a text is to one model, or to two that are compared.
@@ -206,16 +211,17 @@ def score(
         text: plain characters, what `read_text` returns, or the `Path` of a file, which is read as the models' own
             texts were.
         part: which part of the text; by default test, else valid, else all.
-        encoding, newlines, bytes: where a file is to be read otherwise than the models' own texts.
+        encoding, newlines, bytes, items, weights: where a file is to be read otherwise than the models' own texts.
         progress: show a bar; None shows it on a terminal or in a notebook.
     """
     opened = [models] if isinstance(models, LanguageModel) else list(models)
     if not 1 <= len(opened) <= 2:
         raise OptionError(f"one model or two are scored, not {len(opened)}")
     if isinstance(text, Path):
+        reading = {"encoding": encoding, "newlines": newlines, "bytes": bytes, "items": items, "weights": weights}
         return score_text(
             opened,
-            read_like(opened, text, part, progress, encoding=encoding, newlines=newlines, bytes=bytes),
+            read_like(opened, text, part, progress, **reading),
             progress=progress,
         )
     given = Text.of(text).all if isinstance(text, str) else text

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import OptionError, TextError
-from charlm.ngrams.index_files import ARRAYS, count_context, load_arrays, load_context, save_arrays, save_context
+from charlm.ngrams import suffixes as sorting
 from charlm.ngrams.levels import Level, Levels, Nodes, without_context
-from charlm.ngrams.sorting import DEPTH, fast_available, lcp_array, sort_fast, sort_numpy
+from charlm.ngrams.suffixes import DEPTH
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids, smallest_dtype
 
@@ -84,9 +84,9 @@ class SuffixIndex:
         """
         fast = _use_fast(method)
         codes, alphabet = _encode(ids, spans, symbols)
-        suffixes = sort_fast(codes) if fast else sort_numpy(codes)
-        lcp = lcp_array(codes, suffixes)
-        context = count_context(ids, spans, shared_N, symbols)
+        suffixes = sorting.sort_fast(codes) if fast else sorting.sort_numpy(codes)
+        lcp = sorting.lcp_array(codes, suffixes)
+        context = sorting.count_context(ids, spans, shared_N, symbols)
         return cls(codes=codes, suffixes=suffixes, lcp=lcp, alphabet=alphabet, symbols=symbols, context=context)
 
     def __len__(self) -> int:
@@ -96,7 +96,7 @@ class SuffixIndex:
     @property
     def nbytes(self) -> int:
         """Bytes of the arrays of the size of the text."""
-        return sum(getattr(self, name).nbytes for name in ARRAYS)
+        return sum(getattr(self, name).nbytes for name in sorting.ARRAYS)
 
     @cached_property
     def id_dtype(self) -> np.dtype[Any]:
@@ -232,8 +232,8 @@ class SuffixIndex:
 
     def save(self, directory: Path) -> None:
         """Writes the arrays as `index-NAME.npy`, each file whole or not at all."""
-        save_arrays(directory, {name: getattr(self, name) for name in ARRAYS})
-        save_context(directory, self.context)
+        sorting.save_arrays(directory, {name: getattr(self, name) for name in sorting.ARRAYS})
+        sorting.save_context(directory, self.context)
 
     @classmethod
     def load(cls, directory: Path, *, symbols: int) -> SuffixIndex:
@@ -242,7 +242,9 @@ class SuffixIndex:
         Raises:
             CheckpointError: a file that is missing or broken, or arrays that do not fit each other.
         """
-        return cls(**load_arrays(directory, symbols), symbols=symbols, context=load_context(directory, symbols))
+        return cls(
+            **sorting.load_arrays(directory, symbols), symbols=symbols, context=sorting.load_context(directory, symbols)
+        )
 
 
 class IndexLevels(Levels):
@@ -307,9 +309,9 @@ class IndexLevels(Levels):
 def _use_fast(method: str) -> bool:
     if method not in _METHODS:
         raise OptionError(f"unknown method {method!r}: choose one of {', '.join(_METHODS)}")
-    if method == "fast" and not fast_available():
+    if method == "fast" and not sorting.fast_available():
         raise OptionError("the method 'fast' needs pydivsufsort: install charlm[fast], or use 'numpy'")
-    return method == "fast" or (method == "auto" and fast_available())
+    return method == "fast" or (method == "auto" and sorting.fast_available())
 
 
 def _encode(ids: Ids, spans: Spans, symbols: int) -> tuple[NDArray[Any], NDArray[np.int32]]:

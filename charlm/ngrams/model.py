@@ -20,8 +20,7 @@ from charlm.lm.interface import SamplingRule, State, pick_targets
 from charlm.lm.model import TextModel
 from charlm.lm.sampling import NextCharacter
 from charlm.ngrams.counted import Contexts, Estimator, check_order
-from charlm.ngrams.drawing import can_draw, draw_occurrences
-from charlm.ngrams.estimators import describe_ngram, fingerprints, make_estimator
+from charlm.ngrams.estimators import can_draw, describe_ngram, draw_occurrences, fingerprints, make_estimator
 from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.levels import UNSEEN, Counts
 from charlm.ngrams.rows import ngram_rows

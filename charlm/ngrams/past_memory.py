@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from charlm.errors import CharlmError, OptionError, TextError
 from charlm.files import read_json, sweep, unwritten, write_json, write_with
-from charlm.ngrams.index_files import count_context, save_context
 from charlm.ngrams.job import CountJob, Workers
 from charlm.ngrams.strings import Packing, Run, SpannedText, Strings, cut
+from charlm.ngrams.suffixes import count_context, save_context
 from charlm.ngrams.tables import KINDS, OPENINGS, CountTables, file_of
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids, smallest_dtype

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from charlm.errors import CheckpointError
 from charlm.files import write_with
-from charlm.ngrams.index_files import load_context, open_array, pieces, save_context
 from charlm.ngrams.levels import Level, Levels, Nodes, without_context
+from charlm.ngrams.suffixes import load_context, open_array, pieces, save_context
 from charlm.text.vocab import smallest_dtype
 
 __all__ = ["KINDS", "OPENINGS", "CountTables", "TableLevels", "file_of"]

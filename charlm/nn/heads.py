@@ -1,4 +1,4 @@
-"""What stands above the recurrent layers and turns their outputs into probabilities, and how far they are off.
+"""What stands above the recurrent layers: their outputs pooled, turned into probabilities, and how far these are off.
 
 Axes: any leading ones (T steps, B lanes), D features, V classes; N targets.
 """
@@ -6,12 +6,70 @@ Axes: any leading ones (T steps, B lanes), D features, V classes; N targets.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["DistributionHead", "ScoreHead", "distribution_losses", "score_losses"]
+__all__ = ["POOLINGS", "DistributionHead", "Pooling", "ScoreHead", "distribution_losses", "score_losses"]
+
+
+POOLINGS = ("last", "mean", "max", "attention")
+"""The parts that a pooling may have."""
+
+
+class Pooling(nn.Module):
+    """The outputs of all steps of a sequence as one vector: its parts side by side.
+
+    Args:
+        parts: of `POOLINGS`. `last` is the state after the last step of each direction; `mean` and `max` are over the
+            sequence's own steps; `attention` is a mean weighted by the softmax of a linear map of each step's output.
+        width: D, of the outputs.
+
+    >>> pooling = Pooling(("last", "mean"), 1)
+    >>> y_TBD, last_BD = torch.tensor([[[1.0]], [[3.0]], [[9.0]]]), torch.tensor([[3.0]])
+    >>> pooling(y_TBD, last_BD, torch.tensor([2])).tolist()  # two steps, and padding
+    [[3.0, 2.0]]
+    """
+
+    def __init__(self, parts: Sequence[str], width: int) -> None:
+        super().__init__()
+        self.parts = tuple(parts)
+        self.features = width * len(self.parts)
+        self.attention = nn.Linear(width, 1, bias=False) if "attention" in self.parts else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Attention begins as the mean."""
+        if self.attention is not None:
+            nn.init.zeros_(self.attention.weight)
+
+    def forward(self, y_TBD: Tensor, last_BD: Tensor, lengths_B: Tensor | None) -> Tensor:
+        """The vectors [B, D × parts].
+
+        Args:
+            y_TBD: outputs of all steps.
+            last_BD: the final state.
+            lengths_B: of padded sequences.
+        """
+        steps, lanes = y_TBD.shape[:2]
+        if lengths_B is None:
+            lengths_B = torch.full((lanes,), steps, device=y_TBD.device)
+        behind_TB1 = (torch.arange(steps, device=y_TBD.device).unsqueeze(-1) >= lengths_B).unsqueeze(-1)
+        found = []
+        for part in self.parts:
+            if part == "last":
+                found.append(last_BD)
+            elif part == "mean":
+                found.append(y_TBD.masked_fill(behind_TB1, 0).sum(0) / lengths_B.unsqueeze(-1))
+            elif part == "max":
+                found.append(y_TBD.masked_fill(behind_TB1, -torch.inf).amax(0))
+            else:
+                assert self.attention is not None
+                weight_TB1 = self.attention(y_TBD).masked_fill(behind_TB1, -torch.inf).softmax(0)
+                found.append((y_TBD * weight_TB1).sum(0))
+        return torch.cat(found, -1)
 
 
 class DistributionHead(nn.Module):

@@ -62,9 +62,9 @@ def render(
     )
 
 
-def write_page(wanted: Path, html: str) -> Path:
-    """Writes a page whole or not at all under a name that is free, and returns the name."""
-    path = free_name(wanted)
+def write_page(wanted: Path, html: str, *, overwrite: bool = False) -> Path:
+    """Writes a page whole or not at all, and returns its name: one that is free, unless a file may be replaced."""
+    path = wanted if overwrite else free_name(wanted)
     write_bytes(path, html.encode("utf-8", "replace"))
     return path
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from charlm.lm.surprise import expected_next, read_surprise
 from charlm.ngrams.fit import counted_rows
 from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.novelty import Novelty, novelty
+from charlm.nn.kernels.choose import pick_device
 from charlm.pages.run_page import (
     RunPage,
     Sample,
@@ -29,9 +31,13 @@ from charlm.pages.run_page import (
     about_result,
     about_samples,
     next_reliability,
+    number_cell,
 )
 from charlm.pages.text_pages import map_data
 from charlm.progress import progress_bar
+from charlm.sequences.fitted import Wrong, most_wrong
+from charlm.sequences.models import load_sequence
+from charlm.sequences.tabular import TableFacts, open_task_again
 from charlm.text.splits import Spans, count_targets
 from charlm.text.text import Part, Text, read_text
 from charlm.training.watching import read_metrics
@@ -74,7 +80,7 @@ def report(
     if not isinstance(model, TextModel):
         found = describe(model)
         if found.config["kind"] == "sequence":
-            return _of_sequences(found)
+            return _of_sequences(found, text, device)
         model = load(model, device=device)
     about = None if model.directory is None else describe(model.directory)
     rows = [] if model.directory is None else read_metrics(model.directory / "metrics.jsonl")
@@ -89,8 +95,8 @@ def report(
     return page
 
 
-def _of_sequences(about: ModelInfo) -> RunPage:
-    """The page of a Score or Distribution model, made of what its directory holds."""
+def _of_sequences(about: ModelInfo, table: Any, device: str) -> RunPage:
+    """The page of a Score or Distribution model: of what its directory holds, and of its table where that is found."""
     rows = read_metrics(about.directory / "metrics.jsonl")
     page = RunPage(title=f"Run {about.directory.resolve().name}", facts=_facts(about, rows))
     page.curves = about_curves(rows, of="a label")
@@ -99,7 +105,70 @@ def _of_sequences(about: ModelInfo) -> RunPage:
         page.notes.append("The training has not ended yet: there are no figures on the test part.")
     else:
         about_result(page, result, str(about.config["data"].get("table", "the table")))
+        page.models = _about_models(result)
+        _add_wrong(
+            page,
+            about.directory,
+            None if table is None else str(table if isinstance(table, str | Path) else table[0]),
+            device,
+        )
     return page
+
+
+def _add_wrong(page: RunPage, directory: Path, table: str | None, device: str) -> None:
+    """The rows that the chosen model gets most wrong, where the table is the one that it was fitted to."""
+    found = load_sequence(directory, device=pick_device(device))
+    facts = TableFacts.read(found.data)
+    name = table or facts.table
+    if facts.every or not facts.bounded or (table is None and not (name and Path(name).exists())):
+        where = f"{name} is not here" if not facts.every and facts.bounded else "that is for whole sequences"
+        page.notes.append(f"The rows that it gets most wrong are not shown: {where}. Name the table with --text FILE.")
+        return
+    task = open_task_again(name, facts, found.model.vocab)
+    if task.table.sha256 != facts.sha256:
+        raise OptionError(f"{name} is not the table that {directory} was fitted to: name that one with --text FILE")
+    page.wrong = _about_wrong(most_wrong(found.models, task), found.models.chosen)
+
+
+_MODEL_COLUMNS = ("log_loss", "accuracy", "area_under_curve", "expected_calibration_error")
+
+
+def _about_models(result: dict[str, Any]) -> dict[str, Any] | None:
+    """The models of a fit beside each other, from the `result` of its `config.json`; None where there is one alone."""
+    rows = result.get("models")
+    if not rows:
+        return None
+    heads = ("model", "log loss", "accuracy", "area under the curve", "calibration error", "seconds")
+    cells = [
+        [row["model"], *(number_cell(row[name]) for name in _MODEL_COLUMNS), number_cell(row["seconds"], 1)]
+        for row in rows
+    ]
+    words = f"{result['verdict']} {result['model']} predicts by default: it was the best on the validation part."
+    table = {"caption": "Models", "columns": [(head, head != "model") for head in heads], "rows": cells}
+    return {"words": words, "table": table}
+
+
+def _about_wrong(rows: Sequence[Wrong], model: str) -> dict[str, Any] | None:
+    """The rows that a model gets most wrong, their characters painted by how much each moves the output."""
+    if not rows:
+        return None
+    words = (
+        f"The rows with the greatest log loss under {model}. A character is painted by how much the logarithm of the "
+        "odds of what came would change if it were unknown: it speaks for what came, or against it."
+    )
+    most = max((abs(move) for row in rows for move in row.moves), default=0.0) or 1.0
+    return {"words": words, "rows": [_painted(row, most) for row in rows]}
+
+
+def _painted(row: Wrong, most: float) -> dict[str, Any]:
+    def colour(move: float) -> str:
+        level = math.ceil(4 * abs(move) / most - 0.2)
+        return f"{'p' if move > 0 else 'n'}{min(level, 4)}" if level > 0 else "s0"
+
+    moves = row.moves or [0.0] * len(row.text)
+    characters = [(character, colour(move), f"{move:+.2f}") for character, move in zip(row.text, moves, strict=False)]
+    head = f"{row.place}: {row.came} came, {row.said} was said; {row.nats:.2f} nats"
+    return {"head": head, "characters": characters[:400]}
 
 
 def _text_of(model: TextModel, text: Text | str | Path | Sequence[str | Path] | None, progress: bool | None) -> Text:

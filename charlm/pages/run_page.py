@@ -29,6 +29,7 @@ __all__ = [
     "about_result",
     "about_samples",
     "next_reliability",
+    "number_cell",
 ]
 
 
@@ -62,6 +63,8 @@ class RunPage:
         comparison: from `about_comparison`.
         samples: from `about_samples`.
         calibration: from `about_calibration`.
+        models: from `about_models`.
+        wrong: from `about_wrong`.
         surprise: from `surprise_page.map_data`.
         surprise_words: the sentence above the surprise map.
     """
@@ -74,21 +77,25 @@ class RunPage:
     comparison: dict[str, Any] | None = None
     samples: dict[str, Any] | None = None
     calibration: dict[str, Any] | None = None
+    models: dict[str, Any] | None = None
+    wrong: dict[str, Any] | None = None
     surprise: dict[str, Any] | None = None
     surprise_words: str = ""
 
     def __repr__(self) -> str:
         return "\n".join([self.title, *self.summary, *self.notes])
 
-    def save(self, path: str | Path) -> Path:
-        """Writes the page as one HTML file under a name that is free, and returns the name."""
-        return write_page(Path(path), self.html())
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Writes the page as one HTML file and returns its name: one that is free, unless a file may be replaced."""
+        return write_page(Path(path), self.html(), overwrite=overwrite)
 
     def html(self) -> str:
         """The page as HTML."""
         sections = (
             (self.curves, "curves", "Learning"),
             (self.comparison, "comparison", "Beside counting"),
+            (self.models, "compared", "The models beside each other"),
+            (self.wrong, "wrong", "What it gets most wrong"),
             (self.samples, "samples", "What it writes"),
             (self.surprise, "surprise-heading", "Where it is surprised"),
             (self.calibration, "calibration", "Are its probabilities right?"),
@@ -100,12 +107,23 @@ class RunPage:
             data={"surprise": self.surprise},
             scripts=("textmap.js", "surprise.js"),
             contents=[(id, words) for there, id, words in sections if there],
-            models=self.surprise["models"] if self.surprise else [],
+            mapped=self.surprise["models"] if self.surprise else [],
             **{name: getattr(self, name) for name in _NAMES},
         )
 
 
-_NAMES = ("summary", "notes", "facts", "curves", "comparison", "samples", "calibration", "surprise_words")
+_NAMES = (
+    "summary",
+    "notes",
+    "facts",
+    "curves",
+    "comparison",
+    "samples",
+    "calibration",
+    "models",
+    "wrong",
+    "surprise_words",
+)
 
 
 def about_curves(rows: Sequence[dict[str, Any]], *, of: str = "a character") -> dict[str, Any] | None:
@@ -133,13 +151,14 @@ def _curve_row(row: dict[str, Any]) -> list[str]:
     minutes = row["seconds"] / 60 if row.get("seconds") is not None else None
     return [
         f"{row['step']:,}",
-        _number(row.get("epoch"), 2),
-        *(_number(row.get(f"{part}_nats")) for part in ("train", "valid")),
-        _number(minutes, 1),
+        number_cell(row.get("epoch"), 2),
+        *(number_cell(row.get(f"{part}_nats")) for part in ("train", "valid")),
+        number_cell(minutes, 1),
     ]
 
 
-def _number(value: float | None, digits: int = 4) -> str:
+def number_cell(value: float | None, digits: int = 4) -> str:
+    """A number in a table."""
     if value is None:
         return "-"
     return f"{value:,.{digits}f}" if math.isfinite(value) else "infinite"
@@ -199,12 +218,12 @@ def _compared_row(line: Compared) -> list[str]:
     figures = line.evaluation
     return [
         line.row.name,
-        _number(figures.nats),
-        _number(figures.bits_per_char),
-        _number(figures.perplexity),
+        number_cell(figures.nats),
+        number_cell(figures.bits_per_char),
+        number_cell(figures.perplexity),
         f"{100 * figures.accuracy:.1f}",
         f"{100 * line.coverage:.2f}",
-        _number(line.covered_nats),
+        number_cell(line.covered_nats),
     ]
 
 

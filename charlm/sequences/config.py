@@ -9,13 +9,15 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from charlm.errors import OptionError
 from charlm.nn.cells import cell_name
+from charlm.nn.heads import POOLINGS
 from charlm.sequences.batches import Examples
 
-__all__ = ["KINDS", "Scale", "SequenceConfig", "configured", "fit_scales"]
+__all__ = ["KINDS", "Scale", "SequenceConfig", "class_weights", "configured", "fit_scales"]
 
 KINDS = ("min-max", "z-score")
 """The ways of scaling."""
@@ -125,6 +127,12 @@ class SequenceConfig:
         bias: whether the cells have biases.
         projection: width of an LSTM's projected output (`proj_size` of torch's); 0 for none.
         batch_first: whether tensors go in and come out as [B, T, ...] instead of [T, B, ...]; states are not concerned.
+        pooling: what the output after the whole sequence is made of, joined by plus signs: `last` (the final state),
+            `mean`, `max`, `attention` over all steps (`charlm.nn.heads.Pooling`).
+        input_dropout: share of the steps that are read as unknown, or as zeros, while training.
+        weight_dropout: share of the recurrent weights that are left out, a batch at a time, while training.
+        class_weights: what the loss of each class counts in training (of a Score: of no and of yes); predictions are
+            corrected for it. None by default.
         frozen: whether the recurrent layers and the embedding keep their weights in training.
         input_scale: how numbers of the input are scaled; None leaves them as they are.
         target_scale: how targets of a Score are brought to 0..1 (min-max), to be undone in what is predicted.
@@ -147,6 +155,10 @@ class SequenceConfig:
     bias: bool = True
     projection: int = 0
     batch_first: bool = False
+    pooling: str = "last"
+    input_dropout: float = 0.0
+    weight_dropout: float = 0.0
+    class_weights: tuple[float, ...] = ()
     frozen: bool = False
     input_scale: Scale | None = None
     target_scale: Scale | None = None
@@ -159,8 +171,16 @@ class SequenceConfig:
         for name, (least, most) in _LIMITS.items():
             if not least <= getattr(self, name) <= most:
                 raise OptionError(f"{name} is a number from {least} to {most:,}, not {getattr(self, name)}")
-        if not 0 <= self.dropout < 1:
-            raise OptionError(f"dropout is a probability from 0 to below 1, not {self.dropout}")
+        for name in ("dropout", "input_dropout", "weight_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise OptionError(f"{name} is a probability from 0 to below 1, not {getattr(self, name)}")
+        parts = self.pooling.split("+")
+        if not set(parts) <= set(POOLINGS) or len(set(parts)) < len(parts):
+            raise OptionError(f"a pooling is of {', '.join(POOLINGS)}, joined by +, not {self.pooling!r}")
+        if self.output == "every" and self.pooling != "last":
+            raise OptionError("steps are pooled where one thing is said of a whole sequence: use pooling='last'")
+        if self.class_weights and (len(self.class_weights) != self.classes or not min(self.class_weights) > 0):
+            raise OptionError("class weights are numbers above 0, one for each class (of a Score: for no and for yes)")
         if self.features and self.embedding:
             raise OptionError("an embedding is for text: leave it out where the input is numbers")
         if self.input_scale is not None and len(self.input_scale.shift) != self.features:
@@ -219,3 +239,24 @@ def fit_scales(
     if targets:
         config = replace(config, target_scale=Scale.fit(train.targets.values.reshape(-1, 1), "min-max"))
     return config
+
+
+def class_weights(wanted: str | None, train: Examples, mode: str, classes: int) -> tuple[float, ...] | None:
+    """What the loss of each class counts: for `balanced` N / (V n_v), so that each class counts the same.
+
+    Args:
+        wanted: `balanced`, or `none` or None for no weights.
+        train: the training part; of a Score labels from 0 to 1, which are shares of no and of yes.
+        mode, classes: of the model.
+    """
+    if wanted in (None, "none"):
+        return None
+    values = train.targets.values
+    if wanted != "balanced" or (mode == "score" and not bool(((values >= 0) & (values <= 1)).all())):
+        raise OptionError("class weights are `balanced` or `none`, for classes and for labels from 0 to 1")
+    if mode == "score":
+        counts = torch.stack([(1 - values).sum(), values.sum()])
+    else:
+        counts = torch.bincount(values, minlength=classes) if train.targets.ids else values.sum(0)
+    shares = counts.double().clamp(min=0.5) / counts.sum()
+    return tuple((1 / (len(counts) * shares)).tolist())

@@ -52,7 +52,7 @@ class SequenceEstimator(BaseEstimator, abc.ABC):  # type: ignore[misc]
 
     def __init__(
         self, *, cell: str | type[Cell] = "gru", layers: int = 1, hidden: int | None = None, embedding: int = 0,
-        dropout: float | None = None, bidirectional: bool = False, output: str = "last", model: str = "rnn",
+        dropout: float | None = None, bidirectional: bool | None = None, output: str = "last", model: str = "rnn",
         scale: str | None = "zscore", batch_size: int | None = None, lr: float | None = None,
         epochs: float | None = None, max_steps: int | None = None, minutes: float | None = None, patience: int = 8,
         validation_fraction: float = 0.1, seed: int | np.random.RandomState | None = 0, device: str = "auto",
@@ -215,7 +215,7 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):  # type: ignore[mi
         layers, hidden: recurrent layers, and units in each layer and direction.
         embedding: width of the character embedding of text; 0 for one-hot.
         dropout: between the layers and before the output, while training.
-        bidirectional: whether the sequences are read from both ends.
+        bidirectional: whether the sequences are read from both ends; None does where a label is for a whole sequence.
         output: `last`, one label a sequence, or `every`, one a step.
         model: which model predicts: `rnn`, the network; `counted` (an n-gram for each class) or `linear` (logistic
             regression on strings of characters) for texts, `trees` for numbers; `mix` of all; or `auto`, the best on
@@ -305,7 +305,7 @@ class SequenceScorer(RegressorMixin, SequenceEstimator):  # type: ignore[misc]
 
     def __init__(
         self, *, cell: str | type[Cell] = "gru", layers: int = 1, hidden: int | None = None, embedding: int = 0,
-        dropout: float | None = None, bidirectional: bool = False, output: str = "last", model: str = "rnn",
+        dropout: float | None = None, bidirectional: bool | None = None, output: str = "last", model: str = "rnn",
         loss: str | None = None, scale: str | None = "zscore", label_scale: str | None = None,
         batch_size: int | None = None, lr: float | None = None, epochs: float | None = None,
         max_steps: int | None = None, minutes: float | None = None, patience: int = 8,

@@ -9,6 +9,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from charlm.sequences.metrics import (
     Reliability,
     accuracy,
     area_under_curve,
+    average_precision,
     brier_score,
+    detection,
     log_loss,
     r_squared,
     reliability,
@@ -36,12 +39,21 @@ _NAMES = {
     "brier": "Brier score",
     "expected_calibration_error": "calibration error",
     "area_under_curve": "area under the curve",
+    "average_precision": "area, precision-recall",
+    "detection_at_0.01": "found at 1 % alarms",
+    "detection_at_0.001": "found at 0.1 % alarms",
     "precision": "precision",
     "recall": "recall",
     "mean_squared_error": "mean squared error",
     "r_squared": "R²",
 }
-_OF_RARE = ("area_under_curve", "precision", "recall")
+_OF_TWO: dict[str, Callable[[Any, Any], float | None]] = {
+    "area_under_curve": area_under_curve,
+    "average_precision": average_precision,
+    "detection_at_0.01": partial(detection, false_alarms=0.01),
+    "detection_at_0.001": partial(detection, false_alarms=0.001),
+}
+_OF_RARE = (*_OF_TWO, "precision", "recall")
 _MOST_PRINTED = 16  # classes whose confusion is printed
 
 
@@ -116,7 +128,7 @@ def score_figures(said_N: ArrayLike, came_N: ArrayLike, *, base: float, bounded:
     flat = np.full_like(came, base)
     measures: dict[str, Callable[[Any, Any], float | None]] = {}
     if bounded and bool(((came == 0) | (came == 1)).all()):
-        measures = {"accuracy": accuracy, "area_under_curve": area_under_curve}
+        measures = {"accuracy": accuracy, **_OF_TWO}
     if bounded:
         measures |= {"log_loss": log_loss, "brier": brier_score, "expected_calibration_error": _expected_error}
     else:
@@ -158,6 +170,8 @@ def distribution_figures(said_NV: ArrayLike, came: ArrayLike, *, base_V: ArrayLi
     values: dict[str, float | None] = {name: measure(said, shares) for name, measure in measures.items()}
     values["expected_calibration_error"] = curve.expected_error
     base_values: dict[str, float | None] = {name: measure(flat, shares) for name, measure in measures.items()}
+    if len(classes) > 2:
+        values["area_under_curve"] = _mean_area(said, shares.argmax(axis=1))
     rare = int(base.argmin()) if len(classes) == 2 and outcomes.ndim == 1 else None
     if rare is not None:
         values |= _rare_figures(said[:, rare], top == rare, outcomes == rare)
@@ -179,10 +193,17 @@ def _rare_figures(p_N: Floats, said_N: NDArray[np.bool_], came_N: NDArray[np.boo
     from sklearn.metrics import precision_score, recall_score
 
     return {
-        "area_under_curve": area_under_curve(p_N, came_N),
+        **{name: measure(p_N, came_N) for name, measure in _OF_TWO.items()},
         "precision": float(precision_score(came_N, said_N)) if said_N.any() else None,
         "recall": float(recall_score(came_N, said_N)) if came_N.any() else None,
     }
+
+
+def _mean_area(p_NV: Floats, came_N: NDArray[np.int64]) -> float | None:
+    """The mean over the classes of the area under the curve of each against all others."""
+    areas = [area_under_curve(p_NV[:, v], came_N == v) for v in range(p_NV.shape[1])]
+    known = [area for area in areas if area is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _mean_squared_error(said: ArrayLike, came: ArrayLike) -> float:

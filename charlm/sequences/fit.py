@@ -20,7 +20,7 @@ from charlm.recurrent.model import CharRNN
 from charlm.sequences.batches import Examples
 from charlm.sequences.config import fit_scales
 from charlm.sequences.figures import draw_confusion
-from charlm.sequences.fitted import TableFit, measured
+from charlm.sequences.fitted import TableFit, measured, read_cost, suggested
 from charlm.sequences.fitting import (
     BUDGET,
     NETWORK,
@@ -40,6 +40,7 @@ from charlm.sequences.fitting import (
 from charlm.sequences.models import MODELS, Models, fit_models
 from charlm.sequences.rows import RowSplit
 from charlm.sequences.tabular import TableFacts, TableTask, open_task, open_task_again
+from charlm.sequences.tasks import pretrained
 from charlm.text.vocab import Vocab
 from charlm.training.interfaces import Observer
 from charlm.training.run import interruptible, refuse_change, same_directory
@@ -52,44 +53,21 @@ _FLAGS = {"batch": "batch-size"}
 
 
 def fit_table(
-    table: str | Path | None = None,
-    *,
-    sequence: str | None = None,
-    label: str | None = None,
-    encoding: str | None = None,
-    header: bool = True,
-    mode: str | None = None,
-    input: str | None = None,
-    output: str | None = None,
-    scale: str | None = None,
-    label_scale: str | None = None,
-    loss: str | None = None,
-    split: str | RowSplit | None = None,
-    group: str | None = None,
-    cell: str | type[Cell] | None = None,
-    layers: int | None = None,
-    hidden: int | None = None,
-    bidirectional: bool | None = None,
-    dropout: float | None = None,
-    embedding: int | None = None,
-    batch_size: int | None = None,
-    lr: float | None = None,
-    epochs: float | None = None,
-    max_steps: int | None = None,
-    minutes: float | None = None,
-    patience: int | None = None,
-    seed: int | None = None,
-    init_from: str | Path | CharRNN | None = None,
-    freeze: bool = False,
-    device: str = "auto",
-    backend: str | None = None,
-    out: str | Path | None = None,
-    resume: str | Path | None = None,
-    save_every: float = 300.0,
-    progress: bool | None = None,
-    observer: Observer | None = None,
-    model: str = "auto",
-) -> TableFit:
+    table: str | Path | None = None, *, sequence: str | None = None, label: str | None = None,
+    encoding: str | None = None, header: bool = True, mode: str | None = None, input: str | None = None,
+    output: str | None = None, scale: str | None = None, label_scale: str | None = None, loss: str | None = None,
+    split: str | RowSplit | None = None, group: str | None = None, cell: str | type[Cell] | None = None,
+    layers: int | None = None, hidden: int | None = None, bidirectional: bool | None = None,
+    pooling: str | None = None, dropout: float | None = None, input_dropout: float | None = None,
+    weight_dropout: float | None = None, embedding: int | None = None, batch_size: int | None = None,
+    lr: float | None = None, average: float | None = None, class_weights: str | None = None,
+    epochs: float | None = None, max_steps: int | None = None, minutes: float | None = None,
+    patience: int | None = None, seed: int | None = None, pretrain: float | None = None,
+    init_from: str | Path | CharRNN | None = None, freeze: bool = False, device: str = "auto",
+    backend: str | None = None, out: str | Path | None = None, resume: str | Path | None = None,
+    save_every: float = 300.0, progress: bool | None = None, observer: Observer | None = None, model: str = "auto",
+    cost: str | None = None,
+) -> TableFit:  # fmt: skip
     """Fits a Score or a Distribution to the sequences of a table. What is not given is chosen from the table.
 
     Args:
@@ -107,14 +85,20 @@ def fit_table(
         group: a column; rows with equal values in it fall into one part of the split.
         cell: `rnn`, `gru`, `lstm`, or a class of your own.
         layers, hidden: recurrent layers, and units in each layer and direction.
-        bidirectional: whether the sequences are read from both ends.
+        bidirectional: whether the sequences are read from both ends; by default where a label is for a whole sequence.
+        pooling: what is said after a whole sequence is made of: `last`, `mean`, `max`, `attention`, joined by +.
         dropout: between the layers and before the output, while training.
+        input_dropout, weight_dropout: shares of the steps and of the recurrent weights that are left out in training.
         embedding: width of a character embedding; 0 is one-hot input.
         batch_size: rows a step.
         lr: the peak learning rate.
+        average: use the mean of the weights over this share of the steps.
+        class_weights: `balanced` lets each class count the same in training, however rare; predictions are corrected.
         epochs, max_steps, minutes: the budget, whichever ends first.
         patience: validations without improvement until it stops; 0 never stops early.
         seed: of weights, order and dropout; by default 0.
+        pretrain: passes over the training texts in which the layers first learn to foresee the next character, in
+            both directions; 0 for none.
         init_from: a recurrent language model, or its directory, whose layers the network starts from.
         freeze: whether those layers stay as they are and the output alone is trained.
         device: `auto`, `cpu`, `cuda` or `mps`.
@@ -128,6 +112,7 @@ def fit_table(
         observer: is told how it goes, in place of the progress bar.
         model: the model that predicts: `rnn` (the network; no other is fitted then), `counted`, `linear`, `trees`,
             `mix`, or `auto`, the one that is best on the validation part.
+        cost: what a false alarm and a miss cost, as `1:10`; the threshold that costs least is suggested.
 
     Raises:
         TextError: no table, or one that cannot be read so; names row and column.
@@ -139,6 +124,8 @@ def fit_table(
         "output": output, "scale": scale, "label_scale": label_scale, "loss": loss,
         "split": RowSplit.parse(split) if isinstance(split, str) else split, "group": group,
         "cell": None if cell is None else cell_name(cell), "layers": layers, "hidden": hidden,
+        "pooling": pooling, "input_dropout": input_dropout, "weight_dropout": weight_dropout, "average": average,
+        "class_weights": class_weights, "pretrain": pretrain,
         "bidirectional": bidirectional, "dropout": dropout, "embedding": embedding, "batch": batch_size, "lr": lr,
         "epochs": epochs, "max_steps": max_steps, "minutes": minutes, "patience": patience, "seed": seed,
         "backend": backend, "freeze": freeze,
@@ -147,9 +134,11 @@ def fit_table(
         raise OptionError(f"unknown model {model!r}: choose auto or one of {', '.join(MODELS)}")
     if freeze and init_from is None and resume is None:
         raise OptionError("--freeze keeps the layers of a language model: name one with --init-from")
+    if cost is not None:
+        read_cost(cost)
     with ExitStack() as stack:
         shown = observer or stack.enter_context(closing(Watch(step_loss, what=loss_unit, show=progress)))
-        session = _Session(given, init_from, device, save_every, progress, shown, model)
+        session = _Session(given, init_from, device, save_every, progress, shown, model, cost)
         if resume is not None:
             return session.resume(Path(resume), table, out)
         if table is None:
@@ -168,6 +157,7 @@ class _Session:
     progress: bool | None
     observer: Observer
     wanted: str
+    cost: str | None
 
     def begin(self, table: str, out: str | None) -> TableFit:
         """A new fit."""
@@ -177,11 +167,17 @@ class _Session:
         plan, model = plan_for(task, self.given, source)
         train = task.part("train")
         assert train is not None
+        if self.given["pretrain"] and model is not None:
+            raise OptionError("--pretrain makes layers of its own, and --init-from takes those of a model: choose one")
         directory = None if out is None else free_name(Path(out.replace("{cell}", plan.network.cell)))
         if directory is not None and out is not None and "{cell}" not in out and directory != Path(out):
             self.observer.on_note(f"{out} is taken: this run goes to {directory}")
         with nullcontext() if directory is None else lock(directory):
             valid, data = task.part("valid"), encode(task.facts)
+            if passes := self.given["pretrain"]:
+                self.observer.on_note(f"pretraining for {passes:g} passes over the training texts")
+                budget = replace(plan.optimisation, epochs=float(passes), max_steps=None, minutes=None)
+                model = pretrained(plan.network, task.vocab, train, valid, budget, batch=plan.batch, device=device)
             fit = start(directory, train, valid, plan, device=device, vocab=task.vocab, data=data, model=model)
             for said in (task.about, *task.notes):
                 self.observer.on_note(said)
@@ -250,13 +246,14 @@ class _Session:
         """Trains to the end of the budget, and measures the best weights on the reported part."""
         with interruptible() as stopped:
             outcome = fit.train(observer=self.observer, save_every=self.save_every, should_stop=stopped)
-        models, compared = Models(network=fit.model), {}
+        models, compared, threshold = Models(network=fit.model), {}, None
         if outcome != "interrupted":
             train, valid = task.part("train"), task.part("valid")
             assert train is not None
             took = fit.rows[-1]["seconds"] if fit.rows else 0.0
             models = fit_models(fit.model, train, valid, wanted=self.wanted, seconds=took, say=self.observer.on_note)
             compared = measured(models, task, self.progress)
+            threshold = None if self.cost is None else suggested(models, task, self.cost)
         found = TableFit(
             facts=task.facts,
             plan=fit.plan,
@@ -267,6 +264,7 @@ class _Session:
             rows=len(task.parts[task.reported]),
             compared=compared,
             directory=fit.directory,
+            threshold=threshold,
         )
         self._keep(fit, task, found)
         self._draw(found)

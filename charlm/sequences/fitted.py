@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from charlm.errors import OptionError
 from charlm.progress import progress_bar
+from charlm.sequences.batches import Sequences
 from charlm.sequences.figures import Figures, draw_reliability
 from charlm.sequences.fitting import FitPlan
+from charlm.sequences.metrics import threshold_for
 from charlm.sequences.model import SequenceModel
 from charlm.sequences.models import Models, best_of, shares_of
 from charlm.sequences.predict import figures_of
@@ -22,7 +26,7 @@ from charlm.sequences.tabular import TableFacts, TableTask
 from charlm.training.loop import Outcome
 from charlm.training.watching import History
 
-__all__ = ["Measured", "TableFit", "measured"]
+__all__ = ["Measured", "TableFit", "Threshold", "Wrong", "measured", "most_wrong", "read_cost", "suggested"]
 
 _COLUMNS = ("log_loss", "accuracy", "area_under_curve", "expected_calibration_error")
 _HEADS = ("log loss", "accuracy", "area under", "calibration", "seconds")
@@ -59,6 +63,135 @@ def measured(models: Models, task: TableTask, progress: bool | None = None) -> d
     return found
 
 
+@dataclass(frozen=True, kw_only=True)
+class Threshold:
+    """The threshold of the chosen model that costs least on the validation part, or on the training part without one.
+
+    Args:
+        of: the class that is said from the threshold on; `yes` of a Score.
+        value: the probability from which on it is said.
+        false_alarm, miss: what each costs.
+        cost: the mean cost of a row of the reported part; `cost_at_half` with the threshold 0.5.
+    """
+
+    of: str
+    value: float
+    false_alarm: float
+    miss: float
+    cost: float
+    cost_at_half: float
+
+    def __str__(self) -> str:
+        return (
+            f"with a false alarm at {self.false_alarm:g} and a miss at {self.miss:g}: say {self.of!r} from "
+            f"{self.value:.4g} on; a row costs {self.cost:.4f} then, and {self.cost_at_half:.4f} from 0.5 on"
+        )
+
+
+def read_cost(cost: str) -> tuple[float, float]:
+    """What a false alarm and a miss cost.
+
+    >>> read_cost("1:10")
+    (1.0, 10.0)
+    """
+    try:
+        false_alarm, miss = map(float, cost.split(":"))
+    except ValueError:
+        raise OptionError(f"cannot read the cost {cost!r}: write it as FALSE_ALARM:MISS, as 1:10") from None
+    if not (0 < false_alarm < np.inf and 0 < miss < np.inf):
+        raise OptionError(f"a false alarm and a miss cost more than 0, not {cost}")
+    return false_alarm, miss
+
+
+def suggested(models: Models, task: TableTask, cost: str) -> Threshold:
+    """The threshold for a cost, `FALSE_ALARM:MISS`.
+
+    Raises:
+        OptionError: the cost cannot be read, or there are not two classes.
+    """
+    facts = task.facts
+    two = len(facts.classes) == 2 if facts.classes else facts.bounded
+    if not two or facts.every:
+        raise OptionError("--cost is for a label a sequence, of two classes or of 0 and 1")
+    false_alarm, miss = read_cost(cost)
+    rare = int(np.argmin(facts.base)) if facts.classes else 1
+
+    def probabilities(name: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        part = task.part(name)
+        assert part is not None
+        came_NV = shares_of(part.targets, facts.mode, 2)
+        return models.probabilities(part.inputs, models.chosen)[:, rare], came_NV[:, rare] >= 0.5
+
+    value = threshold_for(*probabilities("valid" if len(task.parts["valid"]) else "train"), false_alarm, miss)
+    p_N, came_N = probabilities(task.reported)
+
+    def mean(threshold: float) -> float:
+        said = p_N >= threshold
+        return float((false_alarm * (said & ~came_N) + miss * (~said & came_N)).mean())
+
+    of = facts.classes[rare] if facts.classes else "yes"
+    return Threshold(of=of, value=value, false_alarm=false_alarm, miss=miss, cost=mean(value), cost_at_half=mean(0.5))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wrong:
+    """A row that the chosen model got wrong.
+
+    Args:
+        place: of the row, as messages name it.
+        text: its sequence.
+        came, said: the class that came, and the one that was said; of a Score the numbers.
+        nats: the log loss of the row.
+        moves: for each character of a text by how much the logarithm of the odds of what came would be less if the
+            character were unknown: above 0 it speaks for what came, below 0 against it.
+    """
+
+    place: str
+    text: str
+    came: str
+    said: str
+    nats: float
+    moves: list[float]
+
+
+def most_wrong(models: Models, task: TableTask, count: int = 12) -> list[Wrong]:
+    """The rows of the reported part with the greatest log loss under the chosen model, the worst first."""
+    part, facts = task.part(task.reported), task.facts
+    assert part is not None
+    shares_NV = shares_of(part.targets, facts.mode, len(facts.classes))
+    p_NV = models.probabilities(part.inputs, models.chosen)
+    nats_N = -(shares_NV * np.log(np.maximum(p_NV, 1e-12))).sum(1)
+    names = facts.classes or ("0", "1")
+    found = []
+    for row in np.argsort(-nats_N)[:count].tolist():
+        place = int(task.parts[task.reported][row])
+        came = int(shares_NV[row].argmax())
+        one = part.inputs[row]
+        score = f"{p_NV[row, 1]:.3f}"
+        found.append(
+            Wrong(
+                place=task.table.place(place, facts.sequence),
+                text=str(task.inputs.values[place]),
+                came=names[came] if facts.classes else f"{shares_NV[row, 1]:g}",
+                said=f"{names[int(p_NV[row].argmax())]} ({p_NV[row].max():.3f})" if facts.classes else score,
+                nats=float(nats_N[row]),
+                moves=_moves(models, one, came) if one.dim() == 1 and part.inputs.ids else [],
+            )
+        )
+    return found
+
+
+def _moves(models: Models, ids_T: Tensor, came: int) -> list[float]:
+    """By how much each character moves the logarithm of the odds of a class."""
+    twins = ids_T.repeat(len(ids_T) + 1, 1)
+    twins[torch.arange(len(ids_T)), torch.arange(len(ids_T))] = -1
+    lengths = torch.full((len(twins),), len(ids_T))
+    p_N = models.probabilities(Sequences(values=twins.reshape(-1), lengths=lengths), models.chosen)[:, came]
+    odds_N = np.log(np.maximum(p_N, 1e-12)) - np.log(np.maximum(1 - p_N, 1e-12))
+    moves: list[float] = (odds_N[-1] - odds_N[:-1]).tolist()
+    return moves
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class TableFit:
     """What was fitted to a table, and how good it is on the reported part.
@@ -73,6 +206,7 @@ class TableFit:
         rows: how many rows that part has.
         compared: each model on that part, by name; none where the training was interrupted.
         directory: where the run is kept; None where it is in memory.
+        threshold: for the cost that was named.
     """
 
     facts: TableFacts
@@ -84,6 +218,7 @@ class TableFit:
     rows: int
     compared: Mapping[str, Measured]
     directory: Path | None
+    threshold: Threshold | None = None
 
     @property
     def model(self) -> SequenceModel:
@@ -105,7 +240,8 @@ class TableFit:
             return f"{self.outcome}: no figures"
         watched = {"valid": ", which early stopping watched", "train": ", which it learned from"}.get(self.part, "")
         head = f"{self.part} part{watched}: {self.rows:,} rows, {self.figures.targets:,} labels"
-        return "\n".join([head, *self._table(), *self.figures.lines()])
+        cost = [] if self.threshold is None else [str(self.threshold)]
+        return "\n".join([head, *self._table(), *self.figures.lines(), *cost])
 
     def _table(self) -> Iterator[str]:
         """All models beside each other, where there are several."""
@@ -134,7 +270,7 @@ class TableFit:
         kept: dict[str, Any] = {**self.figures.to_json(), "split": self.facts.split, "part": self.part}
         if len(self.compared) > 1:
             kept |= {"model": self.models.chosen, "models": self._rows(), "verdict": self.verdict}
-        return kept
+        return kept | ({} if self.threshold is None else {"threshold": asdict(self.threshold)})
 
     def _rows(self) -> list[dict[str, Any]]:
         found = []

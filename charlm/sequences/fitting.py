@@ -20,7 +20,7 @@ from charlm.files import FORMAT
 from charlm.nn.kernels.choose import fastest, for_training
 from charlm.recurrent.model import CharRNN
 from charlm.sequences.batches import Examples
-from charlm.sequences.config import SequenceConfig, fit_scales
+from charlm.sequences.config import SequenceConfig, class_weights, fit_scales
 from charlm.sequences.model import SequenceModel
 from charlm.sequences.tabular import TableFacts, TableTask
 from charlm.sequences.tasks import SequenceObjective
@@ -55,8 +55,11 @@ __all__ = [
 
 
 BUDGET = ("epochs", "max_steps", "minutes")
-NETWORK = ("cell", "layers", "hidden", "bidirectional", "dropout", "embedding", "loss")
-TRAINING = ("batch", "lr", "patience", "seed", "backend")
+NETWORK = (
+    "cell", "layers", "hidden", "bidirectional", "pooling", "dropout", "input_dropout", "weight_dropout", "embedding",
+    "loss",
+)  # fmt: skip
+TRAINING = ("batch", "lr", "average", "patience", "seed", "backend")
 """Options of a fit: of its budget, its network and its training."""
 SCALES = {"minmax": "min-max", "zscore": "z-score", "none": None}
 """The ways of scaling by their names in options."""
@@ -169,8 +172,11 @@ def start(
     Raises:
         OptionError: examples that do not fit the model; nothing has been written then.
     """
-    if model is not None:
-        plan, vocab = plan.having(network=model.config), model.vocab
+    if model is None:
+        model = SequenceModel(plan.network, vocab)
+        generator = torch.Generator().manual_seed(plan.optimisation.seed)
+        model.reset_parameters(generator, symbols=vocab is not None)
+    plan, vocab = plan.having(network=model.config), model.vocab
     task = SequenceTask(train, valid, vocab=vocab, data=data or {})
     return run.start(task, plan, device, directory=directory, model=model)
 
@@ -251,17 +257,22 @@ def choose_fit(facts: TableFacts, train_rows: int, given: Mapping[str, Any]) -> 
     steps = min(asked.get("max_steps", 500), asked.get("epochs", 500) * per_epoch, 500)
     network = {
         "cell": "gru",
-        "hidden": 32 if train_rows < 500 else 64 if train_rows < 5000 else 128,
-        "dropout": 0.2 if train_rows < 5000 else 0.1,
+        "hidden": 32 if train_rows < 500 else 64 if train_rows < 50_000 else 128,
+        "dropout": 0.2,
         "loss": "cross-entropy" if facts.bounded else "squared",
     }
+    if not facts.every:
+        network |= {"bidirectional": True, "pooling": "last+mean+max"}
+    if facts.input == "text" and not facts.every and train_rows < 50_000:
+        network |= {"dropout": 0.5, "input_dropout": 0.1, "weight_dropout": 0.2}
     fixed = {
         "mode": facts.mode,
         "classes": len(facts.classes) if facts.mode == "distribution" else 2,
         "features": facts.features,
         "output": "every" if facts.every else "last",
     }
-    optimisation = {"lr": 5e-3 if train_rows < 5000 else 3e-3, "warmup": max(1, int(steps / 10)) if steps > 0 else 1}
+    optimisation = {"lr": 5e-3 if train_rows < 50_000 else 3e-3, "warmup": max(1, int(steps / 10)) if steps > 0 else 1}
+    optimisation |= {"average": 0.3}
     return FitPlan(
         network=SequenceConfig(**{**network, **_for(SequenceConfig, asked), **fixed}),
         optimisation=Optimisation(**{**optimisation, **_for(Optimisation, asked)}),
@@ -282,7 +293,10 @@ def line(plan: FitPlan) -> str:
         f"{net.cell} {net.layers}x{net.hidden}{' both ways' if net.bidirectional else ''}",
         "" if net.features else f"embedding {net.embedding}" if net.embedding else "one-hot",
         scale,
+        "" if net.pooling == "last" else f"pooling {net.pooling}",
         f"dropout {net.dropout:g}",
+        "" if not net.input_dropout else f"of the input {net.input_dropout:g}",
+        "" if not net.weight_dropout else f"of recurrent weights {net.weight_dropout:g}",
         f"batches of {plan.batch}",
         f"lr {opt.lr:g}",
         f"loss {net.loss}" if net.mode == "score" else "",
@@ -304,18 +318,22 @@ def plan_for(task: TableTask, given: Mapping[str, Any], source: CharRNN | None) 
     """
     train = task.part("train")
     assert train is not None
-    plan = choose_fit(task.facts, len(train), {name: given[name] for name in (*NETWORK, *TRAINING, *BUDGET)})
+    asked = {name: given[name] for name in (*NETWORK, *TRAINING, *BUDGET)}
+    asked["class_weights"] = class_weights(given["class_weights"], train, task.facts.mode, len(task.facts.classes))
+    plan = choose_fit(task.facts, len(train), asked)
     if source is None:
-        asked = given["scale"] or ("zscore" if task.facts.features else "none")
-        if asked not in SCALES:
-            raise OptionError(f"unknown scale {asked!r}: choose one of {', '.join(SCALES)}")
-        network = fit_scales(plan.network, train, inputs=SCALES[asked], targets=not task.facts.bounded)
+        scale = given["scale"] or ("zscore" if task.facts.features else "none")
+        if scale not in SCALES:
+            raise OptionError(f"unknown scale {scale!r}: choose one of {', '.join(SCALES)}")
+        network = fit_scales(plan.network, train, inputs=SCALES[scale], targets=not task.facts.bounded)
         return replace(plan, network=network), None
     for name in ("cell", "layers", "hidden", "bidirectional", "embedding"):
         if given[name] is not None:
             raise OptionError(f"--{name} is that of the language model of --init-from: leave it out")
     network = fit_scales(plan.network, train, targets=not task.facts.bounded)
-    taken = {name: getattr(network, name) for name in ("mode", "classes", "dropout", "output", "loss", "target_scale")}
+    kept = {"cell", "layers", "hidden", "bidirectional", "embedding", "features", "input_scale", "bias", "projection"}
+    kept |= {"frozen", "batch_first", "weight_dropout"}
+    taken = {name: value for name, value in vars(network).items() if name not in kept}
     model = SequenceModel.from_language_model(source, freeze=given["freeze"], **taken)
     return replace(plan, network=model.config), model
 

@@ -27,12 +27,15 @@ __all__ = [
     "Reliability",
     "accuracy",
     "area_under_curve",
+    "average_precision",
     "brier_score",
+    "detection",
     "log_loss",
     "mean_nats",
     "r_squared",
     "reliability",
     "softmax",
+    "threshold_for",
 ]
 
 Floats = NDArray[np.float64]
@@ -161,6 +164,61 @@ def area_under_curve(scores_N: ArrayLike, positive_N: ArrayLike) -> float | None
 
     positive = np.asarray(positive_N, dtype=bool)
     return None if positive.all() or not positive.any() else float(roc_auc_score(positive, np.asarray(scores_N)))
+
+
+def average_precision(scores_N: ArrayLike, positive_N: ArrayLike) -> float | None:
+    """The area under the precision-recall curve, as a sum over its steps; None where nothing is positive.
+
+    A guess by chance has the share of positives.
+
+    >>> round(average_precision([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1]), 4)  # 1/2 · 1 + 1/2 · 2/3
+    0.8333
+    """
+    from sklearn.metrics import average_precision_score
+
+    positive = np.asarray(positive_N, dtype=bool)
+    return float(average_precision_score(positive, np.asarray(scores_N))) if positive.any() else None
+
+
+def detection(scores_N: ArrayLike, positive_N: ArrayLike, false_alarms: float) -> float | None:
+    """The largest share of positives that a threshold finds with at most this share of false alarms.
+
+    Args:
+        scores_N: higher for positives.
+        positive_N: 0 or 1.
+        false_alarms: the share of negatives that may be taken for positives, as 0.01.
+
+    >>> detection([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], [0, 0, 1, 0, 1, 1], 0.25)
+    0.6666666666666666
+    """
+    from sklearn.metrics import roc_curve
+
+    positive = np.asarray(positive_N, dtype=bool)
+    if positive.all() or not positive.any():
+        return None
+    alarms, found, _ = roc_curve(positive, np.asarray(scores_N), drop_intermediate=False)
+    return float(found[alarms <= false_alarms].max())
+
+
+def threshold_for(p_N: ArrayLike, positive_N: ArrayLike, false_alarm: float, miss: float) -> float:
+    """The threshold from which on "yes" is said that costs least on these rows.
+
+    Args:
+        p_N: probabilities of "yes".
+        positive_N: 0 or 1.
+        false_alarm, miss: what each costs.
+
+    >>> threshold_for([0.1, 0.2, 0.6, 0.9], [0, 1, 0, 1], 1, 10)  # one false alarm is cheaper than a miss
+    0.2
+    """
+    p, positive = np.asarray(p_N, dtype=np.float64), np.asarray(positive_N, dtype=bool)
+    values, place = np.unique(p, return_inverse=True)
+    yes = np.bincount(place, positive, minlength=len(values))
+    no = np.bincount(place, ~positive, minlength=len(values))
+    misses = np.concatenate([[0.0], np.cumsum(yes)])  # below each threshold
+    alarms = no.sum() - np.concatenate([[0.0], np.cumsum(no)])
+    best = int((false_alarm * alarms + miss * misses).argmin())
+    return float(values[best]) if best < len(values) else 1.0
 
 
 def r_squared(said_N: ArrayLike, came_N: ArrayLike) -> float | None:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from charlm.errors import OptionError
 from charlm.lm.interface import State
-from charlm.nn.dropout import dropout
-from charlm.nn.heads import DistributionHead, ScoreHead, distribution_losses, score_losses
+from charlm.nn.dropout import drop_symbols, dropout
+from charlm.nn.heads import DistributionHead, Pooling, ScoreHead, distribution_losses, score_losses
 from charlm.nn.stack import Stack
 from charlm.recurrent.model import CharRNN
 from charlm.sequences.batches import Sequences
@@ -65,9 +65,11 @@ class SequenceModel(nn.Module):
             bidirectional=config.bidirectional,
             bias=config.bias,
             projection=config.projection,
+            weight_dropout=config.weight_dropout,
         )
         distribution = config.mode == "distribution"
-        width = self.stack.outputs
+        self.pooling = Pooling(config.pooling.split("+"), self.stack.outputs)
+        width = self.pooling.features
         self.head: ScoreHead | DistributionHead
         self.head = DistributionHead(width, config.classes) if distribution else ScoreHead(width)
         for part in (self.stack, self.embedding) if config.frozen else ():
@@ -104,11 +106,12 @@ class SequenceModel(nn.Module):
             made.embedding.load_state_dict(model.embedding.state_dict())
         return made
 
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+    def reset_parameters(self, generator: torch.Generator | None = None, *, symbols: bool = False) -> None:
         """Fresh initial weights from this generator, as documented with the cells and the head; embeddings as in
-        `CharRNN`."""
+        `CharRNN`; the first input weights for `symbols`, as of `Stack.reset_parameters`, or not."""
         self.head.reset_parameters(generator)
-        self.stack.reset_parameters(generator)
+        self.pooling.reset_parameters()
+        self.stack.reset_parameters(generator, symbols=symbols)
         if self.embedding is not None:
             with torch.no_grad():
                 self.embedding.weight.normal_(0, self.config.embedding**-0.5, generator=generator)
@@ -143,13 +146,16 @@ class SequenceModel(nn.Module):
         x = self._extended(self._scaled(x), steps)
         lengths = _checked(lengths, x)
         x = x if lengths is None else _cleared(x, lengths)
+        if self.training and self.config.input_dropout:
+            x = _thinned(x, self.config.input_dropout, generator)
         table = None if self.embedding is None else self.embedding.weight
         fixed = self.config.frozen and not x.requires_grad
         with torch.no_grad() if fixed else contextlib.nullcontext():
             y_TBD, after = self.stack(x, state, table=table, lengths_B=lengths, generator=generator)
         if self.config.output == "last":
             top = self.stack.layers - 1
-            y_TBD = torch.cat([after[f"h{top}{suffix}"] for suffix in self.stack.directions], -1)
+            last_BD = torch.cat([after[f"h{top}{suffix}"] for suffix in self.stack.directions], -1)
+            y_TBD = self.pooling(y_TBD, last_BD, lengths)
         return dropout(y_TBD, self.config.dropout, self.training, generator), after
 
     def _expect(self, x: Tensor, axes: str) -> None:
@@ -196,7 +202,11 @@ class SequenceModel(nn.Module):
         Arguments as of `forward`; what stands behind a sequence's end means nothing.
         """
         features, after = self.features(x, lengths, state, steps=steps, generator=generator)
-        return self.head.logits(features) if isinstance(self.head, ScoreHead) else self.head(features), after
+        raw = self.head.logits(features) if isinstance(self.head, ScoreHead) else self.head(features)
+        if self.config.class_weights and not self.training:  # as if they had not been weighed
+            shift = raw.new_tensor(self.config.class_weights).log()
+            raw = raw - (shift[1] - shift[0]) if self.config.mode == "score" else (raw - shift).log_softmax(-1)
+        return raw, after
 
     def forward(
         self,
@@ -239,13 +249,14 @@ class SequenceModel(nn.Module):
             raw: what `raw` gave for it: [...] or [..., V].
             targets: numbers [...] in the user's own units for a Score; labels [...] or rows [..., V].
         """
+        weights = _weights(self.config.class_weights, targets, self.config.mode) if self.training else 1.0
         if self.config.mode == "distribution":
-            return distribution_losses(raw, targets)
+            return weights * distribution_losses(raw, targets)
         if self.config.target_scale is not None:
             targets = self.config.target_scale.apply(targets.double())
             if self.config.loss == "cross-entropy":  # a held-out target may lie outside what was fitted
                 targets = targets.clamp(0, 1)
-        return score_losses(raw, targets, self.config.loss)
+        return weights * score_losses(raw, targets, self.config.loss)
 
     @torch.no_grad()
     def predict(self, inputs: Sequences, *, steps: int | None = None, batch: int = 256) -> Sequences:
@@ -281,6 +292,24 @@ class SequenceModel(nn.Module):
             return raw.exp()
         scores = torch.sigmoid(raw).unsqueeze(-1)
         return scores if self.config.target_scale is None else self.config.target_scale.undo(scores)
+
+
+def _thinned(x: Tensor, probability: float, generator: torch.Generator | None) -> Tensor:
+    """The input with some of its steps as unknown characters, or as zeros."""
+    if not x.is_floating_point():
+        return drop_symbols(x, probability, True, generator)
+    kept_TB1 = torch.empty(*x.shape[:2], 1, device=x.device).bernoulli_(1 - probability, generator=generator)
+    return x * kept_TB1.to(x)
+
+
+def _weights(weights: Sequence[float], targets: Tensor, mode: str) -> Tensor | float:
+    """What the loss of each target counts."""
+    if not weights:
+        return 1.0
+    w_V = torch.tensor(weights, device=targets.device)
+    if mode == "score":
+        return w_V[0] + (w_V[1] - w_V[0]) * targets
+    return targets.to(w_V) @ w_V if targets.is_floating_point() else w_V[targets]
 
 
 def _cleared(x: Tensor, lengths: Tensor) -> Tensor:

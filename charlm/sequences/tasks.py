@@ -13,15 +13,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from charlm.errors import OptionError
+from charlm.nn.heads import DistributionHead, distribution_losses
+from charlm.nn.kernels.choose import for_training
 from charlm.sequences.batches import Examples, Sequences
 from charlm.sequences.config import SequenceConfig
 from charlm.sequences.model import SequenceModel
+from charlm.text.vocab import Vocab
 from charlm.training.interfaces import Objective
+from charlm.training.loop import Loop
+from charlm.training.options import Optimisation
 
-__all__ = ["Batches", "ExamplesObjective", "SequenceObjective", "check"]
+__all__ = ["Batches", "ExamplesObjective", "ForesightObjective", "SequenceObjective", "check", "pretrained"]
 
 
 class Batches:
@@ -167,6 +172,88 @@ class SequenceObjective(ExamplesObjective):
             return self.model.losses(raw.flatten(0, 1), targets.flatten(0, 1))
         inside_TB = torch.arange(longest, device=device).unsqueeze(-1) < lengths
         return self.model.losses(raw[inside_TB], targets[inside_TB])
+
+
+class ForesightObjective(ExamplesObjective):
+    """Pretraining: each step foresees the next character, and in the other direction the one before.
+
+    The forward cell's output after a character gives the next one, the backward cell's the one before it. Padding and
+    unknown characters are no targets.
+
+    Args:
+        model: of texts, with one layer or one direction; its embedding and layers are trained, its head is not.
+        train, valid: its examples, whose labels are not looked at.
+        batch, seed: as of `SequenceObjective`.
+
+    Raises:
+        OptionError: a model of numbers, or of several layers in both directions, which would see what is to come.
+    """
+
+    def __init__(
+        self, model: SequenceModel, train: Examples, valid: Examples | None, *, batch: int = 64, seed: int = 0
+    ) -> None:
+        stack = model.stack
+        if model.vocab is None or (stack.layers > 1 and len(stack.directions) > 1):
+            raise OptionError("pretraining is for texts, and for one layer where they are read in both directions")
+        self.model, self.width = model, stack.outputs // len(stack.directions)
+        generator = torch.Generator().manual_seed(seed)
+        self.heads = heads = nn.ModuleList(DistributionHead(self.width, len(model.vocab)) for _ in stack.directions)
+        for head in heads:
+            head.reset_parameters(generator)  # type: ignore[operator]
+        self.module = nn.ModuleDict({"stack": stack, "heads": heads.to(model.device)})
+        if model.embedding is not None:
+            self.module["embedding"] = model.embedding
+        super().__init__(train, valid, model.device, batch=batch, seed=seed)
+
+    def losses(self, part: Examples, rows: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The loss of each character that is foreseen, in both directions."""
+        ids_TB, lengths = part.inputs.padded(rows)
+        ids_TB = ids_TB.to(self.model.device)
+        table = None if self.model.embedding is None else self.model.embedding.weight
+        y_TBD, _ = self.model.stack(
+            ids_TB, table=table, lengths_B=None if lengths is None else lengths.to(ids_TB.device), generator=generator
+        )
+        steps = torch.arange(len(ids_TB)).unsqueeze(-1)
+        inside_TB = (steps < part.inputs.lengths[rows]).to(ids_TB.device)
+        found = []
+        for number, head in enumerate(self.heads):
+            y_TBH = y_TBD[..., number * self.width : (number + 1) * self.width]
+            y_TBH, targets_TB = (y_TBH[1:], ids_TB[:-1]) if number else (y_TBH[:-1], ids_TB[1:])
+            known_TB = (targets_TB >= 0) & inside_TB[1:]  # the later of both steps is no padding
+            found.append(distribution_losses(head(y_TBH[known_TB]), targets_TB[known_TB]))
+        losses = torch.cat(found)
+        return losses if len(losses) else y_TBD.sum().reshape(1) * 0
+
+
+def pretrained(
+    config: SequenceConfig,
+    vocab: Vocab | None,
+    train: Examples,
+    valid: Examples | None,
+    options: Optimisation,
+    *,
+    batch: int,
+    device: torch.device,
+) -> SequenceModel:
+    """A network whose layers have learned to foresee the characters of the training texts.
+
+    Args:
+        config, vocab: of the network.
+        train, valid: its examples.
+        options: how long it is pretrained, and how.
+        batch: examples a step.
+        device: where.
+    """
+    model = SequenceModel(config, vocab)
+    model.reset_parameters(torch.Generator().manual_seed(options.seed), symbols=True)
+    model.to(device).stack.backend = for_training(device, ragged=True)
+    objective = ForesightObjective(model, train, valid, batch=batch, seed=options.seed)
+    loop = Loop(objective, options)
+    loop.run()
+    with torch.no_grad():
+        for name, parameter in objective.module.named_parameters():
+            parameter.copy_(loop.best_weights()[name])
+    return model.eval()
 
 
 def _lengths(part: Examples) -> Tensor:

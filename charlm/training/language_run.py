@@ -277,5 +277,7 @@ def run_text(directory: str | Path, names: Sequence[str] | None = None, given: M
         newlines=reading.newlines,
         bytes=reading.bytes,
         vocab_size=reading.vocab_size,
+        items=reading.items,
+        weights=reading.weights,
         vocab=saved.vocab,
     )

@@ -143,3 +143,16 @@ def test_names_in_the_place_of_texts_and_models_are_one_sentence(counted: str, v
             wrong()
     with pytest.raises(CharlmError, match="one character"):
         model.next("the")["th"]
+
+
+def test_a_file_that_is_there_is_kept_and_said_or_replaced_by_force(charlm: Run, verse: Path, tmp_path: Path) -> None:
+    """`--out`, `--plot` and `--html` alike: a script that reads the old name must not read old figures in silence."""
+    taken = tmp_path / "picture.png"
+    taken.write_text("mine")
+    compare = ("compare", verse, "--orders", "1", "--plot", taken)
+    said = charlm(*compare)[2]
+    assert taken.read_text() == "mine"
+    assert f"{taken} is taken: the picture goes to {tmp_path / 'picture-2.png'}, --force replaces it" in said
+    assert "is taken" not in charlm(*compare, "--force")[2]
+    assert taken.read_bytes().startswith(b"\x89PNG")
+    assert not (tmp_path / "picture-3.png").exists()

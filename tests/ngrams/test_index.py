@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from charlm.errors import CheckpointError, OptionError, TextError
 from charlm.ngrams.index import DEPTH, SuffixIndex
 from charlm.ngrams.levels import UNSEEN
-from charlm.ngrams.sorting import fast_available
+from charlm.ngrams.suffixes import fast_available
 
 METHODS = [
     "numpy",

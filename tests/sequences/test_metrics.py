@@ -158,6 +158,9 @@ def test_scores_by_hand() -> None:
     assert figures.values == {
         "accuracy": 0.5,
         "area_under_curve": 0.75,  # of four pairs (0.4, 0.6) alone is wrong
+        "average_precision": pytest.approx(1 / 2 * 1 + 1 / 2 * 2 / 3),
+        "detection_at_0.01": 0.5,  # 0.9 is above both others
+        "detection_at_0.001": 0.5,
         "log_loss": pytest.approx(-math.log(0.9 * 0.4 * 0.8 * 0.4) / 4),
         "brier": pytest.approx((0.01 + 0.36 + 0.04 + 0.36) / 4),
         "expected_calibration_error": pytest.approx((0.1 + 0.6 + 0.2 + 0.6) / 4),

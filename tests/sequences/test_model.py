@@ -295,3 +295,59 @@ def test_wrong_sequences_are_refused_with_their_place() -> None:
             make()
     with pytest.raises(OptionError, match="targets for 1"):
         Examples(inputs=Sequences.of_numbers([[1.0], [2.0]]), targets=Sequences.of_labels([0]))
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_steps_are_pooled_over_each_sequence_alone(bidirectional: bool) -> None:
+    made = model("gru", bidirectional, 1, "torch", mode="distribution", classes=3, features=2,
+                 pooling="last+mean+max+attention")  # fmt: skip
+    assert made.pooling.attention is not None
+    x = torch.randn(6, 4, 2).double()
+    y, _ = made(x, LENGTHS)
+    steps = model("gru", bidirectional, 1, "torch", mode="distribution", classes=3, features=2, output="every")
+    steps.stack.load_state_dict(made.stack.state_dict())
+    width = made.stack.outputs
+    for lane, length in enumerate(LENGTHS.tolist()):
+        outputs, _ = steps.features(x[:length, lane : lane + 1])
+        y_TD = outputs[:, 0]
+        last = torch.cat([y_TD[-1, :5], y_TD[0, 5:]]) if bidirectional else y_TD[-1]
+        weight_T = (y_TD @ made.pooling.attention.weight[0]).softmax(0)
+        pooled = torch.cat([last, y_TD.mean(0), y_TD.max(0).values, weight_T @ y_TD])
+        assert pooled.shape == (4 * width,)
+        assert torch.allclose(y[lane], made.head(pooled), atol=1e-12)
+
+
+@pytest.mark.parametrize("mode", ["score", "distribution"])
+def test_class_weights_count_in_training_and_are_taken_out_of_what_is_said(mode: str) -> None:
+    weights = (0.5, 4.0)
+    plain = model("gru", False, 1, "torch", mode=mode, features=2)
+    weighed = model("gru", False, 1, "torch", mode=mode, features=2, class_weights=weights)
+    weighed.load_state_dict(plain.state_dict())
+    x, labels = torch.randn(4, 3, 2).double(), torch.tensor([1, 0, 1])
+    targets = labels.double() if mode == "score" else labels
+    for each in (plain, weighed):
+        each.train()
+    raw, _ = plain.raw(x)
+    assert torch.allclose(weighed.raw(x)[0], raw)
+    ratio = weighed.losses(raw, targets) / plain.losses(raw, targets)
+    assert ratio.tolist() == pytest.approx([4.0, 0.5, 4.0])
+    for each in (plain, weighed):
+        each.eval()
+    said = [each.raw(x)[0] for each in (plain, weighed)]
+    p, q = (torch.sigmoid(raw) if mode == "score" else raw.exp()[:, 1] for raw in said)
+    assert torch.allclose(q, (p / 4) / (p / 4 + (1 - p) / 0.5))  # Bayes' rule with the old shares
+    assert torch.allclose(weighed.losses(raw, targets), plain.losses(raw, targets))
+    with pytest.raises(OptionError, match="class weights"):
+        SequenceModel(class_weights=(1.0, -1.0))
+
+
+def test_dropout_of_the_input_reads_steps_as_unknown() -> None:
+    made = model("gru", False, 1, "torch", features=0, vocab=VOCAB, input_dropout=0.9, output="every")
+    ids = torch.zeros(50, 40, dtype=torch.int64)
+    made.train()
+    dropped = made.features(ids, generator=torch.Generator().manual_seed(0))[0][0]
+    unknown = made.features(torch.full_like(ids, -1))[0][0]
+    known = made.eval().features(ids)[0][0]
+    same = (dropped - unknown[0]).abs().amax(-1) < 1e-9
+    assert 0.8 < same.double().mean() < 1
+    assert torch.allclose(dropped[~same], known[0])

@@ -19,9 +19,12 @@ from charlm.errors import CheckpointError, OptionError
 from charlm.sequences.baselines import Counted, Linear, Trees
 from charlm.sequences.batches import Examples, Sequences, summary_features
 from charlm.sequences.estimators import SequenceClassifier
+from charlm.sequences.fit import fit_table
+from charlm.sequences.fitted import most_wrong
 from charlm.sequences.metrics import mean_nats
 from charlm.sequences.model import SequenceModel
 from charlm.sequences.models import best_of, fit_models, load_sequence, mixed, mixing_weights, save_sequence
+from charlm.sequences.tabular import open_task_again
 from charlm.text.vocab import Vocab
 
 chance = np.random.default_rng(0)
@@ -158,3 +161,35 @@ def test_estimators_predict_by_any_model(tmp_path: Path) -> None:
         SequenceClassifier(model="trees", hidden=3, max_steps=3).fit(TEXTS, names)
     with pytest.raises(ValueError, match="unknown model"):
         SequenceClassifier(model="bayes", hidden=3, max_steps=3).fit(TEXTS, names)
+
+
+def test_characters_are_painted_by_what_happens_without_them(tmp_path: Path) -> None:
+    rows = "".join(f"{text},{'good' if label else 'bad'}\n" for text, label in zip(TEXTS, LABELS, strict=True))
+    (tmp_path / "t.csv").write_text("text,label\n" + rows)
+    found = fit_table(tmp_path / "t.csv", model="linear", hidden=3, max_steps=2, progress=False, cost="1:3")
+    task = open_task_again(str(tmp_path / "t.csv"), found.facts, found.model.vocab)
+    worst = most_wrong(found.models, task, 3)
+    nats = found.compared["linear"].nats_N
+    assert [row.nats for row in worst] == pytest.approx(sorted(nats, reverse=True)[:3])
+    row = worst[0]
+    assert len(row.moves) == len(row.text)
+    came = found.facts.classes.index(row.came)
+
+    def odds(text: str) -> float:
+        assert found.model.vocab is not None
+        p = found.models.probabilities(Sequences.of_texts([text], found.model.vocab), "linear")[0, came]
+        return float(np.log(p / (1 - p)))
+
+    assert row.moves[1] == pytest.approx(odds(row.text) - odds(row.text[:1] + "?" + row.text[2:]))
+    # the threshold costs no more on the rows that it was chosen on than any other
+    threshold = found.threshold
+    assert threshold is not None
+    valid = task.part("valid")
+    assert valid is not None
+    p = found.models.probabilities(valid.inputs, "linear")[:, found.facts.classes.index(threshold.of)]
+    yes = valid.targets.values.numpy() == found.facts.classes.index(threshold.of)
+    costs = [np.where(yes, 3 * (p < t), p >= t).mean() for t in (*p, threshold.value, 2.0)]
+    assert costs[-2] == min(costs)
+    assert found.to_json()["threshold"]["value"] == threshold.value
+    with pytest.raises(OptionError, match="FALSE_ALARM:MISS"):
+        fit_table(tmp_path / "t.csv", cost="3")

@@ -8,7 +8,7 @@ from charlm.errors import OptionError
 from charlm.sequences.batches import Examples, Sequences
 from charlm.sequences.config import SequenceConfig, fit_scales
 from charlm.sequences.model import SequenceModel
-from charlm.sequences.tasks import Batches, SequenceObjective
+from charlm.sequences.tasks import Batches, ForesightObjective, SequenceObjective, pretrained
 from charlm.text.vocab import Vocab
 from charlm.training.loop import Loop
 from charlm.training.options import Optimisation
@@ -175,3 +175,31 @@ def test_scores_are_as_good_as_the_true_probabilities() -> None:
     assert calibration_error(p, y) < 0.03
     assert brier < 1.05 * least
     assert ((y.mean() - y) ** 2).mean() > 1.2 * least  # there was something to learn
+
+
+def test_foresight_is_the_loss_of_next_and_previous_characters() -> None:
+    """By hand over each text alone; what is to come changes no prediction."""
+    vocab = Vocab.of("abcd")
+    texts = Sequences.of_texts(["abca", "d", "ba?dc"], vocab)
+    examples = Examples(inputs=texts, targets=Sequences.of_labels([0, 1, 0]))
+    model = SequenceModel(cell="gru", hidden=3, mode="distribution", bidirectional=True, vocab=vocab)
+    objective = ForesightObjective(model, examples, None, batch=3)
+    found = objective.losses(examples, torch.arange(3))
+    forward, backward = objective.heads
+    expected = []
+    for ids in texts:
+        y, _ = model.stack(ids[:, None])
+        for t in range(len(ids) - 1):
+            for head, half, came in ((forward, y[t, 0, :3], ids[t + 1]), (backward, y[t + 1, 0, 3:], ids[t])):
+                if came >= 0:
+                    expected.append(-head(half)[came].item())
+    assert sorted(found.tolist()) == pytest.approx(sorted(expected), abs=1e-6)
+    with pytest.raises(OptionError, match="one layer"):
+        ForesightObjective(SequenceModel(layers=2, bidirectional=True, vocab=vocab), examples, None)
+    options = Optimisation(epochs=30.0, lr=0.03)
+    before = found.mean().item()
+    made = pretrained(model.config, vocab, examples, None, options, batch=3, device=torch.device("cpu"))
+    after = ForesightObjective(made, examples, None, batch=3)
+    assert {name for name, _ in made.named_parameters()} == {name for name, _ in model.named_parameters()}
+    assert before > 1
+    assert after.losses(examples, torch.arange(3)).mean().item() > 0
