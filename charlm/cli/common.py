@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "echo_json",
+    "echo_lines",
     "finite",
     "force_option",
     "held_out",
@@ -182,6 +183,17 @@ def finite(value: float | None) -> float | None:
 def echo_json(value: Any) -> None:
     """Strict JSON on stdout: no NaN, no Infinity."""
     click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def echo_lines(lines: Iterable[str]) -> None:
+    """Prints in blocks, as there may be a million lines."""
+    block: list[str] = []
+    for line in lines:
+        block.append(line)
+        if len(block) == 4096:
+            click.echo("".join(block), nl=False)
+            block = []
+    click.echo("".join(block), nl=False)
 
 
 def held_out(
