@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,15 +17,17 @@ from charlm.text.splits import Split
 
 if TYPE_CHECKING:
     from charlm.lm.model import TextModel
-    from charlm.text.text import Part
+    from charlm.text.text import Part, Text
 
 __all__ = [
     "echo_json",
+    "echo_lines",
     "finite",
     "force_option",
     "held_out",
     "json_option",
     "note",
+    "note_list",
     "other_reading_options",
     "reading_options",
     "seed_option",
@@ -164,6 +166,15 @@ def note(message: str) -> None:
         click.echo(wrapped(message), err=True)
 
 
+def note_list(text: Text) -> None:
+    """Says where a text looks like a list of independent lines and is neither read nor split as one."""
+    from charlm.text.profile import looks_like_list
+
+    by_line = text.corpus.items is not None or (text.split is not None and text.split.kind == "lines")
+    if not by_line and (sentence := looks_like_list(text.corpus)) is not None:
+        note(sentence)
+
+
 def finite(value: float | None) -> float | None:
     """The value, or None where JSON has no word for it (infinite or undefined)."""
     return value if value is not None and math.isfinite(value) else None
@@ -172,6 +183,17 @@ def finite(value: float | None) -> float | None:
 def echo_json(value: Any) -> None:
     """Strict JSON on stdout: no NaN, no Infinity."""
     click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def echo_lines(lines: Iterable[str]) -> None:
+    """Prints in blocks, as there may be a million lines."""
+    block: list[str] = []
+    for line in lines:
+        block.append(line)
+        if len(block) == 4096:
+            click.echo("".join(block), nl=False)
+            block = []
+    click.echo("".join(block), nl=False)
 
 
 def held_out(

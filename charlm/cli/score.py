@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from charlm.cli.common import finite, force_option, note, other_reading_options, target
+from charlm.cli.common import echo_lines, finite, force_option, note, other_reading_options, target
 from charlm.errors import OptionError
 from charlm.progress import progress_bar
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 @click.argument("arguments", nargs=-1, required=True, metavar="MODEL [MODEL] TEXT")
 @click.option(
     "--by",
-    type=click.Choice(["char", "line", "document", "item"]),
+    type=click.Choice(["char", "word", "sentence", "line", "document", "item"]),
     default="char",
     show_default=True,
-    help="Characters or whole items in the order of the text; lines or documents the strangest first.",
+    help="Lines and documents come the strangest first, all others in the order of the text.",
 )
 @click.option("--top", type=click.IntRange(1), metavar="N", help="Show the N strangest only, the strangest first.")
 @click.option(
@@ -47,6 +47,12 @@ if TYPE_CHECKING:
     metavar="N",
     help="With --by item: how many items are more probable than each, estimated from a sample of N.",
 )
+@click.option(
+    "--space", type=click.Choice(["before", "after"]), default="before", show_default=True,
+    help="Whether a word has the white space before or after it.",
+)  # fmt: skip
+@click.option("--apart", is_flag=True, help="With --by word: punctuation stands apart from words.")
+@click.option("--tokens", metavar="FILE", help="With --by word: the words of TEXT, one a line.")
 @click.option("--html", metavar="FILE", help="Make a page whose characters show what was expected in their place.")
 @click.option(
     "--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True,
@@ -75,6 +81,7 @@ def score_command(
     """
     import charlm
     from charlm.lm.painting import may_paint
+    from charlm.text.words import tokens_of
 
     if not 2 <= len(arguments) <= 3:
         raise OptionError(
@@ -88,20 +95,23 @@ def score_command(
         return
     if guesses is not None:
         raise OptionError("--guesses is about whole items: add --by item")
-    scored = charlm.score(opened, Path(text), part=options["split_part"], **reading)
+    words = {"space": options["space"], "apart": options["apart"], "tokens": tokens_of(options["tokens"])}
+    scored = charlm.score(opened, Path(text), part=options["split_part"], **reading, **words)
     _notes(scored)
     if html is not None:
         write_html(scored, Path(html))
         if not as_json:
             return
     if as_json:
-        _echo(json.dumps(item, ensure_ascii=False, allow_nan=False) + "\n" for item in _items(scored, by, top, rank))
+        echo_lines(
+            json.dumps(item, ensure_ascii=False, allow_nan=False) + "\n" for item in _items(scored, by, top, rank)
+        )
     elif by != "char" or top is not None:
-        _echo(line + "\n" for line in _ranking(scored, by, top, rank))
+        echo_lines(line + "\n" for line in _ranking(scored, by, top, rank))
     elif may_paint(color):
         _show_painted(scored)
     else:
-        _echo(line + "\n" for line in _columns(scored))
+        echo_lines(line + "\n" for line in _columns(scored))
 
 
 def _show_items(
@@ -124,9 +134,9 @@ def _show_items(
     if scores.percentile_N is None and isinstance(why := training_items(model), str):
         note(f"no percentiles: {why}")
     if as_json:
-        _echo(json.dumps(scores.to_json(i), ensure_ascii=False, allow_nan=False) + "\n" for i in scores.order(top))
+        echo_lines(json.dumps(scores.to_json(i), ensure_ascii=False, allow_nan=False) + "\n" for i in scores.order(top))
     else:
-        _echo("\t".join(row) + "\n" for row in scores.rows(top))
+        echo_lines("\t".join(row) + "\n" for row in scores.rows(top))
 
 
 def _notes(scored: TextScore) -> None:
@@ -140,17 +150,6 @@ def _notes(scored: TextScore) -> None:
         note(sentence)
 
 
-def _echo(lines: Iterable[str]) -> None:
-    """Prints in blocks, as there may be a million lines."""
-    block: list[str] = []
-    for line in lines:
-        block.append(line)
-        if len(block) == 4096:
-            click.echo("".join(block), nl=False)
-            block = []
-    click.echo("".join(block), nl=False)
-
-
 def _items(scored: TextScore, by: str, top: int | None, rank: str) -> Iterator[dict[str, Any]]:
     """What `--json` prints."""
     from charlm.lm.scored import gained
@@ -158,7 +157,7 @@ def _items(scored: TextScore, by: str, top: int | None, rank: str) -> Iterator[d
     if by == "char":
         yield from _character_items(scored, scored.character_order(top))
         return
-    for group in scored.stretch_order(by, rank)[:top]:
+    for group in scored.stretch_order(by, rank, top)[:top]:
         first = group[0]
         item: dict[str, Any] = {by: first.number, **({"document": first.document} if by == "line" else {})}
         item["name"] = scored.shown.name_of(first.document - 1)
@@ -172,7 +171,7 @@ def _items(scored: TextScore, by: str, top: int | None, rank: str) -> Iterator[d
             item[f"{prefix}unknown_targets"] = stretch.unknown
         if len(group) == 2:
             item["difference"] = finite(gained(*group))
-        if by == "line":
+        if by != "document":
             item["text"] = scored.text(first.start, first.end)
         yield item
 
@@ -274,8 +273,14 @@ def stretch_rows(
     several = len(scored.shown.names) > 1
 
     def rows() -> Iterator[tuple[int, list[str]]]:
-        for group in scored.stretch_order(by, rank)[:top]:
+        for group in scored.stretch_order(by, rank, top)[:top]:
             first, name = group[0], scored.shown.name_of(group[0].document - 1)
+            if by in ("word", "sentence"):
+                bits = [number(stretch.bits if stretch.characters else None) for stretch in group]
+                bits += [number(group[1].bits - first.bits)] if len(group) == 2 else []
+                text = visible(scored.text(first.start, first.end))
+                yield first.start, [*bits, str(first.start), str(first.characters), text]
+                continue
             values = [_stretch_bits(stretch.bits_per_char) for stretch in group]
             values += [number(gained(*group))] if len(values) == 2 else []
             text = visible(scored.text(first.start, first.end).removesuffix("\n"))
@@ -283,6 +288,8 @@ def stretch_rows(
             more = [where, text] if by == "line" else [f"{first.characters:,}", name]
             yield first.start, [*values, *more]
 
+    if by in ("word", "sentence"):
+        return [*_value_names(scored), "position", "characters", by], rows()
     names = [f"{name} a char" if name == "bits" else name for name in _value_names(scored)]
     return [*names, *(["line", "text"] if by == "line" else ["characters", "document"])], rows()
 

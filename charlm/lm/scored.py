@@ -33,6 +33,7 @@ from charlm.text.corpus import Corpus, read_corpus
 from charlm.text.reading import Reading
 from charlm.text.splits import overlap
 from charlm.text.text import Part, Text, TextFacts
+from charlm.text.words import sentence_starts, token_starts, word_starts
 
 __all__ = ["TextScore", "gained", "score", "score_text"]
 
@@ -49,6 +50,7 @@ class TextScore:
         shown: the text in symbols that can all be shown, at the same positions as those of the first model.
         symbols: what each model said about each symbol.
         items: the same of each character.
+        space, apart, tokens: how words are taken; see `score`.
     """
 
     models: list[LanguageModel]
@@ -58,6 +60,9 @@ class TextScore:
     shown: Corpus
     symbols: list[Surprise]
     items: list[Surprise]
+    space: str = "before"
+    apart: bool = False
+    tokens: tuple[str, ...] | None = None
 
     @property
     def bits(self) -> float:
@@ -99,13 +104,31 @@ class TextScore:
         return self.shown.vocab.decode(self.shown.ids[start:end])
 
     def found(self, by: str) -> list[list[Stretch]]:
-        """Lines or documents (`by` is `line` or `document`), for each model in the order of the text."""
+        """Words, sentences, lines or documents, as `by` says, for each model in the order of the text."""
         by_line = by == "line" or self.shown.items is not None  # an item is a document of one line
         starts = line_starts(self.shown) if by_line else self.shown.documents[:, 0]
+        starts = self._word_starts(by) if by in ("word", "sentence") else starts
         return [
             stretches(surprise, starts, seen.ids, seen.documents, seen.vocab)
             for surprise, seen in zip(self.symbols, self.seen, strict=True)
         ]
+
+    def _word_starts(self, by: str) -> NDArray[np.int64]:
+        """Where words, given tokens or sentences begin among the symbols of the text."""
+        corpus, found = self.shown, []
+        if self.tokens is not None and len(corpus.documents) > 1:
+            raise OptionError("tokens are those of one text, not of several")
+        for start, end in corpus.documents.tolist():
+            text, ids = corpus.vocab.decode(corpus.ids[start:end]), corpus.ids[start:end]
+            if self.tokens is not None:
+                starts = token_starts(text, self.tokens, self.space)
+            elif by == "word":
+                starts = word_starts(text, self.space, apart=self.apart)
+            else:
+                starts = sentence_starts(text, self.space)
+            begins = np.flatnonzero(corpus.vocab.begins_character[ids]) if corpus.vocab.byte_fallback else None
+            found.append(start + (np.array(starts, np.int64) if begins is None else begins[starts]))
+        return np.unique(np.concatenate(found))
 
     def figure(self, number: int = 0) -> str:
         """The figure of one model in a sentence."""
@@ -134,9 +157,14 @@ class TextScore:
         worth = np.where(np.isnan(values), np.inf if len(self.items) == 1 else -np.inf, values)
         return np.argsort(-worth, kind="stable")[:top].tolist()  # type: ignore[no-any-return]
 
-    def stretch_order(self, by: str, rank: str = "mean") -> list[tuple[Stretch, ...]]:
-        """Lines or documents, the strangest first (see `ranked`); of two models those that the first knows best."""
+    def stretch_order(self, by: str, rank: str = "mean", top: int | None = None) -> list[tuple[Stretch, ...]]:
+        """Lines or documents, the strangest first (see `ranked`); of two models those that the first knows best.
+
+        Words and sentences stay in the order of the text where no `top` is asked for.
+        """
         found = self.found(by)
+        if by in ("word", "sentence") and top is None:
+            return list(zip(*found, strict=True))
         if len(found) == 1:
             return [(stretch,) for stretch in ranked(found[0], rank)]
         pairs = list(zip(*found, strict=True))
@@ -202,6 +230,9 @@ def score(
     bytes: bool | None = None,
     items: str | None = None,
     weights: str | None = None,
+    space: Literal["before", "after"] = "before",
+    apart: bool = False,
+    tokens: Sequence[str] | None = None,
     progress: bool | None = None,
 ) -> TextScore:
     """How surprising each character of a text is to one model, or to two that are compared.
@@ -212,22 +243,24 @@ def score(
             texts were.
         part: which part of the text; by default test, else valid, else all.
         encoding, newlines, bytes, items, weights: where a file is to be read otherwise than the models' own texts.
+        space: whether a word has the white space before or after it.
+        apart: whether punctuation stands apart from words.
+        tokens: the words of the text, where they are given.
         progress: show a bar; None shows it on a terminal or in a notebook.
     """
+    words: dict[str, Any] = {"space": space, "apart": apart, "tokens": None if tokens is None else tuple(tokens)}
     opened = [models] if isinstance(models, LanguageModel) else list(models)
     if not 1 <= len(opened) <= 2:
         raise OptionError(f"one model or two are scored, not {len(opened)}")
     if isinstance(text, Path):
         reading = {"encoding": encoding, "newlines": newlines, "bytes": bytes, "items": items, "weights": weights}
-        return score_text(
-            opened,
-            read_like(opened, text, part, progress, **reading),
-            progress=progress,
+        return replace(
+            score_text(opened, read_like(opened, text, part, progress, **reading), progress=progress), **words
         )
     given = Text.of(text).all if isinstance(text, str) else text
     if isinstance(given, Text):
         given = given.reported if part is None else given.part(part)
-    return score_text(opened, given, progress=progress)
+    return replace(score_text(opened, given, progress=progress), **words)
 
 
 def name_of(model: LanguageModel) -> str:

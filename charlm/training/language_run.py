@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from charlm.training.language import Lanes, LanguageObjective
 from charlm.training.recipe import Plan, choose, validation_limit, window_bytes, window_shape
 from charlm.training.run import Run, Task, refuse_change, resume
 
-__all__ = ["LANGUAGE", "LanguageTask", "plan_for", "resume_language", "run_text"]
+__all__ = ["LANGUAGE", "LanguageTask", "plan_for", "resume_language", "run_text", "using_threads"]
 
 
 def _check(config: Mapping[str, Any], plan: Plan, vocab: Vocab | None) -> None:
@@ -281,3 +282,16 @@ def run_text(directory: str | Path, names: Sequence[str] | None = None, given: M
         weights=reading.weights,
         vocab=saved.vocab,
     )
+
+
+@contextmanager
+def using_threads(threads: int | None) -> Iterator[None]:
+    """A block in which torch uses so many threads."""
+    before = torch.get_num_threads()
+    if threads is not None and not 1 <= threads <= 1024:
+        raise OptionError(f"a training uses from 1 to 1024 threads, not {threads}")
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
