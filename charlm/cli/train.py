@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from charlm.cli.common import force_option, note, reading_options, split_option, target
+from charlm.cli.common import force_option, note, note_list, reading_options, split_option, target
 from charlm.errors import LostProcessError, OptionError
 
 if TYPE_CHECKING:
@@ -88,6 +88,8 @@ def train_command(texts: tuple[str, ...], resume: str | None, out: str | None, p
         check_picture(Path(plot))
     with joined() as processes, closing(_watch()) as watch:
         text = _read(texts, resume, options, processes)
+        if text is not None and resume is None:
+            note_list(text)
         if out is None and resume is None:
             stem = "stdin" if texts[0] == "-" else Path(texts[0]).stem or "text"
             out = f"checkpoints/{stem}-{{model}}"
