@@ -204,13 +204,13 @@ def _widen(task: LanguageTask, model: CharRNN) -> CharRNN:
             f"{task.text.title} has {unknown:,} characters that the vocabulary it was read in does not hold: read it "
             "without vocab=, which lets the model's vocabulary grow"
         )
-    if task.vocab == model.vocab:
+    if (own := task.corpus.vocab) == model.vocab:
         return model
-    if task.vocab.byte_fallback or model.vocab.byte_fallback:
+    if own.byte_fallback or model.vocab.byte_fallback:
         raise OptionError(
             f"{task.text.title} was not read in the vocabulary of {model.name}: read it with vocab=model.vocab"
         )
-    vocab = Vocab.of("".join((*task.vocab.characters, *model.vocab.characters)))
+    vocab = Vocab.of("".join((*own.characters, *model.vocab.characters)))
     task.read_under(vocab)
     task.added = tuple(character for character in vocab.characters if character not in model.vocab)
     return grown(model, vocab) if task.added else model
