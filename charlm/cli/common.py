@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from charlm.errors import OptionError
+from charlm.files import free_name
 from charlm.progress import follower, wrapped
 from charlm.text.splits import Split
 
 if TYPE_CHECKING:
     from charlm.lm.model import TextModel
-    from charlm.text.text import Part
+    from charlm.text.text import Part, Text
 
 __all__ = [
     "echo_json",
+    "echo_lines",
     "finite",
+    "force_option",
     "held_out",
     "json_option",
     "note",
+    "note_list",
     "other_reading_options",
     "reading_options",
     "seed_option",
     "split_option",
     "table_options",
+    "target",
     "where",
 ]
 
@@ -38,6 +43,34 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 seed_option = click.option(
     "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of all chance."
 )
+
+
+def _keep(context: click.Context, option: click.Parameter, value: bool) -> None:
+    context.meta["force"] = value
+
+
+force_option = click.option(
+    "--force", is_flag=True, expose_value=False, callback=_keep, help="Replace files that are there already."
+)
+
+
+def target(wanted: str | Path, what: str) -> Path:
+    """Where a command writes a file: under the name that was asked for with --force, or where it is free.
+
+    A taken name becomes NAME-2, and that is said.
+
+    Args:
+        wanted: the name.
+        what: the file holds, for the note: "the picture".
+    """
+    wanted = Path(wanted)
+    if click.get_current_context().meta.get("force") and wanted.is_file():
+        return wanted
+    path = free_name(wanted)
+    if path != wanted:
+        way_out = ", --force replaces it" if "force" in click.get_current_context().meta else ""
+        note(f"{wanted} is taken: {what} goes to {path}{way_out}")
+    return path
 
 
 class _SplitType(click.ParamType[Split]):
@@ -56,8 +89,20 @@ split_option = click.option(
 )
 
 
+def _item_options(default: str = "") -> list[Callable[[_Command], _Command]]:
+    """--items and --weights."""
+    return [
+        click.option(
+            "--items",
+            metavar="line|column:NAME",
+            help=f"Take each line, or each cell of a table's column, as an item by itself.{default}",
+        ),
+        click.option("--weights", metavar="COLUMN", help="Column of the table that says how often each item counts."),
+    ]
+
+
 def reading_options(command: _Command) -> _Command:
-    """Adds --encoding, --newlines, --bytes and --vocab-size, by the names that `charlm.read_text` gives them."""
+    """Adds --encoding, --newlines, --bytes, --vocab-size, --items and --weights, named as by `charlm.read_text`."""
     options = [
         click.option("--encoding", default="utf-8", show_default=True, help="How the text's bytes spell characters."),
         click.option(
@@ -74,6 +119,7 @@ def reading_options(command: _Command) -> _Command:
             metavar="N",
             help="Keep the N most frequent characters, spell the others in bytes.",
         ),
+        *_item_options(),
     ]
     for option in reversed(options):
         command = option(command)
@@ -81,7 +127,7 @@ def reading_options(command: _Command) -> _Command:
 
 
 def other_reading_options(command: _Command) -> _Command:
-    """Adds --encoding, --newlines and --bytes to a command that reads a text as the model's own text was read."""
+    """Adds the same but --vocab-size to a command that reads a text as the model's own text was read."""
     options = [
         click.option("--encoding", help="How the text's bytes spell characters.  [default: as the model's own text]"),
         click.option(
@@ -90,6 +136,7 @@ def other_reading_options(command: _Command) -> _Command:
             help="Keep Windows line ends or make them line feeds.  [default: as the model's own text]",
         ),
         click.option("--bytes", is_flag=True, default=None, help="Take the file as raw bytes."),
+        *_item_options("  [default: as the model's own text]"),
     ]
     for option in reversed(options):
         command = option(command)
@@ -119,6 +166,15 @@ def note(message: str) -> None:
         click.echo(wrapped(message), err=True)
 
 
+def note_list(text: Text) -> None:
+    """Says where a text looks like a list of independent lines and is neither read nor split as one."""
+    from charlm.text.profile import looks_like_list
+
+    by_line = text.corpus.items is not None or (text.split is not None and text.split.kind == "lines")
+    if not by_line and (sentence := looks_like_list(text.corpus)) is not None:
+        note(sentence)
+
+
 def finite(value: float | None) -> float | None:
     """The value, or None where JSON has no word for it (infinite or undefined)."""
     return value if value is not None and math.isfinite(value) else None
@@ -129,14 +185,22 @@ def echo_json(value: Any) -> None:
     click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
 
 
+def echo_lines(lines: Iterable[str]) -> None:
+    """Prints in blocks, as there may be a million lines."""
+    block: list[str] = []
+    for line in lines:
+        block.append(line)
+        if len(block) == 4096:
+            click.echo("".join(block), nl=False)
+            block = []
+    click.echo("".join(block), nl=False)
+
+
 def held_out(
     model: TextModel,
     texts: Sequence[str | Path],
     part: str | None,
-    *,
-    encoding: str | None = None,
-    newlines: Any = None,
-    bytes: bool | None = None,
+    **reading: Any,
 ) -> Part:
     """The part of a text that a model is measured on: of its own text test, else valid; of another one all.
 
@@ -144,11 +208,11 @@ def held_out(
         model: the model.
         texts: files; they are read as the model's own text was.
         part: train, valid, test or all, where the user named one.
-        encoding, newlines, bytes: where the text is to be read otherwise than the model's own.
+        reading: options of `read_text`, where the text is to be read otherwise than the model's own.
     """
     from charlm.text.text import read_text
 
-    text = read_text(list(texts), like=model, encoding=encoding, newlines=newlines, bytes=bytes)
+    text = read_text(list(texts), like=model, **reading)
     if text.split is None and part not in (None, "all"):
         raise OptionError(
             f"{text.title} is not the text that {model.name} was made from, so it has no {part} part there: "

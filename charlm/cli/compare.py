@@ -7,10 +7,9 @@ from typing import Any
 
 import click
 
-from charlm.cli.common import echo_json, json_option, note, reading_options, split_option
+from charlm.cli.common import echo_json, force_option, json_option, note, reading_options, split_option, target
 from charlm.cli.ngram import SMOOTHINGS
 from charlm.errors import OptionError
-from charlm.files import free_name
 
 
 class _Orders(click.ParamType[list[int]]):
@@ -55,6 +54,7 @@ class _Orders(click.ParamType[list[int]]):
 @click.option("--plot", metavar="FILE", help="Draw the comparison as .png, .svg or .pdf.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
 @json_option
+@force_option
 def compare_command(
     text: str,
     models: tuple[str, ...],
@@ -74,7 +74,7 @@ def compare_command(
     if options["plot"] is not None:
         check_picture(Path(options["plot"]))
     opened = [charlm.load(name, device=options["device"]) for name in models]
-    reading = {name: options[name] for name in ("encoding", "newlines", "bytes", "vocab_size")}
+    reading = {name: options[name] for name in ("encoding", "newlines", "bytes", "vocab_size", "items", "weights")}
     read = charlm.read_text(text, split=split, **reading)
     own = next((m.source.split for m in opened if m.source.sha256 == read.corpus.sha256), None)
     if split is None and own is not None:
@@ -92,6 +92,6 @@ def compare_command(
     for sentence in found.notes:
         note(sentence)
     if options["plot"] is not None:
-        picture = free_name(Path(options["plot"]))
+        picture = target(options["plot"], "the picture")
         found.plot(picture)
         note(f"picture: {picture}")

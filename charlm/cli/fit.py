@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from charlm.cli.common import echo_json, json_option, note, table_options
+from charlm.cli.common import echo_json, force_option, json_option, note, table_options, target
 
 
 @click.command("fit")
@@ -70,6 +70,7 @@ from charlm.cli.common import echo_json, json_option, note, table_options
     "--plot", metavar="FILE", help="Draw the reliability as .png, .svg or .pdf, beside the run's own picture."
 )
 @json_option
+@force_option
 def fit_command(
     table: str | None, resume: str | None, out: str | None, plot: str | None, as_json: bool, **options: Any
 ) -> int:
@@ -112,9 +113,8 @@ _NAMES = {"sequence_column": "sequence", "label_column": "label"}
 def _plot(found: Any, plot: str) -> None:
     from charlm.errors import OptionError
     from charlm.figures import drawn
-    from charlm.files import free_name
 
     try:
-        drawn("the reliability", lambda: found.plot(free_name(Path(plot))), note)
+        drawn("the reliability", lambda: found.plot(target(plot, "the picture")), note)
     except OptionError as error:
         note(str(error))

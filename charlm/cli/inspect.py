@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from charlm.cli.common import echo_json, json_option, note, seed_option
+from charlm.cli.common import echo_json, force_option, json_option, note, seed_option, target
 
 
 @click.command("inspect")
@@ -43,6 +43,7 @@ from charlm.cli.common import echo_json, json_option, note, seed_option
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
 @seed_option
 @json_option
+@force_option
 def inspect_command(
     model: str,
     texts: tuple[str, ...],
@@ -69,7 +70,6 @@ def inspect_command(
     import charlm
     from charlm.cli.common import held_out
     from charlm.figures import check_picture
-    from charlm.files import free_name
     from charlm.lm.painting import may_paint
     from charlm.pages.page import write_page
     from charlm.pages.text_pages import inspect_page
@@ -97,8 +97,8 @@ def inspect_command(
         for sentence in found.notes:
             note(sentence)
     if plot is not None:
-        picture = free_name(plot)
+        picture = target(plot, "the picture")
         found.plot(picture)
         note(f"picture in {picture}")
     if html is not None:
-        click.echo(write_page(html, inspect_page(found)), err=as_json)
+        click.echo(write_page(target(html, "the page"), inspect_page(found), overwrite=True), err=as_json)

@@ -8,6 +8,7 @@ import importlib
 import io
 import os
 import sys
+from collections.abc import MutableMapping
 from typing import Any
 
 import click
@@ -30,6 +31,7 @@ _COMMANDS = {
     "fit": "Fit a Score or a Distribution to a table of sequences.",
     "predict": "Add what a fitted model says to a table.",
     "report": "Make one HTML page about a run.",
+    "export": "Write a model as a page that runs it in a browser, or as an ONNX file.",
     "corpus": "Known corpora, downloads, and what is in a text.",
     "info": "Show what a model is and what it was made from.",
     "runs": "List all models with their options, figures and times.",
@@ -37,6 +39,9 @@ _COMMANDS = {
     "selfcheck": "Check that this installation computes what it should.",
 }
 
+
+_SHOWN = ("info", "runs", "next", "selfcheck")
+"""The commands of `charlm.cli.show`; any other has a file of its own name."""
 
 _SMALLER = {
     "train": "a smaller --hidden, --batch-size or --seq-length",
@@ -63,7 +68,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        module = importlib.import_module(f"charlm.cli.{cmd_name}")
+        module = importlib.import_module(f"charlm.cli.{'show' if cmd_name in _SHOWN else cmd_name}")
         command = getattr(module, f"{cmd_name}_command")
         assert isinstance(command, click.Command)
         return command
@@ -113,6 +118,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 def main() -> None:
     """Runs the command line; every foreseen error becomes one sentence and an exit code."""
     _write_anything()
+    _prepare_torch(os.environ)
     code = 1
     try:
         code = _run()
@@ -136,6 +142,18 @@ def _write_anything() -> None:
         if isinstance(stream, io.TextIOWrapper):
             ascii_only = stream.encoding.lower() in ("ascii", "us-ascii", "ansi_x3.4-1968", "646")
             stream.reconfigure(encoding="utf-8" if ascii_only else None, errors="backslashreplace")
+
+
+def _prepare_torch(environment: MutableMapping[str, str]) -> None:
+    """Settings that torch and its OpenMP runtime read when they are loaded; those that are already set are kept.
+
+    A thread that waits for the others spins for about 30 microseconds and then sleeps, instead of spinning for
+    milliseconds: beside another busy process a training step is several times as fast. Large tensors lie in large
+    pages, which the system hands out faster.
+    """
+    if "OMP_WAIT_POLICY" not in environment:
+        environment.setdefault("GOMP_SPINCOUNT", "2000")
+    environment.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def _give_up_output() -> None:

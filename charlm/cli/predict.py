@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from charlm.cli.common import echo_json, json_option, note, table_options
-from charlm.files import free_name, write_bytes
+from charlm.cli.common import echo_json, force_option, json_option, note, table_options, target
+from charlm.files import write_bytes
 
 
 @click.command("predict")
@@ -24,6 +22,7 @@ from charlm.files import free_name, write_bytes
 @click.option("--out", metavar="FILE", help="Write the table here: its own format, or .npz or .csv of arrays.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
 @json_option
+@force_option
 def predict_command(
     model: str,
     table: str,
@@ -66,10 +65,8 @@ def predict_command(
         if out is None:
             click.echo(content, nl=False)
         else:
-            path = free_name(Path(out))
+            path = target(out, "the table")
             write_bytes(path, content)
-            if path != Path(out):
-                note(f"{out} is taken: the table goes to {path}")
             (note if as_json else click.echo)(f"{path}")
     if as_json:
         echo_json(found.to_json())

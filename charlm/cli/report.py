@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from charlm.cli.common import seed_option
+from charlm.cli.common import force_option, seed_option, target
 
 
 @click.command("report")
@@ -17,6 +17,7 @@ from charlm.cli.common import seed_option
 @click.option("--out", metavar="FILE", help="The page.  [default: DIR/report.html]")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
 @seed_option
+@force_option
 def report_command(directory: str, texts: tuple[str, ...], out: str | None, device: str, seed: int) -> None:
     """Make one HTML page about the run in DIR: curves, comparison, samples, surprise, calibration, options.
 
@@ -26,4 +27,5 @@ def report_command(directory: str, texts: tuple[str, ...], out: str | None, devi
     from charlm.pages.report import report
 
     page = report(directory, texts or None, device=device, seed=seed)
-    click.echo(page.save(Path(directory) / "report.html" if out is None else out))
+    wanted = target(Path(directory) / "report.html" if out is None else out, "the page")
+    click.echo(page.save(wanted, overwrite=True))

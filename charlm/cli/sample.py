@@ -14,6 +14,7 @@ from charlm.cli.common import echo_json, json_option, note, seed_option
 from charlm.errors import OptionError
 
 if TYPE_CHECKING:
+    from charlm.lm.items import ItemSample
     from charlm.lm.model import TextModel
     from charlm.lm.sampling import Stream
 
@@ -27,12 +28,18 @@ if TYPE_CHECKING:
 @click.option("--top-p", type=float, default=1.0, show_default=True, help="Draw from the most probable share P.")
 @click.option("--streams", type=click.IntRange(1), default=1, show_default=True, help="Texts to generate.")
 @click.option("--stop", metavar="TEXT", help="End a text where this would come.")
+@click.option("--items", type=click.IntRange(1), metavar="N", help="Draw N whole items, a table with a row each.")
+@click.option("--unique", is_flag=True, help="No item twice; goes with --items.")
+@click.option("--new", is_flag=True, help="No item of the training list; goes with --items.")
 @click.option("--novelty", "with_novelty", is_flag=True, help="Also say how much was copied from the training text.")
 @seed_option
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
 @json_option
+@click.option(
+    "--no-characters", is_flag=True, help="In JSON, leave out the list of characters with their probabilities."
+)
 def sample_command(
-    model: str | None, prompt: str, as_json: bool, device: str, with_novelty: bool, **options: Any
+    model: str | None, prompt: str, as_json: bool, device: str, with_novelty: bool, no_characters: bool, **options: Any
 ) -> None:
     """Generate text from MODEL, by default the newest language model under checkpoints/."""
     import charlm
@@ -41,8 +48,18 @@ def sample_command(
     directory = Path(model) if model is not None else newest(Path("checkpoints"))
     if model is None:
         note(f"model: {directory}")
-    alone = options["streams"] == 1 and not as_json
     generator = charlm.load(directory, device=device)
+    items, unique, new = (options.pop(name) for name in ("items", "unique", "new"))
+    if items is not None:
+        if prompt or with_novelty or options.pop("stop") is not None or options.pop("streams") > 1:
+            raise OptionError(
+                "--items draws whole items: it goes with neither --prompt, --stop, --streams nor --novelty"
+            )
+        _show_items(generator.sample_items(items, unique=unique, new=new, **options), directory, as_json)
+        return
+    if unique or new:
+        raise OptionError("--unique and --new are about items: add --items N")
+    alone = options["streams"] == 1 and not as_json
     grown = generator.grow(prompt, **options, chunk=32 if alone else 256)
     if alone:
         last = _show_growing(prompt, grown, options["stop"])
@@ -50,7 +67,7 @@ def sample_command(
         *_, last = grown
     found = _novelty(generator, last) if with_novelty else {}
     if as_json:
-        samples = [_sample(stream, generator) for stream in last]
+        samples = [_sample(stream, generator, characters=not no_characters) for stream in last]
         echo_json({"model": str(directory), "prompt": prompt, "samples": samples, **found})
         return
     if options["streams"] > 1:
@@ -58,6 +75,23 @@ def sample_command(
             click.echo(f"=== {number} ===\n{prompt}{stream.text}")
     for line in _novelty_lines(found):
         note(line)
+
+
+def _show_items(sample: ItemSample, directory: Path, as_json: bool) -> None:
+    """The items with their log-probabilities, and how many were left out."""
+    rows = [
+        {"item": item, "log_probability": logp, "bits_per_char": -logp / math.log(2) / (len(item) + 1)}
+        for item, logp in zip(sample.items, sample.logps, strict=True)
+    ]
+    if as_json:
+        echo_json({"model": str(directory), "items": rows, "drawn": sample.drawn, "dropped": dict(sample.dropped)})
+    else:
+        lines = [f"{row['log_probability']:.6f}\t{row['bits_per_char']:.4f}\t{row['item']}\n" for row in rows]
+        click.echo("log_probability\tbits_per_char\titem\n" + "".join(lines), nl=False)
+    for why, count in sample.dropped.items():
+        note(f"left out: {count:,} of {sample.drawn:,} drawn, {why}")
+    if sample.said:
+        note(sample.said)
 
 
 def _show_growing(prompt: str, grown: Iterator[list[Stream]], stop: str | None) -> list[Stream]:
@@ -111,13 +145,14 @@ def _novelty_lines(found: dict[str, Any]) -> Iterator[str]:
             )
 
 
-def _sample(stream: Stream, model: TextModel) -> dict[str, Any]:
-    """One text with the probability of each of its symbols and the Score of the whole."""
+def _sample(stream: Stream, model: TextModel, *, characters: bool) -> dict[str, Any]:
+    """One text with the Score of the whole, whether its stop text came, and the probability of each of its symbols."""
     vocab = model.vocab
+    found = {"text": stream.text, "score": stream.score, "nats": stream.nats, "stopped": stream.stopped}
+    if not characters:
+        return found
     return {
-        "text": stream.text,
-        "score": stream.score,
-        "nats": stream.nats,
+        **found,
         "characters": [
             {"char": vocab.symbol(id), "probability": math.exp(logp)}
             for id, logp in zip(stream.ids, stream.logps, strict=True)

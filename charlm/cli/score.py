@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from charlm.cli.common import finite, note, other_reading_options
+from charlm.cli.common import echo_lines, finite, force_option, note, other_reading_options, target
 from charlm.errors import OptionError
 from charlm.progress import progress_bar
 
 if TYPE_CHECKING:
+    from charlm.lm.model import TextModel
     from charlm.lm.scored import TextScore
 
 
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
 @click.argument("arguments", nargs=-1, required=True, metavar="MODEL [MODEL] TEXT")
 @click.option(
     "--by",
-    type=click.Choice(["char", "line", "document"]),
+    type=click.Choice(["char", "word", "sentence", "line", "document", "item"]),
     default="char",
     show_default=True,
-    help="Characters in the order of the text; lines or documents the strangest first.",
+    help="Lines and documents come the strangest first, all others in the order of the text.",
 )
 @click.option("--top", type=click.IntRange(1), metavar="N", help="Show the N strangest only, the strangest first.")
 @click.option(
@@ -40,6 +41,18 @@ if TYPE_CHECKING:
     type=click.Choice(["test", "valid", "train", "all"]),
     help="Which part of the model's own text.  [default: test, else valid; all of a foreign text]",
 )
+@click.option(
+    "--guesses",
+    type=click.IntRange(100),
+    metavar="N",
+    help="With --by item: how many items are more probable than each, estimated from a sample of N.",
+)
+@click.option(
+    "--space", type=click.Choice(["before", "after"]), default="before", show_default=True,
+    help="Whether a word has the white space before or after it.",
+)  # fmt: skip
+@click.option("--apart", is_flag=True, help="With --by word: punctuation stands apart from words.")
+@click.option("--tokens", metavar="FILE", help="With --by word: the words of TEXT, one a line.")
 @click.option("--html", metavar="FILE", help="Make a page whose characters show what was expected in their place.")
 @click.option(
     "--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True,
@@ -48,6 +61,7 @@ if TYPE_CHECKING:
 @other_reading_options
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON Lines for programs: one value an item.")
+@force_option
 def score_command(
     arguments: tuple[str, ...],
     by: str,
@@ -56,6 +70,7 @@ def score_command(
     html: str | None,
     color: str,
     as_json: bool,
+    guesses: int | None,
     **options: Any,
 ) -> None:
     """Show how surprising TEXT (a file, a directory of files, or - for standard input) is to MODEL, in bits.
@@ -66,28 +81,62 @@ def score_command(
     """
     import charlm
     from charlm.lm.painting import may_paint
+    from charlm.text.words import tokens_of
 
     if not 2 <= len(arguments) <= 3:
         raise OptionError(
             "name one model or two and then the text, such as charlm score checkpoints/NAME data/shakespeare.txt"
         )
     *models, text = arguments
-    reading = {name: options[name] for name in ("encoding", "newlines", "bytes")}
+    reading = {name: options[name] for name in ("encoding", "newlines", "bytes", "items", "weights")}
     opened = [charlm.load(name, device=options["device"]) for name in models]
-    scored = charlm.score(opened, Path(text), part=options["split_part"], **reading)
+    if by == "item":
+        _show_items(opened, Path(text), top, guesses, reading, as_json)
+        return
+    if guesses is not None:
+        raise OptionError("--guesses is about whole items: add --by item")
+    words = {"space": options["space"], "apart": options["apart"], "tokens": tokens_of(options["tokens"])}
+    scored = charlm.score(opened, Path(text), part=options["split_part"], **reading, **words)
     _notes(scored)
     if html is not None:
         write_html(scored, Path(html))
         if not as_json:
             return
     if as_json:
-        _echo(json.dumps(item, ensure_ascii=False, allow_nan=False) + "\n" for item in _items(scored, by, top, rank))
+        echo_lines(
+            json.dumps(item, ensure_ascii=False, allow_nan=False) + "\n" for item in _items(scored, by, top, rank)
+        )
     elif by != "char" or top is not None:
-        _echo(line + "\n" for line in _ranking(scored, by, top, rank))
+        echo_lines(line + "\n" for line in _ranking(scored, by, top, rank))
     elif may_paint(color):
         _show_painted(scored)
     else:
-        _echo(line + "\n" for line in _columns(scored))
+        echo_lines(line + "\n" for line in _columns(scored))
+
+
+def _show_items(
+    models: Sequence[TextModel],
+    text: Path,
+    top: int | None,
+    guesses: int | None,
+    reading: dict[str, Any],
+    as_json: bool,
+) -> None:
+    """The probability of each item of a list."""
+    from charlm.lm.items import read_list, training_items
+
+    if len(models) > 1:
+        raise OptionError("items are scored by one model: name it and the list")
+    model = models[0]
+    items = read_list(model, text, **reading)
+    scores = model.score_items(items, guesses=guesses or 0)
+    note(f"{text}: {len(items):,} items, each with its end mark")
+    if scores.percentile_N is None and isinstance(why := training_items(model), str):
+        note(f"no percentiles: {why}")
+    if as_json:
+        echo_lines(json.dumps(scores.to_json(i), ensure_ascii=False, allow_nan=False) + "\n" for i in scores.order(top))
+    else:
+        echo_lines("\t".join(row) + "\n" for row in scores.rows(top))
 
 
 def _notes(scored: TextScore) -> None:
@@ -101,17 +150,6 @@ def _notes(scored: TextScore) -> None:
         note(sentence)
 
 
-def _echo(lines: Iterable[str]) -> None:
-    """Prints in blocks, as there may be a million lines."""
-    block: list[str] = []
-    for line in lines:
-        block.append(line)
-        if len(block) == 4096:
-            click.echo("".join(block), nl=False)
-            block = []
-    click.echo("".join(block), nl=False)
-
-
 def _items(scored: TextScore, by: str, top: int | None, rank: str) -> Iterator[dict[str, Any]]:
     """What `--json` prints."""
     from charlm.lm.scored import gained
@@ -119,10 +157,10 @@ def _items(scored: TextScore, by: str, top: int | None, rank: str) -> Iterator[d
     if by == "char":
         yield from _character_items(scored, scored.character_order(top))
         return
-    for group in scored.stretch_order(by, rank)[:top]:
+    for group in scored.stretch_order(by, rank, top)[:top]:
         first = group[0]
         item: dict[str, Any] = {by: first.number, **({"document": first.document} if by == "line" else {})}
-        item["name"] = scored.shown.names[first.document - 1]
+        item["name"] = scored.shown.name_of(first.document - 1)
         item |= {"start": first.start, "end": first.end, "characters": first.characters}
         for prefix, stretch in zip(("", "second_"), group, strict=False):
             item[f"{prefix}bits_per_char"] = finite(stretch.bits_per_char)
@@ -133,7 +171,7 @@ def _items(scored: TextScore, by: str, top: int | None, rank: str) -> Iterator[d
             item[f"{prefix}unknown_targets"] = stretch.unknown
         if len(group) == 2:
             item["difference"] = finite(gained(*group))
-        if by == "line":
+        if by != "document":
             item["text"] = scored.text(first.start, first.end)
         yield item
 
@@ -232,11 +270,17 @@ def stretch_rows(
     from charlm.lm.painting import visible
     from charlm.lm.scored import gained
 
-    several = len(scored.shown.documents) > 1
+    several = len(scored.shown.names) > 1
 
     def rows() -> Iterator[tuple[int, list[str]]]:
-        for group in scored.stretch_order(by, rank)[:top]:
-            first, name = group[0], scored.shown.names[group[0].document - 1]
+        for group in scored.stretch_order(by, rank, top)[:top]:
+            first, name = group[0], scored.shown.name_of(group[0].document - 1)
+            if by in ("word", "sentence"):
+                bits = [number(stretch.bits if stretch.characters else None) for stretch in group]
+                bits += [number(group[1].bits - first.bits)] if len(group) == 2 else []
+                text = visible(scored.text(first.start, first.end))
+                yield first.start, [*bits, str(first.start), str(first.characters), text]
+                continue
             values = [_stretch_bits(stretch.bits_per_char) for stretch in group]
             values += [number(gained(*group))] if len(values) == 2 else []
             text = visible(scored.text(first.start, first.end).removesuffix("\n"))
@@ -244,6 +288,8 @@ def stretch_rows(
             more = [where, text] if by == "line" else [f"{first.characters:,}", name]
             yield first.start, [*values, *more]
 
+    if by in ("word", "sentence"):
+        return [*_value_names(scored), "position", "characters", by], rows()
     names = [f"{name} a char" if name == "bits" else name for name in _value_names(scored)]
     return [*names, *(["line", "text"] if by == "line" else ["characters", "document"])], rows()
 
@@ -270,7 +316,7 @@ def write_html(scored: TextScore, wanted: Path) -> None:
     part = "all of it" if scored.part.name == "all" else f"{scored.part.name} part"
     facts = [("Text", f"{scored.shown.title}, {part}"), *_figures(scored)]
     page = score_page(data, title=f"Surprise of {scored.shown.title}", facts=facts, notes=notes, tables=_tables(scored))
-    click.echo(f"{write_page(wanted, page)}")
+    click.echo(f"{write_page(target(wanted, 'the page'), page, overwrite=True)}")
 
 
 def _figures(scored: TextScore) -> list[tuple[str, str]]:

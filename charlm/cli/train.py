@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from charlm.cli.common import note, reading_options, split_option
+from charlm.cli.common import force_option, note, note_list, reading_options, split_option, target
 from charlm.errors import LostProcessError, OptionError
-from charlm.files import free_name
 
 if TYPE_CHECKING:
     from charlm.recurrent.model import CharRNN
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from charlm.training.distributed import Processes
     from charlm.training.watching import Watch
 
-_READING = ("encoding", "newlines", "bytes", "vocab_size")
+_READING = ("encoding", "newlines", "bytes", "vocab_size", "items", "weights")
 """The options of reading, by the names of `read_text`."""
 
 
@@ -28,19 +27,23 @@ _READING = ("encoding", "newlines", "bytes", "vocab_size")
 @click.option("--layers", type=int, metavar="N", help="Recurrent layers.")
 @click.option("--hidden", type=int, metavar="N", help="Units in each layer.")
 @click.option("--embedding", type=int, metavar="N", help="Width of a character embedding; 0 is one-hot input.")
-@click.option("--dropout", type=float, metavar="P", help="Between the layers and before the output.")
+@click.option(
+    "--dropout", type=float, metavar="P", help="Share of units left out between layers and before the output."
+)
 @click.option("--variational", is_flag=True, default=None, help="One dropout mask for all steps of a window.")
-@click.option("--weight-dropout", type=float, metavar="P", help="Of the recurrent weights, a window at a time.")
+@click.option(
+    "--weight-dropout", type=float, metavar="P", help="Share of recurrent weights left out, a window at a time."
+)
 @click.option("--input-dropout", type=float, metavar="P", help="Share of the characters read as unknown.")
 @click.option("--seq-length", type=int, metavar="T", help="Steps between two truncations.")
 @click.option("--batch-size", type=int, metavar="B", help="Pieces of text read side by side, by all processes.")
 @click.option("--lr", type=float, metavar="R", help="Peak learning rate.")
-@click.option("--weight-decay", type=float, metavar="D", help="AdamW's, of the matrices.")
+@click.option("--weight-decay", type=float, metavar="D", help="Weight decay of AdamW, for matrices only.")
 @click.option("--average", type=float, metavar="S", help="Average the weights over this share of the steps so far.")
 @click.option("--patience", type=int, metavar="N", help="Validations without improvement to stop after; 0 for never.")
 @click.option("--epochs", type=float, metavar="E", help="Stop after so many passes over the training part.")
 @click.option("--max-steps", type=int, metavar="N", help="Stop after so many steps.")
-@click.option("--minutes", type=float, metavar="M", help="Take so long for training and its validations.")
+@click.option("--minutes", type=float, metavar="M", help="Train for so many minutes, validations included.")
 @click.option(
     "--save-every",
     type=float,
@@ -56,6 +59,7 @@ _READING = ("encoding", "newlines", "bytes", "vocab_size")
 @click.option("--init-from", metavar="DIR", help="Start from the weights of this model.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Seed of all chance.  [default: 0]")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps", help="Where to train.")
+@click.option("--threads", type=int, metavar="N", help="CPU threads; fewer may be faster beside other work.")
 @click.option(
     "--backend",
     type=click.Choice(["auto", "reference", "fused", "torch"]),
@@ -68,6 +72,7 @@ _READING = ("encoding", "newlines", "bytes", "vocab_size")
     metavar="DIR",
     help="Go on with this run; a new budget, --batch-size or --device is taken, and the options that it had.",
 )
+@force_option
 def train_command(texts: tuple[str, ...], resume: str | None, out: str | None, plot: str | None, **options: Any) -> int:
     """Train a recurrent language model on TEXT (files, a directory of files, or - for standard input).
 
@@ -83,6 +88,8 @@ def train_command(texts: tuple[str, ...], resume: str | None, out: str | None, p
         check_picture(Path(plot))
     with joined() as processes, closing(_watch()) as watch:
         text = _read(texts, resume, options, processes)
+        if text is not None and resume is None:
+            note_list(text)
         if out is None and resume is None:
             stem = "stdin" if texts[0] == "-" else Path(texts[0]).stem or "text"
             out = f"checkpoints/{stem}-{{model}}"
@@ -115,7 +122,8 @@ def _read(texts: tuple[str, ...], resume: str | None, options: dict[str, Any], p
             )
         if "-" in texts and processes.size > 1:
             raise OptionError("several processes cannot read one standard input: name a file")
-        vocab = None if init is None else charlm.load(init, device="cpu").vocab
+        own = None if init is None else charlm.load(init, device="cpu").vocab
+        vocab = own if own is not None and own.byte_fallback else None
 
     def read() -> Text:
         return charlm.read_text(texts, split=split, valid=valid, test=test, vocab=vocab, **reading)
@@ -168,7 +176,7 @@ def _draw(model: CharRNN, directory: Path, plot: str | None) -> None:
 
     drawn("the curve", lambda: model.history.plot(directory / "curve.png"), note)
     if plot is not None:
-        wanted = free_name(Path(plot))
+        wanted = target(plot, "the picture")
         drawn("the curve", lambda: model.history.plot(wanted), note)
         if wanted.exists():
             note(f"picture: {wanted}")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from charlm.errors import TextError
 from charlm.lm.interface import LanguageModel, OnRead, read_segments, span_segments
 from charlm.progress import progress_bar
-from charlm.text.splits import Spans, overlap
+from charlm.text.splits import Spans, count_targets, overlap
 from charlm.text.text import Part, TextFacts
 from charlm.text.vocab import Ids, Vocab
 
@@ -31,6 +31,7 @@ __all__ = [
     "row_of",
     "standard_error",
     "targets_of",
+    "wide",
 ]
 
 
@@ -234,7 +235,8 @@ def row_of(
     **facts: Any,
 ) -> Row:
     """Reads each span as one stream, up to `lanes` side by side, and gives the model's row; `facts` go into the row
-    as they are."""
+    as they are; of many short spans, as items are, more of them."""
+    lanes = lanes if model.is_adaptive else wide(spans, lanes)
     logp_N, hit_N = read_segments(model, ids, span_segments(spans), lanes=lanes, progress=progress)
     return Row(
         name=name,
@@ -245,6 +247,15 @@ def row_of(
         is_adaptive=model.is_adaptive,
         **facts,
     )
+
+
+def wide(spans: Spans, lanes: int) -> int:
+    """How many spans are read side by side: `lanes`, and of short ones as many as have some 16,000 characters together.
+
+    >>> wide(np.array([[0, 11], [10, 21]]), 64), wide(np.array([[0, 5000]]), 64)
+    (1024, 64)
+    """
+    return max(lanes, min(1024, (len(spans) << 14) // max(1, count_targets(spans))))
 
 
 def evaluate(
@@ -291,8 +302,10 @@ def _notes(found: Evaluation, model: LanguageModel, part: Part, source: TextFact
     if found.unknown_targets:
         yield f"{found.unknown_targets:,} targets are characters that the model does not know; they are in no figure"
     corpus = part.text.corpus
-    if source.sha256 != corpus.sha256:
+    if source.sha256 != corpus.sha256 or source.reading.items != corpus.reading.items:
         return
+    if repeated := corpus.repeated(source.split):
+        yield f"{100 * repeated:.1f} % of the held-out items are in the training part too: the split is by copy"
     parts = corpus.parts(source.split)
     if overlap(parts["train"], part.spans):
         yield "the model was made from this: the figure says how much it remembers, not how well it foresees"

@@ -8,7 +8,7 @@ in the same words.
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, overload
@@ -17,6 +17,7 @@ from charlm.errors import OptionError
 from charlm.files import describe, new_directory, write_json
 from charlm.lm.evaluate import Evaluation, evaluate_part
 from charlm.lm.interface import LanguageModel, SamplingRule
+from charlm.lm.items import ItemSample, ItemScores, sample_items, score_items
 from charlm.lm.sampling import NextCharacter, Stream, generate_streams, next_character
 from charlm.lm.scored import TextScore, score_text
 from charlm.text.text import Part, Text, TextFacts
@@ -222,6 +223,58 @@ class TextModel(LanguageModel, abc.ABC):
             TextError: the text has no character to score.
         """
         return score_text([self], as_part(text))
+
+    def score_items(
+        self, items: Sequence[str], *, guesses: int = 0, seed: int = 0, progress: bool | None = None
+    ) -> ItemScores:
+        """The probability of whole items, each from its beginning to its end mark.
+
+        Args:
+            items: their characters.
+            guesses: also estimate how many items are more probable than each, from a sample of so many of the
+                model's (Dell'Amico and Filippone 2015).
+            seed: of that sample.
+            progress: show bars; None shows them on a terminal or in a notebook.
+
+        >>> import charlm, numpy as np
+        >>> model = charlm.ngram(charlm.Text.of(["a", "b", "b", "ab"] * 9, split="100/0/0"), order=1)
+        >>> np.exp(model.score_items(["b", "ab", "ba"]).logp_N).round(3).tolist()  # 1/2 · 1, 1/2 · 1/2 · 1, 0
+        [0.5, 0.25, 0.0]
+        """
+        return score_items(self, items, guesses=guesses, seed=seed, progress=progress)
+
+    def sample_items(
+        self,
+        count: int,
+        *,
+        unique: bool = False,
+        new: bool = False,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        length: int = 1000,
+        seed: int = 0,
+        progress: bool | None = None,
+    ) -> ItemSample:
+        """Draws whole items, many side by side, with the log-probability of each.
+
+        Items without an end after `length` characters and empty ones are left out; what is left out is counted by its
+        reason, and made up for by further draws until hardly any other item comes.
+
+        Args:
+            count: how many.
+            unique: none twice.
+            new: none that is in the list that the model was made from, in whichever part of it.
+            temperature, top_k, top_p, seed: as for `sample`.
+            length: characters that an item has at most.
+            progress: show a bar; None shows it on a terminal or in a notebook.
+
+        Raises:
+            OptionError: the training list is not at hand for `new`, or an option is out of its range.
+        """
+        rule = SamplingRule(temperature=temperature, top_k=top_k or 0, top_p=top_p)
+        options: dict[str, Any] = {"unique": unique, "new": new, "length": length, "seed": seed}
+        return sample_items(self, count, rule=rule, progress=progress, **options)
 
     def save(self, directory: str | Path, *, overwrite: bool = False) -> Path:
         """Saves the model as a directory that `charlm.load` and every command read.

@@ -34,8 +34,8 @@ class Noise:
     True
     """
 
-    def __init__(self, seed: int, streams: int) -> None:
-        self._generators = [np.random.default_rng([seed, stream]) for stream in range(streams)]
+    def __init__(self, seed: int, streams: int, first: int = 0) -> None:
+        self._generators = [np.random.default_rng([seed, first + stream]) for stream in range(streams)]
 
     def take(self, steps: int) -> Tensor:
         """The next numbers of every stream, float64 [steps, B]."""
@@ -55,12 +55,14 @@ class Stream:
         logps: the model's own log-probability of each.
         text: the characters they spell.
         done: whether the length is reached or the stop text came.
+        stopped: whether the stop text came.
     """
 
     ids: list[int] = field(default_factory=list)
     logps: list[float] = field(default_factory=list)
     text: str = ""
     done: bool = False
+    stopped: bool = False
 
     def certain(self, stop: str | None) -> str:
         """The characters that stay, whatever comes next: a stop text that has only begun is held back."""
@@ -122,7 +124,7 @@ class _Writer:
         self.stream.text = self.stream.text[: -len(self._stop)]
         symbols = len(self._vocab.encode(self._stop))
         del self.stream.ids[-symbols:], self.stream.logps[-symbols:]
-        self.stream.done = True
+        self.stream.done = self.stream.stopped = True
 
 
 @torch.no_grad()

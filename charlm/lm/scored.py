@@ -33,6 +33,7 @@ from charlm.text.corpus import Corpus, read_corpus
 from charlm.text.reading import Reading
 from charlm.text.splits import overlap
 from charlm.text.text import Part, Text, TextFacts
+from charlm.text.words import sentence_starts, token_starts, word_starts
 
 __all__ = ["TextScore", "gained", "score", "score_text"]
 
@@ -49,6 +50,7 @@ class TextScore:
         shown: the text in symbols that can all be shown, at the same positions as those of the first model.
         symbols: what each model said about each symbol.
         items: the same of each character.
+        space, apart, tokens: how words are taken; see `score`.
     """
 
     models: list[LanguageModel]
@@ -58,6 +60,9 @@ class TextScore:
     shown: Corpus
     symbols: list[Surprise]
     items: list[Surprise]
+    space: str = "before"
+    apart: bool = False
+    tokens: tuple[str, ...] | None = None
 
     @property
     def bits(self) -> float:
@@ -99,12 +104,31 @@ class TextScore:
         return self.shown.vocab.decode(self.shown.ids[start:end])
 
     def found(self, by: str) -> list[list[Stretch]]:
-        """Lines or documents (`by` is `line` or `document`), for each model in the order of the text."""
-        starts = line_starts(self.shown) if by == "line" else self.shown.documents[:, 0]
+        """Words, sentences, lines or documents, as `by` says, for each model in the order of the text."""
+        by_line = by == "line" or self.shown.items is not None  # an item is a document of one line
+        starts = line_starts(self.shown) if by_line else self.shown.documents[:, 0]
+        starts = self._word_starts(by) if by in ("word", "sentence") else starts
         return [
             stretches(surprise, starts, seen.ids, seen.documents, seen.vocab)
             for surprise, seen in zip(self.symbols, self.seen, strict=True)
         ]
+
+    def _word_starts(self, by: str) -> NDArray[np.int64]:
+        """Where words, given tokens or sentences begin among the symbols of the text."""
+        corpus, found = self.shown, []
+        if self.tokens is not None and len(corpus.documents) > 1:
+            raise OptionError("tokens are those of one text, not of several")
+        for start, end in corpus.documents.tolist():
+            text, ids = corpus.vocab.decode(corpus.ids[start:end]), corpus.ids[start:end]
+            if self.tokens is not None:
+                starts = token_starts(text, self.tokens, self.space)
+            elif by == "word":
+                starts = word_starts(text, self.space, apart=self.apart)
+            else:
+                starts = sentence_starts(text, self.space)
+            begins = np.flatnonzero(corpus.vocab.begins_character[ids]) if corpus.vocab.byte_fallback else None
+            found.append(start + (np.array(starts, np.int64) if begins is None else begins[starts]))
+        return np.unique(np.concatenate(found))
 
     def figure(self, number: int = 0) -> str:
         """The figure of one model in a sentence."""
@@ -121,7 +145,8 @@ class TextScore:
         """What must be said beside the figures."""
         for model, name, corpus in zip(self.models, self.names, self.seen, strict=True):
             source: TextFacts = getattr(model, "source", TextFacts())
-            if source.sha256 == corpus.sha256 and overlap(corpus.parts(source.split)["train"], self.part.spans):
+            alike = source.sha256 == corpus.sha256 and source.reading.items == corpus.reading.items
+            if alike and overlap(corpus.parts(source.split)["train"], self.part.spans):
                 yield f"{name} was made from characters that are scored here: it remembers them"
 
     def character_order(self, top: int | None = None) -> list[int]:
@@ -132,9 +157,14 @@ class TextScore:
         worth = np.where(np.isnan(values), np.inf if len(self.items) == 1 else -np.inf, values)
         return np.argsort(-worth, kind="stable")[:top].tolist()  # type: ignore[no-any-return]
 
-    def stretch_order(self, by: str, rank: str = "mean") -> list[tuple[Stretch, ...]]:
-        """Lines or documents, the strangest first (see `ranked`); of two models those that the first knows best."""
+    def stretch_order(self, by: str, rank: str = "mean", top: int | None = None) -> list[tuple[Stretch, ...]]:
+        """Lines or documents, the strangest first (see `ranked`); of two models those that the first knows best.
+
+        Words and sentences stay in the order of the text where no `top` is asked for.
+        """
         found = self.found(by)
+        if by in ("word", "sentence") and top is None:
+            return list(zip(*found, strict=True))
         if len(found) == 1:
             return [(stretch,) for stretch in ranked(found[0], rank)]
         pairs = list(zip(*found, strict=True))
@@ -178,8 +208,9 @@ def read_like(
     if len(readings) > 1:
         raise OptionError("the two models read their texts differently (encoding, line ends or bytes): take alike ones")
     with reading_bar(progress) as tell:
-        corpus = read_corpus(path, readings.pop(), progress=tell)
-    own = next((source.split for source in sources if source.sha256 == corpus.sha256), None)
+        corpus = read_corpus(path, readings.pop(), progress=tell, arrange=False)
+    made = [source for source in sources if source.sha256 == corpus.sha256]
+    own = next((source.split for source in made if source.reading.items == corpus.reading.items), None)
     text = Text(corpus=corpus, split=own)
     if own is None and part not in (None, "all"):
         raise OptionError(
@@ -197,6 +228,11 @@ def score(
     encoding: str | None = None,
     newlines: Literal["keep", "normalise"] | None = None,
     bytes: bool | None = None,
+    items: str | None = None,
+    weights: str | None = None,
+    space: Literal["before", "after"] = "before",
+    apart: bool = False,
+    tokens: Sequence[str] | None = None,
     progress: bool | None = None,
 ) -> TextScore:
     """How surprising each character of a text is to one model, or to two that are compared.
@@ -206,22 +242,25 @@ def score(
         text: plain characters, what `read_text` returns, or the `Path` of a file, which is read as the models' own
             texts were.
         part: which part of the text; by default test, else valid, else all.
-        encoding, newlines, bytes: where a file is to be read otherwise than the models' own texts.
+        encoding, newlines, bytes, items, weights: where a file is to be read otherwise than the models' own texts.
+        space: whether a word has the white space before or after it.
+        apart: whether punctuation stands apart from words.
+        tokens: the words of the text, where they are given.
         progress: show a bar; None shows it on a terminal or in a notebook.
     """
+    words: dict[str, Any] = {"space": space, "apart": apart, "tokens": None if tokens is None else tuple(tokens)}
     opened = [models] if isinstance(models, LanguageModel) else list(models)
     if not 1 <= len(opened) <= 2:
         raise OptionError(f"one model or two are scored, not {len(opened)}")
     if isinstance(text, Path):
-        return score_text(
-            opened,
-            read_like(opened, text, part, progress, encoding=encoding, newlines=newlines, bytes=bytes),
-            progress=progress,
+        reading = {"encoding": encoding, "newlines": newlines, "bytes": bytes, "items": items, "weights": weights}
+        return replace(
+            score_text(opened, read_like(opened, text, part, progress, **reading), progress=progress), **words
         )
     given = Text.of(text).all if isinstance(text, str) else text
     if isinstance(given, Text):
         given = given.reported if part is None else given.part(part)
-    return score_text(opened, given, progress=progress)
+    return replace(score_text(opened, given, progress=progress), **words)
 
 
 def name_of(model: LanguageModel) -> str:

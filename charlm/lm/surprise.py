@@ -159,6 +159,8 @@ def line_starts(corpus: Corpus) -> NDArray[np.int64]:
     [0, 3, 4]
     """
     starts = corpus.documents[:, 0]
+    if corpus.items is not None:
+        return starts + 1
     if corpus.newline is not None:
         starts = np.union1d(starts, np.flatnonzero(corpus.ids == corpus.newline) + 1)
     return starts[starts < len(corpus)].astype(np.int64)

@@ -30,7 +30,7 @@ from charlm.ngrams.past_memory import Progress, count_past_memory, smallest_memo
 from charlm.ngrams.tables import CountTables
 from charlm.progress import progress_bar
 from charlm.text.corpus import Corpus
-from charlm.text.splits import Spans, Split, count_targets, shared_context
+from charlm.text.splits import Spans, Split, count_targets
 from charlm.text.text import Text, TextFacts, as_text
 
 if TYPE_CHECKING:  # these import torch, which a count within a memory limit does without
@@ -220,7 +220,7 @@ def count_within(
 
 def _index(corpus: Corpus, spans: Spans, parts: Mapping[str, Spans]) -> SuffixIndex:
     """The index of a part, or of pieces of it."""
-    shared_N = shared_context(spans, parts)
+    shared_N = corpus.shared_context(spans, parts)
     return SuffixIndex.build(corpus.ids, spans, symbols=len(corpus.vocab), shared_N=shared_N)
 
 
@@ -316,7 +316,7 @@ def count_to_directory(
             memory=memory,
             processes=processes,
             identity=_identity(corpus),
-            shared_N=shared_context(spans, parts),
+            shared_N=corpus.shared_context(spans, parts),
             progress=progress,
         )
 

@@ -14,11 +14,10 @@ from torch import Tensor, nn
 
 from charlm.errors import OptionError
 from charlm.nn.cells import BUILT_IN, Cell, GRUCell, LSTMCell, RNNCell, make_cell
-from charlm.nn.dropout import dropout
 from charlm.nn.kernels import backend
 from charlm.nn.kernels.inputs import check_floats, check_lengths
 
-__all__ = ["Stack", "copy_from_torch", "to_torch"]
+__all__ = ["Stack", "copy_from_torch", "drop_symbols", "dropout", "to_torch"]
 
 StackState = dict[str, Tensor]
 
@@ -273,3 +272,42 @@ def to_torch(stack: Stack) -> nn.RNNBase:
         for ours, theirs in _pairs(stack, module):
             theirs.copy_(ours)
     return module
+
+
+# -- dropout, whose randomness is an argument, so that a run can be resumed to the bit ---------------------------------
+
+
+def dropout(
+    x: Tensor, probability: float, training: bool, generator: torch.Generator | None = None, *, shared: bool = False
+) -> Tensor:
+    """Zeroes each number with this probability and scales the others by 1 / (1 − p) (Srivastava et al. 2014).
+
+    Args:
+        x: any shape.
+        probability: from 0 to below 1.
+        training: where false, `x` is returned as it is.
+        generator: where the mask comes from; torch's own generator by default.
+        shared: one mask for all of axis 0, the time: variational dropout (Gal and Ghahramani 2016).
+
+    >>> dropout(torch.ones(3), 0.5, training=False).tolist()
+    [1.0, 1.0, 1.0]
+    """
+    if not training or probability == 0:
+        return x
+    like = x[:1] if shared else x
+    mask = torch.empty_like(like, memory_format=torch.contiguous_format).bernoulli_(
+        1 - probability, generator=generator
+    )
+    return x * mask.div_(1 - probability)
+
+
+def drop_symbols(ids: Tensor, probability: float, training: bool, generator: torch.Generator | None = None) -> Tensor:
+    """Makes each id -1, the input of zeros, with this probability (word dropout, Iyyer et al. 2015).
+
+    >>> drop_symbols(torch.tensor([3, 4]), 0.5, training=False).tolist()
+    [3, 4]
+    """
+    if not training or probability == 0:
+        return ids
+    dropped = torch.empty(ids.shape, device=ids.device).bernoulli_(probability, generator=generator)
+    return ids.masked_fill(dropped.bool(), -1)

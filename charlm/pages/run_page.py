@@ -85,9 +85,9 @@ class RunPage:
     def __repr__(self) -> str:
         return "\n".join([self.title, *self.summary, *self.notes])
 
-    def save(self, path: str | Path) -> Path:
-        """Writes the page as one HTML file under a name that is free, and returns the name."""
-        return write_page(Path(path), self.html())
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Writes the page as one HTML file and returns its name: one that is free, unless a file may be replaced."""
+        return write_page(Path(path), self.html(), overwrite=overwrite)
 
     def html(self) -> str:
         """The page as HTML."""

@@ -23,14 +23,13 @@ from charlm.errors import CheckpointError, OptionError
 from charlm.lm.interface import SamplingRule, State, generate_by_steps, pick_targets
 from charlm.lm.model import TextModel
 from charlm.nn.cells import CELLS, cell_name
-from charlm.nn.dropout import drop_symbols, dropout
 from charlm.nn.heads import DistributionHead
 from charlm.nn.kernels.cpu import compiled
 from charlm.nn.kernels.cpu.generate import Draw, generate, pack
 from charlm.nn.kernels.fused import SERVES
 from charlm.nn.kernels.gpu.graphs import Network, generate_in_graphs
 from charlm.nn.kernels.inputs import check_draws, check_ids, on_gpu
-from charlm.nn.stack import Stack
+from charlm.nn.stack import Stack, drop_symbols, dropout
 from charlm.tensors import write_tensors
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids, Vocab

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from charlm.errors import OptionError
 from charlm.lm.interface import State
-from charlm.nn.dropout import drop_symbols, dropout
 from charlm.nn.heads import DistributionHead, Grams, Pooling, ScoreHead, distribution_losses, score_losses
-from charlm.nn.stack import Stack
+from charlm.nn.stack import Stack, drop_symbols, dropout
 from charlm.recurrent.model import CharRNN
 from charlm.sequences.batches import Sequences
 from charlm.sequences.config import SequenceConfig, configured

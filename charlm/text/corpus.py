@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from charlm.errors import TextError
+from charlm.errors import OptionError, TextError
 from charlm.text.cache import BytesRead, corpus_hash, encode_files, is_big
+from charlm.text.items import arranged, item_spans, joined, read_items
 from charlm.text.reading import Reading, decode, files_of, read_content
-from charlm.text.splits import PARTS, Spans, Split, count_targets
+from charlm.text.splits import PARTS, Spans, Split, count_targets, shared_context
 from charlm.text.vocab import UNKNOWN, Ids, Vocab, code_points, vocabulary_of_counts
 
-__all__ = ["Corpus", "corpus_of_text", "read_corpus"]
+__all__ = ["Corpus", "corpus_of_items", "corpus_of_text", "read_corpus", "split_by_files", "split_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,8 @@ class Corpus:
         sha256: of the file's bytes; of several files, of their hashes in order.
         names: what was read, as named by the user.
         reading: how it was read.
+        items: of a list of items int64[n], the number of each document, equal for equal items; None for running text.
+            Documents that are items begin with the line feed that ends the one before.
     """
 
     ids: Ids
@@ -38,6 +42,7 @@ class Corpus:
     sha256: str
     names: tuple[str, ...]
     reading: Reading
+    items: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -51,7 +56,7 @@ class Corpus:
 
     def parts(self, split: Split) -> dict[str, Spans]:
         """The spans of train, valid and test; see `Split.parts`. A text too short for its split is refused."""
-        parts = split.parts(self.ids, self.documents, self.newline)
+        parts = split.parts(self.ids, self.documents, self.newline, self.items)
         for name, share in zip(PARTS, split.shares, strict=True):
             if share and not count_targets(parts[name]):
                 raise TextError(
@@ -70,6 +75,28 @@ class Corpus:
                 f"the split {split} gives {self.title} no {name} part: name another part or another --split"
             )
         return spans
+
+    def shared_context(self, spans: Spans, parts: Mapping[str, Spans]) -> NDArray[np.bool_]:
+        """For each span whether its first character is context alone: see `splits.shared_context`.
+
+        The line feed before an item is always context alone.
+        """
+        if self.items is None:
+            return shared_context(spans, parts)
+        return np.asarray(self.ids[spans[:, 0]] == self.newline)
+
+    def repeated(self, split: Split) -> float:
+        """The share of the held-out items of a list that are in its training part too; 0 for running text."""
+        if self.items is None:
+            return 0.0
+        number = dict(zip(self.documents[:, 0].tolist(), self.items.tolist(), strict=True))
+        parts = {name: [number[start] for start in rows[:, 0].tolist()] for name, rows in self.parts(split).items()}
+        held = np.array(parts["valid"] + parts["test"], np.int64)
+        return float(np.isin(held, parts["train"]).mean()) if len(held) else 0.0
+
+    def name_of(self, document: int) -> str:
+        """The name of the file of document 0, 1, ...; of a list of items, of the list."""
+        return self.names[document] if self.items is None else self.title
 
     @property
     def title(self) -> str:
@@ -93,6 +120,10 @@ class Corpus:
             if self.ids.dtype.kind == "i":
                 ids = np.where(self.ids < 0, np.int32(UNKNOWN), ids)
             return replace(self, ids=ids, vocab=vocab)
+        if self.items is not None:
+            ids = vocab.encode(self.vocab.decode(self.ids), unknown=True)
+            moved = replace(self, ids=ids, vocab=vocab)
+            return replace(moved, documents=item_spans(ids, _end_mark(moved)))
         texts = [self.vocab.decode(self.ids[start:end]) for start, end in self.documents.tolist()]
         pieces = [vocab.encode(text, unknown=True) for text in texts]
         edges = np.cumsum([0, *(len(piece) for piece in pieces)])
@@ -117,6 +148,34 @@ def corpus_of_text(text: str, *, vocab: Vocab | None = None, name: str = "text")
     return _assemble([text], [digest], (name,), Reading(), vocab)
 
 
+def corpus_of_items(
+    items: Sequence[str],
+    counts: Sequence[int] | NDArray[np.int64] | None = None,
+    *,
+    vocab: Vocab | None = None,
+    name: str = "items",
+    arrange: bool = True,
+) -> Corpus:
+    r"""A corpus of independent items, each a document between two line feeds.
+
+    Args:
+        items: their characters, none of them a line feed.
+        counts: how often each counts; once by default.
+        vocab: encode by this vocabulary; characters that it lacks become `UNKNOWN`.
+        name: what messages call them.
+        arrange: put the items into an order that depends on their content alone; else they stay in the order given.
+
+    >>> corpus = corpus_of_items(["ada", "bob"], arrange=False)
+    >>> corpus.documents.tolist(), corpus.vocab.decode(corpus.ids)
+    ([[0, 5], [4, 9]], '\nada\nbob\n')
+    """
+    if not items:
+        raise TextError("an empty list has no items")
+    weights = np.ones(len(items), np.int64) if counts is None else np.asarray(counts, np.int64)
+    digest = hashlib.sha256("\n".join(items).encode("utf-8", "surrogatepass")).hexdigest()
+    return _assemble_items([(list(items), weights)], [digest], (name,), Reading(items="line"), vocab, arrange)
+
+
 def read_corpus(
     paths: str | Path | Sequence[str | Path],
     reading: Reading | None = None,
@@ -124,6 +183,7 @@ def read_corpus(
     vocab: Vocab | None = None,
     progress: BytesRead | None = None,
     streamed: bool = False,
+    arrange: bool = True,
 ) -> Corpus:
     """Reads files, directories of files, or standard input (`-`) as one corpus, a document each.
 
@@ -137,6 +197,7 @@ def read_corpus(
             `UNKNOWN`.
         progress: told the bytes read and the bytes in all, for texts that are big enough to stream.
         streamed: stream files of any size, for the sake of memory.
+        arrange: put the items of a list into an order that depends on their content alone.
 
     Raises:
         TextError: a file that is missing, empty, packed, or not of the encoding, with the way out.
@@ -147,6 +208,13 @@ def read_corpus(
     if not files:
         raise TextError("name at least one text")
     names = tuple(str(path) for path in files)
+    if reading.items is not None:
+        if streamed:
+            raise OptionError("a list of items is read into memory: leave --memory away")
+        contents = [read_content(path) for path in files]
+        digests = [hashlib.sha256(content).hexdigest() for content in contents]
+        lists = [read_items(path, reading, content) for path, content in zip(files, contents, strict=True)]
+        return _assemble_items(lists, digests, names, reading, vocab, arrange)
     if is_big(files) or (streamed and not any(str(path) == "-" for path in files)):
         found = encode_files(files, reading, vocab, progress)
         return Corpus(
@@ -163,6 +231,44 @@ def read_corpus(
         return _assemble_bytes(contents, digests, names, reading)
     texts = [decode(content, reading, path) for content, path in zip(contents, files, strict=True)]
     return _assemble(texts, digests, names, reading, vocab)
+
+
+def _assemble_items(
+    lists: Sequence[tuple[list[str], NDArray[np.int64]]],
+    digests: list[str],
+    names: tuple[str, ...],
+    reading: Reading,
+    vocab: Vocab | None,
+    arrange: bool = True,
+) -> Corpus:
+    """The corpus of the items of all lists."""
+    items = [item for found, _ in lists for item in found]
+    counts = np.concatenate([weights for _, weights in lists])
+    items, numbers = arranged(items, counts, shuffle=arrange)
+    text = joined(items)
+    if reading.bytes or (vocab is not None and not vocab.characters):
+        vocab = Vocab.of_bytes()
+        ids = vocab.encode_bytes(text.encode("latin-1") if reading.bytes else text.encode("utf-8"))
+    else:
+        foreign = vocab is not None
+        vocab = vocab or _vocabulary([text], reading.vocab_size)
+        ids = vocab.encode(text, unknown=foreign)
+    corpus = Corpus(
+        ids=ids,
+        vocab=vocab,
+        documents=np.zeros((0, 2), np.int64),
+        sha256=corpus_hash(digests),
+        names=names,
+        reading=reading,
+        items=numbers,
+    )
+    return replace(corpus, documents=item_spans(ids, _end_mark(corpus)))
+
+
+def _end_mark(corpus: Corpus) -> int:
+    if corpus.newline is None:
+        raise OptionError(f"items begin and end with a line feed, which the vocabulary read {corpus.title} in lacks")
+    return corpus.newline
 
 
 def _assemble_bytes(contents: list[bytes], digests: list[str], names: tuple[str, ...], reading: Reading) -> Corpus:
@@ -202,3 +308,22 @@ def _joined(pieces: list[Ids], vocab: Vocab, digests: list[str], names: tuple[st
         names=names,
         reading=reading,
     )
+
+
+def split_of(corpus: Corpus, split: str | Split | None) -> Split:
+    """The split that was named, else the default; of a list of items by item."""
+    found = Split.parse(split) if isinstance(split, str) else split or Split.default(len(corpus))
+    return found if corpus.items is None else found.for_items()
+
+
+def split_by_files(
+    corpus: Corpus, named: Sequence[str | Path], valid: str | Path | None, test: str | Path | None
+) -> Split:
+    """The split of a text whose validation and test parts are files of their own."""
+    counts = [
+        len(files_of([str(path) for path in named], corpus.reading)),
+        *(0 if name is None else 1 for name in (valid, test)),
+    ]
+    if len(corpus.documents) != sum(counts):
+        raise OptionError("--valid and --test name one file each, not a directory")
+    return Split.parse("files:" + "/".join(map(str, counts)))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.text.corpus import Corpus, corpus_of_text
+from charlm.text.corpus import Corpus, corpus_of_text, split_of
 from charlm.text.measures import (
     compressed_size,
     distinct_share,
@@ -67,7 +67,7 @@ class Profile:
         split: how it is divided.
         characters: how many there are; bytes where the symbols are bytes.
         lines: newlines, and a last line without one.
-        documents: files.
+        documents: files; items of a list.
         symbols: size of the vocabulary.
         rare: the symbols that occur less than ten times, with their counts, rarest first.
         measured: on how many symbols from the beginning (of each part) the figures below were measured.
@@ -101,6 +101,8 @@ class Profile:
         """Names and values for a person; a name that is empty goes on with the fact before."""
         corpus, unit = self.corpus, self.corpus.vocab.unit
         documents = f" in {self.documents:,} documents" if self.documents > 1 else ""
+        if corpus.items is not None:
+            documents = f" in {self.documents:,} items, {len(np.unique(corpus.items)):,} of them distinct"
         of = f" (first {self.measured:,} symbols)" if self.measured < len(corpus) else ""
         symbols = _short("".join(corpus.vocab.characters) or "every byte")
         entropies = [
@@ -178,14 +180,14 @@ def profile(text: Text | str, split: Split | str | None = None, *, limit: int = 
     """
     corpus = text.corpus if isinstance(text, Text) else corpus_of_text(text)
     if split is None:
-        split = (text.split if isinstance(text, Text) else None) or Split.default(len(corpus))
-    split = Split.parse(split) if isinstance(split, str) else split
+        split = text.split if isinstance(text, Text) else None
+    split = split_of(corpus, split)
     counts = _counts(corpus)
     ids, documents = _cut(corpus.ids, corpus.documents, limit)
     content = corpus.vocab.decode_bytes(ids)
     begins = corpus.vocab.begins_character
     repeat, at = longest_repeat(ids, documents)
-    parts = split.parts(corpus.ids, corpus.documents, corpus.newline)  # also of a text too short to train on
+    parts = split.parts(corpus.ids, corpus.documents, corpus.newline, corpus.items)  # also of too short a text
     return Profile(
         corpus=corpus,
         split=split,
@@ -200,7 +202,10 @@ def profile(text: Text | str, split: Split | str | None = None, *, limit: int = 
         distinct=distinct_share(ids, documents, PASSAGE),
         repeat=repeat,
         repeated=corpus.vocab.decode(ids[at : at + repeat]),
-        parts={name: int((parts[name][:, 1] - parts[name][:, 0]).sum()) for name in PARTS},
+        parts={
+            name: int((spans[:, 1] - spans[:, 0]).sum()) - (0 if corpus.items is None else len(spans))
+            for name, spans in ((name, parts[name]) for name in PARTS)
+        },
         leak=_leak(corpus, parts, limit),
     )
 
@@ -287,6 +292,8 @@ def looks_like_list(corpus: Corpus) -> str | None:
     >>> looks_like_list(corpus_of_text("It was a dark and stormy night, and the rain fell.\n" * 200)) is None
     True
     """
+    if corpus.items is not None:
+        return None
     text = corpus.vocab.decode(corpus.ids[: 1 << 20][corpus.ids[: 1 << 20] >= 0])
     lines = [line.strip() for line in text.split("\n")[:20_000]]
     lines = [line for line in lines if line]
@@ -306,6 +313,6 @@ def looks_like_list(corpus: Corpus) -> str | None:
     else:
         return None
     return (
-        f"this text looks like a list ({sign}): --split lines:80/10/10 holds out lines from everywhere in it, and "
-        "lines in random order keep a model from copying the line before"
+        f"this text looks like a list ({sign}): with --items line each line is modelled by itself, and lines from "
+        "everywhere in it are held out; as running text, a model copies the line before"
     )

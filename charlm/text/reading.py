@@ -78,6 +78,9 @@ class Reading:
         newlines: `keep` every line end as it stands, or `normalise` `\\r\\n` and `\\r` to `\\n`.
         bytes: take the file as raw bytes, whatever is in it; the encoding is not used then.
         vocab_size: keep the so many most frequent characters and spell all others in bytes; None keeps all.
+        items: `line` takes each line as an item by itself, `column:NAME` each cell of a table's column; None reads one
+            running text.
+        weights: the column that says how often each item counts.
 
     >>> Reading(newlines="normalise").encoding
     'utf-8'
@@ -87,6 +90,8 @@ class Reading:
     newlines: Literal["keep", "normalise"] = "keep"
     bytes: bool = False
     vocab_size: int | None = None
+    items: str | None = None
+    weights: str | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -100,6 +105,16 @@ class Reading:
             raise OptionError(f"a vocabulary keeps at least one character, not {self.vocab_size}")
         if self.bytes and (self.vocab_size is not None or self.newlines != "keep"):
             raise OptionError("bytes are taken as they are: --bytes goes with neither --vocab-size nor --newlines")
+        if self.items not in (None, "line") and not self.column:
+            raise OptionError(f"items are 'line' or 'column:NAME' of a table, not {self.items!r}")
+        if self.weights is not None and not self.column:
+            raise OptionError("--weights names a column of a table: it goes with --items column:NAME")
+
+    @property
+    def column(self) -> str:
+        """The column of a table that holds the items; empty where there is none."""
+        kind, _, name = (self.items or "").partition(":")
+        return name if kind == "column" else ""
 
 
 def files_of(paths: Sequence[str | Path], reading: Reading | None = None) -> list[Path]:

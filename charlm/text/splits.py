@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 from itertools import pairwise
@@ -28,7 +28,7 @@ Spans = NDArray[np.int64]
 """Rows of (start, end), end excluded, in the order of the text."""
 
 PARTS = ("train", "valid", "test")
-_KINDS = ("tail", "interleaved", "lines", "paragraphs", "files")
+_KINDS = ("tail", "interleaved", "lines", "paragraphs", "files", "items")
 _GRAMMAR = (
     "a split is written TRAIN/VALID/TEST in per cent, as 90/5/5, with tail:, interleaved:LANES:, "
     "lines[:SEED]: or paragraphs[:SEED]: before it"
@@ -45,9 +45,10 @@ class Split:
             text). `lines` and `paragraphs` shuffle whole lines, or the blocks between blank lines, with seed
             `number` and give each to one part; neighbours in one part stay one span. Such a span begins with the
             line end before its first line, which is context, so that every character of a line is a target, its
-            own line end included. `files` gives each part its own documents.
+            own line end included. `files` gives each part its own documents. `items` shuffles the distinct items of
+            a list with seed `number`, so that equal items are in one part; `lines` shuffles the copies of items too.
         shares: per cent of train, valid and test, summing to 100; for `files` numbers of documents.
-        number: lanes of `interleaved`, seed of `lines` and `paragraphs`, else 0.
+        number: lanes of `interleaved`, seed of `lines`, `paragraphs` and `items`, else 0.
 
     >>> split = Split.parse("interleaved:50:90/5/5")
     >>> split.kind, split.number, str(split)
@@ -80,6 +81,16 @@ class Split:
             raise OptionError(f"{head[1][:40]!r} in the split {text[:80]!r} is not a whole number: {_GRAMMAR}")
         return cls(kind=kind, shares=parse_shares(shares, text), number=int(head[1]) if len(head) == 2 else 0)
 
+    def for_items(self) -> Split:
+        """The split of a list of items: by distinct item; `lines` gives each copy of an item a part of its own.
+
+        >>> str(Split.parse("80/10/10").for_items()), str(Split.parse("lines:7:80/10/10").for_items())
+        ('items:80/10/10', 'lines:7:80/10/10')
+        """
+        if self.kind in ("interleaved", "paragraphs"):
+            raise OptionError(f"the split {self} is one of running text: a list is split by item, as 80/10/10")
+        return replace(self, kind="items") if self.kind == "tail" else self
+
     @classmethod
     def default(cls, characters: int) -> Split:
         """`tail:90/5/5`, or 80/10/10 under a million characters, where 5 % is too little to measure on."""
@@ -90,7 +101,9 @@ class Split:
         numbered = self.kind == "interleaved" or self.number
         return f"{self.kind}:{self.number}:{shares}" if numbered else f"{self.kind}:{shares}"
 
-    def parts(self, ids: Ids, documents: Spans, newline: int | None = None) -> dict[str, Spans]:
+    def parts(
+        self, ids: Ids, documents: Spans, newline: int | None = None, items: NDArray[np.int64] | None = None
+    ) -> dict[str, Spans]:
         """The spans of each part; together their targets are every character once, but for the first of each span.
 
         Spans of `lines` and `paragraphs` share the line end before them, as context, with the span before; the
@@ -100,7 +113,10 @@ class Split:
             ids: the ids of the whole text; looked at by `lines` and `paragraphs` alone.
             documents: the spans of the documents, which no span of a part crosses.
             newline: the id of the line feed, needed by `lines` and `paragraphs`.
+            items: the number of each document, equal for equal ones, needed by `items`.
         """
+        if self.kind == "items" or (self.kind == "lines" and items is not None):
+            return self._by_items(documents, items)
         if self.kind == "files":
             return self._by_files(documents)
         if self.kind == "tail":
@@ -131,6 +147,19 @@ class Split:
             raise TextError(f"the split {self} is for {sum(counts)} documents, this corpus has {len(documents)}")
         edges = np.cumsum([0, *counts])
         return {part: documents[edges[i] : edges[i + 1]] for i, part in enumerate(PARTS)}
+
+    def _by_items(self, documents: Spans, items: NDArray[np.int64] | None) -> dict[str, Spans]:
+        """Gives each distinct item to a part; with `lines` each copy of one."""
+        if items is None:
+            raise OptionError(f"the split {self} is one of items: read the text with --items line")
+        if self.kind == "lines":
+            items = np.argsort(np.argsort(items, kind="stable"), kind="stable")
+        size = int(items.max()) + 1
+        train, valid = (int(size * bound) for bound in self._bounds())
+        place = np.empty(size, np.int64)
+        place[np.random.default_rng(self.number).permutation(size)] = np.arange(size)
+        owner = np.searchsorted([train, valid], place[items], side="right")
+        return {part: documents[owner == i] for i, part in enumerate(PARTS)}
 
     def _by_units(self, ids: Ids, documents: Spans, newline: int | None) -> list[Spans]:
         """Gives each line or paragraph to a part; neighbours of one part become one span."""

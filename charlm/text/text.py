@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from charlm.codec import decode
 from charlm.errors import OptionError, TextError
 from charlm.progress import reading_bar
-from charlm.text.corpus import Corpus, corpus_of_text, read_corpus
-from charlm.text.reading import Reading, files_of, hint_at_newlines
-from charlm.text.splits import PARTS, Spans, Split, count_targets, shared_context
+from charlm.text.corpus import Corpus, corpus_of_items, corpus_of_text, read_corpus, split_by_files, split_of
+from charlm.text.reading import Reading, hint_at_newlines
+from charlm.text.splits import PARTS, Spans, Split, count_targets
 from charlm.text.vocab import Vocab
 
 __all__ = ["HasSource", "Part", "Text", "TextFacts", "as_text", "read_text"]
@@ -99,9 +99,10 @@ class Part:
 
     def _shared(self) -> NDArray[np.bool_]:
         """For each span whether its first character is another part's, and context alone in this one."""
-        if self.text.split is None or self.name == "all":
+        corpus = self.text.corpus
+        if corpus.items is None and (self.text.split is None or self.name == "all"):
             return np.zeros(len(self.spans), dtype=np.bool_)
-        return shared_context(self.spans, self.text.parts)
+        return corpus.shared_context(self.spans, {} if corpus.items is not None else self.text.parts)
 
     def __repr__(self) -> str:
         split = "" if self.text.split is None else f", split {self.text.split}"
@@ -150,21 +151,42 @@ class Text:
     split: Split | None
 
     @classmethod
-    def of(cls, text: str, *, split: str | Split | None = None, vocab: Vocab | None = None, name: str = "text") -> Text:
-        """A text from a string.
+    def of(
+        cls,
+        text: str | Sequence[str],
+        *,
+        split: str | Split | None = None,
+        vocab: Vocab | None = None,
+        name: str = "text",
+        items: Literal["line"] | None = None,
+        weights: Sequence[int] | None = None,
+    ) -> Text:
+        """A text from a string, or from a list of items.
 
         Args:
-            text: its characters.
+            text: its characters; a list of texts stands for items, each modelled by itself.
             split: as `--split` takes it; by default 90/5/5, and 80/10/10 under a million characters.
             vocab: encode by this vocabulary; characters that it lacks become unknown.
             name: what messages call it.
+            items: `line` takes each line of the string as an item; empty lines are left out.
+            weights: how often each item of a list counts.
 
         Raises:
             TextError: the text is empty.
-            OptionError: the split cannot be read.
+            OptionError: the split cannot be read, or weights without a list of items.
+
+        >>> names = Text.of(["ada", "bob", "eve"] * 9, split="34/33/33")
+        >>> len(names.all), str(names.train) in ("ada\n" * 9, "bob\n" * 9, "eve\n" * 9)
+        (108, True)
         """
-        corpus = corpus_of_text(text, vocab=vocab, name=name)
-        return cls(corpus=corpus, split=_split(split) or Split.default(len(corpus)))
+        if isinstance(text, str) and items is None:
+            if weights is not None:
+                raise OptionError("weights say how often each item of a list counts: give a list of items")
+            corpus = corpus_of_text(text, vocab=vocab, name=name)
+        else:
+            listed = [line for line in text.split("\n") if line] if isinstance(text, str) else list(text)
+            corpus = corpus_of_items(listed, weights, vocab=vocab, name=name)
+        return cls(corpus=corpus, split=split_of(corpus, split))
 
     @property
     def vocab(self) -> Vocab:
@@ -254,10 +276,6 @@ def as_text(text: object) -> Text:
     return text
 
 
-def _split(split: str | Split | None) -> Split | None:
-    return Split.parse(split) if isinstance(split, str) else split
-
-
 def read_text(
     paths: str | Path | Sequence[str | Path],
     *,
@@ -268,6 +286,8 @@ def read_text(
     newlines: Literal["keep", "normalise"] | None = None,
     bytes: bool | None = None,
     vocab_size: int | None = None,
+    items: str | None = None,
+    weights: str | None = None,
     like: HasSource | None = None,
     vocab: Vocab | None = None,
     streamed: bool = False,
@@ -283,6 +303,10 @@ def read_text(
         newlines: `keep` Windows line ends (the default) or `normalise` them to line feeds.
         bytes: take the files as raw bytes.
         vocab_size: keep so many of the most frequent characters and spell the others in bytes.
+        items: `line` reads a list whose lines are independent items, `column:NAME` the items of a table (CSV, TSV, JSON
+            Lines, Parquet). Each is modelled from its beginning to its end; the split is by item, and equal items
+            are in one part.
+        weights: the column of such a table that says how often each item counts.
         like: read as this model's own text was read but for the options above that are given, in the model's
             vocabulary; the split is the model's where it is
             the model's own text, and none (only the part `all`) where it is another one.
@@ -305,9 +329,13 @@ def read_text(
     given: dict[str, Any] = {"encoding": encoding, "newlines": newlines, "bytes": bytes, "vocab_size": vocab_size}
     reading = Reading() if like is None else like.source.reading
     reading = replace(reading, **{name: value for name, value in given.items() if value is not None})
+    if items is not None or weights is not None:
+        reading = replace(reading, items=items or reading.items, weights=weights)
     vocab = vocab if like is None else like.vocab
     named = [paths] if isinstance(paths, (str, Path)) else list(paths)
     held_out = [name for name in (valid, test) if name is not None]
+    if held_out and reading.items is not None:
+        raise OptionError("--items splits a list itself, by item: it does not go with --valid and --test")
     if held_out and split is not None:
         raise OptionError("--split divides TEXT itself: it does not go with --valid and --test")
     with reading_bar(progress) as tell:
@@ -315,21 +343,8 @@ def read_text(
     if vocab is None:
         hint_at_newlines(corpus.title, reading, corpus.vocab.characters)
     if held_out:
-        return Text(corpus=corpus, split=_split_by_files(corpus, named, valid, test))
+        return Text(corpus=corpus, split=split_by_files(corpus, named, valid, test))
     if like is not None and split is None:
-        own = like.source.sha256 == corpus.sha256
+        own = like.source.sha256 == corpus.sha256 and like.source.reading.items == reading.items
         return Text(corpus=corpus, split=like.source.split if own else None)
-    return Text(corpus=corpus, split=_split(split) or Split.default(len(corpus)))
-
-
-def _split_by_files(
-    corpus: Corpus, named: Sequence[str | Path], valid: str | Path | None, test: str | Path | None
-) -> Split:
-    """The split of a text whose validation and test parts are files of their own."""
-    counts = [
-        len(files_of([str(path) for path in named], corpus.reading)),
-        *(0 if name is None else 1 for name in (valid, test)),
-    ]
-    if len(corpus.documents) != sum(counts):
-        raise OptionError("--valid and --test name one file each, not a directory")
-    return Split.parse("files:" + "/".join(map(str, counts)))
+    return Text(corpus=corpus, split=split_of(corpus, split))

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from charlm.errors import CharlmError, OptionError, TextError
+from charlm.lm.evaluate import wide
 from charlm.lm.interface import Segments, State, detach, lane_segments, pick_targets, read_segments
 from charlm.recurrent.model import CharRNN
 from charlm.text.splits import Spans
@@ -32,6 +33,7 @@ from charlm.training.interfaces import Objective
 __all__ = ["Lanes", "LanguageObjective", "Window"]
 
 ALL = slice(None)
+_MANY = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +206,7 @@ class LanguageObjective(Objective):
         logp_N = np.zeros(0)
         if len(segments):
             with _autocast(self.model.device):
-                logp_N, _ = read_segments(self.model, self.ids, segments, lanes=32, hits=False)
+                logp_N, _ = read_segments(self.model, self.ids, segments, lanes=wide(segments[:, ::2], 32), hits=False)
         total, count = self.processes.add([float(logp_N.sum()), len(logp_N)])
         return -total / count
 
@@ -239,12 +241,16 @@ class LanguageObjective(Objective):
 def _shortened(segments: Segments, limit: int | None) -> Segments:
     """The beginnings of the segments, with about `limit` targets in all; each is cut to the same share.
 
+    Of many segments, as lines or items are, some are taken whole instead.
+
     >>> _shortened(np.array([[0, 1, 101], [80, 101, 201]]), 50).tolist()
     [[0, 1, 26], [80, 101, 126]]
     """
     counts = segments[:, 2] - segments[:, 1]
     if limit is None or counts.sum() <= limit:
         return segments
+    if len(segments) > _MANY:  # lines or items: whole ones from everywhere
+        return segments[:: -(-int(counts.sum()) // limit)]
     kept = np.maximum(1, counts * limit // counts.sum())
     return np.stack([segments[:, 0], segments[:, 1], segments[:, 1] + kept], axis=1)
 

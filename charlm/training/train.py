@@ -21,7 +21,7 @@ from charlm.text.text import Text, TextFacts, as_text
 from charlm.training.distributed import Processes, device_here, in_turn, joined, launch_of
 from charlm.training.interfaces import Observer, Unobserved
 from charlm.training.keeping import Saved, left_by, read_saved, states
-from charlm.training.language_run import LANGUAGE, LanguageTask, plan_for, resume_language, run_text
+from charlm.training.language_run import LANGUAGE, LanguageTask, plan_for, resume_language, run_text, using_threads
 from charlm.training.loop import Outcome
 from charlm.training.recipe import Plan
 from charlm.training.run import Run, interruptible, refuse_change, same_directory, start
@@ -86,6 +86,7 @@ def train(
     seed: int | None = None,
     device: str = "auto",
     backend: str | None = None,
+    threads: int | None = None,
     out: str | Path | None = None,
     resume: str | Path | None = None,
     init_from: str | Path | CharRNN | None = None,
@@ -117,12 +118,14 @@ def train(
         device: `auto`, `cpu`, `cuda` or `mps`.
         backend: how layers are run: `reference`, `fused` or `torch`; `auto` times them and keeps the fastest. By
             default a rule chooses, so that the same call on the same machine gives the same weights.
+        threads: of the CPU that each process uses while it trains; by default torch's number. Beside other work that
+            keeps all cores busy, fewer threads are often faster. Another number rounds sums differently.
         out: a directory to keep the run in, so that it can be resumed; a taken name becomes NAME-2, and `{model}` in
             it stands for the kind of cell. None trains in memory.
         resume: the directory of a run to go on with. A new budget, batch size and device are taken; another option
             must be as the run has it.
-        init_from: a model, or its directory, to start from; the text is in its vocabulary then
-            (`read_text(..., vocab=model.vocab)`).
+        init_from: a model, or its directory, to start from; characters are matched, and its vocabulary grows by those
+            that it does not know. One that spells characters in bytes reads the text with `vocab=model.vocab`.
         save_every: seconds between two saved states.
         progress: show a progress bar; None shows it on a terminal or in a notebook.
         observer: is told how it goes, in place of the progress bar.
@@ -151,6 +154,7 @@ def train(
         "backend": backend,
     }  # fmt: skip
     with ExitStack() as stack:
+        stack.enter_context(using_threads(threads))
         shown = observer or stack.enter_context(closing(Watch(show=progress, measuring=("measuring", "char"))))
         members = stack.enter_context(joined()) if processes is None else processes
         session = _Session(

@@ -143,3 +143,28 @@ def test_names_in_the_place_of_texts_and_models_are_one_sentence(counted: str, v
             wrong()
     with pytest.raises(CharlmError, match="one character"):
         model.next("the")["th"]
+
+
+def test_a_file_that_is_there_is_kept_and_said_or_replaced_by_force(charlm: Run, verse: Path, tmp_path: Path) -> None:
+    """`--out`, `--plot` and `--html` alike: a script that reads the old name must not read old figures in silence."""
+    taken = tmp_path / "picture.png"
+    taken.write_text("mine")
+    compare = ("compare", verse, "--orders", "1", "--plot", taken)
+    said = charlm(*compare)[2]
+    assert taken.read_text() == "mine"
+    assert f"{taken} is taken: the picture goes to {tmp_path / 'picture-2.png'}, --force replaces it" in said
+    assert "is taken" not in charlm(*compare, "--force")[2]
+    assert taken.read_bytes().startswith(b"\x89PNG")
+    assert not (tmp_path / "picture-3.png").exists()
+
+
+def test_a_list_is_said_to_be_one_where_it_is_read_as_running_text(charlm: Run) -> None:
+    Path("names.txt").write_text("".join(f"name{number:04d}\n" for number in range(300)))
+    small = ("--hidden", 4, "--layers", 1, "--max-steps", 1)
+    for command in (
+        ("ngram", "names.txt", "--order", 1),
+        ("train", "names.txt", *small),
+        ("corpus", "info", "names.txt"),
+    ):
+        assert "looks like a list" in charlm(*command)[2]
+        assert "looks like a list" not in charlm(*command, "--items", "line")[2]

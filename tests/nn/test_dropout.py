@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from charlm.nn.dropout import drop_symbols, dropout
-from charlm.nn.stack import Stack, copy_from_torch, to_torch
+from charlm.nn.stack import Stack, copy_from_torch, drop_symbols, dropout, to_torch
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.vocab import Vocab
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from charlm.lm.interface import SamplingRule, generate_by_steps
 from charlm.nn.cells import make_cell
-from charlm.nn.kernels import choose, fused, inputs, torch_layers
+from charlm.nn.kernels import choose, fused, inputs, reference
 from charlm.nn.kernels.gpu import graphs
 from charlm.nn.kernels.gpu import layers as triton_layers
 from charlm.nn.stack import Stack
@@ -44,10 +44,10 @@ def test_fused_goes_to_torch_unless_the_kernels_have_passed_their_test(
 
     def run(cell: Any, *arguments: Any) -> Any:
         called.append(cell.name)
-        return torch_layers_run(cell, *arguments)
+        return run_by_torch(cell, *arguments)
 
-    torch_layers_run = torch_layers.run
-    monkeypatch.setattr(torch_layers, "run", run)
+    run_by_torch = reference.run_by_torch
+    monkeypatch.setattr(reference, "run_by_torch", run)
     monkeypatch.setattr(triton_layers, "fits", lambda cell, like: fits and like.numel() == 0)
     monkeypatch.setattr(triton_layers, "verdict_on", lambda cell, like: triton_layers.Verdict(usable=True))
     stack = Stack(kind, inputs=3, hidden=4)

@@ -141,6 +141,6 @@ def test_lists_are_told_from_running_text() -> None:
     assert "in sorted order" in str(said["sorted"])
     assert "single words" in str(said["words"])
     assert "begin like the line before" in str(said["alike"])
-    assert all("--split lines:80/10/10" in str(sentence) for sentence in said.values())
+    assert all("--items line" in str(sentence) for sentence in said.values())
     for text in (verse, "to be, or not to be\n" * 300, "a\nb\nc", "one line without an end " * 99):
         assert looks_like_list(corpus_of_text(text)) is None

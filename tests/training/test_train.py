@@ -253,3 +253,18 @@ def test_without_a_validation_part_it_is_said_that_training_is_watched() -> None
     text = charlm.Text.of(str(TEXT), split="100/0/0")
     charlm.train(text, hidden=4, seq_length=8, batch_size=2, max_steps=1, observer=watch)
     assert any("no validation part" in note for note in watch.notes)
+
+
+def test_threads_are_those_asked_for_while_it_trains_and_no_longer() -> None:
+    seen: list[int] = []
+
+    class Counting(Unobserved):
+        def on_step(self, report: StepReport) -> None:
+            seen.append(torch.get_num_threads())
+
+    before = torch.get_num_threads()
+    charlm.train(TEXT, hidden=4, seq_length=8, batch_size=2, max_steps=2, threads=before + 1, observer=Counting())
+    assert seen == [before + 1] * 2
+    assert torch.get_num_threads() == before
+    with pytest.raises(OptionError, match="1 to 1024 threads, not 0"):
+        charlm.train(TEXT, max_steps=1, threads=0)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from charlm.errors import OptionError
 from charlm.nn.cells import Cell
-from charlm.nn.kernels import fused, reference, torch_layers
+from charlm.nn.kernels import fused, reference
 
 __all__ = ["BACKENDS", "LayerKernel", "backend"]
 
@@ -26,7 +26,7 @@ LayerKernel = Callable[
 BACKENDS: dict[str, LayerKernel] = {
     "reference": reference.run,
     "fused": fused.run,
-    "torch": torch_layers.run,
+    "torch": reference.run_by_torch,
 }
 
 

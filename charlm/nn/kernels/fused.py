@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from charlm.errors import OptionError
 from charlm.nn.cells import Cell, GRUCell, LSTMCell, RNNCell
-from charlm.nn.kernels import reference, torch_layers
+from charlm.nn.kernels import reference
 from charlm.nn.kernels.cpu import loops
 from charlm.nn.kernels.gpu import layers as triton_layers
 from charlm.nn.kernels.inputs import check_layer, input_rows, on_gpu, split_biases
@@ -45,7 +45,7 @@ def run(
     """
     dtype = _precision(cell)
     if type(cell) in SERVES and (lengths_B is not None or cell.projection or not _ours(cell, dtype)):
-        return torch_layers.run(cell, x, state, table, resets_TB, lengths_B)
+        return reference.run_by_torch(cell, x, state, table, resets_TB, lengths_B)
     given = check_layer(cell, x, state, table, resets_TB, lengths_B)
     x, resets_TB = given.x, given.resets_TB
     alone = len(x) == 1 and x.shape[1] < 16 and not torch.is_grad_enabled()

@@ -78,7 +78,7 @@ static double exponentials(const float *x, int64_t count, double most, double te
         for (int k = 0; k < DOUBLES; k++)
             some[k] = i + k < count ? (double)x[i + k] : -1e300;
         some = (some - most) / temperature;
-        store_f64(to + i, (vec_f64)((whole_f64)exp_f64(some) & (some > -708.0)), DOUBLES);
+        store_f64(to + i, (vec_f64)((whole_f64)exp_f64(some, 1) & (some > -708.0)), DOUBLES);
     }
     for (int64_t i = 0; i < count; i++)
         sum += to[i];

@@ -31,6 +31,43 @@ INLINE const REAL *C(c_before)(const struct layer *j, int64_t t, int64_t b)
 }
 #endif
 
+/* A few lanes at one panel: where their rows of the left factor begin, and the sums so far. */
+struct C(tile) {
+    int64_t b;
+    int rows;
+    const REAL *from[SUMS / 2];
+    VEC acc[SUMS];
+};
+
+/* Cuts the lanes [from, to) into tiles of at most `most`, as even as they can be, and puts those from number `first` into
+   `tiles`, at most TILES of them. Returns how many these are. */
+INLINE int64_t C(cut)(struct C(tile) *tiles, int64_t first, int64_t from, int64_t to, const int64_t most)
+{
+    const int64_t all = (to - from + most - 1) / most, count = all - first < TILES ? all - first : TILES;
+    for (int64_t i = 0; i < count; i++) {
+        tiles[i].b = from + (to - from) * (first + i) / all;
+        tiles[i].rows = (int)(from + (to - from) * (first + i + 1) / all - tiles[i].b);
+    }
+    return count;
+}
+
+/* The products of some tiles with one panel of so many vectors. Many tiles take it a block at a time, so that it comes from
+   the first cache for every tile but one; meanwhile the next block is asked for. */
+INLINE void C(multiply)(struct C(tile) *tiles, int64_t count, int64_t depth, const REAL *panel, const int vectors)
+{
+    const int64_t wide = vectors * LONG_, block = count > 4 ? BLOCK / wide : depth, line = 64 / (int64_t)sizeof(REAL);
+    for (int64_t k = 0; k < depth; k += block) {
+        const int64_t some = depth - k < block ? depth - k : block;
+        for (int64_t i = 0; i < count; i++) {
+            for (int64_t ask = BLOCK * i / count; ask < BLOCK * (i + 1) / count && count > 4; ask += line)
+                __builtin_prefetch(panel + (k + some) * wide + ask, 0, 2);
+            N(products)[vectors][tiles[i].rows](some, panel + k * wide, tiles[i].from, tiles[i].acc);
+            for (int m = 0; m < tiles[i].rows; m++)
+                tiles[i].from[m] += some;
+        }
+    }
+}
+
 /* The formula of the cell at units u..u+n of one lane, from the sums in `acc`. */
 INLINE void C(formula)(const struct layer *j, int64_t t, int64_t b, int64_t u, int64_t n, const REAL *input, const VEC *acc)
 {
@@ -70,33 +107,51 @@ INLINE void C(formula)(const struct layer *j, int64_t t, int64_t b, int64_t u, i
 #endif
 }
 
-static void C(forward_tile)(int rows, const struct layer *j, int64_t t, int64_t b, int64_t u, const REAL *panel)
+INLINE const REAL *C(input_row)(const struct layer *j, int64_t t, int64_t b)
+{
+    int64_t row = t * j->lanes + b;
+    if (j->ids)
+        row = j->ids[row] < 0 ? j->rows - 1 : j->ids[row];
+    return (const REAL *)j->input + row * CELL * j->hidden;
+}
+
+/* Where the sums of one lane begin: the input's part, and for the GRU's candidate b_hn. */
+INLINE void C(begin)(const struct layer *j, int64_t u, const REAL *input, VEC *acc)
 {
     const int64_t H = j->hidden;
-    const REAL *h[TALL], *input[TALL];
-    VEC acc[TALL * WIDE];
-    for (int m = 0; m < rows; m++) {
-        int64_t row = t * j->lanes + b + m;
-        if (j->ids)
-            row = j->ids[row] < 0 ? j->rows - 1 : j->ids[row];
-        h[m] = C(h_before)(j, t, b + m);
-        input[m] = (const REAL *)j->input + row * CELL * H;
 UNROLL(4)
-        for (int g = 0; g < CELL; g++)
+    for (int g = 0; g < CELL; g++)
 UNROLL(2)
-            for (int v = 0; v < UNITS; v++) {
-                int64_t at = u + v * LONG_;
-                if (CELL == GRU && g == 2)
-                    acc[m * WIDE + g * UNITS + v] = j->bias_n ? N(load)((const REAL *)j->bias_n + at, H - at) : (VEC){0};
-                else
-                    acc[m * WIDE + g * UNITS + v] = N(load)(input[m] + g * H + at, H - at);
+        for (int v = 0; v < UNITS; v++) {
+            int64_t at = u + v * LONG_;
+            if (CELL == GRU && g == 2)
+                acc[g * UNITS + v] = j->bias_n ? N(load)((const REAL *)j->bias_n + at, H - at) : (VEC){0};
+            else
+                acc[g * UNITS + v] = N(load)(input + g * H + at, H - at);
+        }
+}
+
+/* Step t of the lanes [from, to) at one panel of units. */
+static void C(forward_lanes)(const struct layer *j, int64_t t, int64_t from, int64_t to, int64_t u, const REAL *panel)
+{
+    const int64_t H = j->hidden;
+    struct C(tile) tiles[TILES];
+    for (int64_t first = 0, count; (count = C(cut)(tiles, first, from, to, TALL)) > 0; first += count) {
+        for (int64_t i = 0; i < count; i++)
+            for (int m = 0; m < tiles[i].rows; m++) {
+                C(begin)(j, u, C(input_row)(j, t, tiles[i].b + m), tiles[i].acc + m * WIDE);
+                tiles[i].from[m] = C(h_before)(j, t, tiles[i].b + m);
+            }
+        C(multiply)(tiles, count, H, panel, WIDE);
+        for (int64_t i = 0; i < count; i++)
+            for (int m = 0; m < tiles[i].rows; m++) {
+                const int64_t b = tiles[i].b + m;
+                const REAL *input = CELL == GRU ? C(input_row)(j, t, b) : NULL;
+UNROLL(2)
+                for (int v = 0; v < UNITS; v++)
+                    C(formula)(j, t, b, u + v * LONG_, H - u - v * LONG_, input, tiles[i].acc + m * WIDE + v);
             }
     }
-    N(products)[WIDE][rows](H, panel, h, acc);
-    for (int m = 0; m < rows; m++)
-UNROLL(2)
-        for (int v = 0; v < UNITS; v++)
-            C(formula)(j, t, b + m, u + v * LONG_, H - u - v * LONG_, input[m], acc + m * WIDE + v);
 }
 
 /* What the gradient of h_t, `dh`, does at step t to units u..u+n of one lane. */
@@ -109,11 +164,10 @@ INLINE void C(formula_back)(const struct layer *j, int64_t t, int64_t b, int64_t
     N(store)(grad, dh - dh * y * y, n);
 #else
     const REAL *gates = (const REAL *)j->gates + row * CELL * H + u;
-    const REAL *extra = (const REAL *)j->extra + row * H + u;
     REAL *carry = (REAL *)j->carry + b * H + u;
 #if CELL == GRU
     VEC r = N(load)(gates, n), z = N(load)(gates + H, n), fresh = N(load)(gates + 2 * H, n);
-    VEC n_h = N(load)(extra, n), h = N(load)(C(h_before)(j, t, b) + u, n);
+    VEC n_h = N(load)((const REAL *)j->extra + row * H + u, n), h = N(load)(C(h_before)(j, t, b) + u, n);
     VEC dn = (dh - dh * z) * ((REAL)1 - fresh * fresh);
     N(store)(grad, dn * r, n);
     N(store)(grad + H, dn * n_h * r * ((REAL)1 - r), n);
@@ -122,53 +176,61 @@ INLINE void C(formula_back)(const struct layer *j, int64_t t, int64_t b, int64_t
     N(store)(carry, dh * z, n);
 #else
     VEC i = N(load)(gates, n), f = N(load)(gates + H, n), g = N(load)(gates + 2 * H, n), o = N(load)(gates + 3 * H, n);
-    VEC c = N(tanh)(N(load)(extra, n)), c_before = N(load)(C(c_before)(j, t, b) + u, n);
-    VEC dc = N(load)(carry, n) + dh * o * ((REAL)1 - c * c);
+    VEC y = N(load)((const REAL *)j->y + row * H + u, n), c_before = N(load)(C(c_before)(j, t, b) + u, n);
+    VEC dc = N(load)(carry, n) + dh * (o - y * (y / o)); /* y / o is tanh(c), and o cannot be zero */
     N(store)(grad, dc * g * i * ((REAL)1 - i), n);
     N(store)(grad + H, dc * c_before * f * ((REAL)1 - f), n);
     N(store)(grad + 2 * H, dc * i * ((REAL)1 - g * g), n);
-    N(store)(grad + 3 * H, dh * c * o * ((REAL)1 - o), n);
+    N(store)(grad + 3 * H, dh * y * ((REAL)1 - o), n);
     N(store)(carry, dc * f, n);
 #endif
 #endif
 }
 
-/* Step t of the way back at a few lanes and units; t = -1 leaves the gradient of the state before the first. */
-static void C(backward_tile)(int rows, const struct layer *j, int64_t t, int64_t b, int64_t u, const REAL *panel)
+/* The end of step t of the way back at one lane and a vector of units: `dh` is the product with W_hh. */
+INLINE void C(end_back)(const struct layer *j, int64_t t, int64_t b, int64_t u, VEC dh)
 {
-    const int64_t H = j->hidden, next = (t + 1) * j->lanes + b;
-    const REAL *grad[BACK_TALL];
-    VEC acc[BACK_TALL * BACK_WIDE];
-    for (int m = 0; m < rows; m++) {
-        grad[m] = (const REAL *)j->gates_grad + (next + m) * STRIDE * H;
-UNROLL(4)
-        for (int v = 0; v < BACK_WIDE; v++)
-            acc[m * BACK_WIDE + v] = (VEC){0};
+    const int64_t H = j->hidden, next = (t + 1) * j->lanes + b, n = H - u;
+    REAL *carry = (REAL *)j->carry + b * H + u;
+    if (t + 1 < j->steps && j->resets && j->resets[next]) {
+        dh = (VEC){0};
+        if (CELL != RNN)
+            N(store)(carry, dh, n);
     }
-    if (t + 1 < j->steps)
-        N(products)[BACK_WIDE][rows](CELL * H, panel, grad, acc);
-    for (int m = 0; m < rows; m++)
+    if (CELL == GRU)
+        dh += N(load)(carry, n);
+    if (t < 0) {
+        N(store)((REAL *)j->h0_grad + b * H + u, dh, n);
+        if (CELL == LSTM)
+            N(store)((REAL *)j->c0_grad + b * H + u, N(load)(carry, n), n);
+    } else {
+        dh += N(load)((const REAL *)j->y_grad + (next - j->lanes) * H + u, n);
+        C(formula_back)(j, t, b, u, n, dh);
+    }
+}
+
+/* Step t of the way back of the lanes [from, to) at one panel of units; t = -1 leaves the gradient of the state before
+   the first. */
+static void C(backward_lanes)(const struct layer *j, int64_t t, int64_t from, int64_t to, int64_t u, const REAL *panel)
+{
+    const int64_t H = j->hidden;
+    struct C(tile) tiles[TILES];
+    for (int64_t first = 0, count; (count = C(cut)(tiles, first, from, to, BACK_TALL)) > 0; first += count) {
+        for (int64_t i = 0; i < count; i++)
+            for (int m = 0; m < tiles[i].rows; m++) {
+                tiles[i].from[m] = (const REAL *)j->gates_grad + ((t + 1) * j->lanes + tiles[i].b + m) * STRIDE * H;
 UNROLL(4)
-        for (int v = 0; v < BACK_WIDE; v++) {
-            int64_t at = u + v * LONG_, n = H - at;
-            VEC dh = acc[m * BACK_WIDE + v];
-            REAL *carry = (REAL *)j->carry + (b + m) * H + at;
-            if (t + 1 < j->steps && j->resets && j->resets[next + m]) {
-                dh = (VEC){0};
-                if (CELL != RNN)
-                    N(store)(carry, dh, n);
+                for (int v = 0; v < BACK_WIDE; v++)
+                    tiles[i].acc[m * BACK_WIDE + v] = (VEC){0};
             }
-            if (CELL == GRU)
-                dh += N(load)(carry, n);
-            if (t < 0) {
-                N(store)((REAL *)j->h0_grad + (b + m) * H + at, dh, n);
-                if (CELL == LSTM)
-                    N(store)((REAL *)j->c0_grad + (b + m) * H + at, N(load)(carry, n), n);
-            } else {
-                dh += N(load)((const REAL *)j->y_grad + ((next + m) - j->lanes) * H + at, n);
-                C(formula_back)(j, t, b + m, at, n, dh);
-            }
-        }
+        if (t + 1 < j->steps)
+            C(multiply)(tiles, count, CELL * H, panel, BACK_WIDE);
+        for (int64_t i = 0; i < count; i++)
+            for (int m = 0; m < tiles[i].rows; m++)
+UNROLL(4)
+                for (int v = 0; v < BACK_WIDE; v++)
+                    C(end_back)(j, t, tiles[i].b + m, u + v * LONG_, tiles[i].acc[m * BACK_WIDE + v]);
+    }
 }
 
 /* Panel p of W_hh for the way forward: [k][gate][unit]; for the way back: [gate unit][unit]. */
@@ -185,117 +247,60 @@ static void C(pack)(const struct layer *j, int64_t p, REAL *to, int back)
         }
         return;
     }
-    const int64_t wide = UNITS * LONG_, u = p * wide;
-    for (int64_t g = 0; g < CELL; g++)
-        for (int64_t i = 0; i < wide; i++) {
-            const REAL *row = weight + (g * H + u + i) * H;
-            for (int64_t k = 0; k < H; k++)
-                to[k * WIDE * LONG_ + g * wide + i] = u + i < H ? row[k] : 0;
-        }
-}
-
-/* The lanes [from, to) of one panel, in tiles as even as they can be. */
-INLINE void C(lanes)(const struct layer *j, int64_t t, int64_t from, int64_t to, int64_t u, const REAL *panel, const int back)
-{
-    const int64_t most = back ? BACK_TALL : TALL, tiles = (to - from + most - 1) / most;
-    for (int64_t i = 0; i < tiles; i++) {
-        int64_t b = from + (to - from) * i / tiles;
-        int rows = (int)(from + (to - from) * (i + 1) / tiles - b);
-        if (back)
-            C(backward_tile)(rows, j, t, b, u, panel);
-        else
-            C(forward_tile)(rows, j, t, b, u, panel);
+    const int64_t wide = UNITS * LONG_, u = p * wide, some = 64 / (int64_t)sizeof(REAL); /* columns in a cache line */
+    for (int64_t first = 0; first < H; first += some) { /* a few at a time, so that what is written stays in the cache */
+        const int64_t last = first + some < H ? first + some : H;
+        for (int64_t g = 0; g < CELL; g++)
+            for (int64_t i = 0; i < wide; i++) {
+                const REAL *row = weight + (g * H + u + i) * H;
+                for (int64_t k = first; k < last; k++)
+                    to[k * WIDE * LONG_ + g * wide + i] = u + i < H ? row[k] : 0;
+            }
     }
 }
 
-/* One step of a layer for generation, at some panels and lanes; `x` is the layer below, whose product with the
-   packed `weights` is added (by the GRU and the RNN in `gates`), or NULL where the gates' input part is a table's row. */
-#if CELL == LSTM
-/* A few lanes at one panel: where their rows of the left factor begin, and the sums so far. */
-struct C(tile) {
-    int64_t b;
-    int rows;
-    const REAL *from[TALL];
-    VEC acc[TALL * WIDE];
-};
-
-/* The products of some tiles with one panel, a block of the panel at a time, so that it comes from the first cache
-   for every tile but one; meanwhile the next block is asked for. */
-INLINE void C(multiply)(struct C(tile) *tiles, int64_t count, int64_t depth, const REAL *panel)
-{
-    const int64_t wide = WIDE * LONG_, block = BLOCK / wide, line = 64 / (int64_t)sizeof(REAL);
-    for (int64_t k = 0; k < depth; k += block) {
-        const int64_t some = depth - k < block ? depth - k : block;
-        for (int64_t i = 0; i < count; i++) {
-            for (int64_t ask = BLOCK * i / count; ask < BLOCK * (i + 1) / count && count > 2; ask += line)
-                __builtin_prefetch(panel + (k + some) * wide + ask, 0, 2);
-            N(products)[WIDE][tiles[i].rows](some, panel + k * wide, tiles[i].from, tiles[i].acc);
-            for (int m = 0; m < tiles[i].rows; m++)
-                tiles[i].from[m] += some;
-        }
-    }
-}
-
-static inline void C(one_step)(const struct layer *j, const REAL *x, const REAL *weights, const REAL *bias, REAL *gates,
+/* One step of a layer for generation, at some panels and lanes; `x` is the layer below, whose product with the packed
+   `weights` is added, or NULL where the gates' input part is a table's row. The GRU keeps that part in `gates`. */
+static void C(one_step)(const struct layer *j, const REAL *x, const REAL *weights, const REAL *bias, REAL *gates,
                         const int64_t *panels, const int64_t *lanes)
 {
     const int64_t H = j->hidden, size = H * WIDE * LONG_;
     const REAL *packed = (const REAL *)j->packed + (H + LONG_ - 1) / LONG_ * LONG_;
     struct C(tile) tiles[TILES];
-    (void)gates;
-    for (int64_t p = panels[0]; p < panels[1]; p++)
-        for (int64_t b = lanes[0]; b < lanes[1];) {
-            const int64_t u = p * LONG_;
-            int64_t count = 0;
-            for (; count < TILES && b < lanes[1]; count++, b += TALL) {
-                struct C(tile) *tile = tiles + count;
-                tile->b = b, tile->rows = (int)(b + TALL < lanes[1] ? TALL : lanes[1] - b);
-                for (int m = 0; m < tile->rows; m++) {
-                    const int64_t id = j->ids ? j->ids[b + m] : 0, row = id < 0 ? j->rows - 1 : id;
-                    const REAL *start = j->ids ? (const REAL *)j->input + row * CELL * H : bias;
-                    for (int g = 0; g < CELL; g++)
-                        tile->acc[m * WIDE + g] = start ? N(load)(start + g * H + u, H - u) : (VEC){0};
-                    tile->from[m] = x + (b + m) * H;
-                }
-            }
-            if (x)
-                C(multiply)(tiles, count, H, weights + p * size);
-            for (int64_t i = 0; i < count; i++)
-                for (int m = 0; m < tiles[i].rows; m++)
-                    tiles[i].from[m] = C(h_before)(j, 0, tiles[i].b + m);
-            C(multiply)(tiles, count, H, packed + p * size);
-            for (int64_t i = 0; i < count; i++)
-                for (int m = 0; m < tiles[i].rows; m++)
-                    C(formula)(j, 0, tiles[i].b + m, u, H - u, NULL, tiles[i].acc + m * WIDE);
-        }
-}
-#else
-static inline void C(one_step)(const struct layer *j, const REAL *x, const REAL *weights, const REAL *bias, REAL *gates,
-                        const int64_t *panels, const int64_t *lanes)
-{
-    const int64_t H = j->hidden, wide = UNITS * LONG_, size = H * WIDE * LONG_;
-    const REAL *packed = (const REAL *)j->packed + (H + LONG_ - 1) / LONG_ * LONG_;
     for (int64_t p = panels[0]; p < panels[1]; p++) {
-        for (int64_t b = lanes[0]; x && b < lanes[1]; b += TALL) {
-            const int64_t rows = b + TALL < lanes[1] ? TALL : lanes[1] - b;
-            const REAL *from[TALL];
-            VEC acc[TALL * WIDE];
-            for (int64_t i = 0; i < rows * WIDE; i++) {
-                int64_t g = i % WIDE / UNITS, at = p * wide + i % UNITS * LONG_;
-                acc[i] = bias ? N(load)(bias + g * H + at, H - at) : (VEC){0};
-            }
-            for (int64_t m = 0; m < rows; m++)
-                from[m] = x + (b + m) * H;
-            N(products)[WIDE][rows](H, weights + p * size, from, acc);
-            for (int64_t i = 0; i < rows * WIDE; i++) {
-                int64_t g = i % WIDE / UNITS, at = p * wide + i % UNITS * LONG_;
-                N(store)(gates + ((b + i / WIDE) * CELL + g) * H + at, acc[i], H - at);
-            }
+        const int64_t u = p * UNITS * LONG_;
+        if (!x) {
+            C(forward_lanes)(j, 0, lanes[0], lanes[1], u, packed + p * size);
+            continue;
         }
-        C(lanes)(j, 0, lanes[0], lanes[1], p * wide, packed + p * size, 0);
+        for (int64_t first = 0, count; (count = C(cut)(tiles, first, lanes[0], lanes[1], TALL)) > 0; first += count) {
+            for (int64_t i = 0; i < count; i++)
+                for (int m = 0; m < tiles[i].rows; m++) {
+                    for (int k = 0; k < WIDE; k++) {
+                        const int64_t at = u + k % UNITS * LONG_;
+                        tiles[i].acc[m * WIDE + k] = bias ? N(load)(bias + k / UNITS * H + at, H - at) : (VEC){0};
+                    }
+                    tiles[i].from[m] = x + (tiles[i].b + m) * H;
+                }
+            C(multiply)(tiles, count, H, weights + p * size, WIDE);
+            for (int64_t i = 0; i < count; i++)
+                for (int m = 0; m < tiles[i].rows; m++) {
+                    tiles[i].from[m] = C(h_before)(j, 0, tiles[i].b + m);
+                    if (CELL == GRU) { /* r scales the state's part of the candidate alone */
+                        VEC *n = tiles[i].acc + m * WIDE + 2;
+                        N(store)(gates + ((tiles[i].b + m) * CELL + 2) * H + u, *n, H - u);
+                        *n = j->bias_n ? N(load)((const REAL *)j->bias_n + u, H - u) : (VEC){0};
+                    }
+                }
+            C(multiply)(tiles, count, H, packed + p * size, WIDE);
+            for (int64_t i = 0; i < count; i++)
+                for (int m = 0; m < tiles[i].rows; m++)
+                    for (int v = 0; v < UNITS; v++)
+                        C(formula)(j, 0, tiles[i].b + m, u + v * LONG_, H - u - v * LONG_,
+                                   gates + (tiles[i].b + m) * CELL * H, tiles[i].acc + m * WIDE + v);
+        }
     }
 }
-#endif
 
 INLINE void C(run)(const struct layer *j, int me, struct team *team, const int back)
 {
@@ -314,7 +319,7 @@ INLINE void C(run)(const struct layer *j, int me, struct team *team, const int b
     const int64_t first = back ? j->steps - 1 : 0, last = back ? (j->h0_grad ? -1 : 0) : j->steps - 1;
     for (int64_t t = first; back ? t >= last : t <= last; t += back ? -1 : 1) {
         for (int64_t p = p_from; p < p_to; p++)
-            C(lanes)(j, t, b_from, b_to, p * wide, packed + p * size, back);
+            (back ? C(backward_lanes) : C(forward_lanes))(j, t, b_from, b_to, p * wide, packed + p * size);
         if (j->by_units)
             meet(team);
     }

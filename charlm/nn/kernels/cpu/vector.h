@@ -47,28 +47,27 @@ INLINE VEC N(clamp)(VEC x, VEC most)
 #endif
 }
 
-/* e^x to about one unit in the last place, for x clamped to where the result is a normal number; NaN stays NaN.
-   x = k ln 2 + r; adding 1.5 * 2^MANTISSA leaves the whole number k in the low bits. */
-INLINE VEC N(exp)(VEC x)
+/* e^(factor x), to about one unit in the last place where the result is near 1, for factor x clamped to where it is a
+   normal number; NaN stays NaN. With y = factor x / ln 2 = k + f, it is 2^k times a polynomial of 2^f. Adding
+   1.5 * 2^MANTISSA and the exponent's bias leaves k, biased, in the low bits; `factor` is a constant. */
+INLINE VEC N(exp)(VEC x, const REAL factor)
 {
-    const REAL big = (REAL)(3LL << (MANTISSA - 1));
-    x = N(clamp)(x, N(all)((REAL)EXP_MOST));
-    VEC shifted = x * (REAL)1.44269504088896340736 + big;
-    VEC k = shifted - big;
-    VEC r = x - k * (REAL)LN2_HIGH - k * (REAL)LN2_LOW;
+    const REAL scale = factor * (REAL)1.442695040888963407360, least = (REAL)EXP_MOST / (factor < 0 ? -factor : factor);
+    const REAL big = (REAL)((3LL << (MANTISSA - 1)) + (1LL << (sizeof(REAL) * 8 - MANTISSA - 2)) - 1);
+    x = N(clamp)(x, N(all)(least));
+    VEC shifted = x * scale + big;
+    VEC f = x * scale - (shifted - big);
     const REAL terms[] = {EXP_TERMS};
     VEC sum = N(all)(terms[0]);
 UNROLL(16)
     for (unsigned i = 1; i < sizeof terms / sizeof *terms; i++)
-        sum = sum * r + terms[i];
-    const WHOLE one = (WHOLE)((1 << (sizeof(REAL) * 8 - MANTISSA - 2)) - 1) << MANTISSA;
-    N(whole) power = ((N(whole))shifted << MANTISSA) + one;
-    return sum * (VEC)power;
+        sum = sum * f + terms[i];
+    return sum * (VEC)((N(whole))shifted << MANTISSA);
 }
 
-INLINE VEC N(sigmoid)(VEC x) { return (REAL)1 / ((REAL)1 + N(exp)(-x)); }
+INLINE VEC N(sigmoid)(VEC x) { return (REAL)1 / ((REAL)1 + N(exp)(x, -1)); }
 
-INLINE VEC N(tanh)(VEC x) { return (REAL)1 - (REAL)2 / ((REAL)1 + N(exp)(x + x)); }
+INLINE VEC N(tanh)(VEC x) { return (REAL)1 - (REAL)2 / ((REAL)1 + N(exp)(x, 2)); }
 
 /* acc[m][v] += sum over k of a[m][k] * panel[k][v]. The counts are constants where this is expanded, so that all
    sums stay in registers; the fewer of the two factors are held there too, the others pass one by one. */
@@ -84,7 +83,7 @@ UNROLL(12)
     for (int m = 0; m < rows; m++)
         a[m] = rows_of_a[m];
     for (int64_t k = 0; k < depth; k++, panel += vectors * LONG_) {
-        if (rows < 3 || vectors < 4) { /* then what bounds the speed is how fast the panel comes */
+        if (rows < 3 || vectors == 3) { /* measured: there the speed is bound by how fast the panel comes */
 UNROLL(2)
             for (int v = 0; v < vectors; v += 2)
                 __builtin_prefetch(panel + AHEAD + v * LONG_);

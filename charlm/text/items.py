@@ -1,0 +1,182 @@
+"""Items: the texts of a collection (names, passwords, molecules, log lines), each modelled by itself.
+
+An item is modelled from a begin state to an end mark, and the line feed is both: every item is a span that begins with
+a line feed, which is context alone, and ends with one, which is a target. Counts and states never cross a span. Items
+stand in an order that depends on their content and not on the file, so that two files with the same lines in another
+order, or with a column of counts in place of repeated lines, give the same corpus.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.errors import OptionError, TextError
+from charlm.progress import follower
+from charlm.text.reading import Reading, decode, read_content
+from charlm.text.splits import Spans
+
+__all__ = ["MOST", "arranged", "item_spans", "joined", "read_items"]
+
+_log = logging.getLogger(__name__)
+
+MOST = 1 << 30
+"""Characters that a list may have once its counts are written out."""
+
+_DELIMITERS = ("\t", ",", ";", "|")
+
+
+def read_items(path: Path, reading: Reading, content: bytes | None = None) -> tuple[list[str], NDArray[np.int64]]:
+    """The items of a file in its order, and how often each counts.
+
+    Items with a count of 0 and empty ones are left out, and a warning of the logger `charlm` says how many.
+
+    Args:
+        path: a list with an item a line, or a table (CSV, TSV, JSON Lines, Parquet) with a header.
+        reading: `items` is `line` or `column:NAME`; `weights` names the column of counts.
+        content: the file's bytes, where they have been read.
+
+    Raises:
+        TextError: a column that is not there, an item with a line feed in it, a count that is no whole number.
+    """
+    content = read_content(path) if content is None else content
+    name = "standard input" if str(path) == "-" else str(path)
+    text = content.decode("latin-1") if reading.bytes else None
+    if reading.items == "line":
+        lines = (decode(content, reading, path) if text is None else text).split("\n")
+        items, counts = lines[:-1] if not lines[-1] else lines, None
+    else:
+        columns = _parquet(content, name) if content[:4] == b"PAR1" else None
+        columns = columns or _table(decode(content, reading, path) if text is None else text, name)
+        items = [_text(value, name, row) for row, value in enumerate(_column(columns, reading.column, name), 1)]
+        counts = None if reading.weights is None else _counts(_column(columns, reading.weights, name), name)
+    whole = np.ones(len(items), np.int64) if counts is None else counts
+    kept = [i for i, item in enumerate(items) if item and whole[i]]
+    if len(kept) < len(items) and not follower():
+        _log.warning("%d of %d items of %s are empty or count 0: left out", len(items) - len(kept), len(items), name)
+    if not kept:
+        raise TextError(f"{name} has no item in it: name a list with at least one line that is not empty")
+    found, total = [items[i] for i in kept], whole[kept]
+    if (size := int((np.array([len(item) + 1 for item in found]) * total).sum())) > MOST:
+        raise TextError(
+            f"{name} has {size:,} characters with its counts written out, more than {MOST:,}: divide the counts"
+        )
+    return found, total
+
+
+def _table(text: str, name: str) -> dict[str, list[object]]:
+    """The columns of delimited text or of JSON Lines."""
+    if text.lstrip()[:1] == "{":
+        try:
+            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
+        except ValueError as error:
+            raise TextError(f"{name} is not JSON Lines ({str(error)[:80]}): each line is one object") from None
+        if not all(isinstance(row, dict) for row in rows):
+            raise TextError(f"{name} is not JSON Lines of objects")
+        return {key: [row.get(key) for row in rows] for key in rows[0]}
+    head = text.split("\n", 1)[0]
+    delimiter = max(_DELIMITERS, key=head.count)
+    csv.field_size_limit(1 << 30)
+    cells = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row]
+    if len(set(cells[0])) < len(cells[0]):
+        raise TextError(f"{name} has two columns of one name: give each its own")
+    for number, row in enumerate(cells, 1):
+        if len(row) != len(cells[0]):
+            raise TextError(f"row {number} of {name} has {len(row)} cells, its header has {len(cells[0])}")
+    return {key: [row[i] for row in cells[1:]] for i, key in enumerate(cells[0])}
+
+
+def _parquet(content: bytes, name: str) -> dict[str, list[object]]:
+    try:
+        from pyarrow import parquet
+    except ImportError:
+        raise TextError(
+            f"{name} is a Parquet file, which pyarrow reads: install it, or write the table as CSV"
+        ) from None
+    return dict(parquet.read_table(io.BytesIO(content)).to_pydict())
+
+
+def _column(columns: dict[str, list[object]], column: str, name: str) -> list[object]:
+    if column not in columns:
+        raise TextError(f"{name} has no column {column!r}: it has {', '.join(map(repr, list(columns)[:20]))}")
+    return columns[column]
+
+
+def _text(value: object, name: str, row: int) -> str:
+    item = "" if value is None else str(value)
+    if "\n" in item:
+        raise TextError(f"row {row} of {name} has a line end in it, which is the end mark of an item: take it out")
+    return item
+
+
+def _counts(values: list[object], name: str) -> NDArray[np.int64]:
+    found = np.zeros(len(values), np.int64)
+    for row, value in enumerate(values):
+        try:
+            number = float(str(value))
+        except ValueError:
+            number = -1.0
+        if not 0 <= number < 1 << 53 or number != int(number):
+            raise TextError(f"row {row + 1} of {name} counts {value!r}: a weight is a whole number of 0 or more")
+        found[row] = int(number)
+    return found
+
+
+def arranged(
+    items: Sequence[str], counts: NDArray[np.int64], *, shuffle: bool = True
+) -> tuple[list[str], NDArray[np.int64]]:
+    """The items written out as often as they count, in an order of chance that depends on nothing but their content.
+
+    Args:
+        items: any texts.
+        counts: how often each counts.
+        shuffle: take that order; else the items stay in the order given.
+
+    Returns:
+        The items, and int64 numbers of them, equal for equal items; distinct items are numbered by a hash.
+
+    >>> first = arranged(["ada", "bob", "ada"], np.array([1, 1, 1]))
+    >>> second = arranged(["bob", "ada"], np.array([1, 2]))
+    >>> first[0] == second[0], first[1].tolist() == second[1].tolist(), sorted(first[0])
+    (True, True, ['ada', 'ada', 'bob'])
+    """
+    distinct = sorted(set(items), key=lambda item: (hashlib.blake2b(_spelled(item), digest_size=8).digest(), item))
+    place = {item: number for number, item in enumerate(distinct)}
+    number = np.repeat(np.array([place[item] for item in items], np.int64), counts)
+    if shuffle:
+        number = np.sort(number)[np.random.default_rng(0).permutation(len(number))]
+    return [distinct[i] for i in number.tolist()], number
+
+
+def _spelled(item: str) -> bytes:
+    return item.encode("utf-8", "surrogatepass")
+
+
+def joined(items: Sequence[str]) -> str:
+    r"""The text that holds these items, each between two line feeds; neighbours share one.
+
+    >>> joined(["ada", "bob"])
+    '\nada\nbob\n'
+    """
+    for item in items:
+        if "\n" in item or not item:
+            raise OptionError(f"the item {item[:40]!r} is empty or has a line end in it, which is the end mark")
+    return "\n" + "\n".join(items) + "\n"
+
+
+def item_spans(ids: NDArray[np.generic], newline: int) -> Spans:
+    """The span of each item of such a text: from the line feed before it to the one that ends it.
+
+    >>> item_spans(np.array([9, 1, 2, 9, 3, 9]), 9).tolist()
+    [[0, 4], [3, 6]]
+    """
+    places = np.flatnonzero(ids == newline)
+    return np.stack([places[:-1], places[1:] + 1], axis=1).astype(np.int64)
