@@ -122,7 +122,8 @@ def _read(texts: tuple[str, ...], resume: str | None, options: dict[str, Any], p
             )
         if "-" in texts and processes.size > 1:
             raise OptionError("several processes cannot read one standard input: name a file")
-        vocab = None if init is None else charlm.load(init, device="cpu").vocab
+        own = None if init is None else charlm.load(init, device="cpu").vocab
+        vocab = own if own is not None and own.byte_fallback else None
 
     def read() -> Text:
         return charlm.read_text(texts, split=split, valid=valid, test=test, vocab=vocab, **reading)
