@@ -269,6 +269,25 @@ def test_a_closed_pipe_is_no_error(charlm: Run, verse: Path, tmp_path: Path) -> 
     assert done.stderr == ""
 
 
+def test_novelty_takes_the_text_from_its_new_place(charlm: Run, verse: Path, tmp_path: Path) -> None:
+    assert charlm("ngram", verse, "--order", 8, "--out", "counts")[0] == 0
+    here = ("sample", "counts", "--length", 50, "--seed", 1, "--novelty", "--json")
+    found = json.loads(charlm(*here)[1])
+    moved = verse.rename(verse.with_name("moved.txt"))
+    code, _, err = charlm(*here)
+    assert code == 2
+    assert "--text" in err
+    assert len(err.strip().splitlines()) == 1
+    other = tmp_path / "other.txt"
+    other.write_text("another text\n" * 20)
+    code, _, err = charlm(*here, "--text", other)
+    assert code == 2
+    assert "--text" in err
+    code, out, err = charlm(*here, "--text", moved)
+    assert code == 0, err
+    assert json.loads(out)["novelty"] == found["novelty"]
+
+
 @pytest.mark.slow
 def test_novelty_and_mixture(charlm: Run, verse: Path) -> None:
     assert charlm("train", verse, *QUICK, "--out", "checkpoints/net")[0] == 0
