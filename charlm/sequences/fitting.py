@@ -17,6 +17,7 @@ import torch
 from charlm.codec import encode
 from charlm.errors import CheckpointError, OptionError
 from charlm.files import FORMAT
+from charlm.nn.cells import BUILT_IN, cell_name
 from charlm.nn.kernels.choose import fastest, for_training
 from charlm.recurrent.model import CharRNN
 from charlm.sequences.batches import Examples
@@ -264,7 +265,9 @@ def choose_fit(facts: TableFacts, train_rows: int, given: Mapping[str, Any]) -> 
     if not facts.every:
         network |= {"bidirectional": True, "pooling": "last+mean+max"}
     if facts.input == "text" and not facts.every and train_rows < 50_000:
-        network |= {"dropout": 0.5, "input_dropout": 0.1, "weight_dropout": 0.2, "grams": 1 << 15}
+        network |= {"dropout": 0.5, "input_dropout": 0.1, "grams": 1 << 15}
+        if cell_name(asked.get("cell", "gru")) in BUILT_IN:  # another cell may have no recurrent weights of this name
+            network["weight_dropout"] = 0.2
     fixed = {
         "mode": facts.mode,
         "classes": len(facts.classes) if facts.mode == "distribution" else 2,

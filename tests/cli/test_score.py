@@ -197,7 +197,7 @@ def test_wrong_use(charlm: Run, models: tuple[Path, Path], verse: Path, tmp_path
         ((first, second, first, verse), "then the text"),
         ((verse, first), "no model directory"),
         ((first, other, verse), "read their texts differently"),
-        ((first, verse, "--by", "word"), "word"),
+        ((first, verse, "--by", "stanza"), "stanza"),
     ):
         code, out, err = charlm("score", *arguments)
         assert (code, out) == (2, "")

@@ -15,7 +15,9 @@ from charlm.training.language_run import LANGUAGE, resume_language
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 
-@pytest.mark.parametrize("directory", sorted(FIXTURES.glob("format-*/*/")), ids=lambda d: f"{d.parent.name}-{d.name}")
+@pytest.mark.parametrize(
+    "directory", sorted(FIXTURES.glob("format-*/[!f]*/")), ids=lambda d: f"{d.parent.name}-{d.name}"
+)
 def test_a_checkpoint_of_an_earlier_format_gives_its_numbers(directory: Path) -> None:
     expected = json.loads((directory.parent / "expected.json").read_text())[directory.name]
     checkpoint = load(directory)
