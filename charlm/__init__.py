@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from charlm.mixing.mixture import mix
     from charlm.ngrams.fit import ngram
     from charlm.nn.cells import Cell
+    from charlm.pages.export import export
     from charlm.pages.report import report
     from charlm.recurrent.dynamic import dynamic
     from charlm.recurrent.inspection import inspect
@@ -60,6 +61,7 @@ _HOMES = {
     "compare": "charlm.comparison",
     "describe": "charlm.info",
     "dynamic": "charlm.recurrent.dynamic",
+    "export": "charlm.pages.export",
     "fit_table": "charlm.sequences.fit",
     "get": "charlm.text.download",
     "inspect": "charlm.recurrent.inspection",
@@ -94,6 +96,7 @@ __all__ = [
     "compare",
     "describe",
     "dynamic",
+    "export",
     "fit_table",
     "get",
     "inspect",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import importlib.util
 import json
+import math
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,6 +65,22 @@ return worst;
 """The least contrast between a text and its ground, by the formula of WCAG 2.1."""
 
 
+AXE = """
+const done = arguments[0];
+axe.run().then(({ violations }) => done(violations.map((v) => [v.id, v.impact, v.nodes[0].html.slice(0, 200)])),
+  (error) => done([String(error)]));
+"""
+"""What the audit of axe-core finds wrong with the page; its source comes from `axe_source`."""
+
+
+def axe_source() -> str:
+    """The script of axe-core, from the package of the extra `dev`; skips the test where that is not installed."""
+    spec = importlib.util.find_spec("axe_core_python")
+    if spec is None or spec.origin is None:
+        pytest.skip("axe-core is not installed: pip install 'charlm[dev]'")
+    return (Path(spec.origin).parent / "axe.min.js").read_text()
+
+
 class Browser:
     """A driven browser and the page that is open in it."""
 
@@ -89,9 +109,27 @@ class Browser:
         self.run("arguments[0].scrollIntoView({block: 'center'})", element)
         element.click()
 
+    def wait(self, script: str, *arguments: Any, seconds: float = 20) -> Any:
+        """What a script gives as soon as that is true; an error after so many seconds."""
+        end = time.monotonic() + seconds
+        while not (found := self.run(script, *arguments)):
+            if time.monotonic() > end:
+                raise TimeoutError(f"after {seconds} s still not true: {script}")
+            time.sleep(0.02)
+        return found
+
     def press(self, *keys: str) -> None:
         """Keys, given to what has the focus."""
         self.driver.switch_to.active_element.send_keys(*keys)
+
+    def picture(self, width: int, selector: str) -> bytes:
+        """The page down to the end of an element as PNG, drawn in a window in which the whole page has room."""
+        metrics = {"width": width, "height": 4000, "deviceScaleFactor": 1, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        end = self.run("return document.querySelector(arguments[0]).getBoundingClientRect().bottom", selector)
+        clip = {"x": 0, "y": 0, "width": width, "height": math.ceil(end) + 10, "scale": 1}
+        done = self.driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png", "clip": clip})
+        return base64.b64decode(done["data"])
 
     def complaints(self) -> list[str]:
         """What the console said since the page was opened; a breach of the policy is among it."""

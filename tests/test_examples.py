@@ -13,7 +13,7 @@ NAMES = ("noise", "palindromes", "languages", "logs", "sine", "reversing")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "domains", "names"])
 def test_a_small_size_runs(name: str) -> None:
     torch.manual_seed(0)
     report = importlib.import_module(f"examples.{name}").main(True)

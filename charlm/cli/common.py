@@ -17,7 +17,7 @@ from charlm.text.splits import Split
 
 if TYPE_CHECKING:
     from charlm.lm.model import TextModel
-    from charlm.text.text import Part
+    from charlm.text.text import Part, Text
 
 __all__ = [
     "echo_json",
@@ -27,6 +27,7 @@ __all__ = [
     "held_out",
     "json_option",
     "note",
+    "note_list",
     "other_reading_options",
     "reading_options",
     "seed_option",
@@ -163,6 +164,15 @@ def note(message: str) -> None:
     """One line for a person, on stderr, so that stdout holds data alone; of several processes the first one says it."""
     if not follower():
         click.echo(wrapped(message), err=True)
+
+
+def note_list(text: Text) -> None:
+    """Says where a text looks like a list of independent lines and is neither read nor split as one."""
+    from charlm.text.profile import looks_like_list
+
+    by_line = text.corpus.items is not None or (text.split is not None and text.split.kind == "lines")
+    if not by_line and (sentence := looks_like_list(text.corpus)) is not None:
+        note(sentence)
 
 
 def finite(value: float | None) -> float | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from charlm.cli.common import echo_json, json_option, note, reading_options, split_option
+from charlm.cli.common import echo_json, json_option, note, note_list, reading_options, split_option
 from charlm.errors import OptionError
 from charlm.text.catalog import CATALOG, KnownText, bundled_names, known
 from charlm.text.splits import Split
@@ -95,7 +95,9 @@ def info_command(texts: tuple[str, ...], split: Split | None, as_json: bool, **r
 
     if not texts:
         raise OptionError(f"name a text, for example one that comes with charlm: {bundled_names()}")
-    found = profile(charlm.read_text(texts, split=split, **reading))
+    text = charlm.read_text(texts, split=split, **reading)
+    note_list(text)
+    found = profile(text)
     if as_json:
         echo_json(found.to_json())
     else:

@@ -32,6 +32,7 @@ from charlm.cli.common import echo_json, force_option, json_option, note, table_
 @click.option("--hidden", type=int, metavar="N", help="Units in each layer and direction.")
 @click.option("--bidirectional/--one-way", default=None, help="Read from both ends.  [default: for a label a sequence]")
 @click.option("--pooling", metavar="PARTS", help="Of last, mean, max, attention, joined by +.")
+@click.option("--grams", type=int, metavar="N", help="Buckets of short strings beside the layers; 0 for none.")
 @click.option("--input-dropout", type=float, metavar="P", help="Share of the steps read as unknown in training.")
 @click.option("--weight-dropout", type=float, metavar="P", help="Share of the recurrent weights left out in training.")
 @click.option("--dropout", type=float, metavar="P", help="Between the layers and before the output.")

@@ -30,6 +30,7 @@ _COMMANDS = {
     "fit": "Fit a Score or a Distribution to a table of sequences.",
     "predict": "Add what a fitted model says to a table.",
     "report": "Make one HTML page about a run.",
+    "export": "Write a model as a page that runs it in a browser, or as an ONNX file.",
     "corpus": "Known corpora, downloads, and what is in a text.",
     "info": "Show what a model is and what it was made from.",
     "runs": "List all models with their options, figures and times.",

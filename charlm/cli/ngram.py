@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from charlm.cli.common import note, reading_options, split_option, target
+from charlm.cli.common import note, note_list, reading_options, split_option, target
 from charlm.errors import OptionError
 
 SMOOTHINGS = ["none", "add-k", "uniform-mix", "witten-bell", "kneser-ney"]
@@ -55,7 +55,6 @@ def ngram_command(
     """Count an n-gram model of TEXT (files, a directory of files, or - for standard input)."""
     import charlm
     from charlm.ngrams.fit import check_options, count_within
-    from charlm.text.profile import looks_like_list
 
     limit = check_options(order=order, smoothing=smoothing, memory=memory, processes=processes, arpa=arpa)
     if memory is not None and "-" in texts:
@@ -63,9 +62,7 @@ def ngram_command(
     text = charlm.read_text(texts, split=split, streamed=memory is not None, **reading)
     _ = text.train  # refused here where there is nothing to count
     note(f"{text.title}: {len(text):,} characters, {len(text.vocab)} symbols, split {text.split}")
-    held_out_by_line = text.split is not None and text.split.kind == "lines"
-    if not held_out_by_line and (sentence := looks_like_list(text.corpus)) is not None:
-        note(sentence)
+    note_list(text)
     directory = _directory(texts, out, f"{smoothing}-{order}", may_go_on=memory is not None)
     path = None if arpa is None else target(arpa, "the ARPA file")
     if path is not None and memory is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 @click.option("--unique", is_flag=True, help="No item twice; goes with --items.")
 @click.option("--new", is_flag=True, help="No item of the training list; goes with --items.")
 @click.option("--novelty", "with_novelty", is_flag=True, help="Also say how much was copied from the training text.")
+@click.option(
+    "--text", "texts", multiple=True, metavar="TEXT", help="The training text, where --novelty does not find it."
+)
 @seed_option
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
 @json_option
@@ -39,7 +42,14 @@ if TYPE_CHECKING:
     "--no-characters", is_flag=True, help="In JSON, leave out the list of characters with their probabilities."
 )
 def sample_command(
-    model: str | None, prompt: str, as_json: bool, device: str, with_novelty: bool, no_characters: bool, **options: Any
+    model: str | None,
+    prompt: str,
+    as_json: bool,
+    device: str,
+    with_novelty: bool,
+    texts: tuple[str, ...],
+    no_characters: bool,
+    **options: Any,
 ) -> None:
     """Generate text from MODEL, by default the newest language model under checkpoints/."""
     import charlm
@@ -65,7 +75,7 @@ def sample_command(
         last = _show_growing(prompt, grown, options["stop"])
     else:
         *_, last = grown
-    found = _novelty(generator, last) if with_novelty else {}
+    found = _novelty(generator, last, texts) if with_novelty else {}
     if as_json:
         samples = [_sample(stream, generator, characters=not no_characters) for stream in last]
         echo_json({"model": str(directory), "prompt": prompt, "samples": samples, **found})
@@ -106,15 +116,27 @@ def _show_growing(prompt: str, grown: Iterator[list[Stream]], stop: str | None) 
     return streams
 
 
-def _novelty(model: TextModel, streams: list[Stream]) -> dict[str, Any]:
-    """How much of each text stands in the training text, and how much of real held-out text does."""
+def _novelty(model: TextModel, streams: list[Stream], texts: Sequence[str]) -> dict[str, Any]:
+    """How much of each text stands in the training text, and how much of real held-out text does.
+
+    Args:
+        model: with the facts of its text.
+        streams: the texts that were generated.
+        texts: where the training text is now; empty for the paths that the model was made from.
+    """
     from charlm.ngrams.index import SuffixIndex
     from charlm.ngrams.novelty import novelty
     from charlm.text.corpus import read_corpus
 
-    corpus = read_corpus(list(model.source.names), model.source.reading, vocab=model.vocab)
+    names = list(texts or model.source.names)
+    missing = [name for name in names if not Path(name).exists()]
+    if missing:
+        raise OptionError(f"{missing[0]} is not found from here: name the training text with --text, for --novelty")
+    corpus = read_corpus(names, model.source.reading, vocab=model.vocab)
     if corpus.sha256 != model.source.sha256:
-        raise OptionError(f"{corpus.title} has changed since {model.name} was made: --novelty needs its training text")
+        raise OptionError(
+            f"{corpus.title} is not the text that {model.name} was made from: name that one with --text, for --novelty"
+        )
     parts = corpus.parts(model.source.split)
     train = parts["train"]
     index = SuffixIndex.build(corpus.ids, train, symbols=len(corpus.vocab))

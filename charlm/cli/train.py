@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from charlm.cli.common import force_option, note, reading_options, split_option, target
+from charlm.cli.common import force_option, note, note_list, reading_options, split_option, target
 from charlm.errors import LostProcessError, OptionError
 
 if TYPE_CHECKING:
@@ -88,6 +88,8 @@ def train_command(texts: tuple[str, ...], resume: str | None, out: str | None, p
         check_picture(Path(plot))
     with joined() as processes, closing(_watch()) as watch:
         text = _read(texts, resume, options, processes)
+        if text is not None and resume is None:
+            note_list(text)
         if out is None and resume is None:
             stem = "stdin" if texts[0] == "-" else Path(texts[0]).stem or "text"
             out = f"checkpoints/{stem}-{{model}}"
@@ -120,7 +122,8 @@ def _read(texts: tuple[str, ...], resume: str | None, options: dict[str, Any], p
             )
         if "-" in texts and processes.size > 1:
             raise OptionError("several processes cannot read one standard input: name a file")
-        vocab = None if init is None else charlm.load(init, device="cpu").vocab
+        own = None if init is None else charlm.load(init, device="cpu").vocab
+        vocab = own if own is not None and own.byte_fallback else None
 
     def read() -> Text:
         return charlm.read_text(texts, split=split, valid=valid, test=test, vocab=vocab, **reading)

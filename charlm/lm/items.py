@@ -43,6 +43,7 @@ __all__ = [
 
 _REFERENCE = 10_000  # training items that a percentile is taken among
 _EQUAL = 1e-5  # log-probabilities that differ by less are of one item, read in other company
+_LANES = 2500  # items drawn side by side
 _IDLE = 10_000  # draws without a new item after which none is looked for any more
 
 
@@ -273,8 +274,8 @@ def sample_items(
     found, seen, last = ItemSample(), set[str](), 0
     with progress_bar(count, "drawing items", "item", show=progress) as bar:
         while len(found) < count:
-            lanes = min(1000, count if not complete or not found.drawn else 1000)
-            lanes = min(lanes, count - found.drawn) if not complete else lanes
+            left = count - (found.drawn if not complete else len(found))
+            lanes = min(_LANES, left if not complete else left * (found.drawn + 1) // (len(found) + 1) + left // 8 + 8)
             for item, logp in _draw(model, rule or SamplingRule(), length, seed, found.drawn, lanes):
                 if len(found) == count:
                     break

@@ -1,5 +1,5 @@
 """Generating text from any language model (prompts, stop texts, many streams, the same text for the same seed), and the
-distribution of the next character for a person to read.
+distribution of the next character for a person to read. Temperature, top-k and top-p are `SamplingRule` in `interface`.
 
 Axes: B streams, V symbols.
 """

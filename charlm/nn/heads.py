@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["POOLINGS", "DistributionHead", "Pooling", "ScoreHead", "distribution_losses", "score_losses"]
+__all__ = ["POOLINGS", "DistributionHead", "Grams", "Pooling", "ScoreHead", "distribution_losses", "score_losses"]
 
 
 POOLINGS = ("last", "mean", "max", "attention")
@@ -70,6 +70,48 @@ class Pooling(nn.Module):
                 weight_TB1 = self.attention(y_TBD).masked_fill(behind_TB1, -torch.inf).softmax(0)
                 found.append((y_TBD * weight_TB1).sum(0))
         return torch.cat(found, -1)
+
+
+class Grams(nn.Module):
+    """A linear map of how often strings of one to three characters occur in a text, its boundaries included.
+
+    The strings are hashed into buckets (Joulin et al. 2017), each of which has a weight for every output; all begin at
+    zero. Beside a recurrent network it learns what stands in short strings, and leaves the rest to the network.
+
+    Args:
+        buckets: how many.
+        outputs: K.
+
+    >>> Grams(64, 2)(torch.tensor([[0, 1], [1, -1]]), torch.tensor([2, 1])).tolist()
+    [[0.0, 0.0], [0.0, 0.0]]
+    """
+
+    def __init__(self, buckets: int, outputs: int) -> None:
+        super().__init__()
+        self.buckets = buckets
+        self.weight = nn.Parameter(torch.zeros(buckets, outputs))
+
+    def forward(self, ids_TB: Tensor, lengths_B: Tensor | None) -> Tensor:
+        """The sums [B, K] of the weights of all strings; an unknown character, -1, is one character of its own.
+
+        Args:
+            ids_TB: of the characters.
+            lengths_B: of padded texts.
+        """
+        steps, lanes = ids_TB.shape
+        if lengths_B is None:
+            lengths_B = torch.full((lanes,), steps, device=ids_TB.device)
+        place_T1 = torch.arange(1, steps + 2, device=ids_TB.device).unsqueeze(-1)
+        boundary_1B = ids_TB.new_zeros(1, lanes)
+        inside_TB = torch.cat([ids_TB + 2, boundary_1B])  # 1 is unknown, 0 a boundary
+        framed_TB = torch.cat([boundary_1B, inside_TB.masked_fill(place_T1 > lengths_B, 0)])
+        known_TB = torch.cat([torch.ones_like(boundary_1B), (place_T1 <= lengths_B + 1).long()])
+        key_TB, total_BK = torch.zeros_like(framed_TB), self.weight.new_zeros(lanes, self.weight.shape[1])
+        for order in range(1, 4):
+            key_TB = (key_TB[: steps + 3 - order] * 1_000_003 + framed_TB[order - 1 :] + order * 7919) % 2_147_483_647
+            weight_TBK = F.embedding(key_TB % self.buckets, self.weight)
+            total_BK = total_BK + (weight_TBK * known_TB[order - 1 :].unsqueeze(-1)).sum(0)
+        return total_BK
 
 
 class DistributionHead(nn.Module):

@@ -28,7 +28,15 @@ __all__ = ["Series", "chart", "render", "ticks", "write_page"]
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def render(template: str, *, title: str, data: Any = None, scripts: Sequence[str] = (), **values: Any) -> str:
+def render(
+    template: str,
+    *,
+    title: str,
+    data: Any = None,
+    scripts: Sequence[str] = (),
+    worker: Sequence[str] = (),
+    **values: Any,
+) -> str:
     """The HTML of a page.
 
     Args:
@@ -36,6 +44,7 @@ def render(template: str, *, title: str, data: Any = None, scripts: Sequence[str
         title: of the page; plain text, like every other value: it is escaped where it is put in.
         data: strict JSON for the scripts, where they find it as `charlm.data`.
         scripts: files in `templates/` that run after `page.js`, in this order.
+        worker: files in `templates/` that a worker runs, which the page starts from its own text.
         values: what the template names besides; a name that is missing is an error.
     """
     style = _asset("page.css")
@@ -46,7 +55,8 @@ def render(template: str, *, title: str, data: Any = None, scripts: Sequence[str
         data={} if data is None else data,
         style=style,
         sources=sources,
-        policy=_policy(style, sources),
+        worker="\n".join(_asset(name) for name in worker),
+        policy=_policy(style, sources, worker="worker-src blob:; " if worker else ""),
         version=__version__,
         **values,
     )
@@ -63,12 +73,12 @@ def _asset(name: str) -> str:
     return (TEMPLATES / name).read_bytes().decode("utf-8").replace("\r\n", "\n")
 
 
-def _policy(style: str, sources: Sequence[str]) -> str:
+def _policy(style: str, sources: Sequence[str], worker: str) -> str:
     """Nothing may be loaded or sent; this style and these scripts may run."""
     scripts = " ".join(map(_hash, sources))
     return (
         f"default-src 'none'; style-src {_hash(style)}; script-src {scripts}; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
+        f"{worker}base-uri 'none'; form-action 'none'"
     )
 
 

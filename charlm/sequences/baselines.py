@@ -211,7 +211,7 @@ class Linear(Baseline):
         counts = counter.fit_transform(_strings(train))
         grams = counter.get_feature_names_out().tolist()
         rows, classes, weights = _weighted(shares_NV)
-        regression = LogisticRegression(max_iter=150, tol=1e-3, warm_start=True)
+        regression = LogisticRegression(max_iter=200, warm_start=True)
 
         def made(penalty: float) -> Linear:
             with warnings.catch_warnings():

@@ -106,6 +106,7 @@ _LIMITS = {
     "features": (0, 1 << 20),
     "embedding": (0, 65_536),
     "projection": (0, 65_536),
+    "grams": (0, 1 << 24),
 }
 
 
@@ -129,6 +130,8 @@ class SequenceConfig:
         batch_first: whether tensors go in and come out as [B, T, ...] instead of [T, B, ...]; states are not concerned.
         pooling: what the output after the whole sequence is made of, joined by plus signs: `last` (the final state),
             `mean`, `max`, `attention` over all steps (`charlm.nn.heads.Pooling`).
+        grams: buckets of a linear map of strings of one to three characters, which is added to what the network says
+            of a whole text (`charlm.nn.heads.Grams`); 0 for none.
         input_dropout: share of the steps that are read as unknown, or as zeros, while training.
         weight_dropout: share of the recurrent weights that are left out, a batch at a time, while training.
         class_weights: what the loss of each class counts in training (of a Score: of no and of yes); predictions are
@@ -156,6 +159,7 @@ class SequenceConfig:
     projection: int = 0
     batch_first: bool = False
     pooling: str = "last"
+    grams: int = 0
     input_dropout: float = 0.0
     weight_dropout: float = 0.0
     class_weights: tuple[float, ...] = ()
@@ -177,8 +181,10 @@ class SequenceConfig:
         parts = self.pooling.split("+")
         if not set(parts) <= set(POOLINGS) or len(set(parts)) < len(parts):
             raise OptionError(f"a pooling is of {', '.join(POOLINGS)}, joined by +, not {self.pooling!r}")
-        if self.output == "every" and self.pooling != "last":
-            raise OptionError("steps are pooled where one thing is said of a whole sequence: use pooling='last'")
+        if (self.output == "every" and (self.grams or self.pooling != "last")) or (self.grams and self.features):
+            raise OptionError(
+                "pooling and grams are for one output after a whole sequence, grams for texts alone: leave them out"
+            )
         if self.class_weights and (len(self.class_weights) != self.classes or not min(self.class_weights) > 0):
             raise OptionError("class weights are numbers above 0, one for each class (of a Score: for no and for yes)")
         if self.features and self.embedding:

@@ -58,7 +58,8 @@ def fit_table(
     output: str | None = None, scale: str | None = None, label_scale: str | None = None, loss: str | None = None,
     split: str | RowSplit | None = None, group: str | None = None, cell: str | type[Cell] | None = None,
     layers: int | None = None, hidden: int | None = None, bidirectional: bool | None = None,
-    pooling: str | None = None, dropout: float | None = None, input_dropout: float | None = None,
+    pooling: str | None = None, grams: int | None = None, dropout: float | None = None,
+    input_dropout: float | None = None,
     weight_dropout: float | None = None, embedding: int | None = None, batch_size: int | None = None,
     lr: float | None = None, average: float | None = None, class_weights: str | None = None,
     epochs: float | None = None, max_steps: int | None = None, minutes: float | None = None,
@@ -88,6 +89,7 @@ def fit_table(
         bidirectional: whether the sequences are read from both ends; by default where a label is for a whole sequence.
         pooling: what is said after a whole sequence is made of: `last`, `mean`, `max`, `attention`, joined by +.
         dropout: between the layers and before the output, while training.
+        grams: buckets of a linear map of strings of one to three characters beside the layers; 0 for none.
         input_dropout, weight_dropout: shares of the steps and of the recurrent weights that are left out in training.
         embedding: width of a character embedding; 0 is one-hot input.
         batch_size: rows a step.
@@ -124,7 +126,8 @@ def fit_table(
         "output": output, "scale": scale, "label_scale": label_scale, "loss": loss,
         "split": RowSplit.parse(split) if isinstance(split, str) else split, "group": group,
         "cell": None if cell is None else cell_name(cell), "layers": layers, "hidden": hidden,
-        "pooling": pooling, "input_dropout": input_dropout, "weight_dropout": weight_dropout, "average": average,
+        "pooling": pooling, "grams": grams, "input_dropout": input_dropout,
+        "weight_dropout": weight_dropout, "average": average,
         "class_weights": class_weights, "pretrain": pretrain,
         "bidirectional": bidirectional, "dropout": dropout, "embedding": embedding, "batch": batch_size, "lr": lr,
         "epochs": epochs, "max_steps": max_steps, "minutes": minutes, "patience": patience, "seed": seed,

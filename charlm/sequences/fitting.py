@@ -56,8 +56,8 @@ __all__ = [
 
 BUDGET = ("epochs", "max_steps", "minutes")
 NETWORK = (
-    "cell", "layers", "hidden", "bidirectional", "pooling", "dropout", "input_dropout", "weight_dropout", "embedding",
-    "loss",
+    "cell", "layers", "hidden", "bidirectional", "pooling", "grams", "dropout", "input_dropout", "weight_dropout",
+    "embedding", "loss",
 )  # fmt: skip
 TRAINING = ("batch", "lr", "average", "patience", "seed", "backend")
 """Options of a fit: of its budget, its network and its training."""
@@ -264,7 +264,7 @@ def choose_fit(facts: TableFacts, train_rows: int, given: Mapping[str, Any]) -> 
     if not facts.every:
         network |= {"bidirectional": True, "pooling": "last+mean+max"}
     if facts.input == "text" and not facts.every and train_rows < 50_000:
-        network |= {"dropout": 0.5, "input_dropout": 0.1, "weight_dropout": 0.2}
+        network |= {"dropout": 0.5, "input_dropout": 0.1, "weight_dropout": 0.2, "grams": 1 << 15}
     fixed = {
         "mode": facts.mode,
         "classes": len(facts.classes) if facts.mode == "distribution" else 2,
@@ -294,6 +294,7 @@ def line(plan: FitPlan) -> str:
         "" if net.features else f"embedding {net.embedding}" if net.embedding else "one-hot",
         scale,
         "" if net.pooling == "last" else f"pooling {net.pooling}",
+        f"{net.grams:,} buckets of short strings" if net.grams else "",
         f"dropout {net.dropout:g}",
         "" if not net.input_dropout else f"of the input {net.input_dropout:g}",
         "" if not net.weight_dropout else f"of recurrent weights {net.weight_dropout:g}",

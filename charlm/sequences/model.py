@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from charlm.errors import OptionError
 from charlm.lm.interface import State
-from charlm.nn.heads import DistributionHead, Pooling, ScoreHead, distribution_losses, score_losses
+from charlm.nn.heads import DistributionHead, Grams, Pooling, ScoreHead, distribution_losses, score_losses
 from charlm.nn.stack import Stack, drop_symbols, dropout
 from charlm.recurrent.model import CharRNN
 from charlm.sequences.batches import Sequences
@@ -69,6 +69,7 @@ class SequenceModel(nn.Module):
         distribution = config.mode == "distribution"
         self.pooling = Pooling(config.pooling.split("+"), self.stack.outputs)
         width = self.pooling.features
+        self.grams = Grams(config.grams, config.classes if distribution else 1) if config.grams else None
         self.head: ScoreHead | DistributionHead
         self.head = DistributionHead(width, config.classes) if distribution else ScoreHead(width)
         for part in (self.stack, self.embedding) if config.frozen else ():
@@ -110,6 +111,8 @@ class SequenceModel(nn.Module):
         `CharRNN`; the first input weights for `symbols`, as of `Stack.reset_parameters`, or not."""
         self.head.reset_parameters(generator)
         self.pooling.reset_parameters()
+        if self.grams is not None:
+            nn.init.zeros_(self.grams.weight)
         self.stack.reset_parameters(generator, symbols=symbols)
         if self.embedding is not None:
             with torch.no_grad():
@@ -202,6 +205,10 @@ class SequenceModel(nn.Module):
         """
         features, after = self.features(x, lengths, state, steps=steps, generator=generator)
         raw = self.head.logits(features) if isinstance(self.head, ScoreHead) else self.head(features)
+        if self.grams is not None:
+            x = _thinned(x, self.config.input_dropout, generator) if self.training else x
+            added = self.grams(x, None if lengths is None else torch.as_tensor(lengths).to(x.device))
+            raw = raw + added.squeeze(-1) if self.config.mode == "score" else (raw + added).log_softmax(-1)
         if self.config.class_weights and not self.training:  # as if they had not been weighed
             shift = raw.new_tensor(self.config.class_weights).log()
             raw = raw - (shift[1] - shift[0]) if self.config.mode == "score" else (raw - shift).log_softmax(-1)
@@ -276,7 +283,8 @@ class SequenceModel(nn.Module):
         pieces = []
         for rows in torch.split(order, batch):
             x, lengths = inputs.padded(rows)
-            raw, _ = self.raw(x.to(self.device), _to(lengths, self.device), steps=steps)
+            there = None if lengths is None else lengths.to(self.device)
+            raw, _ = self.raw(x.to(self.device), there, steps=steps)
             raw = raw.unsqueeze(0) if self.config.output == "last" else raw
             pieces.append(_stepwise(self._shown(raw), None if self.config.output == "last" else lengths))
         self.train(training)
@@ -325,10 +333,6 @@ def _stepwise(y_TBx: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
     lengths = torch.full((lanes,), steps) if lengths is None else lengths
     inside_BT = torch.arange(steps) < lengths.unsqueeze(-1)
     return y_TBx.transpose(0, 1)[inside_BT], lengths
-
-
-def _to(lengths: Tensor | None, device: torch.device) -> Tensor | None:
-    return None if lengths is None else lengths.to(device)
 
 
 def _checked(lengths: Tensor | Sequence[int] | None, x: Tensor) -> Tensor | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -52,6 +53,8 @@ class LanguageTask(Task[Plan, CharRNN]):
     """
 
     kind = LANGUAGE
+    added: tuple[str, ...] = ()
+    """Characters that the model to start from did not know."""
 
     def __init__(self, text: Text) -> None:
         split = text.split or Split.default(len(text))
@@ -62,6 +65,13 @@ class LanguageTask(Task[Plan, CharRNN]):
             raise TextError(
                 f"the training part of {text.title} has no character to predict: use a longer text or --split"
             )
+
+    def read_under(self, vocab: Vocab) -> None:
+        """Goes on with the same text in the symbols of a vocabulary that holds all its characters."""
+        corpus = self.corpus.under(vocab)
+        self.corpus, self.vocab = replace(corpus, ids=corpus.ids.astype(vocab.dtype)), vocab
+        self.text = Text(corpus=self.corpus, split=self.facts.split)
+        self.facts = TextFacts.of(self.corpus, self.facts.split)
 
     @property
     def reported(self) -> str:
@@ -75,7 +85,11 @@ class LanguageTask(Task[Plan, CharRNN]):
 
     def notes(self, plan: Plan) -> list[str]:
         """Sentences about the validations that a person should know of."""
-        found, (steps, lanes) = [], window_shape(self.characters, plan)
+        found = []
+        if self.added:
+            shown = " ".join(map(repr, self.added[:20])) + (" ..." if len(self.added) > 20 else "")
+            found.append(f"the vocabulary has grown by {len(self.added):,} characters, which start as unknown: {shown}")
+        (steps, lanes) = window_shape(self.characters, plan)
         if (steps, lanes) != (plan.window, plan.lanes):
             found.append(f"the text is shorter than a window: windows are cut to {steps:,} steps in {lanes:,} lanes")
         size, limit = count_targets(self.parts[self.watched]), validation_limit(self.characters, plan)
@@ -156,7 +170,7 @@ def plan_for(
     model = init_from if isinstance(init_from, CharRNN) else load(init_from, device="cpu")
     if not isinstance(model, CharRNN):
         raise OptionError(f"{model.name} is not a recurrent model: --init-from needs the weights of one")
-    _check_symbols(task, model)
+    model = _widen(task, model)
     for name in ("model", "layers", "hidden", "embedding"):
         has = getattr(model.config, name)
         if given[name] not in (None, has):
@@ -183,18 +197,57 @@ def _affordable(task: LanguageTask, plan: Plan, device: torch.device) -> Plan:
     return plan
 
 
-def _check_symbols(task: LanguageTask, model: CharRNN) -> None:
-    """Refuses a text that the model to start from cannot read."""
-    if task.vocab != model.vocab:
+def _widen(task: LanguageTask, model: CharRNN) -> CharRNN:
+    """The model to start from in a vocabulary that holds the symbols of both; the task goes on in it too."""
+    if unknown := task.corpus.unknown():
+        raise OptionError(
+            f"{task.text.title} has {unknown:,} characters that the vocabulary it was read in does not hold: read it "
+            "without vocab=, which lets the model's vocabulary grow"
+        )
+    if (own := task.corpus.vocab) == model.vocab:
+        return model
+    if own.byte_fallback or model.vocab.byte_fallback:
         raise OptionError(
             f"{task.text.title} was not read in the vocabulary of {model.name}: read it with vocab=model.vocab"
         )
-    unknown = task.corpus.unknown()
-    if unknown:
-        raise OptionError(
-            f"{task.text.title} has {unknown:,} characters that the vocabulary of {model.name} does not hold: "
-            "take them out of the text, or train from the start"
-        )
+    vocab = Vocab.of("".join((*own.characters, *model.vocab.characters)))
+    task.read_under(vocab)
+    task.added = tuple(character for character in vocab.characters if character not in model.vocab)
+    return grown(model, vocab) if task.added else model
+
+
+@torch.no_grad()
+def grown(model: CharRNN, vocab: Vocab) -> CharRNN:
+    """The model with rows of input and output for the new symbols of a vocabulary, matched by character.
+
+    A new character is read as an unknown one, an input of zeros. It gets a tenth of the
+    probability that the model gives its least expected character, so that what the model knows stays almost as it is.
+
+    Args:
+        model: any network of characters.
+        vocab: its characters and new ones.
+
+    >>> from charlm.recurrent.model import RNNConfig
+    >>> model = CharRNN(Vocab.of("ac"), RNNConfig(hidden=4))
+    >>> before, after = (m.next("ca") for m in (model, grown(model, Vocab.of("abc"))))
+    >>> abs(after["a"] / after["c"] - before["a"] / before["c"]) < 1e-4, after["b"] < 0.1
+    (True, True)
+    """
+    found, old = CharRNN(vocab, model.config), model.state_dict()
+    kept = torch.tensor([vocab.characters.index(character) for character in model.vocab.characters])
+    rarest = int(model.head.linear.bias.argmin())
+    for name, new in found.state_dict().items():
+        if name.startswith("head.linear."):
+            new[:] = old[name][rarest]
+            new.sub_(math.log(10) if name.endswith("bias") else 0.0)
+            new[kept] = old[name]
+        elif name == "embedding.weight" or (name == "stack.cells.0.weight_ih" and model.embedding is None):
+            rows, known = (new, old[name]) if name == "embedding.weight" else (new.t(), old[name].t())
+            rows.zero_()
+            rows[kept] = known
+        else:
+            new.copy_(old[name])
+    return found
 
 
 def resume_language(

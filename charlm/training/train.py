@@ -124,8 +124,8 @@ def train(
             it stands for the kind of cell. None trains in memory.
         resume: the directory of a run to go on with. A new budget, batch size and device are taken; another option
             must be as the run has it.
-        init_from: a model, or its directory, to start from; the text is in its vocabulary then
-            (`read_text(..., vocab=model.vocab)`).
+        init_from: a model, or its directory, to start from; characters are matched, and its vocabulary grows by those
+            that it does not know. One that spells characters in bytes reads the text with `vocab=model.vocab`.
         save_every: seconds between two saved states.
         progress: show a progress bar; None shows it on a terminal or in a notebook.
         observer: is told how it goes, in place of the progress bar.

@@ -156,3 +156,15 @@ def test_a_file_that_is_there_is_kept_and_said_or_replaced_by_force(charlm: Run,
     assert "is taken" not in charlm(*compare, "--force")[2]
     assert taken.read_bytes().startswith(b"\x89PNG")
     assert not (tmp_path / "picture-3.png").exists()
+
+
+def test_a_list_is_said_to_be_one_where_it_is_read_as_running_text(charlm: Run) -> None:
+    Path("names.txt").write_text("".join(f"name{number:04d}\n" for number in range(300)))
+    small = ("--hidden", 4, "--layers", 1, "--max-steps", 1)
+    for command in (
+        ("ngram", "names.txt", "--order", 1),
+        ("train", "names.txt", *small),
+        ("corpus", "info", "names.txt"),
+    ):
+        assert "looks like a list" in charlm(*command)[2]
+        assert "looks like a list" not in charlm(*command, "--items", "line")[2]

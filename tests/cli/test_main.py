@@ -143,9 +143,9 @@ def test_starting_from_another_models_weights(charlm: Run, verse: Path) -> None:
     assert code == 2
     assert "--hidden 13" in err
     more.write_text(verse.read_text() + "\u00e9")
-    code, _, err = charlm("train", more, "--init-from", "first", "--max-steps", 5)
-    assert code == 2
-    assert "does not hold" in err
+    code, _, err = charlm("train", more, "--init-from", "first", "--max-steps", 5, "--out", "third")
+    assert code == 0, err
+    assert "grown by 1 characters" in err
 
 
 @pytest.mark.slow
@@ -267,6 +267,25 @@ def test_a_closed_pipe_is_no_error(charlm: Run, verse: Path, tmp_path: Path) -> 
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert len(done.stdout) == 10
     assert done.stderr == ""
+
+
+def test_novelty_takes_the_text_from_its_new_place(charlm: Run, verse: Path, tmp_path: Path) -> None:
+    assert charlm("ngram", verse, "--order", 8, "--out", "counts")[0] == 0
+    here = ("sample", "counts", "--length", 50, "--seed", 1, "--novelty", "--json")
+    found = json.loads(charlm(*here)[1])
+    moved = verse.rename(verse.with_name("moved.txt"))
+    code, _, err = charlm(*here)
+    assert code == 2
+    assert "--text" in err
+    assert len(err.strip().splitlines()) == 1
+    other = tmp_path / "other.txt"
+    other.write_text("another text\n" * 20)
+    code, _, err = charlm(*here, "--text", other)
+    assert code == 2
+    assert "--text" in err
+    code, out, err = charlm(*here, "--text", moved)
+    assert code == 0, err
+    assert json.loads(out)["novelty"] == found["novelty"]
 
 
 @pytest.mark.slow

@@ -1,12 +1,13 @@
 """Heads and losses against arithmetic by hand and finite differences."""
 
 import math
+from collections import Counter
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from charlm.nn.heads import DistributionHead, ScoreHead, distribution_losses, score_losses
+from charlm.nn.heads import DistributionHead, Grams, ScoreHead, distribution_losses, score_losses
 
 
 def test_a_score_is_the_sigmoid_of_a_weighted_sum() -> None:
@@ -70,3 +71,21 @@ def test_fresh_heads_begin_undecided_and_come_from_their_generator() -> None:
     assert torch.equal(one.linear.weight, two.linear.weight)
     assert one.linear.weight.abs().max() <= 1 / 20
     assert one(torch.zeros(1, 400)).item() == 0.5
+
+
+def test_grams_are_sums_over_the_strings_of_each_text() -> None:
+    """Equal strings have equal weights: the map of a text is the sum over a Counter of its strings."""
+    grams = Grams(1 << 20, 1)
+    nn.init.normal_(grams.weight)
+    texts = [[0, 1, 2, 0], [1], [3, -1, 0, 1, 2]]
+    ids_TB = torch.full((5, 3), -1)
+    for lane, text in enumerate(texts):
+        ids_TB[: len(text), lane] = torch.tensor(text)
+    found = grams(ids_TB, torch.tensor([4, 1, 5]))
+    for lane, text in enumerate(texts):
+        assert found[lane].item() == pytest.approx(grams(torch.tensor(text)[:, None], None).item(), abs=1e-5)
+    counts = [Counter(tuple(w[i : i + n]) for n in (1, 2, 3) for i in range(len(w) - n + 1))
+              for w in (["<", *text, "<"] for text in texts)]  # fmt: skip
+    with torch.no_grad():
+        grams.weight.fill_(1.0)
+    assert grams(ids_TB, torch.tensor([4, 1, 5]))[:, 0].tolist() == [sum(each.values()) for each in counts]

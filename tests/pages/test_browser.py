@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from browser import CONTRAST, Browser, chromium
+from browser import AXE, CONTRAST, Browser, axe_source, chromium
 
 from charlm.checkpoint import TextFacts
 from charlm.cli.main import main
@@ -165,6 +165,14 @@ def test_it_can_be_read_in_the_dark_and_in_400_pixels(browser: Browser, pages: P
         assert (sum(map(int, ground[4:-1].split(","))) < 200) == dark
         wide = browser.run("const e = document.documentElement; return [e.scrollWidth, e.clientWidth, innerWidth]")
         assert wide[0] <= wide[1] <= wide[2] == width
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_audit_of_accessibility_finds_nothing(browser: Browser, pages: Path, kind: str) -> None:
+    browser.open(pages / f"{kind}.html")
+    browser.click(f"#{MAPS[kind]} [data-i='40']")
+    browser.driver.execute_cdp_cmd("Runtime.evaluate", {"expression": axe_source()})
+    assert browser.driver.execute_async_script(AXE) == []
 
 
 @pytest.mark.parametrize("kind", ["score", "inspect"])

@@ -142,7 +142,7 @@ def test_every_colour_carries_readable_text() -> None:
 
 
 def test_pages_and_terminals_paint_alike() -> None:
-    script = (TEMPLATES / "surprise.js").read_text()
+    script = (TEMPLATES / "textmap.js").read_text()
     levels, differences = (
         [float(number) / 1000 for number in re.findall(r"\d+", found)]
         for found in re.search(r"levels = \[(.*?)\];\s*const differences = \[(.*?)\];", script).groups()  # type: ignore[union-attr]

@@ -1,5 +1,5 @@
 "use strict";
-/* A text painted by hidden units. `charlm.data.inspect` is what report/inspect_page.py makes:
+/* A text painted by hidden units. `charlm.data.inspect` is what pages/text_pages.py makes:
 
      symbols, ids   see textmap.js
      units          names of the units, LAYER:NUMBER:h or c
@@ -18,17 +18,12 @@
   const painted = document.getElementById("painted");
   const other = document.getElementById("other");
   const buttons = [...document.querySelectorAll("[data-unit]")];
-  const bounds = [0.1, 0.25, 0.5, 0.8];
   let unit = 0;
 
   const numberAt = (position) => values[unit * steps + position];
   const valueAt = (position) => (numberAt(position) / 127) * data.largest[unit];
 
-  function styleOf(position) {
-    const number = numberAt(position);
-    const level = bounds.filter((bound) => Math.abs(number) / 127 >= bound).length;
-    return level ? (number > 0 ? "p" : "n") + level : "s0";
-  }
+  const styleOf = (position) => charlm.styles.unit(numberAt(position) / 127);
 
   function signed(value) {
     return (value < 0 ? "\u2212" : "") + Math.abs(value).toFixed(2);
@@ -41,19 +36,10 @@
   function nextTable(position) {
     const rows = [];
     for (let at = position * most; at < (position + 1) * most; at += 1) {
-      const bar = element("span", { class: "bar" });
-      bar.style.width = data.parts[at] / 10000 + "%";
       const came = position + 1 < steps && data.top[at] === data.ids[position + 1];
-      rows.push(element("tr", came ? { class: "came" } : {},
-        element("td", {}, charlm.symbolElement(data.symbols[data.top[at]])),
-        element("td", { class: "number" }, charlm.percent(data.parts[at] / 1e6)),
-        element("td", { class: "track" }, bar)));
+      rows.push({ symbol: data.symbols[data.top[at]], probability: data.parts[at] / 1e6, came });
     }
-    return element("table", {},
-      element("caption", {}, "Expected after it; bold is what came"),
-      element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "next"),
-        element("th", { scope: "col", class: "number" }, "probability"), element("th", { scope: "col" }, "share"))),
-      element("tbody", {}, ...rows));
+    return charlm.nextTable({ caption: "Expected after it; bold is what came", rows });
   }
 
   function onChoose(position, panel) {

@@ -43,7 +43,8 @@ const charlm = (() => {
   function nameOf(symbol) {
     if (!isOneCharacter(symbol)) return "byte " + symbol.slice(1, -1);
     if (symbol in named) return named[symbol];
-    return unseen.test(symbol) ? "control character " + code(symbol) : symbol;
+    if (unseen.test(symbol)) return "control character " + code(symbol);
+    return symbol.trim() ? symbol : "white space " + code(symbol);
   }
 
   /* A symbol as an element that cannot disturb what stands around it. */

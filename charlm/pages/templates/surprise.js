@@ -1,79 +1,30 @@
 "use strict";
 /* The surprise map: characters painted by their bits, and what was expected in the place of the chosen one.
 
-   charlm.surpriseMap(root, data), where data is what report/surprise_page.py makes:
+   charlm.surpriseMap(root, data), where data is what pages/text_pages.py makes:
 
      symbols, ids, breaks   see textmap.js
      models                 the names of one or two models
-     bits                   for each model a list of thousandths of bits; the codes below where there are none
+     bits                   for each model a list of thousandths of bits; the codes of textmap.js where there are none
      top                    null, or {steps, ids, parts}: for each of the first `steps` positions the ids of the most
                             probable characters and their probabilities in millionths, `ids.length / steps` of them;
                             those of the first model */
 (() => {
-  const IMPOSSIBLE = -1;
-  const UNKNOWN = -2;
-  const CONTEXT = -3;
-  const UNDEFINED = -4;
-  const words = {
-    [IMPOSSIBLE]: "impossible: probability 0",
-    [UNKNOWN]: "the model does not know this character",
-    [CONTEXT]: "context: the model begins to read here",
-    [UNDEFINED]: "undefined: this history was never counted",
-  };
-  const levels = [1000, 2000, 3000, 4000, 6000, 8000, 11000];
-  const differences = [500, 2000, 4000];
-
-  function style(thousandths) {
-    if (thousandths === UNKNOWN) return "u";
-    if (thousandths === CONTEXT) return "x";
-    if (thousandths < 0) return "s7";
-    return "s" + levels.filter((bound) => thousandths >= bound).length;
-  }
-
-  function infinite(thousandths) {
-    return thousandths === IMPOSSIBLE || thousandths === UNDEFINED ? Infinity : thousandths;
-  }
-
-  /* Blue where the first model knows more, orange where the second does. */
-  function differenceStyle(first, second) {
-    if (first === CONTEXT) return "x";
-    if (first === UNKNOWN || second === UNKNOWN) return "u";
-    const difference = infinite(second) - infinite(first);
-    if (Number.isNaN(difference)) return "s0";
-    const size = Math.abs(difference);
-    if (size < 250) return "s0";
-    return (difference > 0 ? "p" : "n") + (1 + differences.filter((bound) => size >= bound).length);
-  }
-
-  function bitsText(thousandths) {
-    return thousandths < 0 ? words[thousandths] : (thousandths / 1000).toFixed(2) + " bits";
-  }
+  const { CONTEXT } = charlm.CODES;
 
   function probabilityText(thousandths) {
     return thousandths < 0 ? "" : "probability " + charlm.percent(2 ** (-thousandths / 1000));
   }
 
   function topTable(data, position) {
-    const { element } = charlm;
     const { steps, ids, parts } = data.top;
     const k = ids.length / steps;
     const rows = [];
-    for (let at = position * k; at < (position + 1) * k; at += 1) {
-      if (parts[at] < 0) break;
-      const bar = element("span", { class: "bar" });
-      bar.style.width = parts[at] / 10000 + "%";
-      const came = ids[at] === data.ids[position];
-      rows.push(element("tr", came ? { class: "came" } : {},
-        element("td", {}, charlm.symbolElement(data.symbols[ids[at]])),
-        element("td", { class: "number" }, charlm.percent(parts[at] / 1e6)),
-        element("td", { class: "track" }, bar)));
+    for (let at = position * k; at < (position + 1) * k && parts[at] >= 0; at += 1) {
+      rows.push({ symbol: data.symbols[ids[at]], probability: parts[at] / 1e6, came: ids[at] === data.ids[position] });
     }
-    if (!rows.length) return element("p", { class: "hint" }, "Nothing is expected here: this history was never counted.");
-    return element("table", {},
-      element("caption", {}, `Most probable here (${data.models[0]})`),
-      element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "next"),
-        element("th", { scope: "col", class: "number" }, "probability"), element("th", { scope: "col" }, "share"))),
-      element("tbody", {}, ...rows));
+    if (!rows.length) return charlm.element("p", { class: "hint" }, "Nothing is expected here: this history was never counted.");
+    return charlm.nextTable({ caption: `Most probable here (${data.models[0]})`, rows });
   }
 
   function fillPanel(data, position, panel) {
@@ -84,7 +35,7 @@
     data.models.forEach((name, number) => {
       const thousandths = data.bits[number][position];
       const line = element("p", {}, ...(data.models.length > 1 ? [element("bdi", {}, name), ": "] : []),
-        element("strong", {}, bitsText(thousandths)));
+        element("strong", {}, charlm.bitsText(thousandths)));
       if (thousandths >= 0) line.append(", ", probabilityText(thousandths));
       panel.append(line);
     });
@@ -97,10 +48,10 @@
   charlm.surpriseMap = (root, data) => {
     let view = data.models.length > 1 ? "difference" : 0;
     const styleOf = (position) => view === "difference"
-      ? differenceStyle(data.bits[0][position], data.bits[1][position])
-      : style(data.bits[view][position]);
+      ? charlm.styles.difference(data.bits[0][position], data.bits[1][position])
+      : charlm.styles.bits(data.bits[view][position]);
     const describe = (position) => [charlm.nameOf(data.symbols[data.ids[position]]),
-      ...data.models.map((name, number) => bitsText(data.bits[number][position]))].join(", ");
+      ...data.models.map((name, number) => charlm.bitsText(data.bits[number][position]))].join(", ");
     const onChoose = (position, panel) => fillPanel(data, position, panel);
     const map = charlm.textMap(root, { symbols: data.symbols, ids: data.ids, breaks: data.breaks, styleOf, describe, onChoose });
     const buttons = [...document.querySelectorAll(`[data-view-of="${root.id}"]`)];

@@ -2,7 +2,8 @@
 /* A text whose characters are painted and can be chosen, by mouse, finger and keyboard.
 
    charlm.textMap(root, {symbols, ids, breaks, styleOf, describe, onChoose, part}) fills an element that the macro
-   text_map made, and returns {paint, choose, chosen}.
+   text_map made, and returns {paint, choose, chosen, clear, change}: after a change of `ids` from a position on, change(position)
+   draws the text anew from there.
 
      symbols    what each id looks like: one character, or <C3> for a byte
      ids        the text, an id a position
@@ -12,7 +13,83 @@
      onChoose   (position, panel) -> fills the panel
      part       how many symbols are shown at once (optional)
 
-   A symbol is a code point: no emoji is ever cut in two. */
+   A symbol is a code point: no emoji is ever cut in two.
+
+   charlm.styles.bits, .difference and .unit give the classes of the three scales of colours, and
+   charlm.nextTable({caption, rows}) is the table of the most probable next characters. */
+charlm.CODES = { IMPOSSIBLE: -1, UNKNOWN: -2, CONTEXT: -3, UNDEFINED: -4 }; // in place of thousandths of bits
+
+charlm.styles = (() => {
+  const { IMPOSSIBLE, UNKNOWN, CONTEXT, UNDEFINED } = charlm.CODES;
+  const levels = [1000, 2000, 3000, 4000, 6000, 8000, 11000];
+  const differences = [500, 2000, 4000];
+  const shares = [0.1, 0.25, 0.5, 0.8];
+  const passed = (bounds, value) => bounds.filter((bound) => value >= bound).length;
+  const infinite = (thousandths) => (thousandths === IMPOSSIBLE || thousandths === UNDEFINED ? Infinity : thousandths);
+
+  function bits(thousandths) {
+    if (thousandths === UNKNOWN) return "u";
+    if (thousandths === CONTEXT) return "x";
+    return thousandths < 0 ? "s7" : "s" + passed(levels, thousandths);
+  }
+
+  /* Blue where the first model knows more, orange where the second does. */
+  function difference(first, second) {
+    if (first === CONTEXT) return "x";
+    if (first === UNKNOWN || second === UNKNOWN) return "u";
+    const more = infinite(second) - infinite(first);
+    const size = Math.abs(more);
+    if (Number.isNaN(more)) return "s0";
+    if (size < 250) return "s0";
+    return (more > 0 ? "p" : "n") + (1 + passed(differences, size));
+  }
+
+  function unit(share) {
+    const level = passed(shares, Math.abs(share));
+    return level ? (share > 0 ? "p" : "n") + level : "s0";
+  }
+
+  return { bits, difference, unit };
+})();
+
+charlm.bitsText = (thousandths) => {
+  const words = {
+    [charlm.CODES.IMPOSSIBLE]: "impossible: probability 0",
+    [charlm.CODES.UNKNOWN]: "the model does not know this character",
+    [charlm.CODES.CONTEXT]: "context: the model begins to read here",
+    [charlm.CODES.UNDEFINED]: "undefined: this history was never counted",
+  };
+  return thousandths < 0 ? words[thousandths] : (thousandths / 1000).toFixed(2) + " bits";
+};
+
+/* Rows are {symbol, probability, came, own, take}: `own` is a second probability, drawn as a line across the bar, and `take`
+   a function that makes the symbol a button. */
+charlm.nextTable = ({ caption, rows }) => {
+  const { element } = charlm;
+  const lines = rows.map(({ symbol, probability, came, own, take }) => {
+    const bar = element("span", { class: "bar" });
+    bar.style.width = 100 * probability + "%";
+    const bars = element("span", { class: "bars" }, bar);
+    if (Math.abs(own - probability) > 0.002) {
+      const line = element("span", { class: "own" });
+      line.style.left = 100 * own + "%";
+      bars.append(line);
+    }
+    let name = charlm.symbolElement(symbol);
+    if (take) {
+      name = element("button", { type: "button", "aria-label": `Take ${charlm.nameOf(symbol)}` }, name);
+      name.addEventListener("click", take);
+    }
+    return element("tr", came ? { class: "came" } : {},
+      element("td", {}, name), element("td", { class: "number" }, charlm.percent(probability)),
+      element("td", { class: "track" }, bars));
+  });
+  return element("table", {}, element("caption", {}, caption),
+    element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "next"),
+      element("th", { scope: "col", class: "number" }, "probability"), element("th", { scope: "col" }, "share"))),
+    element("tbody", {}, ...lines));
+};
+
 charlm.textMap = (root, options) => {
   const { symbols, ids, styleOf, describe, onChoose } = options;
   const breaks = new Set(options.breaks || []);
@@ -21,7 +98,7 @@ charlm.textMap = (root, options) => {
   const panel = root.querySelector("[data-panel]");
   const pager = root.querySelector(".pager");
   const where = root.querySelector("[data-where]");
-  const starts = partStarts();
+  let starts = partStarts();
   let current = 0;
   let chosen = -1;
   let spans = [];
@@ -37,43 +114,88 @@ charlm.textMap = (root, options) => {
     return found;
   }
 
+  /* Of marks that pile up on one letter the third and all after it stand on a circle of their own. */
+  function isPiled(position) {
+    return [0, 1, 2].every((back) => position >= back && /^\p{M}$/u.test(symbols[ids[position - back]]));
+  }
+
   function spanOf(position) {
     const { text: drawn, sign, plain } = charlm.shown(symbols[ids[position]]);
     const span = charlm.element("span", { role: "option", tabindex: "-1", "aria-selected": "false", "data-i": position });
-    span.append(sign ? charlm.element("span", { class: plain ? "sign plain" : "sign" }, drawn) : drawn);
+    if (sign) span.append(charlm.element("span", { class: plain ? "sign plain" : "sign" }, drawn));
+    else span.append(isPiled(position) ? "\u25cc" + drawn : drawn);
+    name(span, position);
     return span;
   }
 
+  /* A symbol that shows nothing has a name for screen readers. */
+  function name(span, position) {
+    const symbol = symbols[ids[position]];
+    if (symbol.trim()) span.removeAttribute("aria-label");
+    else span.setAttribute("aria-label", charlm.nameOf(symbol));
+  }
+
+  const endOf = (number) => (number + 1 < starts.length ? starts[number + 1] : ids.length);
+
   function show(number) {
     current = number;
-    const begin = starts[number];
-    const end = number + 1 < starts.length ? starts[number + 1] : ids.length;
-    const lines = [];
-    let line = null;
     spans = [];
-    for (let position = begin; position < end; position += 1) {
+    text.replaceChildren();
+    fill(starts[number]);
+    if (!mark(chosen, true)) spans[0]?.setAttribute("tabindex", "0");
+    told();
+  }
+
+  /* Draws the symbols of this part from a position on, behind those that are there. */
+  function fill(from) {
+    const begin = starts[current];
+    let line = from > begin && symbols[ids[from - 1]] !== "\n" ? text.lastElementChild : null;
+    for (let position = from; position < endOf(current); position += 1) {
       if (line === null || breaks.has(position)) {
         line = charlm.element("div", { class: breaks.has(position) && position > begin ? "line break" : "line", dir: "auto" });
-        lines.push(line);
+        text.append(line);
       }
       const span = spanOf(position);
+      span.className = styleOf(position);
       spans.push(span);
       line.append(span);
       if (symbols[ids[position]] === "\n") line = null;
     }
-    text.replaceChildren(...lines);
-    paint();
-    if (!mark(chosen, true)) spans[0]?.setAttribute("tabindex", "0");
-    pager.hidden = starts.length < 2;
+  }
+
+  function told() {
     const whole = ids.length.toLocaleString("en");
-    where.textContent = `${(begin + 1).toLocaleString("en")} to ${end.toLocaleString("en")} of ${whole}`;
-    pager.querySelector('[data-step="-1"]').disabled = number === 0;
-    pager.querySelector('[data-step="1"]').disabled = number === starts.length - 1;
+    pager.hidden = starts.length < 2;
+    where.textContent = `${(starts[current] + 1).toLocaleString("en")} to ${endOf(current).toLocaleString("en")} of ${whole}`;
+    pager.querySelector('[data-step="-1"]').disabled = current === 0;
+    pager.querySelector('[data-step="1"]').disabled = current === starts.length - 1;
   }
 
   function paint() {
     const begin = starts[current];
     spans.forEach((span, offset) => { span.className = styleOf(begin + offset); });
+  }
+
+  /* The text is another one from this position on; its end is shown, where that is what was shown before. */
+  function change(position) {
+    const wasLast = current === starts.length - 1;
+    if (chosen >= position) clear();
+    starts = partStarts();
+    const last = starts.length - 1;
+    if (!wasLast && current <= last) return told();
+    if (current !== last || position < starts[last]) return show(last);
+    for (const span of spans.splice(position - starts[last])) span.remove();
+    while (text.lastElementChild && !text.lastElementChild.childElementCount) text.lastElementChild.remove();
+    fill(position);
+    if (chosen < 0) spans[0]?.setAttribute("tabindex", "0");
+    return told();
+  }
+
+  /* No character is chosen any more. */
+  function clear() {
+    mark(chosen, false);
+    chosen = -1;
+    spans[0]?.setAttribute("tabindex", "0");
   }
 
   function partOf(position) {
@@ -88,11 +210,12 @@ charlm.textMap = (root, options) => {
     span.setAttribute("aria-selected", String(on));
     span.setAttribute("tabindex", on ? "0" : "-1");
     if (on) span.setAttribute("aria-label", describe(position));
-    else span.removeAttribute("aria-label");
+    else name(span, position);
     return span;
   }
 
   function choose(position, focus = true) {
+    if (!ids.length) return;
     const wanted = Math.max(0, Math.min(ids.length - 1, position));
     if (partOf(wanted) !== current) show(partOf(wanted));
     spans[0]?.setAttribute("tabindex", "-1");
@@ -153,5 +276,5 @@ charlm.textMap = (root, options) => {
     if (step) show(Math.max(0, Math.min(starts.length - 1, current + step)));
   });
   show(0);
-  return { paint, choose, chosen: () => chosen };
+  return { paint, choose, chosen: () => chosen, clear, change };
 };

@@ -1,0 +1,219 @@
+"""A page that runs models: their weights or counts as one block of deflated numbers, and what the scripts need to know.
+
+`templates/models.js` and `counts.js` read the numbers as they are described here, and do the arithmetic of
+`nn/cells.py` and `ngrams/`.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from charlm.errors import OptionError
+from charlm.lm.model import TextModel
+from charlm.lm.painting import shown_symbols
+from charlm.mixing.mixture import MixtureLM
+from charlm.ngrams.kneser_ney import KneserNey, discounts
+from charlm.ngrams.model import NGramLM
+from charlm.nn.cells import BUILT_IN
+from charlm.pages.page import render
+from charlm.recurrent.model import CharRNN
+
+__all__ = ["Bits", "Block", "floats", "networks_of", "playground_page", "quantised"]
+
+Bits = Literal[8, 16, 32]
+"""Of a weight in a page: 32 keeps float32; 16 and 8 are whole numbers with a scale for each row."""
+
+_MOST = 24_000_000  # characters of numbers in a page, which a telephone still opens
+_WORKER = ("sampling.js", "models.js", "counts.js", "engine.js")
+
+
+class Block:
+    """Arrays one after the other, as the page keeps them."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+
+    def add(self, array: NDArray[Any]) -> dict[str, Any]:
+        """Adds an array; returns where it stands: `type`, `at`, `count`.
+
+        >>> block = Block()
+        >>> block.add(np.array([1, 2, 300], dtype=np.uint16)), block.add(np.zeros(2, dtype=np.float32))["at"]
+        ({'type': 'u2', 'at': 0, 'count': 3}, 8)
+        """
+        at = len(self._bytes)
+        content = array.astype(array.dtype.newbyteorder("<")).tobytes()
+        self._bytes += content + bytes(-len(content) % 8)
+        return {"type": f"{array.dtype.kind}{array.dtype.itemsize}", "at": at, "count": int(array.size)}
+
+    def text(self) -> str:
+        """All of them, deflated, as base64."""
+        return base64.b64encode(zlib.compress(bytes(self._bytes), 9)).decode()
+
+
+def playground_page(models: Sequence[TextModel], bits: Bits, notes: Sequence[str] = ()) -> str:
+    """The HTML of a page that runs one or two models; `notes` are sentences at its end."""
+    block = Block()
+    described = [_describe(model, bits, block) for model in models]
+    numbers = block.text()
+    if len(numbers) > _MOST:
+        raise OptionError(
+            f"the page would hold {len(numbers) / 1e6:.0f} MB of numbers, and the most that it should is "
+            f"{_MOST / 1e6:.0f} MB: take a smaller --order, --hidden or --bits"
+        )
+    titles = [{"name": model.name, "title": model.title, "units": bool(networks_of(model))} for model in models]
+    shown = [title | {"symbols": _shown(model)} for title, model in zip(titles, models, strict=True)]
+    return render(
+        "playground.html",
+        title=" and ".join(model.name for model in models),
+        data={"playground": {"models": shown, "descriptions": described}},
+        scripts=("textmap.js", "sampling.js", "track.js", "playground.js"),
+        worker=_WORKER,
+        numbers=numbers,
+        models=titles,
+        most_k=max(len(model.vocab) for model in models),
+        facts=[("Model", f"{model.name}: {_about(model, bits)}") for model in models],
+        notes=list(notes),
+    )
+
+
+def _about(model: TextModel, bits: Bits) -> str:
+    kept = "" if isinstance(model, NGramLM) else f", weights of {bits} bits"
+    return f"{model.title}, {len(model.vocab):,} symbols{kept}"
+
+
+def _shown(model: TextModel) -> list[str]:
+    return shown_symbols(model.vocab.characters, model.vocab.byte_fallback)
+
+
+def _describe(model: TextModel, bits: Bits, block: Block) -> dict[str, Any]:
+    """What the scripts need to know of a model; its arrays go into the block."""
+    vocab = model.vocab
+    found: dict[str, Any] = {"symbols": len(vocab)}
+    if isinstance(model, CharRNN):
+        found |= _network(model, bits, block)
+    elif isinstance(model, NGramLM):
+        found |= _counts(model, block)
+    elif isinstance(model, MixtureLM):
+        parts = [_describe(part, bits, block) for part in model.models]
+        found |= {"kind": "mixture", "models": parts, "weights": model.weights.tolist(), "rate": model.rate}
+    else:
+        raise OptionError(f"a page runs networks, n-gram models and mixtures of these, not {model.title}")
+    return found | {
+        "characters": len(vocab.characters),
+        "spells": vocab.byte_fallback,
+        "begins": block.add(vocab.begins_character.astype(np.uint8)),
+        "start": int(model.start),
+    }
+
+
+def _network(model: CharRNN, bits: Bits, block: Block) -> dict[str, Any]:
+    if model.config.model not in BUILT_IN:
+        raise OptionError(
+            f"a page runs the cells {', '.join(BUILT_IN)}, not {model.config.model}: its formula is Python's alone"
+        )
+
+    def matrix(weight: Tensor | None) -> dict[str, Any] | None:
+        if weight is None:
+            return None
+        values, scale = quantised(weight, bits)
+        rows, columns = values.shape
+        scales = None if scale is None else block.add(scale)
+        return {"rows": rows, "columns": columns, "values": block.add(values), "scale": scales}
+
+    def numbers(bias: Tensor | None) -> dict[str, Any] | None:
+        return None if bias is None else block.add(floats(bias))
+
+    cells = [model.stack.cell(layer) for layer in range(model.stack.layers)]
+    return {
+        "kind": "network",
+        "cell": model.config.model,
+        "hidden": model.config.hidden,
+        "width": model.stack.outputs,
+        "embedding": None if model.embedding is None else matrix(model.embedding.weight),
+        "cells": [
+            {
+                "weight_ih": matrix(cell.weight_ih),
+                "weight_hh": matrix(cell.weight_hh),
+                "weight_hr": matrix(cell.weight_hr),
+                "bias_ih": numbers(cell.bias_ih),
+                "bias_hh": numbers(cell.bias_hh),
+            }
+            for cell in cells
+        ],
+        "head": {"weight": matrix(model.head.linear.weight), "bias": numbers(model.head.linear.bias)},
+    }
+
+
+def floats(tensor: Tensor) -> NDArray[np.float32]:
+    """A tensor's numbers as float32 on the CPU."""
+    return tensor.detach().cpu().float().numpy()
+
+
+def quantised(weight: Tensor, bits: Bits) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
+    """A matrix in whole numbers of so many bits, and the scale of each row; as it is with 32 bits.
+
+    >>> import torch
+    >>> values, scale = quantised(torch.tensor([[1.0, -0.5], [0.0, 0.0]]), 8)
+    >>> values.tolist(), scale.round(4).tolist()
+    ([[127, -64], [0, 0]], [0.007899999618530273, 1.0])
+    """
+    values = floats(weight)
+    if bits == 32:
+        return values, None
+    most = 2 ** (bits - 1) - 1
+    largest = np.abs(values).max(axis=1)
+    scale = np.where(largest > 0, largest / most, 1).astype(np.float32)
+    kind = np.int8 if bits == 8 else np.int16
+    return np.clip(np.rint(values / scale[:, None]), -most, most).astype(kind), scale
+
+
+def _counts(model: NGramLM, block: Block) -> dict[str, Any]:
+    estimator = model.estimator
+    levels = []
+    for order in range(model.order + 1):
+        level = estimator.levels[order]
+        found: dict[str, Any] = {
+            "types": block.add(_smallest(level.types_H)),
+            "ids": block.add(_smallest(level.id_E)),
+            "counts": block.add(_smallest(level.count_E)),
+            "preceding": None,
+            "discounts": None,
+        }
+        if isinstance(estimator, KneserNey):
+            found["discounts"] = {"top": discounts(level.count_E)}
+            if order < model.order:
+                below = estimator.preceding(order)
+                found["preceding"] = block.add(_smallest(below))
+                found["discounts"]["below"] = discounts(below)
+        levels.append(found)
+    return {
+        "kind": "ngram",
+        "order": model.order,
+        "smoothing": estimator.name,
+        "parameters": estimator.parameters(),
+        "levels": levels,
+    }
+
+
+def _smallest(values: NDArray[Any]) -> NDArray[Any]:
+    """Counts in the smallest type that a page reads.
+
+    >>> _smallest(np.array([1, 256])).dtype
+    dtype('uint16')
+    """
+    most = int(values.max(initial=0))
+    return values.astype(np.min_scalar_type(most) if most < 2**32 else np.float64)
+
+
+def networks_of(model: TextModel) -> list[CharRNN]:
+    """The networks in a model: itself, or those of a mixture."""
+    if isinstance(model, MixtureLM):
+        return [network for part in model.models for network in networks_of(part)]
+    return [model] if isinstance(model, CharRNN) else []

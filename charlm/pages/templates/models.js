@@ -1,0 +1,244 @@
+"use strict";
+/* The models of a page: each reads one symbol after the other and says how probable every next one is.
+
+   models.make(description, array) -> a model, from the description that charlm/pages/playground.py wrote, and a function
+   from the description of an array to a typed array. A model has
+     begin()          forgets everything
+     read(id)         reads a symbol (-1: one that it does not know); gives the log-probabilities of the next one
+     rowToDraw(row)   what to draw from: the same row, but where maximum likelihood is undefined
+     save(), restore(saved)   what it remembers, to come back to
+     units()          the outputs of the hidden units of all layers; empty for counts */
+const models = (() => {
+  /* Rows of a matrix in panels of eight, column by column, so that eight sums grow at once. */
+  function panels(values, rows, columns) {
+    const packed = new Float32Array(Math.ceil(rows / 8) * 8 * columns);
+    for (let row = 0; row < rows; row += 1) {
+      const begin = Math.floor(row / 8) * 8 * columns + (row % 8);
+      for (let column = 0; column < columns; column += 1) packed[begin + 8 * column] = values[row * columns + column];
+    }
+    return packed;
+  }
+
+  /* out = matrix · x + bias, sums in double precision. The arrays `bias` and `out` have room for whole panels. */
+  function product(packed, x, columns, bias, out) {
+    let at = 0;
+    for (let row = 0; row < out.length; row += 8) {
+      let a = bias[row], b = bias[row + 1], c = bias[row + 2], d = bias[row + 3];
+      let e = bias[row + 4], f = bias[row + 5], g = bias[row + 6], h = bias[row + 7];
+      for (let column = 0; column < columns; column += 1) {
+        const value = x[column];
+        a += packed[at] * value;
+        b += packed[at + 1] * value;
+        c += packed[at + 2] * value;
+        d += packed[at + 3] * value;
+        e += packed[at + 4] * value;
+        f += packed[at + 5] * value;
+        g += packed[at + 6] * value;
+        h += packed[at + 7] * value;
+        at += 8;
+      }
+      out[row] = a, out[row + 1] = b, out[row + 2] = c, out[row + 3] = d;
+      out[row + 4] = e, out[row + 5] = f, out[row + 6] = g, out[row + 7] = h;
+    }
+  }
+
+  /* The numbers of a matrix; those of 8 or 16 bits are multiplied by the scale of their row. */
+  function matrix({ rows, columns, values, scale }, array) {
+    const numbers = array(values);
+    if (!scale) return numbers;
+    const scales = array(scale);
+    const found = new Float32Array(rows * columns);
+    for (let at = 0; at < found.length; at += 1) found[at] = numbers[at] * scales[Math.floor(at / columns)];
+    return found;
+  }
+
+  /* A matrix with its bias, ready to be multiplied. */
+  function linear(weight, bias, array) {
+    const room = Math.ceil(weight.rows / 8) * 8;
+    const made = { columns: weight.columns, packed: panels(matrix(weight, array), weight.rows, weight.columns) };
+    made.bias = new Float32Array(room);
+    if (bias) made.bias.set(array(bias));
+    made.out = new Float32Array(room);
+    made.apply = (x) => {
+      product(made.packed, x, made.columns, made.bias, made.out);
+      return made.out;
+    };
+    return made;
+  }
+
+  const sigmoid = (x) => 1 / (1 + Math.exp(-x));
+
+  /* One step of each cell: the gates from the input, those from the state, and the state, which changes.
+     The formulas are those of charlm/nn/cells.py. */
+  const cells = {
+    rnn(x, s, { h }) {
+      for (let u = 0; u < h.length; u += 1) h[u] = Math.tanh(x[u] + s[u]);
+    },
+    gru(x, s, { h }) {
+      const H = h.length;
+      for (let u = 0; u < H; u += 1) {
+        const r = sigmoid(x[u] + s[u]);
+        const z = sigmoid(x[H + u] + s[H + u]);
+        const n = Math.tanh(x[2 * H + u] + r * s[2 * H + u]);
+        h[u] = n + z * (h[u] - n);
+      }
+    },
+    lstm(x, s, { h, c, wide, project }) {
+      const H = c.length;
+      for (let u = 0; u < H; u += 1) {
+        const i = sigmoid(x[u] + s[u]);
+        const f = sigmoid(x[H + u] + s[H + u]);
+        const g = Math.tanh(x[2 * H + u] + s[2 * H + u]);
+        const o = sigmoid(x[3 * H + u] + s[3 * H + u]);
+        c[u] = f * c[u] + i * g;
+        wide[u] = o * Math.tanh(c[u]);
+      }
+      h.set(project ? project.apply(wide).subarray(0, h.length) : wide);
+    },
+  };
+
+  /* For each symbol, and last for an unknown one, its part of the gates of the first layer. */
+  function symbolGates(description, array) {
+    const { symbols, embedding } = description;
+    const { weight_ih: weight, bias_ih: bias } = description.cells[0];
+    const width = weight.rows;
+    const values = matrix(weight, array);
+    const vectors = embedding && matrix(embedding, array);
+    const table = new Float32Array((symbols + 1) * width);
+    const biases = bias ? array(bias) : new Float32Array(width);
+    for (let id = 0; id <= symbols; id += 1) {
+      for (let gate = 0; gate < width; gate += 1) {
+        let sum = biases[gate];
+        if (id < symbols && !vectors) sum += values[gate * symbols + id];
+        for (let e = 0; id < symbols && vectors && e < weight.columns; e += 1) {
+          sum += values[gate * weight.columns + e] * vectors[id * weight.columns + e];
+        }
+        table[id * width + gate] = sum;
+      }
+    }
+    return table;
+  }
+
+  function network(description, array) {
+    const { symbols, hidden, width } = description;
+    const table = symbolGates(description, array);
+    const gates = description.cells[0].weight_ih.rows;
+    const layers = description.cells.map((cell, number) => ({
+      input: number ? linear(cell.weight_ih, cell.bias_ih, array) : null,
+      recurrent: linear(cell.weight_hh, cell.bias_hh, array),
+      project: cell.weight_hr ? linear(cell.weight_hr, null, array) : null,
+      h: new Float32Array(width),
+      c: new Float32Array(hidden),
+      wide: new Float32Array(hidden),
+    }));
+    const head = linear(description.head.weight, description.head.bias, array);
+    const step = cells[description.cell];
+    const row = new Float64Array(symbols);
+    const kept = layers.flatMap((layer) => (description.cell === "lstm" ? [layer.h, layer.c] : [layer.h]));
+
+    function read(id) {
+      let x = id;
+      for (const layer of layers) {
+        const number = x < 0 ? symbols : x;
+        const own = layer.input ? layer.input.apply(x) : table.subarray(number * gates, (number + 1) * gates);
+        step(own, layer.recurrent.apply(layer.h), layer);
+        x = layer.h;
+      }
+      logSoftmax(head.apply(x), row);
+      return row;
+    }
+
+    return {
+      read,
+      rowToDraw: (found) => found,
+      begin: () => kept.forEach((numbers) => numbers.fill(0)),
+      save: () => kept.map((numbers) => numbers.slice()),
+      restore: (saved) => saved.forEach((numbers, place) => kept[place].set(numbers)),
+      units: () => layers.map((layer) => layer.h),
+    };
+  }
+
+  function logSoftmax(scores, row) {
+    let most = -Infinity;
+    for (let id = 0; id < row.length; id += 1) most = Math.max(most, scores[id]);
+    let sum = 0;
+    for (let id = 0; id < row.length; id += 1) sum += Math.exp(scores[id] - most);
+    const all = most + Math.log(sum);
+    for (let id = 0; id < row.length; id += 1) row[id] = scores[id] - all;
+  }
+
+  /* A mixture whose weights learn while it reads: charlm/mixing/mixture.py. */
+  function mixture(description, array) {
+    const parts = description.models.map((part) => make(part, array));
+    const { symbols, rate } = description;
+    const M = parts.length;
+    const weights = new Float64Array((symbols + 2) * M);
+    const rows = parts.map(() => new Float64Array(symbols));
+    const row = new Float64Array(symbols);
+    const floor = Math.log(1e-9);
+    let set = 0; // which weights mixed the rows that the next symbol judges; 0 before there are such
+
+    function begin() {
+      weights.fill(0);
+      weights.set(description.weights);
+      set = 0;
+      parts.forEach((part) => part.begin());
+    }
+
+    function mixed() {
+      row.fill(0);
+      rows.forEach((own, m) => {
+        const weight = weights[set * M + m] + weights[m];
+        for (let id = 0; id < symbols; id += 1) row[id] += weight * own[id];
+      });
+      logSoftmax(row, row);
+    }
+
+    function learn(id) {
+      mixed();
+      rows.forEach((own, m) => {
+        let expected = 0;
+        for (let other = 0; other < symbols; other += 1) expected += Math.exp(row[other]) * own[other];
+        const step = rate * (own[id] - expected);
+        weights[set * M + m] += step;
+        weights[m] += step;
+      });
+    }
+
+    function read(id) {
+      if (set && id >= 0) learn(id);
+      parts.forEach((part, m) => {
+        const found = part.read(id);
+        const undefinedThere = Number.isNaN(found[0]);
+        for (let other = 0; other < symbols; other += 1) {
+          rows[m][other] = Math.max(floor, undefinedThere ? -Math.log(symbols) : found[other]);
+        }
+      });
+      set = (id >= 0 ? id : symbols) + 1;
+      mixed();
+      return row;
+    }
+
+    return {
+      begin,
+      read,
+      rowToDraw: (found) => found,
+      save: () => ({ weights: weights.slice(), rows: rows.map((own) => own.slice()), set, parts: parts.map((part) => part.save()) }),
+      restore: (saved) => {
+        weights.set(saved.weights);
+        rows.forEach((own, m) => own.set(saved.rows[m]));
+        set = saved.set;
+        parts.forEach((part, m) => part.restore(saved.parts[m]));
+      },
+      units: () => parts.flatMap((part) => part.units()),
+    };
+  }
+
+  const kinds = { network, mixture };
+
+  function make(description, array) {
+    return kinds[description.kind](description, array);
+  }
+
+  return { make, kinds };
+})();
