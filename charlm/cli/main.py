@@ -8,7 +8,6 @@ import importlib
 import io
 import os
 import sys
-from collections.abc import MutableMapping
 from typing import Any
 
 import click
@@ -118,7 +117,6 @@ def _is_out_of_memory(error: BaseException) -> bool:
 def main() -> None:
     """Runs the command line; every foreseen error becomes one sentence and an exit code."""
     _write_anything()
-    _prepare_torch(os.environ)
     code = 1
     try:
         code = _run()
@@ -142,18 +140,6 @@ def _write_anything() -> None:
         if isinstance(stream, io.TextIOWrapper):
             ascii_only = stream.encoding.lower() in ("ascii", "us-ascii", "ansi_x3.4-1968", "646")
             stream.reconfigure(encoding="utf-8" if ascii_only else None, errors="backslashreplace")
-
-
-def _prepare_torch(environment: MutableMapping[str, str]) -> None:
-    """Settings that torch and its OpenMP runtime read when they are loaded; those that are already set are kept.
-
-    A thread that waits for the others spins for about 30 microseconds and then sleeps, instead of spinning for
-    milliseconds: beside another busy process a training step is several times as fast. Large tensors lie in large
-    pages, which the system hands out faster.
-    """
-    if "OMP_WAIT_POLICY" not in environment:
-        environment.setdefault("GOMP_SPINCOUNT", "2000")
-    environment.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def _give_up_output() -> None:

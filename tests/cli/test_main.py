@@ -306,15 +306,3 @@ def test_novelty_and_mixture(charlm: Run, verse: Path) -> None:
     models = {line["family"]: line for line in json.loads(out)["models"]}
     assert models["mixture"]["nats"] < models["rnn"]["nats"]
     assert models["mixture"]["name"].startswith("net + Kneser-Ney ")
-
-
-def test_settings_of_torch_that_the_user_made_are_kept() -> None:
-    from charlm.cli.main import _prepare_torch
-
-    default: dict[str, str] = {}
-    _prepare_torch(default)
-    assert default == {"GOMP_SPINCOUNT": "2000", "THP_MEM_ALLOC_ENABLE": "1"}
-    for own in ({"OMP_WAIT_POLICY": "active"}, {"GOMP_SPINCOUNT": "5"}):
-        found = {**own, "THP_MEM_ALLOC_ENABLE": "0"}
-        _prepare_torch(found)
-        assert found == {**own, "THP_MEM_ALLOC_ENABLE": "0"}

@@ -7,6 +7,10 @@
 #define UNITS (CELL == RNN ? 2 : 1)         /* vectors of units in a forward panel */
 #define WIDE (UNITS * CELL)                 /* vectors in it */
 #define TALL (SUMS / WIDE)                    /* lanes that fit the registers beside it */
+#define PARTS (CELL == LSTM ? 2 : 1)        /* in which training takes a panel, each of some gates: then more lanes fit */
+#define PART_GATES (CELL / PARTS)
+#define PART_WIDE (WIDE / PARTS)
+#define PART_TALL (SUMS / PART_WIDE)
 #define BACK_WIDE 2                         /* vectors of units in a backward panel */
 #define BACK_TALL (SUMS / BACK_WIDE)
 #define TILES 16                            /* of a panel at once, while a block of it is in the first cache */
@@ -36,7 +40,7 @@ struct C(tile) {
     int64_t b;
     int rows;
     const REAL *from[SUMS / 2];
-    VEC acc[SUMS];
+    VEC acc[PARTS * SUMS];
 };
 
 /* Cuts the lanes [from, to) into tiles of at most `most`, as even as they can be, and puts those from number `first` into
@@ -53,7 +57,8 @@ INLINE int64_t C(cut)(struct C(tile) *tiles, int64_t first, int64_t from, int64_
 
 /* The products of some tiles with one panel of so many vectors. Many tiles take it a block at a time, so that it comes from
    the first cache for every tile but one; meanwhile the next block is asked for. */
-INLINE void C(multiply)(struct C(tile) *tiles, int64_t count, int64_t depth, const REAL *panel, const int vectors)
+INLINE void C(multiply)(struct C(tile) *tiles, int64_t count, int64_t depth, const REAL *panel, const int vectors,
+                       const int part)
 {
     const int64_t wide = vectors * LONG_, block = count > 4 ? BLOCK / wide : depth, line = 64 / (int64_t)sizeof(REAL);
     for (int64_t k = 0; k < depth; k += block) {
@@ -61,7 +66,8 @@ INLINE void C(multiply)(struct C(tile) *tiles, int64_t count, int64_t depth, con
         for (int64_t i = 0; i < count; i++) {
             for (int64_t ask = BLOCK * i / count; ask < BLOCK * (i + 1) / count && count > 4; ask += line)
                 __builtin_prefetch(panel + (k + some) * wide + ask, 0, 2);
-            N(products)[vectors][tiles[i].rows](some, panel + k * wide, tiles[i].from, tiles[i].acc);
+            N(products)[vectors][tiles[i].rows](some, panel + k * wide, tiles[i].from,
+                                                tiles[i].acc + part * SUMS);
             for (int m = 0; m < tiles[i].rows; m++)
                 tiles[i].from[m] += some;
         }
@@ -115,8 +121,8 @@ INLINE const REAL *C(input_row)(const struct layer *j, int64_t t, int64_t b)
     return (const REAL *)j->input + row * CELL * j->hidden;
 }
 
-/* Where the sums of one lane begin: the input's part, and for the GRU's candidate b_hn. */
-INLINE void C(begin)(const struct layer *j, int64_t u, const REAL *input, VEC *acc)
+/* Where the sums of lane m of a tile begin: the input's part, and for the GRU's candidate b_hn. */
+INLINE void C(begin)(const struct layer *j, int64_t u, const REAL *input, struct C(tile) *tile, int m)
 {
     const int64_t H = j->hidden;
 UNROLL(4)
@@ -124,32 +130,41 @@ UNROLL(4)
 UNROLL(2)
         for (int v = 0; v < UNITS; v++) {
             int64_t at = u + v * LONG_;
+            VEC *acc = tile->acc + g / PART_GATES * SUMS + m * PART_WIDE;
             if (CELL == GRU && g == 2)
                 acc[g * UNITS + v] = j->bias_n ? N(load)((const REAL *)j->bias_n + at, H - at) : (VEC){0};
             else
-                acc[g * UNITS + v] = N(load)(input + g * H + at, H - at);
+                acc[g % PART_GATES * UNITS + v] = N(load)(input + g * H + at, H - at);
         }
 }
 
-/* Step t of the lanes [from, to) at one panel of units. */
+/* Step t of the lanes [from, to) at one panel of units, packed in parts. */
 static void C(forward_lanes)(const struct layer *j, int64_t t, int64_t from, int64_t to, int64_t u, const REAL *panel)
 {
     const int64_t H = j->hidden;
     struct C(tile) tiles[TILES];
-    for (int64_t first = 0, count; (count = C(cut)(tiles, first, from, to, TALL)) > 0; first += count) {
+    for (int64_t first = 0, count; (count = C(cut)(tiles, first, from, to, PART_TALL)) > 0; first += count) {
         for (int64_t i = 0; i < count; i++)
-            for (int m = 0; m < tiles[i].rows; m++) {
-                C(begin)(j, u, C(input_row)(j, t, tiles[i].b + m), tiles[i].acc + m * WIDE);
-                tiles[i].from[m] = C(h_before)(j, t, tiles[i].b + m);
-            }
-        C(multiply)(tiles, count, H, panel, WIDE);
+            for (int m = 0; m < tiles[i].rows; m++)
+                C(begin)(j, u, C(input_row)(j, t, tiles[i].b + m), tiles + i, m);
+        for (int part = 0; part < PARTS; part++) {
+            for (int64_t i = 0; i < count; i++)
+                for (int m = 0; m < tiles[i].rows; m++)
+                    tiles[i].from[m] = C(h_before)(j, t, tiles[i].b + m);
+            C(multiply)(tiles, count, H, panel + part * H * PART_WIDE * LONG_, PART_WIDE, part);
+        }
         for (int64_t i = 0; i < count; i++)
             for (int m = 0; m < tiles[i].rows; m++) {
                 const int64_t b = tiles[i].b + m;
+                const VEC *acc = tiles[i].acc + m * PART_WIDE;
+#if CELL == LSTM
+                const VEC sums[] = {acc[0], acc[1], acc[SUMS], acc[SUMS + 1]};
+                acc = sums;
+#endif
                 const REAL *input = CELL == GRU ? C(input_row)(j, t, b) : NULL;
 UNROLL(2)
                 for (int v = 0; v < UNITS; v++)
-                    C(formula)(j, t, b, u + v * LONG_, H - u - v * LONG_, input, tiles[i].acc + m * WIDE + v);
+                    C(formula)(j, t, b, u + v * LONG_, H - u - v * LONG_, input, acc + v);
             }
     }
 }
@@ -224,7 +239,7 @@ UNROLL(4)
                     tiles[i].acc[m * BACK_WIDE + v] = (VEC){0};
             }
         if (t + 1 < j->steps)
-            C(multiply)(tiles, count, CELL * H, panel, BACK_WIDE);
+            C(multiply)(tiles, count, CELL * H, panel, BACK_WIDE, 0);
         for (int64_t i = 0; i < count; i++)
             for (int m = 0; m < tiles[i].rows; m++)
 UNROLL(4)
@@ -233,7 +248,7 @@ UNROLL(4)
     }
 }
 
-/* Panel p of W_hh for the way forward: [k][gate][unit]; for the way back: [gate unit][unit]. */
+/* Panel p of W_hh for the way forward: [part][k][gate][unit]; for the way back: [gate unit][unit]. */
 static void C(pack)(const struct layer *j, int64_t p, REAL *to, int back)
 {
     const int64_t H = j->hidden;
@@ -250,57 +265,18 @@ static void C(pack)(const struct layer *j, int64_t p, REAL *to, int back)
     const int64_t wide = UNITS * LONG_, u = p * wide, some = 64 / (int64_t)sizeof(REAL); /* columns in a cache line */
     for (int64_t first = 0; first < H; first += some) { /* a few at a time, so that what is written stays in the cache */
         const int64_t last = first + some < H ? first + some : H;
-        for (int64_t g = 0; g < CELL; g++)
+        for (int64_t g = 0; g < CELL; g++) {
+            REAL *part = to + g / PART_GATES * H * PART_WIDE * LONG_ + g % PART_GATES * wide;
             for (int64_t i = 0; i < wide; i++) {
                 const REAL *row = weight + (g * H + u + i) * H;
                 for (int64_t k = first; k < last; k++)
-                    to[k * WIDE * LONG_ + g * wide + i] = u + i < H ? row[k] : 0;
+                    part[k * PART_WIDE * LONG_ + i] = u + i < H ? row[k] : 0;
             }
+        }
     }
 }
 
-/* One step of a layer for generation, at some panels and lanes; `x` is the layer below, whose product with the packed
-   `weights` is added, or NULL where the gates' input part is a table's row. The GRU keeps that part in `gates`. */
-static void C(one_step)(const struct layer *j, const REAL *x, const REAL *weights, const REAL *bias, REAL *gates,
-                        const int64_t *panels, const int64_t *lanes)
-{
-    const int64_t H = j->hidden, size = H * WIDE * LONG_;
-    const REAL *packed = (const REAL *)j->packed + (H + LONG_ - 1) / LONG_ * LONG_;
-    struct C(tile) tiles[TILES];
-    for (int64_t p = panels[0]; p < panels[1]; p++) {
-        const int64_t u = p * UNITS * LONG_;
-        if (!x) {
-            C(forward_lanes)(j, 0, lanes[0], lanes[1], u, packed + p * size);
-            continue;
-        }
-        for (int64_t first = 0, count; (count = C(cut)(tiles, first, lanes[0], lanes[1], TALL)) > 0; first += count) {
-            for (int64_t i = 0; i < count; i++)
-                for (int m = 0; m < tiles[i].rows; m++) {
-                    for (int k = 0; k < WIDE; k++) {
-                        const int64_t at = u + k % UNITS * LONG_;
-                        tiles[i].acc[m * WIDE + k] = bias ? N(load)(bias + k / UNITS * H + at, H - at) : (VEC){0};
-                    }
-                    tiles[i].from[m] = x + (tiles[i].b + m) * H;
-                }
-            C(multiply)(tiles, count, H, weights + p * size, WIDE);
-            for (int64_t i = 0; i < count; i++)
-                for (int m = 0; m < tiles[i].rows; m++) {
-                    tiles[i].from[m] = C(h_before)(j, 0, tiles[i].b + m);
-                    if (CELL == GRU) { /* r scales the state's part of the candidate alone */
-                        VEC *n = tiles[i].acc + m * WIDE + 2;
-                        N(store)(gates + ((tiles[i].b + m) * CELL + 2) * H + u, *n, H - u);
-                        *n = j->bias_n ? N(load)((const REAL *)j->bias_n + u, H - u) : (VEC){0};
-                    }
-                }
-            C(multiply)(tiles, count, H, packed + p * size, WIDE);
-            for (int64_t i = 0; i < count; i++)
-                for (int m = 0; m < tiles[i].rows; m++)
-                    for (int v = 0; v < UNITS; v++)
-                        C(formula)(j, 0, tiles[i].b + m, u + v * LONG_, H - u - v * LONG_,
-                                   gates + (tiles[i].b + m) * CELL * H, tiles[i].acc + m * WIDE + v);
-        }
-    }
-}
+#include "step.h"
 
 INLINE void C(run)(const struct layer *j, int me, struct team *team, const int back)
 {
@@ -343,6 +319,10 @@ EXPORT void EXPORTED(C(backward))(struct layer *j)
 #undef UNITS
 #undef WIDE
 #undef TALL
+#undef PARTS
+#undef PART_GATES
+#undef PART_WIDE
+#undef PART_TALL
 #undef BACK_WIDE
 #undef BACK_TALL
 #undef STRIDE
