@@ -1,5 +1,4 @@
-"""A fit: a sequence model and its examples as a run, in a directory or in memory; see `charlm.training.run`.
-
+"""A fit: a sequence model and its examples as a run (`charlm.training.run`), in a directory or in memory.
 `choose_fit` derives the defaults from the size of the table; every option given by hand is kept.
 """
 
@@ -266,16 +265,15 @@ def choose_fit(facts: TableFacts, train_rows: int, given: Mapping[str, Any]) -> 
         network |= {"bidirectional": True, "pooling": "last+mean+max"}
     if facts.input == "text" and not facts.every and train_rows < 50_000:
         network |= {"dropout": 0.5, "input_dropout": 0.1, "grams": 1 << 15}
-        if cell_name(asked.get("cell", "gru")) in BUILT_IN:  # another cell may have no recurrent weights of this name
-            network["weight_dropout"] = 0.2
+        network["weight_dropout"] = 0.2 * (cell_name(asked.get("cell", "gru")) in BUILT_IN)
     fixed = {
         "mode": facts.mode,
         "classes": len(facts.classes) if facts.mode == "distribution" else 2,
         "features": facts.features,
         "output": "every" if facts.every else "last",
     }
-    optimisation = {"lr": 5e-3 if train_rows < 50_000 else 3e-3, "warmup": max(1, int(steps / 10)) if steps > 0 else 1}
-    optimisation |= {"average": 0.3}
+    warmup = max(1, int(steps / 10)) if steps > 0 else 1
+    optimisation = {"lr": 5e-3 if train_rows < 50_000 else 3e-3, "warmup": warmup, "average": 0.3}
     return FitPlan(
         network=SequenceConfig(**{**network, **_for(SequenceConfig, asked), **fixed}),
         optimisation=Optimisation(**{**optimisation, **_for(Optimisation, asked)}),
