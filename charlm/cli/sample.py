@@ -69,6 +69,8 @@ def sample_command(
         return
     if unique or new:
         raise OptionError("--unique and --new are about items: add --items N")
+    if texts and not with_novelty:
+        raise OptionError("--text names the training text for --novelty: add --novelty")
     alone = options["streams"] == 1 and not as_json
     grown = generator.grow(prompt, **options, chunk=32 if alone else 256)
     if alone:
