@@ -1,6 +1,7 @@
 """`--dynamic`: figures of a network that goes on learning stand beside the static ones and never in their place."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,7 @@ def test_eval(charlm: Run, network: Path, verse: Path, corpus: Corpus) -> None:
     assert both == static
     assert dynamic["nats"] == pytest.approx(by_hand(network, corpus), abs=1e-4)
     assert dynamic["nats"] < static["nats"]  # these weights never were trained: any learning helps
-    assert {name: dynamic[name] for name in DynamicConfig().to_json()} == DynamicConfig().to_json()
+    assert {name: dynamic[name] for name in asdict(DynamicConfig())} == asdict(DynamicConfig())
 
     code, out, _ = charlm("eval", network, verse, "--dynamic")
     lines = out.splitlines()
