@@ -24,7 +24,7 @@ _COMMANDS = {
     "sample": "Generate text from a model.",
     "next": "Show the distribution of the next character.",
     "eval": "Measure a model on a text: nats, bits per character, perplexity.",
-    "score": "Show how surprising each character, line or document of a text is.",
+    "score": "Show how surprising each character, word, line or item of a text is.",
     "inspect": "Show what the hidden units of a network follow in a text.",
     "compare": "Put n-grams and networks in one table on one held-out text.",
     "fit": "Fit a Score or a Distribution to a table of sequences.",

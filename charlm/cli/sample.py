@@ -65,6 +65,8 @@ def sample_command(
             raise OptionError(
                 "--items draws whole items: it goes with neither --prompt, --stop, --streams nor --novelty"
             )
+        if generator.source.reading.items is None:
+            note(f"{directory} was made from running text: its lines stand for items; a list is read with --items line")
         _show_items(generator.sample_items(items, unique=unique, new=new, **options), directory, as_json)
         return
     if unique or new:

@@ -1,4 +1,4 @@
-"""`charlm score`: how surprising each character, line or document of a text is to a model, or to two."""
+"""`charlm score`: how surprising each character, word, line, item or document is to a model, or to two."""
 
 from __future__ import annotations
 

@@ -168,3 +168,10 @@ def test_a_list_is_said_to_be_one_where_it_is_read_as_running_text(charlm: Run) 
     ):
         assert "looks like a list" in charlm(*command)[2]
         assert "looks like a list" not in charlm(*command, "--items", "line")[2]
+
+
+def test_items_of_a_model_of_running_text_are_said_to_be_lines(charlm: Run, counted: str) -> None:
+    assert "its lines stand for items" in charlm("sample", counted, "--items", 2)[2]
+    Path("names.txt").write_text("".join(f"{name}\n" for name in ("ada", "bob", "eve", "ann", "otto", "anna") * 20))
+    assert charlm("ngram", "names.txt", "--order", 2, "--items", "line", "--out", "names")[0] == 0
+    assert "running text" not in charlm("sample", "names", "--items", 2)[2]
