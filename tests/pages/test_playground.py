@@ -347,7 +347,7 @@ def test_it_is_used_with_the_keyboard_alone(browser: Browser, tmp_path: Path) ->
     browser.run("document.querySelector('#map-0 [tabindex=\"0\"]').focus()")
     browser.press("\ue014", "\ue014")  # right
     assert browser.run("return Number(document.activeElement.dataset.i)") == 2
-    browser.wait("return document.querySelector('#map-0 [data-panel] h3').textContent.startsWith('Instead')")
+    browser.wait("return document.querySelector('#map-0 [data-panel] h3')?.textContent.startsWith('Instead')")
     browser.run("document.querySelector('#map-0 [data-panel] td button').focus()")
     browser.press("\ue007")
     browser.wait("return charlm.playground.tracks[0].ids.length === 3")
