@@ -1,6 +1,7 @@
 """What a command prints is what the door returns for the same options."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,66 @@ def test_score(charlm: Run, counted: str, verse: Path) -> None:
     painted = charlm("score", counted, verse, "--color", "always")[1]
     assert painted.startswith(found.context)  # the first character is context, and is shown
 
+
+@pytest.fixture
+def trained(charlm: Run, verse: Path) -> str:
+    """A directory with a network of one step."""
+    code, _, err = charlm("train", verse, "--hidden", 6, "--layers", 1, "--max-steps", 1, "--out", "trained")
+    assert code == 0, err
+    return "trained"
+
+
+def test_train_keeps_what_the_door_makes(charlm: Run, trained: str, verse: Path) -> None:
+    model = door.train(door.read_text(verse), hidden=6, layers=1, max_steps=1)
+    kept = door.load(trained)
+    assert all((kept.state_dict()[name] == tensor).all() for name, tensor in model.state_dict().items())
+    assert model.trained.evaluation is not None
+    assert door.describe(trained).to_json()["result"]["nats"] == model.trained.evaluation.nats
+
+
+def test_info_and_runs(charlm: Run, counted: str, trained: str) -> None:
+    for name in (counted, trained):
+        assert charlm("info", name)[1] == f"{door.describe(name)!r}\n"
+        assert json.loads(charlm("info", name, "--json")[1]) == door.describe(name).to_json()
+    found = door.runs(".")
+    assert {Path(row.directory).name for row in found.rows} == {counted, trained}
+    assert charlm("runs", ".")[1] == f"{found!r}\n"
+    assert charlm("runs", ".", "--csv")[1] == found.to_csv()
+    assert json.loads(charlm("runs", ".", "--json")[1]) == found.to_json()
+
+
+def test_corpus_info(charlm: Run, verse: Path) -> None:
+    found = door.profile(door.read_text(verse))
+    assert charlm("corpus", "info", verse)[1] == f"{found!r}\n"
+    assert json.loads(charlm("corpus", "info", verse, "--json")[1]) == json.loads(json.dumps(found.to_json()))
+
+
+def test_inspect(charlm: Run, trained: str, verse: Path) -> None:
+    found = door.inspect(door.load(trained), door.read_text(verse).all, length=400)
+    command = ("inspect", trained, verse, "--split-part", "all", "--length", 400)
+    assert charlm(*command)[1] == f"{found!r}\n"
+    assert json.loads(charlm(*command, "--json")[1]) == json.loads(json.dumps(found.to_json()))
+
+
+def test_report_and_export(charlm: Run, counted: str, trained: str, tmp_path: Path) -> None:
+    assert charlm("report", trained, "--out", "page.html")[1] == "page.html\n"
+    assert _undated(Path("page.html")) == _undated(door.report(trained).save(tmp_path / "own.html"))
+    assert charlm("export", counted, "--html", "play.html")[0] == 0
+    door.export(door.load(counted), html=tmp_path / "play.html")
+    assert Path("play.html").read_bytes() == (tmp_path / "play.html").read_bytes()
+
+
+def _undated(page: Path) -> str:
+    """A page without the times that stand in it."""
+    return re.sub(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?|\d+\.\d+ s\b", "", page.read_text("utf-8"))
+
+
+def test_selfcheck(charlm: Run) -> None:
+    found = door.selfcheck()
+    printed = json.loads(charlm("selfcheck", "--json")[1])
+    assert [(check["name"], check["problem"]) for check in printed] == [
+        (outcome.name, outcome.problem) for outcome in found.outcomes
+    ]
 
 def test_compare(charlm: Run, counted: str, verse: Path, tmp_path: Path) -> None:
     text, model = door.read_text(verse), door.load(counted)
