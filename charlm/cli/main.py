@@ -41,7 +41,13 @@ _COMMANDS = {
 }
 
 
-_FILES = {**dict.fromkeys(("info", "runs", "next", "selfcheck"), "show"), "decompress": "compress"}
+_FILES = {
+    **dict.fromkeys(("info", "runs", "next", "cache", "selfcheck"), "show"),
+    "report": "pages",
+    "export": "pages",
+    "predict": "fit",
+    "decompress": "compress",
+}
 """The commands that share a file in `charlm.cli`; any other has a file of its own name."""
 
 _SMALLER = {
