@@ -119,8 +119,10 @@ class Browser:
         return self._until(lambda: self.run(script, *arguments), f"true: {script}", seconds)
 
     def _until(self, attempt: Callable[[], Any], what: str, seconds: float = 60) -> Any:
-        """The first true result of an attempt. The driver's errors count as "not yet": an element may not exist yet, may
-        just have been drawn anew, or may be covered."""
+        """The first true result of an attempt.
+
+        The driver's errors count as "not yet": an element may not exist yet, may just have been drawn anew, or may be covered.
+        """
         from selenium.common.exceptions import WebDriverException
 
         end = time.monotonic() + seconds
