@@ -121,7 +121,7 @@ class Browser:
     def _until(self, attempt: Callable[[], Any], what: str, seconds: float = 60) -> Any:
         """The first true result of an attempt.
 
-        The driver's errors count as "not yet": an element may not exist yet, may just have been drawn anew, or may be covered.
+        The driver's errors count as "not yet": an element may not exist yet, may be drawn anew, or may be covered.
         """
         from selenium.common.exceptions import WebDriverException
 
