@@ -61,7 +61,7 @@ def ngram_command(
         raise OptionError("standard input is read into memory: with --memory, name files")
     text = charlm.read_text(texts, split=split, streamed=memory is not None, **reading)
     _ = text.train  # refused here where there is nothing to count
-    note(f"{text.title}: {len(text):,} characters, {len(text.vocab)} symbols, split {text.split}")
+    note(f"{text.title}: {len(text):,} {text.vocab.unit}s, {len(text.vocab)} symbols, split {text.split}")
     note_list(text)
     directory = _directory(texts, out, f"{smoothing}-{order}", may_go_on=memory is not None)
     path = None if arpa is None else target(arpa, "the ARPA file")

@@ -163,9 +163,9 @@ def _show(model: CharRNN, plot: str | None) -> None:
         figures = trained.evaluation
         selected = ", the part that early stopping watched" if trained.part == "valid" else ""
         click.echo(
-            f"{trained.part} part{selected}: {figures.nats:.6f} nats a character ± {figures.standard_error or 0:.4f}, "
-            f"{figures.bits_per_char:.4f} bits, perplexity {figures.perplexity:.4f}, "
-            f"{100 * figures.accuracy:.2f} % right of {figures.scored:,} (split {figures.split})"
+            f"{trained.part} part{selected}: {figures.nats:.6f} nats a {figures.unit} "
+            f"± {figures.standard_error or 0:.4f}, {figures.bits_per_char:.4f} bits, "
+            f"perplexity {figures.perplexity:.4f}, {100 * figures.accuracy:.2f} % right of {figures.scored:,} (split {figures.split})"
         )
     click.echo(f"{directory}")
 

@@ -24,6 +24,7 @@ from charlm.text.vocab import Ids, Vocab
 __all__ = [
     "Evaluation",
     "Row",
+    "called",
     "characters_of",
     "evaluate",
     "evaluate_part",
@@ -89,6 +90,7 @@ class Evaluation:
         part: the part that was read.
         text_sha256: of the text that was read.
         notes: sentences about what the figures leave out, or what makes them easier than they look.
+        unit: what is predicted: `character`, or `byte` where a text is read as bytes.
     """
 
     nats: float
@@ -102,11 +104,12 @@ class Evaluation:
     part: str | None = None
     text_sha256: str | None = None
     notes: tuple[str, ...] = ()
+    unit: str = "character"
 
     def __repr__(self) -> str:
         error = "" if self.standard_error is None else f" ± {self.standard_error:.4f}"
         return (
-            f"{self.nats:.6f}{error} nats a character, {self.bits_per_char:.4f} bits, "
+            f"{self.nats:.6f}{error} nats a {self.unit}, {self.bits_per_char:.4f} bits, "
             f"perplexity {self.perplexity:.4f}, {100 * self.accuracy:.2f} % right of {self.scored:,}"
         )
 
@@ -298,7 +301,7 @@ def evaluate(
     (10, 5.0)
     """
     row = row_of(model, ids, spans, lanes=lanes, progress=progress)
-    return measure(*per_character(row, ids, spans, model.vocab))
+    return replace(measure(*per_character(row, ids, spans, model.vocab)), unit=model.vocab.unit)
 
 
 def evaluate_part(
@@ -319,6 +322,12 @@ def evaluate_part(
         text_sha256=part.text.corpus.sha256,
         notes=tuple(_notes(found, model, part, source)),
     )
+
+
+def called(part: Part) -> str:
+    """What sentences call a part: `the test part of verse.txt`, or `all of verse.txt`."""
+    title = "standard input" if part.text.title == "-" else part.text.title
+    return f"all of {title}" if part.name == "all" else f"the {part.name} part of {title}"
 
 
 def _notes(found: Evaluation, model: LanguageModel, part: Part, source: TextFacts) -> Iterator[str]:

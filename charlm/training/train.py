@@ -209,7 +209,7 @@ class _Session:
                 task, plan, device, directory=directory, weights=weights, processes=self.processes, launch=launch
             )
             text = task.text
-            self.note(f"{text.title}: {len(text):,} characters, {len(text.vocab)} symbols, split {text.split}")
+            self.note(f"{text.title}: {len(text):,} {text.vocab.unit}s, {len(text.vocab)} symbols, split {text.split}")
             weighs = f"{run.model.parameter_count:,} weights"
             self.note(f"{run.plan.line()} on {device}{self._together}, backend {run.plan.backend}, {weighs}")
             for sentence in task.notes(run.plan):

@@ -228,4 +228,17 @@ def test_positions_and_counts_are_of_characters_where_rare_ones_are_spelled_in_b
     words = charlm("score", "m", "text", *part, "--by", "word", "--json")[1]
     assert all(content[word["start"] : word["end"]] == word["text"] for word in lines_of(words))  # type: ignore[misc]
     err = charlm("score", "m", "text", *part)[2]
-    assert f"all part of split tail:80/10/10: {len(content) - 1:,} characters" in err
+    assert f"all of text of split tail:80/10/10: {len(content) - 1:,} characters" in err
+
+
+def test_all_of_a_text_and_bytes_are_called_so(charlm: Run, verse: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = verse.with_name("other.txt")
+    other.write_text(verse.read_text()[:900])
+    note = charlm("ngram", verse, "--bytes", "--order", 1, "--smoothing", "kneser-ney", "--out", "m")[2]
+    assert "6,000 bytes, 256 symbols" in note
+    out = charlm("eval", "m", "other.txt")[1]
+    assert out.startswith("m on all of other.txt (a text the model was not made from):\n")
+    assert "nats a byte" in out
+    assert "all of other.txt: 899 bytes" in charlm("score", "m", "other.txt", "--by", "line")[2]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(other.read_bytes())))
+    assert charlm("eval", "m", "-")[1].startswith("m on all of standard input (")
