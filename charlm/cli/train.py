@@ -165,7 +165,8 @@ def _show(model: CharRNN, plot: str | None) -> None:
         click.echo(
             f"{trained.part} part{selected}: {figures.nats:.6f} nats a {figures.unit} "
             f"± {figures.standard_error or 0:.4f}, {figures.bits_per_char:.4f} bits, "
-            f"perplexity {figures.perplexity:.4f}, {100 * figures.accuracy:.2f} % right of {figures.scored:,} (split {figures.split})"
+            f"perplexity {figures.perplexity:.4f}, {100 * figures.accuracy:.2f} % right of "
+            f"{figures.scored:,} (split {figures.split})"
         )
     click.echo(f"{directory}")
 
