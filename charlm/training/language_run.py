@@ -107,6 +107,8 @@ class LanguageTask(Task[Plan, CharRNN]):
         size, limit = count_targets(self.parts[self.watched]), validation_limit(self.characters, plan)
         if self.watched == "train":
             found.append("there is no validation part: validation and early stopping read the training part")
+        if repeated := self.corpus.repeated(self.facts.split):
+            found.append(f"{100 * repeated:.1f} % of the held-out items are in the training part too")
         if self.replay is not None:
             cut, title = self.lanes(plan), f"{self.replay.text.title}, {self.replay.name} part"
             found.append(f"{cut.replayed:,} of {cut.lanes:,} lanes replay {title} ({len(self.replay):,} characters)")
