@@ -57,6 +57,8 @@ _READING = ("encoding", "newlines", "bytes", "vocab_size", "items", "weights")
 @click.option("--test", metavar="FILE", help="Test on this file instead of a part of TEXT.")
 @reading_options
 @click.option("--init-from", metavar="DIR", help="Start from the weights of this model.")
+@click.option("--replay", metavar="TEXT", help="Keep this text of that model in the mix, so that it is not forgotten.")
+@click.option("--replay-share", type=float, metavar="P", help="Share of the batch that reads it.  [default: 0.25]")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Seed of all chance.  [default: 0]")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps", help="Where to train.")
 @click.option("--threads", type=int, metavar="N", help="CPU threads; fewer may be faster beside other work.")

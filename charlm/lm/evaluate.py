@@ -340,7 +340,8 @@ def _notes(found: Evaluation, model: LanguageModel, part: Part, source: TextFact
     if source.sha256 != corpus.sha256 or source.reading.items != corpus.reading.items:
         return
     if repeated := corpus.repeated(source.split):
-        yield f"{100 * repeated:.1f} % of the held-out items are in the training part too: the split is by copy"
+        why = "the lists share them" if source.split.kind == "files" else "the split is by copy"
+        yield f"{100 * repeated:.1f} % of the held-out items are in the training part too: {why}"
     parts = corpus.parts(source.split)
     if overlap(parts["train"], part.spans):
         yield "the model was made from this: the figure says how much it remembers, not how well it foresees"
