@@ -140,10 +140,11 @@ def _was_given(name: str) -> bool:
 
 def _watch() -> Watch:
     """An observer that shows a progress bar, the validations, and a short sample at each."""
+    from charlm.lm.painting import visible
     from charlm.training.watching import Watch
 
     def sample(model: CharRNN) -> list[str]:
-        return ["    " + " ".join(model.sample(length=100, temperature=0.8).split())]
+        return ["    " + visible(" ".join(model.sample(length=100, temperature=0.8).split()))]
 
     measuring = ("measuring the best weights as one stream", "char")
     return Watch(say=note, fail=lambda message: click.echo(message, err=True), after=sample, measuring=measuring)
