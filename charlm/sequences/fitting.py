@@ -215,7 +215,7 @@ def describe_sequence(model: SequenceConfig, data: Mapping[str, Any], **more: An
 # -- defaults ----------------------------------------------------------------------------------------------------------
 
 _STEPS = 2000  # that a fit of a common table takes
-_GRAM_WEIGHTS = 1 << 20
+_ROWS_OF_FOUR = 2000  # of a class, from which on strings of four characters pay; measured in benchmarks/RESULTS.md
 
 
 def choose_fit(facts: TableFacts, train_rows: int, given: Mapping[str, Any]) -> FitPlan:
@@ -250,8 +250,7 @@ def choose_fit(facts: TableFacts, train_rows: int, given: Mapping[str, Any]) -> 
     if not facts.every:
         network |= {"bidirectional": True, "pooling": "last+mean+max"}
     if facts.input == "text" and not facts.every and train_rows < 50_000:
-        network |= {"dropout": 0.5, "input_dropout": 0.1, "grams": _buckets(facts), "gram_order": 4}
-        network["gram_dropout"] = 0.5
+        network |= {"dropout": 0.5, "input_dropout": 0.1, **_grams(facts, train_rows)}
         network["weight_dropout"] = 0.2 * (cell_name(asked.get("cell", "gru")) in BUILT_IN)
     fixed = {
         "mode": facts.mode,
@@ -269,10 +268,12 @@ def choose_fit(facts: TableFacts, train_rows: int, given: Mapping[str, Any]) -> 
     )
 
 
-def _buckets(facts: TableFacts) -> int:
-    """Of short strings: 65,536, or fewer where so many classes would take more than a million weights."""
-    classes = len(facts.classes) if facts.mode == "distribution" else 1
-    return min(1 << 16, 1 << max(10, (_GRAM_WEIGHTS // classes).bit_length() - 1))
+def _grams(facts: TableFacts, train_rows: int) -> dict[str, Any]:
+    """Of the map of short strings: of four characters where each class has so many rows that these pay."""
+    classes = len(facts.classes) if facts.mode == "distribution" else 2
+    if train_rows < _ROWS_OF_FOUR * classes:
+        return {"grams": 1 << 15}
+    return {"grams": 1 << 16, "gram_order": 4, "gram_dropout": 0.3}
 
 
 def _for(owner: type, values: Mapping[str, Any]) -> dict[str, Any]:
