@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from charlm.checkpoint import load
     from charlm.checks import selfcheck
     from charlm.comparison import Comparison, compare
+    from charlm.compression import Compressed, compress, decompress
     from charlm.info import describe
     from charlm.listing import runs
     from charlm.lm.evaluate import Evaluation
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Cell": "charlm.nn.cells",
     "Comparison": "charlm.comparison",
+    "Compressed": "charlm.compression",
     "Evaluation": "charlm.lm.evaluate",
     "LanguageModel": "charlm.lm.interface",
     "Part": "charlm.text.text",
@@ -59,6 +61,8 @@ _HOMES = {
     "Vocab": "charlm.text.vocab",
     "cache": "charlm.text.cache",
     "compare": "charlm.comparison",
+    "compress": "charlm.compression",
+    "decompress": "charlm.compression",
     "describe": "charlm.info",
     "dynamic": "charlm.recurrent.dynamic",
     "export": "charlm.pages.export",
@@ -82,6 +86,7 @@ __all__ = [
     "Cell",
     "CharlmError",
     "Comparison",
+    "Compressed",
     "Evaluation",
     "LanguageModel",
     "Part",
@@ -94,6 +99,8 @@ __all__ = [
     "__version__",
     "cache",
     "compare",
+    "compress",
+    "decompress",
     "describe",
     "dynamic",
     "export",

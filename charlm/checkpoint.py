@@ -7,11 +7,16 @@ are compared with the file before memory is taken for them.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import platform
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -21,7 +26,8 @@ from charlm.lm.model import TextModel
 from charlm.mixing.cache import CacheLM
 from charlm.mixing.mixture import MixtureLM
 from charlm.ngrams.model import NGramLM
-from charlm.nn.kernels.choose import for_reading, pick_device
+from charlm.nn.kernels.choose import facts, for_reading, pick_device
+from charlm.nn.kernels.cpu import compiled
 from charlm.recurrent.dynamic import DynamicConfig, DynamicLM
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.tensors import read_tensors
@@ -32,6 +38,8 @@ from charlm.version import __version__
 __all__ = [
     "FORMAT",
     "TextFacts",
+    "checksum_of",
+    "circumstances",
     "describe",
     "load",
     "newest",
@@ -229,3 +237,50 @@ def newest(root: Path) -> Path:
     if not found:
         raise CheckpointError(f"there is no language model under {root}{os.sep}: train one with `charlm train TEXT`")
     return max(found)[1]
+
+
+def _networks(model: object) -> list[CharRNN]:
+    """The networks in a model, which may be a mixture or one that learns while it reads."""
+    if isinstance(model, CharRNN):
+        return [model]
+    inner = [*getattr(model, "models", ()), *([model.network] if hasattr(model, "network") else [])]
+    return [network for one in inner for network in _networks(one)]
+
+
+def circumstances(model: TextModel) -> dict[str, str]:
+    """What a model's numbers depend on beside the model itself."""
+    found = {
+        "charlm": __version__,
+        "numpy": np.__version__,
+        "machine": f"{platform.machine()} {platform.system()}",
+        "kernels": compiled.target() or "none",
+    }
+    if networks := _networks(model):
+        device = networks[0].device
+        found |= {
+            "torch": torch.__version__,
+            "threads": "1",
+            "device": device.type if device.type == "cpu" else facts(device),
+        }
+        found["backend"] = " ".join(dict.fromkeys(network.stack.backend for network in networks))
+    return found
+
+
+def checksum_of(model: TextModel) -> bytes:
+    """Of everything that makes the model: its kind, shape, vocabulary, weights or counts."""
+    files = model.description.get("files")
+    if not isinstance(files, dict):  # which is what a counted model keeps, so that it need not be written
+        with tempfile.TemporaryDirectory() as directory:
+            model.write_files(Path(directory))
+            paths = sorted(path for path in Path(directory).rglob("*") if path.is_file())
+            files = {str(path.relative_to(directory)): _checksum_of_file(path) for path in paths}
+    told = [model.kind, model.shape(), model.vocab.to_json(), sorted(files.items())]
+    return hashlib.sha256(json.dumps(told).encode("utf-8", "backslashreplace")).digest()[:6]
+
+
+def _checksum_of_file(path: Path) -> str:
+    """A file's fingerprint; of a description without the time at which it was written."""
+    if path.name != "config.json":
+        return fingerprint(path)
+    config = json.loads(path.read_text(encoding="utf-8"))
+    return json.dumps([config[name] for name in ("kind", "model")])

@@ -9,7 +9,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -104,19 +104,39 @@ class Browser:
         return self.driver.execute_script(script, *arguments)
 
     def click(self, selector: str) -> None:
-        """A real click at the middle of the first element that matches."""
-        element = self.driver.find_element("css selector", selector)
-        self.run("arguments[0].scrollIntoView({block: 'center'})", element)
-        element.click()
+        """A real click at the middle of the first element that matches, as soon as there is one that can be clicked."""
 
-    def wait(self, script: str, *arguments: Any, seconds: float = 20) -> Any:
+        def attempt() -> bool:
+            element = self.driver.find_element("css selector", selector)
+            self.run("arguments[0].scrollIntoView({block: 'center'})", element)
+            element.click()
+            return True
+
+        self._until(attempt, f"clicked: {selector}")
+
+    def wait(self, script: str, *arguments: Any, seconds: float = 60) -> Any:
         """What a script gives as soon as that is true; an error after so many seconds."""
+        return self._until(lambda: self.run(script, *arguments), f"true: {script}", seconds)
+
+    def _until(self, attempt: Callable[[], Any], what: str, seconds: float = 60) -> Any:
+        """The first true result of an attempt.
+
+        The driver's errors count as "not yet": an element may not exist yet, may be drawn anew, or may be covered.
+        """
+        from selenium.common.exceptions import WebDriverException
+
         end = time.monotonic() + seconds
-        while not (found := self.run(script, *arguments)):
+        problem: WebDriverException | None = None
+        while True:
+            try:
+                if found := attempt():
+                    return found
+                problem = None
+            except WebDriverException as error:
+                problem = error
             if time.monotonic() > end:
-                raise TimeoutError(f"after {seconds} s still not true: {script}")
+                raise TimeoutError(f"after {seconds} s still not {what}") from problem
             time.sleep(0.02)
-        return found
 
     def press(self, *keys: str) -> None:
         """Keys, given to what has the focus."""
@@ -167,6 +187,7 @@ def chromium() -> Iterator[Browser]:
         made = webdriver.Chrome(options=options, service=Service(driver))
     except WebDriverException as error:
         pytest.skip(f"chromium does not start here: {str(error).splitlines()[0]}")
+    made.set_script_timeout(120)
     try:
         yield Browser(made)
     finally:

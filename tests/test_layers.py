@@ -29,6 +29,7 @@ LEVELS = {
     "training": 5,
     "sequences": 6,
     "comparison": 7,
+    "compression": 5,
     "checks": 7,
     "pages": 7,
     "__init__": 8,

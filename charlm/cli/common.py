@@ -24,6 +24,8 @@ __all__ = [
     "echo_lines",
     "finite",
     "force_option",
+    "force_option_saying",
+    "forced",
     "held_out",
     "json_option",
     "note",
@@ -49,9 +51,17 @@ def _keep(context: click.Context, option: click.Parameter, value: bool) -> None:
     context.meta["force"] = value
 
 
-force_option = click.option(
-    "--force", is_flag=True, expose_value=False, callback=_keep, help="Replace files that are there already."
-)
+def force_option_saying(words: str) -> Callable[[_Command], _Command]:
+    """--force with a help text of its own; `forced` says whether it was given."""
+    return click.option("--force", is_flag=True, expose_value=False, callback=_keep, help=words)
+
+
+force_option = force_option_saying("Replace files that are there already.")
+
+
+def forced() -> bool:
+    """Whether --force was given to the command that runs."""
+    return bool(click.get_current_context().meta.get("force"))
 
 
 def target(wanted: str | Path, what: str) -> Path:
@@ -64,7 +74,7 @@ def target(wanted: str | Path, what: str) -> Path:
         what: the file holds, for the note: "the picture".
     """
     wanted = Path(wanted)
-    if click.get_current_context().meta.get("force") and wanted.is_file():
+    if forced() and wanted.is_file():
         return wanted
     path = free_name(wanted)
     if path != wanted:

@@ -25,6 +25,8 @@ _COMMANDS = {
     "next": "Show the distribution of the next character.",
     "eval": "Measure a model on a text: nats, bits per character, perplexity.",
     "score": "Show how surprising each character, word, line or item of a text is.",
+    "compress": "Compress a file with a language model.",
+    "decompress": "Write back the file that was compressed.",
     "inspect": "Show what the hidden units of a network follow in a text.",
     "compare": "Put n-grams and networks in one table on one held-out text.",
     "fit": "Fit a Score or a Distribution to a table of sequences.",
@@ -39,8 +41,14 @@ _COMMANDS = {
 }
 
 
-_SHOWN = ("info", "runs", "next", "selfcheck")
-"""The commands of `charlm.cli.show`; any other has a file of its own name."""
+_FILES = {
+    **dict.fromkeys(("info", "runs", "next", "cache", "selfcheck"), "show"),
+    "report": "pages",
+    "export": "pages",
+    "predict": "fit",
+    "decompress": "compress",
+}
+"""The commands that share a file in `charlm.cli`; any other has a file of its own name."""
 
 _SMALLER = {
     "train": "a smaller --hidden, --batch-size or --seq-length",
@@ -48,6 +56,7 @@ _SMALLER = {
     "sample": "fewer --streams, or a smaller --length",
     "inspect": "a smaller --length",
     "compare": "smaller --orders, or a part of the text",
+    "compress": "fewer --lanes, or a part of the file",
     "fit": "a smaller --hidden or --batch-size, or shorter sequences",
     "predict": "a part of the table",
 }
@@ -67,7 +76,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        module = importlib.import_module(f"charlm.cli.{'show' if cmd_name in _SHOWN else cmd_name}")
+        module = importlib.import_module(f"charlm.cli.{_FILES.get(cmd_name, cmd_name)}")
         command = getattr(module, f"{cmd_name}_command")
         assert isinstance(command, click.Command)
         return command

@@ -1,6 +1,8 @@
-"""Commands that make one call and show what it returns: `charlm info`, `runs`, `next` and `selfcheck`."""
+"""Commands that make one call and show what it returns: `charlm info`, `runs`, `next`, `cache` and `selfcheck`."""
 
 from __future__ import annotations
+
+from datetime import datetime
 
 import click
 
@@ -93,3 +95,34 @@ def selfcheck_command(as_json: bool) -> int:
     else:
         click.echo(repr(found))
     return 0 if found.passed else 1
+
+
+@click.command("cache")
+@click.option("--clear", is_flag=True, help="Delete every entry.")
+@json_option
+def cache_command(clear: bool, as_json: bool) -> None:
+    """Show the encoded copies of big texts that charlm keeps, or delete them.
+
+    A text of more than 64 MB is encoded once and kept as a file of numbers, so that the next start is quick. Whoever
+    can read these files can read the texts. CHARLM_CACHE names another directory, CHARLM_CACHE_GB another bound than
+    10 gigabytes: beyond it, the entries that were not used for the longest time are deleted.
+    """
+    from charlm.text.cache import cache
+
+    found = cache()
+    freed = found.size if clear else None
+    if clear:
+        found = found.clear()
+    if as_json:
+        entries = [{"file": str(entry.path), "bytes": entry.size, "used": entry.used} for entry in found.entries]
+        echo_json(
+            {"directory": str(found.directory), "bytes": found.size, "bound": found.bound, "entries": entries}
+            | ({"freed": freed} if clear else {})
+        )
+        return
+    if freed is not None:
+        click.echo(f"deleted      {freed:,} bytes")
+    click.echo(f"directory    {found.directory}")
+    click.echo(f"size         {found.size:,} bytes in {len(found.entries):,} entries, at most {found.bound:,}")
+    for entry in found.entries:
+        click.echo(f"{'':12} {entry.size:>15,} bytes, last used {datetime.fromtimestamp(entry.used):%Y-%m-%d %H:%M}")

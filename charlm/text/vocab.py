@@ -7,6 +7,8 @@ so that none is ever unknown), and bytes only (any file at all).
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,7 +18,16 @@ from numpy.typing import NDArray
 
 from charlm.errors import CharlmError, TextError, UnknownCharacterError
 
-__all__ = ["UNKNOWN", "Ids", "Vocab", "code_points", "smallest_dtype", "vocabulary_of_counts"]
+__all__ = [
+    "UNKNOWN",
+    "Ids",
+    "Vocab",
+    "code_points",
+    "put_together",
+    "smallest_dtype",
+    "take_apart",
+    "vocabulary_of_counts",
+]
 
 Ids = NDArray[Any]
 """A one-dimensional array of ids: uint8, uint16 or uint32, or a signed type where `UNKNOWN` occurs."""
@@ -241,3 +252,74 @@ def vocabulary_of_counts(counts: NDArray[np.int64], size: int | None) -> Vocab:
         return Vocab.of_code_points(codes.astype(np.uint32))
     kept = codes[np.argsort(-counts[codes], kind="stable")[:size]]
     return Vocab.of_code_points(kept.astype(np.uint32)).with_fallback()
+
+
+# -- any bytes as symbols, and the same bytes back --------------------------------------------------------------------
+
+
+def take_apart(content: bytes, vocab: Vocab, encoding: str) -> tuple[str, NDArray[np.int64], NDArray[np.int64]]:
+    """Any bytes as symbols of a vocabulary, so that `put_together` gives the same bytes.
+
+    A byte that is not of the encoding becomes the lone surrogate, U+DC80 to U+DCFF, that Python has for it, and so an
+    unknown character, or a single byte in a vocabulary that spells in bytes.
+
+    Args:
+        content: the bytes.
+        vocab: the symbols.
+        encoding: how the bytes most probably spell characters.
+
+    Returns:
+        The codec, which is an encoding, with ` crlf` behind it where line ends were made line feeds; ids, int64, with
+        `UNKNOWN` for unknown characters; and the code points of those.
+
+    >>> codec, ids, codes = take_apart(b"caf\\xe9", Vocab.of("acf"), "utf-8")
+    >>> ids.tolist(), hex(codes[0]), put_together(ids, codes, codec, Vocab.of("acf"))
+    ([1, 0, 2, -1], '0xdce9', b'caf\\xe9')
+    """
+    for codec in _codecs(content, vocab, encoding):
+        with contextlib.suppress(UnicodeError, LookupError):
+            ids, codes = _symbols(content, codec, vocab)
+            if put_together(ids, codes, codec, vocab) == content:
+                return codec, ids, codes
+    raise AssertionError("UTF-8 with lone surrogates gives back any bytes")
+
+
+def put_together(ids: NDArray[np.int64], codes: NDArray[np.int64], codec: str, vocab: Vocab) -> bytes:
+    """The bytes that `take_apart` was given; a UnicodeError where there are no such bytes."""
+    if not vocab.characters:
+        return ids.astype(np.uint8).tobytes()
+    if vocab.byte_fallback:
+        text = vocab.decode_bytes(ids).decode("utf-8", "surrogateescape")
+    else:
+        points = np.array([ord(character) for character in vocab.characters], dtype="<u4")[np.maximum(ids, 0)]
+        points[ids < 0] = codes
+        text = points.tobytes().decode("utf-32-le", "surrogatepass")
+    name, _, ends = codec.partition(" ")
+    return (text.replace("\n", "\r\n") if ends else text).encode(name, "surrogateescape")
+
+
+def _codecs(content: bytes, vocab: Vocab, encoding: str) -> Iterator[str]:
+    """Ways of reading bytes as characters, the best first; the last one gives back any bytes."""
+    if b"\r" in content and "\n" in vocab.characters and "\r" not in vocab.characters:
+        yield f"{encoding} crlf"
+    yield from (encoding, f"{encoding}-le", f"{encoding}-be", "utf-8")
+
+
+def _symbols(content: bytes, codec: str, vocab: Vocab) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Ids and the code points of unknown characters."""
+    none = np.zeros(0, dtype=np.int64)
+    if not vocab.characters:
+        return np.frombuffer(content, dtype=np.uint8).astype(np.int64), none
+    name, _, ends = codec.partition(" ")
+    text = content.decode(name, "surrogateescape")
+    text = text.replace("\r\n", "\n") if ends else text
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint32)
+    ids = vocab.lookup(codes).astype(np.int64)
+    if not vocab.byte_fallback:
+        return ids, codes[ids < 0].astype(np.int64)
+    pieces, done = [], 0
+    for place in np.flatnonzero(ids < 0).tolist():
+        spelled = chr(codes[place]).encode("utf-8", "surrogateescape")
+        pieces += [ids[done:place], np.frombuffer(spelled, dtype=np.uint8) + np.int64(len(vocab.characters))]
+        done = place + 1
+    return np.concatenate([*pieces, ids[done:]]), none

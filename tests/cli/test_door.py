@@ -146,6 +146,7 @@ def test_selfcheck(charlm: Run) -> None:
         (outcome.name, outcome.problem) for outcome in found.outcomes
     ]
 
+
 def test_compare(charlm: Run, counted: str, verse: Path, tmp_path: Path) -> None:
     text, model = door.read_text(verse), door.load(counted)
     found = door.compare(text, [model], orders=[1, 2], mixture=True)

@@ -12,6 +12,7 @@
   const running = new Set(); // tracks that read or grow
   let tickets = 0;
   let runs = 0; // what the worker was last told to read or grow
+  let opened = false; // whether the worker has its models
   let started = null; // the settings of the text that is there
 
   const source = find("worker").textContent;
@@ -49,6 +50,7 @@
 
   /* Every model reads the beginning; then each draws so many characters, or none. */
   function begin(count, words) {
+    if (!opened) return;
     const text = controls.beginning.value;
     started = { seed: seed(), text, scored: !count };
     runs += 1;
@@ -101,6 +103,7 @@
   }
 
   async function share() {
+    if (!started) return;
     controls.shared.value = shareText();
     controls.shared.parentElement.hidden = false;
     try {
@@ -125,8 +128,10 @@
 
   worker.onmessage = ({ data }) => {
     if (data.failed) say(`This page has failed: ${data.failed}`);
-    else if (data.opened) begin(length(), "Generating.");
-    else if (data.ticket) {
+    else if (data.opened) {
+      ({ opened } = data);
+      begin(length(), "Generating.");
+    } else if (data.ticket) {
       asked.get(data.ticket)(data);
       asked.delete(data.ticket);
     } else {

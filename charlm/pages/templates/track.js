@@ -18,6 +18,7 @@ charlm.track = ({ number, model, description, root, map, send, expect, rule, cha
   const bits = [];
   const select = root.querySelector("[data-units]");
   const panel = root.querySelector("[data-panel]");
+  const field = root.querySelector("[data-text]"); // scrolls within itself
   let unit = -1;
   let values = []; // 127ths of the painted unit's output
   let end = { row: null, drawn: null };
@@ -92,6 +93,7 @@ charlm.track = ({ number, model, description, root, map, send, expect, rule, cha
       const back = element("button", { type: "button" }, "Back to the end");
       back.addEventListener("click", () => {
         textMap.clear();
+        field.scrollTop = field.scrollHeight;
         show();
       });
       panel.replaceChildren(element("h3", {}, "Instead of ", charlm.symbolElement(symbol)),
@@ -109,8 +111,17 @@ charlm.track = ({ number, model, description, root, map, send, expect, rule, cha
     changed(number, place, symbols[id]);
   }
 
+  /* A text that grows is followed to its end, unless somebody looks at an earlier place or has chosen a character. */
+  function follow(before, wasAtEnd) {
+    const grows = ids.length > prompt;
+    if (grows && textMap.chosen() < 0 && (wasAtEnd || before <= prompt)) field.scrollTop = field.scrollHeight;
+    else if (!before) field.scrollTop = 0;
+  }
+
   function took(message) {
     if (message.ids) {
+      const before = message.from && ids.length;
+      const wasAtEnd = field.scrollTop + field.clientHeight > field.scrollHeight - 30;
       ids.splice(message.from, ids.length, ...message.ids);
       bits.splice(message.from, bits.length, ...message.bits);
       if (message.unit) values.splice(message.from, values.length, ...message.unit);
@@ -118,6 +129,7 @@ charlm.track = ({ number, model, description, root, map, send, expect, rule, cha
       ({ left } = message);
       end = { row: message.row, drawn: message.drawn };
       textMap.change(message.from);
+      follow(before, wasAtEnd);
       root.querySelector("[data-summary]").textContent = summary();
       if (textMap.chosen() < 0) show();
     } else if (message.unit) {
