@@ -1,26 +1,23 @@
 """Contexts that learn while a text is read, mixed with each other and with other models.
 
 The construction is that of the PAQ compressors (Mahoney 2005, Adaptive weighing of context models for lossless data
-compression; Mahoney 2013, Data compression explained, chapters 4.1 and 4.2): each symbol is a path of binary decisions,
-here down a Huffman tree of the training part, so that frequent symbols take few. Every context remembers how each
-decision went after it; logistic mixing with sets of weights, chosen by small contexts, makes one probability of all, and
-adaptive maps correct it. The probability of a symbol is the product along its path, so a row sums to 1 by itself.
+compression; Mahoney 2013, Data compression explained, chapters 4.1 and 4.2): each symbol is a path of binary decisions
+down a tree. Every context remembers how each decision went after it; logistic mixing with sets of weights, chosen by
+small contexts, makes one probability of all, and adaptive maps correct it. The probability of a symbol is the product
+along its path, so a row sums to 1 by itself. `contexts` holds the memory, `adaptive.c` the arithmetic.
 
-`adaptive.c` holds the arithmetic. Here are the tree, the memory, and the state that makes a `LanguageModel` of it.
 Axes: T steps, B lanes, V symbols, E other models.
 """
 
 from __future__ import annotations
 
-import ctypes
-import itertools
 import math
 import mmap
 import tempfile
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,196 +26,18 @@ from torch import Tensor
 
 from charlm.errors import OptionError
 from charlm.lm.interface import State
-from charlm.lm.model import TextModel
-from charlm.nn.kernels.cpu import compiled
+from charlm.lm.model import TextModel, as_models
+from charlm.mixing.contexts import RATE, Memory, Plan, halved
+from charlm.recurrent.dynamic import dynamic, own_text
+from charlm.recurrent.model import CharRNN
 from charlm.tensors import write_tensors
-from charlm.text.text import TextFacts
+from charlm.text.text import Text, TextFacts
 from charlm.text.vocab import Vocab
 
-__all__ = ["AdaptiveLM"]
+__all__ = ["AdaptiveLM", "Stepper", "adaptive"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-CONTEXTS, MATCHES, SELECTORS, APMS, KNOTS, HISTORIES, LENGTHS = 32, 2, 9, 2, 33, 2048, 32
-NOW = 24 + CONTEXTS
-
-
-class _Job(ctypes.Structure):
-    """`struct adaptive` of adaptive.c."""
-
-    _fields_ = [
-        *((n, ctypes.c_int64) for n in ("symbols", "models", "depth", "table_bits", "ring_bits", "match_bits")),
-        *((n, ctypes.c_int64) for n in ("apm_bits", "follow_bits", "limit")),
-        *((n, ctypes.c_double) for n in ("rate", "rate_final")),
-        *((n, ctypes.c_void_p) for n in ("child", "path", "lengths", "kinds", "sounds", "folded", "stretch")),
-        *((n, ctypes.c_void_p) for n in ("table", "maps", "lucks", "weights", "finals", "apms")),
-        *((n, ctypes.c_void_p) for n in ("ring", "followers", "places", "now")),
-    ]
-
-
-def halved(symbols: range) -> Any:
-    """A balanced tree in the order of the symbols.
-
-    >>> halved(range(3))
-    [[0, 1], 2]
-    """
-    if len(symbols) == 1:
-        return symbols[0]
-    half = (len(symbols) + 1) // 2
-    return [halved(symbols[:half]), halved(symbols[half:])]
-
-
-class _Tree:
-    """A tree as arrays: `child` of each decision, `path` and number of decisions of each symbol."""
-
-    def __init__(self, tree: Any, symbols: int) -> None:
-        self.child = np.zeros((max(symbols - 1, 1), 2), dtype=np.int32)
-        self.lengths = np.zeros(symbols, dtype=np.int32)
-        paths: list[list[int]] = [[] for _ in range(symbols)]
-        queue: list[tuple[Any, list[int]]] = [(tree, [])]
-        number, decisions = 0, 1
-        for node, path in queue:  # breadth first: a child has a larger number than its decision
-            if not isinstance(node, list):
-                paths[node], self.lengths[node] = path, len(path)
-                continue
-            for bit, child in enumerate(node):
-                self.child[number, bit] = decisions if isinstance(child, list) else ~child
-                decisions += isinstance(child, list)
-                queue.append((child, [*path, 2 * number + bit]))
-            number += 1
-        self.depth = max(1, int(self.lengths.max()))
-        self.path = np.zeros((symbols, self.depth), dtype=np.int32)
-        for symbol, path in enumerate(paths):
-            self.path[symbol, : len(path)] = path
-
-
-def _kinds(vocab: Vocab) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
-    """Of each symbol, and of the unknown one: its kind and its sound (see adaptive.c), and its lower-case form."""
-    symbols = [vocab.symbol(id) for id in range(len(vocab))]
-    ids = {symbol: id for id, symbol in enumerate(symbols)}
-    kinds, sounds = (np.zeros(len(symbols) + 1, dtype=np.int32) for _ in range(2))
-    folded = np.arange(len(symbols) + 1, dtype=np.int32)
-    for id, symbol in enumerate(symbols):
-        letter, digit = symbol.isalpha() or symbol == "'", symbol.isdigit()
-        kinds[id] = 4 if symbol == "\n" else 1 if letter else 2 if digit else 3 if symbol.isspace() else 0
-        sounds[id] = (symbol.lower() in "aeiouy") + 2 * symbol.isupper()
-        folded[id] = ids.get(symbol.lower(), id)
-    return kinds, sounds, folded
-
-
-class _Plan:
-    """All that stays the same while reading: the tree, the sizes, and where in one block of memory everything lies."""
-
-    def __init__(self, vocab: Vocab, tree: Any, models: int, characters: int) -> None:
-        self.symbols, self.models = len(vocab), models
-        self.tree = _Tree(tree, self.symbols)
-        self.kinds, self.sounds, self.folded = _kinds(vocab)
-        self.stretch = np.array([math.log((i + 0.5) / (4095.5 - i)) for i in range(4096)])
-        self.inputs = 2 * CONTEXTS + MATCHES + models + 1
-        self.table_bits = min(25, max(18, math.ceil(math.log2(64 * max(1, characters)))))
-        self.ring_bits = min(26, max(16, math.ceil(math.log2(2 * max(1, characters)))))
-        self.match_bits, self.apm_bits, self.follow_bits, self.limit = min(22, self.ring_bits), 14, 16, 255
-        self.rate, self.rate_final = 0.005, 0.0005
-        sets = self.symbols - 1 + 3 * (self.symbols + 1) + 192 + 64 + 320 + 1024 + 512
-        self.shapes: dict[str, tuple[Any, tuple[int, ...]]] = {
-            "table": (np.uint64, (1 << self.table_bits,)),
-            "maps": (np.float64, (CONTEXTS, HISTORIES)),
-            "lucks": (np.float64, (MATCHES, LENGTHS)),
-            "weights": (np.float64, (sets, self.inputs)),
-            "finals": (np.float64, (max(1, self.symbols - 1), SELECTORS + 1)),
-            "apms": (np.float64, (APMS, 1 << self.apm_bits, KNOTS)),
-            "ring": (np.int32, (1 << self.ring_bits,)),
-            "followers": (np.int32, (3, 1 << self.follow_bits)),
-            "places": (np.int32, (MATCHES, 1 << self.match_bits)),
-            "now": (np.int64, (NOW,)),
-        }
-        self.offsets, self.size = {}, 0
-        for name, (kind, shape) in self.shapes.items():
-            self.offsets[name] = self.size
-            self.size += -(-math.prod(shape) * np.dtype(kind).itemsize // 64) * 64
-
-
-class _Memory:
-    """What was learned so far: one block of memory, and reading on with it."""
-
-    def __init__(self, plan: _Plan, block: Any) -> None:
-        self.plan, self.block = plan, block
-        flat = np.frombuffer(block, dtype=np.uint8)
-        self.parts = {}
-        for name, (kind, shape) in plan.shapes.items():
-            size = math.prod(shape) * np.dtype(kind).itemsize
-            self.parts[name] = flat[plan.offsets[name] :][:size].view(kind).reshape(shape)
-        self._job = _Job(**{name: getattr(plan, name) for name, _ in _Job._fields_[:11] if name != "depth"})
-        self._job.depth = plan.tree.depth
-        fixed = {"child": plan.tree.child, "path": plan.tree.path, "lengths": plan.tree.lengths}
-        fixed |= {"kinds": plan.kinds, "sounds": plan.sounds, "folded": plan.folded, "stretch": plan.stretch}
-        for name, array in {**fixed, **self.parts}.items():
-            setattr(self._job, name, array.ctypes.data)
-        self._room = np.zeros(plan.symbols * (plan.models + 3))
-
-    def begin(self) -> None:
-        """Nothing was read: every context is empty, all weights are small."""
-        n0, n1 = np.arange(HISTORIES) >> 6, np.arange(HISTORIES) >> 1 & 31
-        self.parts["maps"][:] = (n1 + 0.4) / (n0 + n1 + 0.8)
-        self.parts["lucks"][:] = 1 - 1 / (np.arange(LENGTHS) + 2)
-        weights = self.parts["weights"]
-        weights[:] = 0.15
-        weights[:, 2 * CONTEXTS :] = 0.3
-        weights[:, -1] = 0
-        self.parts["finals"][:] = 1 / SELECTORS
-        self.parts["finals"][:, -1] = 0
-        self.parts["apms"][:] = 1 / (1 + np.exp(-(np.arange(KNOTS) - 16) / 2))
-
-    def trust(self, share: float) -> None:
-        """Gives the other models a share of the weight that the contexts had."""
-        weights, first = self.parts["weights"], 2 * CONTEXTS + MATCHES
-        weights[:, :first] *= 1 - share
-        weights[:, first : first + self.plan.models] = share / max(1, self.plan.models)
-
-    def read(
-        self,
-        ids_T: Ints,
-        models_TEV: Floats | None = None,
-        *,
-        foreseen: bool = True,
-        targets_T: Ints | None = None,
-        rows: bool = False,
-    ) -> Floats | None:
-        """Reads ids; see `charlm_adaptive_read`. Returns the log-probabilities of the targets, or the rows."""
-        count = len(ids_T)
-        found = np.zeros((count, self.plan.symbols) if rows else count)
-        ids_T = np.ascontiguousarray(ids_T, dtype=np.int64)
-        given = None if models_TEV is None or not self.plan.models else np.ascontiguousarray(models_TEV)
-        wanted = None if targets_T is None else np.ascontiguousarray(targets_T, dtype=np.int64)
-        used = compiled.library()
-        assert used is not None
-        used.loaded.charlm_adaptive_read(
-            ctypes.byref(self._job),
-            ctypes.c_int64(count),
-            *(None if array is None else ctypes.c_void_p(array.ctypes.data) for array in (ids_T, given)),
-            ctypes.c_int64(foreseen),
-            None if wanted is None else ctypes.c_void_p(wanted.ctypes.data),
-            None if wanted is None else ctypes.c_void_p(found.ctypes.data),
-            ctypes.c_void_p(found.ctypes.data) if rows else None,
-            ctypes.c_void_p(self._room.ctypes.data),
-        )
-        return found if rows or wanted is not None else None
-
-    def one(self, decision: int, depth: int, models_EV: Floats) -> float:
-        """The probability that a decision is a one; nothing is learned."""
-        used = compiled.library()
-        assert used is not None
-        decide = used.loaded.charlm_adaptive_one
-        decide.restype = ctypes.c_double
-        rows = ctypes.c_void_p(np.ascontiguousarray(models_EV).ctypes.data) if self.plan.models else None
-        room = ctypes.c_void_p(self._room.ctypes.data)
-        return float(decide(ctypes.byref(self._job), ctypes.c_int64(decision), ctypes.c_int64(depth), rows, room))
-
-    def close(self) -> None:
-        """Lets go of the block of memory."""
-        self.parts.clear()
-        del self.block
 
 
 class AdaptiveLM(TextModel):
@@ -258,11 +77,11 @@ class AdaptiveLM(TextModel):
         self.room = room
         self.source = next((model.source for model in models if model.source.sha256), TextFacts())
         characters = len(self.trained) + room
-        self._plan = _Plan(vocab, halved(range(len(vocab))), len(models), characters)
+        self._plan = Plan(vocab, halved(range(len(vocab))), len(models), characters)
         self._base: mmap.mmap | None = None
         self._file: Any = None
         self._past: list[tuple[int, Ints]] = [(-1, np.zeros(0, dtype=np.int64))]
-        self._live: OrderedDict[int, _Memory] = OrderedDict()
+        self._live: OrderedDict[int, Memory] = OrderedDict()
 
     def __repr__(self) -> str:
         return f"AdaptiveLM({', '.join(map(repr, self.models)) or f'{len(self.vocab)} symbols'})"
@@ -347,7 +166,7 @@ class AdaptiveLM(TextModel):
         after["foreseen"] = foreseen_TBEV[-1].clone()
         return foreseen_TBEV.numpy(), after
 
-    def _memory(self, number: int) -> _Memory:
+    def _memory(self, number: int) -> Memory:
         """What was learned when this number was given: the living memory, or one that reads the same ids again."""
         if number in self._live:
             return self._live.pop(number)
@@ -364,20 +183,20 @@ class AdaptiveLM(TextModel):
             memory.read(ids_T, foreseen_T1EV[:, 0], foreseen=begun > 0)
         return memory
 
-    def _fresh(self) -> _Memory:
+    def _fresh(self) -> Memory:
         """A memory that has read `trained` alone: a private view of one file, of which only what changes is copied."""
         if self._base is None:
-            self._file = tempfile.TemporaryFile()
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 (kept as long as the model)
             self._file.truncate(self._plan.size)
             with mmap.mmap(self._file.fileno(), self._plan.size) as block:
-                memory = _Memory(self._plan, block)
+                memory = Memory(self._plan, block)
                 memory.begin()
-                memory.read(self.trained)
+                memory.read(self.trained, rate=2 * RATE)
                 if self.models and len(self.trained):
                     memory.trust(TRUST)
                 memory.close()
             self._base = mmap.mmap(self._file.fileno(), self._plan.size, access=mmap.ACCESS_READ)
-        return _Memory(self._plan, mmap.mmap(self._file.fileno(), self._plan.size, access=mmap.ACCESS_COPY))
+        return Memory(self._plan, mmap.mmap(self._file.fileno(), self._plan.size, access=mmap.ACCESS_COPY))
 
     def stepper(self) -> Stepper:
         """Reads one lane symbol by symbol from the beginning; the fastest way to code a text.
@@ -418,6 +237,47 @@ class Stepper:
             depth: how many decisions were before it.
         """
         return self._memory.one(decision, depth, self._foreseen_EV)
+
+
+def adaptive(
+    models: TextModel | Sequence[TextModel],
+    text: Text | None = None,
+    *,
+    kind: Literal["fast", "best"] = "fast",
+    room: int = 1 << 18,
+    progress: bool | None = None,
+) -> AdaptiveLM:
+    """Models as one that goes on learning from what it reads, together with contexts that have read the training part.
+
+    Args:
+        models: one or more of one vocabulary, made from the same text; the first is the most trusted.
+        text: the text that they were made from, where its files are not in their old place.
+        kind: `fast` leaves the models as they are; with `best` networks also take gradient steps while they read
+            (`charlm.dynamic`), which takes many times as long.
+        room: about how many characters will be read at once.
+        progress: show bars; None shows them on a terminal or in a notebook.
+
+    Raises:
+        OptionError: no model, or models of several vocabularies or texts.
+        CheckpointError: the text has moved or changed.
+
+    >>> import charlm
+    >>> text = charlm.Text.of("abracadabra " * 40)
+    >>> model = charlm.adaptive(charlm.ngram(text, order=2, smoothing="kneser-ney"), text)
+    >>> model.evaluate(text.test).targets
+    47
+    """
+    found = as_models([models] if isinstance(models, TextModel) else models)
+    if not found:
+        raise OptionError("an adaptive model is made of one model or more")
+    if kind not in ("fast", "best"):
+        raise OptionError(f"an adaptive model is fast or best, not {kind}")
+    corpus, split = own_text(found[0], text)
+    if kind == "best":
+        found = [dynamic(model, text, progress=progress) if isinstance(model, CharRNN) else model for model in found]
+    pieces = [np.append(corpus.ids[start:end].astype(np.int64), -1) for start, end in corpus.part(split, "train")]
+    trained = np.concatenate([*pieces, np.zeros(0, dtype=np.int64)])
+    return AdaptiveLM(found[0].vocab, found, trained=trained[:-1], room=room)
 
 
 TRUST = 0.5
