@@ -306,3 +306,11 @@ def test_novelty_and_mixture(charlm: Run, verse: Path) -> None:
     models = {line["family"]: line for line in json.loads(out)["models"]}
     assert models["mixture"]["nats"] < models["rnn"]["nats"]
     assert models["mixture"]["name"].startswith("net + Kneser-Ney ")
+
+
+def test_excerpts_send_no_control_characters_to_the_terminal(charlm: Run, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("\x1b[31m\x07\n" * 400)
+    code, _, err = charlm("train", "text", *QUICK, "--out", "run")
+    assert code == 0, err
+    assert "‹ESC›" in err
+    assert "\x1b" not in err

@@ -1,13 +1,14 @@
 """Figures against arithmetic by hand and against a naive loop."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from charlm.errors import TextError
-from charlm.lm.evaluate import Row, evaluate, measure, row_of, standard_error, targets_of
+from charlm.lm.evaluate import Row, evaluate, measure, per_character, row_of, standard_error, targets_of
 from charlm.lm.interface import lane_segments, read_segments, span_segments
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.corpus import corpus_of_text
@@ -76,17 +77,18 @@ def test_measure_by_hand() -> None:
         logp_T=np.log([0.5, 0.25, 0.125, 1.0]),
         hit_T=np.array([True, False, False, True]),
     )
-    figures = measure(row, np.array([0, 1, 1, -1]), Vocab(("a", "b")))
+    figures = measure(row, np.array([0, 1, 1, -1]))
     assert figures.nats == pytest.approx(2 * math.log(2))  # (1 + 2 + 3) / 3 bits
     assert figures.bits_per_char == pytest.approx(2)
     assert figures.perplexity == pytest.approx(4)
     assert figures.accuracy == pytest.approx(1 / 3)
     assert (figures.targets, figures.unknown_targets, figures.zero_probability_targets) == (4, 1, 0)
+    assert "33.33 % right of 3" in repr(figures)  # the fourth was not scored
 
 
 def test_impossible_and_undefined_targets_make_nats_infinite_and_json_null() -> None:
     row = Row(name="x", family="ngram", logp_T=np.array([-1.0, -np.inf, np.nan]), hit_T=np.zeros(3, bool))
-    figures = measure(row, np.array([0, 0, 0]), Vocab(("a",)))
+    figures = measure(row, np.array([0, 0, 0]))
     assert figures.zero_probability_targets == 2
     assert figures.nats == math.inf
     json = figures.to_json()
@@ -97,7 +99,10 @@ def test_figures_are_per_character_where_characters_are_spelled_in_bytes() -> No
     vocab = Vocab(("a",), byte_fallback=True)
     ids = vocab.encode("aaé€")  # 1 + 1 + 2 + 3 symbols
     row = Row(name="x", family="rnn", logp_T=np.full(6, -1.0), hit_T=np.zeros(6, bool))
-    assert measure(row, ids[1:].astype(np.int64), vocab).nats == pytest.approx(6 / 3)
+    row = replace(row, hit_T=np.array([True, True, False, True, True, True]))
+    figures = measure(*per_character(row, ids, np.array([[0, 7]]), vocab))
+    assert (figures.nats, figures.targets) == (pytest.approx(6 / 3), 3)
+    assert figures.accuracy == pytest.approx(2 / 3)  # of é one byte is wrong
 
 
 def test_unknown_characters_are_counted_and_read_as_nothing(model: CharRNN) -> None:
