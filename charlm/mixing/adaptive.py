@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import mmap
 import tempfile
+import weakref
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -186,7 +187,8 @@ class AdaptiveLM(TextModel):
     def _fresh(self) -> Memory:
         """A memory that has read `trained` alone: a private view of one file, of which only what changes is copied."""
         if self._base is None:
-            self._file = tempfile.TemporaryFile()  # noqa: SIM115 (kept as long as the model)
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the model)
+            weakref.finalize(self, self._file.close)
             self._file.truncate(self._plan.size)
             with mmap.mmap(self._file.fileno(), self._plan.size) as block:
                 memory = Memory(self._plan, block)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.mixing.formulas import Formulas
 from charlm.nn.kernels.cpu import compiled
 from charlm.text.vocab import Vocab
 
@@ -92,6 +93,12 @@ def _kinds(vocab: Vocab) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[
     return kinds, sounds, folded
 
 
+def _library() -> Any:
+    """The compiled library; None where there is none, or one that was built before this file."""
+    used = compiled.library()
+    return used.loaded if used is not None and hasattr(used.loaded, "charlm_adaptive_one") else None
+
+
 class Plan:
     """All that stays the same while reading: the tree, the sizes, and where in one block of memory everything lies."""
 
@@ -134,13 +141,15 @@ class Memory:
         for name, (kind, shape) in plan.shapes.items():
             size = math.prod(shape) * np.dtype(kind).itemsize
             self.parts[name] = flat[plan.offsets[name] :][:size].view(kind).reshape(shape)
-        self._job = _Job(**{name: getattr(plan, name) for name, _ in _Job._fields_[:11] if name != "depth"})
+        numbers = [field[0] for field in _Job._fields_[:11] if field[0] != "depth"]
+        self._job = _Job(**{name: getattr(plan, name) for name in numbers})
         self._job.depth = plan.tree.depth
         fixed = {"child": plan.tree.child, "path": plan.tree.path, "lengths": plan.tree.lengths}
         fixed |= {"kinds": plan.kinds, "sounds": plan.sounds, "folded": plan.folded, "stretch": plan.stretch}
         for name, array in {**fixed, **self.parts}.items():
             setattr(self._job, name, array.ctypes.data)
         self._room = np.zeros(plan.symbols * (plan.models + 3))
+        self._formulas = None if _library() is not None else Formulas(plan, self.parts)
 
     def begin(self) -> None:
         """Nothing was read: every context is empty, all weights are small."""
@@ -190,10 +199,11 @@ class Memory:
         ids_T = np.ascontiguousarray(ids_T, dtype=np.int64)
         given = None if models_TEV is None or not self.plan.models else np.ascontiguousarray(models_TEV)
         wanted = None if targets_T is None else np.ascontiguousarray(targets_T, dtype=np.int64)
+        if self._formulas is not None:
+            found = self._formulas.read(ids_T, given, foreseen=foreseen, targets_T=wanted, rows=rows, rate=rate)
+            return found if rows or wanted is not None else None
         self._job.rate = rate
-        used = compiled.library()
-        assert used is not None
-        used.loaded.charlm_adaptive_read(
+        _library().charlm_adaptive_read(
             ctypes.byref(self._job),
             ctypes.c_int64(count),
             *(None if array is None else ctypes.c_void_p(array.ctypes.data) for array in (ids_T, given)),
@@ -207,9 +217,9 @@ class Memory:
 
     def one(self, decision: int, depth: int, models_EV: Floats) -> float:
         """The probability that a decision is a one; nothing is learned."""
-        used = compiled.library()
-        assert used is not None
-        decide = used.loaded.charlm_adaptive_one
+        if self._formulas is not None:
+            return self._formulas.one(decision, depth, models_EV if self.plan.models else None)
+        decide = _library().charlm_adaptive_one
         decide.restype = ctypes.c_double
         rows = ctypes.c_void_p(np.ascontiguousarray(models_EV).ctypes.data) if self.plan.models else None
         room = ctypes.c_void_p(self._room.ctypes.data)
@@ -217,5 +227,6 @@ class Memory:
 
     def close(self) -> None:
         """Lets go of the block of memory."""
+        self._formulas = None
         self.parts.clear()
         del self.block
