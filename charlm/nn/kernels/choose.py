@@ -4,9 +4,10 @@ Which way of running a stack is the fastest here: timed on the real shape, not g
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,17 @@ from charlm.nn.kernels import fused
 from charlm.nn.kernels.cpu import compiled
 from charlm.nn.kernels.inputs import on_gpu
 
-__all__ = ["device_of", "facts", "fastest", "for_reading", "for_training", "notes", "pick_device", "precision"]
+__all__ = [
+    "device_of",
+    "facts",
+    "fastest",
+    "for_reading",
+    "for_training",
+    "notes",
+    "one_thread",
+    "pick_device",
+    "precision",
+]
 
 
 def precision(device: torch.device) -> str:
@@ -214,3 +225,14 @@ def device_of(before: str, wanted: str, say: Callable[[str], object]) -> torch.d
         device = pick_device("auto")
         say(f"the run was on {before}, which is not here: it goes on on {device}")
         return device
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread: the number of threads may change how sums are rounded."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
