@@ -3,7 +3,8 @@
    A symbol is a path of binary decisions down a tree. Every context keeps, for every decision, how it went there before;
    their predictions are mixed by weights that learn, twice, and corrected by what really came (Mahoney 2005 and 2013).
    All sums are made in the order that is written here, and without fused multiplication, so that every processor and
-   formulas.py give the same numbers. */
+   formulas.py give the same numbers. Most of the time would go to waiting for the table, so the slots of all decisions
+   of a symbol are asked for before the first is read. */
 
 #include <math.h>
 #include <stdint.h>
@@ -13,6 +14,12 @@
 #define EXPORT __declspec(dllexport)
 #else
 #define EXPORT __attribute__((visibility("default")))
+#endif
+
+#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__linux__)
+#define WIDE __attribute__((target_clones("avx2", "default"))) /* the same numbers, by wider vectors where there are any */
+#else
+#define WIDE
 #endif
 
 enum { CONTEXTS = 32, MATCHES = 2, SETS = 10, SELECTORS = 9, APMS = 2, KNOTS = 33, HISTORIES = 2048, LENGTHS = 32 };
@@ -81,12 +88,25 @@ static double stretched(const struct adaptive *a, double p)
     return a->stretch[i < 0 ? 0 : i > 4095 ? 4095 : i];
 }
 
-/* The slot of a context and decision; a free or the least used one of its bucket instead where `make`, else NULL. */
-static struct slot *find(struct adaptive *a, int64_t context, int64_t decision, int make)
+static struct slot *bucket_of(const struct adaptive *a, uint64_t h)
 {
-    uint64_t h = mixed((uint64_t)a->now[NOW_HASH + context], (uint64_t)decision);
+    return a->table + ((h >> (64 - a->table_bits)) & ~(uint64_t)(BUCKET - 1));
+}
+
+/* The hashes of all contexts at a decision; asks the memory for their slots. */
+static void aim(const struct adaptive *a, int64_t decision, uint64_t *hash)
+{
+    for (int64_t c = 0; c < CONTEXTS; c++) {
+        hash[c] = mixed((uint64_t)a->now[NOW_HASH + c], (uint64_t)decision);
+        __builtin_prefetch(bucket_of(a, hash[c]));
+    }
+}
+
+/* The slot of a hash; a free or the least used one of its bucket instead where `make`, else NULL. */
+static struct slot *find(const struct adaptive *a, uint64_t h, int make)
+{
     uint16_t check = (uint16_t)(h & 0xFFFF) ? (uint16_t)(h & 0xFFFF) : 1;
-    struct slot *bucket = a->table + ((h >> (64 - a->table_bits)) & ~(uint64_t)(BUCKET - 1)), *least = bucket;
+    struct slot *bucket = bucket_of(a, h), *least = bucket;
     for (int i = 0; i < BUCKET; i++) {
         if (bucket[i].check == check)
             return bucket + i;
@@ -102,6 +122,7 @@ static struct slot *find(struct adaptive *a, int64_t context, int64_t decision, 
 /* What is known at one decision. */
 struct view {
     int64_t inputs;
+    uint64_t hash[CONTEXTS];
     double x[MOST_INPUTS];
     int64_t set[SELECTORS];
     double p_set[SETS], x_set[SETS], p, p_apm[APMS], final;
@@ -131,12 +152,37 @@ static int expects(const struct adaptive *a, int m, int64_t decision)
 
 static int64_t bounded(int64_t x, int64_t most) { return x < most ? x : most; }
 
-/* Everything up to the probability of a one at a decision; `ones` are the other models' probabilities of it. */
-static void look(struct adaptive *a, int64_t decision, int64_t depth, const double *ones, struct view *v)
+typedef double four __attribute__((vector_size(32), aligned(8)));
+
+/* The sum of w[i] * x[i], made of the sums over every fourth i. */
+static inline double weighed(const double *w, const double *x, int64_t n)
+{
+    four sums = {0, 0, 0, 0};
+    int64_t i = 0;
+    for (; i + 4 <= n; i += 4)
+        sums += *(const four *)(w + i) * *(const four *)(x + i);
+    for (int k = 0; i < n; i++, k++)
+        sums[k] += w[i] * x[i];
+    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
+
+/* Adds step * x[i] to w[i]. */
+static inline void adjust(double *w, const double *x, double step, int64_t n)
+{
+    int64_t i = 0;
+    for (; i + 4 <= n; i += 4)
+        *(four *)(w + i) += step * *(const four *)(x + i);
+    for (; i < n; i++)
+        w[i] += step * x[i];
+}
+
+/* Everything up to the probability of a one at a decision that `aim` was called for; `ones` are the other models'
+   probabilities of it. */
+WIDE static void look(struct adaptive *a, int64_t decision, int64_t depth, const double *ones, struct view *v)
 {
     int64_t n = 0, seen = 0;
     for (int64_t c = 0; c < CONTEXTS; c++) {
-        struct slot *s = v->slot[c] = find(a, c, decision, 0);
+        struct slot *s = v->slot[c] = find(a, v->hash[c], 0);
         v->check[c] = s ? s->check : 0;
         if (s && (s->p & 1023)) {
             v->x[n++] = a->stretch[s->p >> 20];
@@ -171,10 +217,7 @@ static void look(struct adaptive *a, int64_t decision, int64_t depth, const doub
     v->set[7] = set + awaited(a, 0), set += ends;
     v->set[8] = set + bounded(a->now[NOW_COUNT] - a->now[NOW_LINE], 63) * 8 + bounded(depth, 7);
     for (int s = 0; s < SELECTORS; s++) {
-        const double *w = a->weights + v->set[s] * n;
-        double sum = 0;
-        for (int64_t i = 0; i < n; i++)
-            sum += w[i] * v->x[i];
+        const double sum = weighed(a->weights + v->set[s] * n, v->x, n);
         v->p_set[s] = squash(sum);
         v->x_set[s] = sum > 20 ? 20 : sum < -20 ? -20 : sum;
     }
@@ -198,13 +241,10 @@ static void look(struct adaptive *a, int64_t decision, int64_t depth, const doub
 }
 
 /* Learns how a decision went. */
-static void learn(struct adaptive *a, int64_t decision, int bit, const struct view *v)
+WIDE static void learn(struct adaptive *a, int64_t decision, int bit, const struct view *v)
 {
-    for (int s = 0; s < SELECTORS; s++) {
-        double *w = a->weights + v->set[s] * v->inputs, step = a->rate * (bit - (v->p_set[s] + 3 * v->p) / 4);
-        for (int64_t i = 0; i < v->inputs; i++)
-            w[i] += step * v->x[i];
-    }
+    for (int s = 0; s < SELECTORS; s++)
+        adjust(a->weights + v->set[s] * v->inputs, v->x, a->rate * (bit - (v->p_set[s] + 3 * v->p) / 4), v->inputs);
     const double step = a->rate_final * (bit - v->p);
     for (int s = 0; s < SETS; s++)
         a->finals[decision * SETS + s] += step * v->x_set[s];
@@ -219,7 +259,7 @@ static void learn(struct adaptive *a, int64_t decision, int bit, const struct vi
             *p += 0.01 * ((bit == v->expected[m]) - *p);
         }
     for (int64_t c = 0; c < CONTEXTS; c++) {
-        struct slot *s = v->slot[c] && v->slot[c]->check == v->check[c] ? v->slot[c] : find(a, c, decision, 1);
+        struct slot *s = v->slot[c] && v->slot[c]->check == v->check[c] ? v->slot[c] : find(a, v->hash[c], 1);
         double *p = a->maps + c * HISTORIES + s->history;
         *p += 0.006 * (bit - *p);
         const int64_t times = s->p & 1023, old = s->p >> 10, aim = bit ? (1 << 22) - 1 : 0;
@@ -377,6 +417,8 @@ static double along(struct adaptive *a, int64_t id, const double *ones, int lear
     struct view views[DEEPEST];
     const int32_t *path = a->path + id * a->depth;
     double logp = 0;
+    for (int64_t d = 0; d < a->lengths[id]; d++)
+        aim(a, path[d] >> 1, views[d].hash);
     for (int64_t d = 0; d < a->lengths[id]; d++) {
         look(a, path[d] >> 1, d, ones + (path[d] >> 1) * a->models, views + d);
         logp += log(path[d] & 1 ? views[d].final : 1 - views[d].final);
@@ -388,14 +430,17 @@ static double along(struct adaptive *a, int64_t id, const double *ones, int lear
 
 static void row_of(struct adaptive *a, const double *ones, double *row, double *sums, int64_t *depths)
 {
-    struct view v;
+    struct view views[2];
     sums[0] = 0;
     depths[0] = 0;
+    aim(a, 0, views[0].hash);
     for (int64_t d = 0; d < a->symbols - 1; d++) {
-        look(a, d, depths[d], ones + d * a->models, &v);
+        struct view *v = views + (d & 1);
+        aim(a, d + 1, views[!(d & 1)].hash);
+        look(a, d, depths[d], ones + d * a->models, v);
         for (int bit = 0; bit < 2; bit++) {
             const int32_t child = a->child[d * 2 + bit];
-            const double logp = sums[d] + log(bit ? v.final : 1 - v.final);
+            const double logp = sums[d] + log(bit ? v->final : 1 - v->final);
             if (child >= 0)
                 sums[child] = logp, depths[child] = depths[d] + 1;
             else
@@ -445,6 +490,7 @@ EXPORT double charlm_adaptive_one(struct adaptive *a, int64_t decision, int64_t 
         room[i] = 0.5;
     if (models)
         ones_of(a, models, room, room + a->symbols * a->models);
+    aim(a, decision, v.hash);
     look(a, decision, depth, room + decision * a->models, &v);
     return v.final;
 }

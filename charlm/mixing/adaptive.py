@@ -12,11 +12,10 @@ Axes: T steps, B lanes, V symbols, E other models.
 from __future__ import annotations
 
 import math
-import mmap
-import tempfile
-import weakref
+import secrets
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,8 +78,8 @@ class AdaptiveLM(TextModel):
         self.source = next((model.source for model in models if model.source.sha256), TextFacts())
         characters = len(self.trained) + room
         self._plan = Plan(vocab, halved(range(len(vocab))), len(models), characters)
-        self._base: mmap.mmap | None = None
-        self._file: Any = None
+        self._base: Memory | None = None
+        self._tag = secrets.randbits(30) + 1 << 32
         self._past: list[tuple[int, Ints]] = [(-1, np.zeros(0, dtype=np.int64))]
         self._live: OrderedDict[int, Memory] = OrderedDict()
 
@@ -128,30 +127,44 @@ class AdaptiveLM(TextModel):
 
     def _read(self, ids_TB: Tensor, targets_TB: Tensor | None, state: State) -> tuple[Tensor, State]:
         steps, lanes = ids_TB.shape
-        foreseen_TBEV, after = self._foreseen(ids_TB, state)
+        if not steps:
+            return torch.zeros((0, lanes) if targets_TB is not None else (0, lanes, len(self.vocab))).double(), state
+        tickets = state["read"].tolist()
+        memories = [self._memory(ticket) for ticket in tickets]
         found = np.zeros((steps, lanes) if targets_TB is not None else (steps, lanes, len(self.vocab)))
+        for begin, end, foreseen_TBEV, after in self._ahead(ids_TB, state):  # noqa: B007 (the last state is kept)
+            for lane, memory in enumerate(memories):
+                found[begin:end, lane] = memory.read(
+                    ids_TB[begin:end, lane].numpy(),
+                    foreseen_TBEV[:, lane],
+                    foreseen=begin > 0 or tickets[lane] > 0,
+                    targets_T=None if targets_TB is None else targets_TB[begin:end, lane].numpy(),
+                    rows=targets_TB is None,
+                )
         numbers = []
-        for lane, number in enumerate(state["read"].tolist()):
-            ids_T = ids_TB[:, lane].numpy()
-            if not steps:
-                numbers.append(number)
-                continue
-            memory = self._memory(number)
-            found[:, lane] = memory.read(
-                ids_T,
-                foreseen_TBEV[:, lane],
-                foreseen=number > 0,
-                targets_T=None if targets_TB is None else targets_TB[:, lane].numpy(),
-                rows=targets_TB is None,
-            )
-            self._past.append((number, ids_T.copy()))
-            numbers.append(len(self._past) - 1)
+        for lane, (ticket, memory) in enumerate(zip(tickets, memories, strict=True)):
+            self._past.append((ticket, ids_TB[:, lane].numpy().copy()))
+            numbers.append(self._tag + len(self._past) - 1)
             self._live[numbers[-1]] = memory
         while len(self._live) > max(lanes, _LIVE):
             self._live.popitem(last=False)
         after["read"] = torch.tensor(numbers, dtype=torch.int64)
         return torch.from_numpy(found), after
 
+    def _ahead(self, ids_TB: Tensor, state: State) -> Iterator[tuple[int, int, Floats, State]]:
+        """`_foreseen` block by block; another thread computes the next block while the contexts read this one."""
+        steps = len(ids_TB)
+        edges = range(0, steps, _BLOCK if self.models else steps)
+        with ThreadPoolExecutor(1) as pool:
+            coming = pool.submit(self._foreseen, ids_TB[: edges.step], state)
+            for begin in edges:
+                end = min(begin + edges.step, steps)
+                foreseen_TBEV, state = coming.result()
+                if end < steps:
+                    coming = pool.submit(self._foreseen, ids_TB[end : end + edges.step], state)
+                yield begin, end, foreseen_TBEV, state
+
+    @torch.no_grad()
     def _foreseen(self, ids_TB: Tensor, state: Mapping[str, Tensor]) -> tuple[Floats, State]:
         """Rows [T + 1, B, E, V] of the models before and after each id, undefined ones made uniform; their states."""
         after: State = {}
@@ -168,14 +181,19 @@ class AdaptiveLM(TextModel):
         return foreseen_TBEV.numpy(), after
 
     def _memory(self, number: int) -> Memory:
-        """What was learned when this number was given: the living memory, or one that reads the same ids again."""
+        """What was learned when this number was given: the living memory, or one that reads the same ids again.
+
+        Numbers of two models differ in their higher 32 bits, so that no state is taken for another model's.
+        """
         if number in self._live:
             return self._live.pop(number)
-        if not 0 <= number < len(self._past):
-            raise OptionError("this state is of another model: states of an adaptive model are of use with it alone")
         pieces = []
-        while number > 0:
-            number, ids_T = self._past[number]
+        while number != 0:
+            if not 0 < number - self._tag < len(self._past):
+                raise OptionError(
+                    "this state is of another model: states of an adaptive model are of use with it alone"
+                )
+            number, ids_T = self._past[number - self._tag]
             pieces.append(ids_T)
         memory = self._fresh()
         state = self.initial_state(1)
@@ -185,20 +203,14 @@ class AdaptiveLM(TextModel):
         return memory
 
     def _fresh(self) -> Memory:
-        """A memory that has read `trained` alone: a private view of one file, of which only what changes is copied."""
+        """A memory that has read `trained` alone: a copy of one that is made once and stays as it is."""
         if self._base is None:
-            self._file = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the model)
-            weakref.finalize(self, self._file.close)
-            self._file.truncate(self._plan.size)
-            with mmap.mmap(self._file.fileno(), self._plan.size) as block:
-                memory = Memory(self._plan, block)
-                memory.begin()
-                memory.read(self.trained, rate=2 * RATE)
-                if self.models and len(self.trained):
-                    memory.trust(TRUST)
-                memory.close()
-            self._base = mmap.mmap(self._file.fileno(), self._plan.size, access=mmap.ACCESS_READ)
-        return Memory(self._plan, mmap.mmap(self._file.fileno(), self._plan.size, access=mmap.ACCESS_COPY))
+            self._base = Memory(self._plan)
+            self._base.begin()
+            self._base.read(self.trained, rate=2 * RATE)
+            if self.models and len(self.trained):
+                self._base.trust(TRUST)
+        return self._base.copy()
 
     def stepper(self) -> Stepper:
         """Reads one lane symbol by symbol from the beginning; the fastest way to code a text.
@@ -285,5 +297,8 @@ def adaptive(
 TRUST = 0.5
 """The share of the weight that other models have where reading begins."""
 
-_LIVE = 4
+_BLOCK = 2048
+"""Steps that the other models are ahead of the contexts."""
+
+_LIVE = 2
 """Memories that are kept at hand, beside those of the lanes that were read last."""
