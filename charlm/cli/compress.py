@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from charlm.cli.common import echo_json, force_option, force_option_saying, forced, json_option, target
+from charlm.cli.common import adaptive_option, echo_json, force_option, force_option_saying, forced, json_option, target
 from charlm.errors import OptionError
 from charlm.files import write_bytes
 
@@ -18,18 +18,13 @@ _file = click.Path(path_type=Path)
 @click.command("compress")
 @click.argument("arguments", nargs=-1, required=True, metavar="[MODEL] FILE")
 @click.option("--out", type=_file, metavar="FILE", help="What is written.  [default: the file's name and .charlm]")
-@click.option(
-    "--adaptive",
-    "learning",
-    type=click.Choice(["fast", "best"]),
-    help="Let MODEL go on learning while it reads: fast without gradient steps, best with them.",
-)
+@adaptive_option
 @click.option("--lanes", type=int, metavar="B", help="Pieces read side by side: faster, about two bytes each.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
 @force_option
 @json_option
 def compress_command(
-    arguments: tuple[str, ...], out: Path | None, learning: Any, lanes: int | None, device: str, as_json: bool
+    arguments: tuple[str, ...], out: Path | None, adaptive: Any, lanes: int | None, device: str, as_json: bool
 ) -> None:
     """Compress FILE with MODEL (a directory under checkpoints/), or without one by what it learns from FILE itself.
 
@@ -42,7 +37,7 @@ def compress_command(
         raise OptionError("name a model and one file, such as charlm compress checkpoints/NAME data/shakespeare.txt")
     path = Path(arguments[-1])
     model = charlm.load(arguments[0], device=device) if len(arguments) == 2 else None
-    done = charlm.compress(_read(path), model, learning=learning, lanes=lanes)
+    done = charlm.compress(_read(path), model, learning=adaptive, lanes=lanes)
     written = target(out or path.with_name(path.name + _SUFFIX), "the compressed file")
     write_bytes(written, done.packed)
     if as_json:

@@ -411,8 +411,35 @@ static void expect(struct adaptive *a, const double *row)
     a->now[NOW_HASH + CONTEXTS - 1] = (int64_t)mixed(mixed((uint64_t)top, (uint64_t)second), CONTEXTS - 1);
 }
 
-/* The log-probability of a symbol; then learns from it. */
-static double along(struct adaptive *a, int64_t id, const double *ones, int learning)
+/* Whether no symbol is more probable than this one, and none before it equally so. The tree is searched from the more
+   probable branches on; a branch is left where it is less probable than the symbol. */
+static uint8_t is_top(struct adaptive *a, int64_t id, double logp, const double *ones)
+{
+    struct { int64_t decision, depth; double logp; } open[2 * DEEPEST];
+    struct view v;
+    int64_t n = 0;
+    open[n].decision = 0, open[n].depth = 0, open[n++].logp = 0;
+    while (n && a->symbols > 1) {
+        const int64_t decision = open[--n].decision, depth = open[n].depth;
+        const double sum = open[n].logp;
+        aim(a, decision, v.hash);
+        look(a, decision, depth, ones + decision * a->models, &v);
+        const int likely = v.final >= 0.5;
+        for (int k = 0; k < 2; k++) {
+            const int bit = k ? likely : !likely;
+            const int32_t child = a->child[decision * 2 + bit];
+            const double both = sum + log(bit ? v.final : 1 - v.final);
+            if (child >= 0 && both >= logp)
+                open[n].decision = child, open[n].depth = depth + 1, open[n++].logp = both;
+            else if (child < 0 && (both > logp || (both == logp && ~child < id)))
+                return 0;
+        }
+    }
+    return 1;
+}
+
+/* The log-probability of a symbol, and whether it is the most probable one; then learns from it. */
+static double along(struct adaptive *a, int64_t id, const double *ones, int learning, uint8_t *top)
 {
     struct view views[DEEPEST];
     const int32_t *path = a->path + id * a->depth;
@@ -423,6 +450,8 @@ static double along(struct adaptive *a, int64_t id, const double *ones, int lear
         look(a, path[d] >> 1, d, ones + (path[d] >> 1) * a->models, views + d);
         logp += log(path[d] & 1 ? views[d].final : 1 - views[d].final);
     }
+    if (top)
+        *top = is_top(a, id, logp, ones);
     for (int64_t d = 0; learning && d < a->lengths[id]; d++) /* after all were foreseen, as in a row */
         learn(a, path[d] >> 1, path[d] & 1, views + d);
     return logp;
@@ -452,10 +481,11 @@ static void row_of(struct adaptive *a, const double *ones, double *row, double *
 }
 
 /* Reads n ids, -1 for unknown ones. `models` [n + 1][models][symbols]: row i of the other models foresaw id i, the
-   last one foresees what comes next (NULL: they say nothing); `foreseen`: whether id 0 was. Writes the row after each id [n][symbols], or the
-   log-probability of each target [n] after each id, where there is a place for them. `room`: [symbols][models + 3]. */
+   last one foresees what comes next (NULL: they say nothing); `foreseen`: whether id 0 was. Writes the row after each
+   id [n][symbols], or the log-probability of each target [n] after each id and whether it is the most probable symbol
+   [n], where there is a place for them. `room`: [symbols][models + 3]. */
 EXPORT void charlm_adaptive_read(struct adaptive *a, int64_t n, const int64_t *ids, const double *models, int64_t foreseen,
-                                 const int64_t *targets, double *logp, double *rows, double *room)
+                                 const int64_t *targets, double *logp, uint8_t *tops, double *rows, double *room)
 {
     double *ones = room, *sums = room + a->symbols * a->models;
     int64_t *depths = (int64_t *)(sums + a->symbols);
@@ -467,8 +497,9 @@ EXPORT void charlm_adaptive_read(struct adaptive *a, int64_t n, const int64_t *i
     for (int64_t i = 0; i < n; i++) {
         const int64_t id = ids[i] < 0 ? a->symbols : ids[i];
         if (id < a->symbols && (foreseen || i)) {
-            const double found = along(a, id, ones, 1);
-            if (targets && i && targets[i - 1] == id)
+            const int asked = targets && i && targets[i - 1] == id;
+            const double found = along(a, id, ones, 1, asked && tops ? tops + i - 1 : 0);
+            if (asked)
                 logp[i - 1] = found;
         }
         move(a, id);
@@ -478,7 +509,7 @@ EXPORT void charlm_adaptive_read(struct adaptive *a, int64_t n, const int64_t *i
         if (rows)
             row_of(a, ones, rows + i * a->symbols, sums, depths);
         if (targets && targets[i] >= 0 && (i + 1 == n || ids[i + 1] != targets[i]))
-            logp[i] = along(a, targets[i], ones, 0);
+            logp[i] = along(a, targets[i], ones, 0, tops ? tops + i : 0);
     }
 }
 

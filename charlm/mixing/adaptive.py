@@ -12,7 +12,11 @@ Axes: T steps, B lanes, V symbols, E other models.
 from __future__ import annotations
 
 import math
+import mmap
+import os
 import secrets
+import tempfile
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -78,7 +82,7 @@ class AdaptiveLM(TextModel):
         self.source = next((model.source for model in models if model.source.sha256), TextFacts())
         characters = len(self.trained) + room
         self._plan = Plan(vocab, halved(range(len(vocab))), len(models), characters)
-        self._base: Memory | None = None
+        self._base: Any = None
         self._tag = secrets.randbits(30) + 1 << 32
         self._past: list[tuple[int, Ints]] = [(-1, np.zeros(0, dtype=np.int64))]
         self._live: OrderedDict[int, Memory] = OrderedDict()
@@ -121,11 +125,19 @@ class AdaptiveLM(TextModel):
         """See `LanguageModel.logprobs`."""
         return self._read(ids_TB, None, state)
 
+    def target_hits(self, ids_TB: Tensor, targets_TB: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+        """See `LanguageModel.target_hits`; several times as fast as whole rows."""
+        hit_TB = np.zeros(tuple(ids_TB.shape), dtype=np.bool_)
+        logp_TB, state = self._read(ids_TB, targets_TB, state, hit_TB)
+        return logp_TB, torch.from_numpy(hit_TB), state
+
     def target_logprobs(self, ids_TB: Tensor, targets_TB: Tensor, state: State) -> tuple[Tensor, State]:
         """See `LanguageModel.target_logprobs`; several times as fast as whole rows."""
         return self._read(ids_TB, targets_TB, state)
 
-    def _read(self, ids_TB: Tensor, targets_TB: Tensor | None, state: State) -> tuple[Tensor, State]:
+    def _read(
+        self, ids_TB: Tensor, targets_TB: Tensor | None, state: State, hit_TB: NDArray[np.bool_] | None = None
+    ) -> tuple[Tensor, State]:
         steps, lanes = ids_TB.shape
         if not steps:
             return torch.zeros((0, lanes) if targets_TB is not None else (0, lanes, len(self.vocab))).double(), state
@@ -134,13 +146,17 @@ class AdaptiveLM(TextModel):
         found = np.zeros((steps, lanes) if targets_TB is not None else (steps, lanes, len(self.vocab)))
         for begin, end, foreseen_TBEV, after in self._ahead(ids_TB, state):  # noqa: B007 (the last state is kept)
             for lane, memory in enumerate(memories):
+                tops_T = None if hit_TB is None else np.zeros(end - begin, dtype=np.bool_)
                 found[begin:end, lane] = memory.read(
                     ids_TB[begin:end, lane].numpy(),
                     foreseen_TBEV[:, lane],
                     foreseen=begin > 0 or tickets[lane] > 0,
                     targets_T=None if targets_TB is None else targets_TB[begin:end, lane].numpy(),
+                    tops_T=tops_T,
                     rows=targets_TB is None,
                 )
+                if hit_TB is not None:
+                    hit_TB[begin:end, lane] = tops_T
         numbers = []
         for lane, (ticket, memory) in enumerate(zip(tickets, memories, strict=True)):
             self._past.append((ticket, ids_TB[:, lane].numpy().copy()))
@@ -203,14 +219,22 @@ class AdaptiveLM(TextModel):
         return memory
 
     def _fresh(self) -> Memory:
-        """A memory that has read `trained` alone: a copy of one that is made once and stays as it is."""
+        """A memory that has read `trained` alone: a private view of one file, of which only what changes is copied."""
+        size = self._plan.size
         if self._base is None:
-            self._base = Memory(self._plan)
-            self._base.begin()
-            self._base.read(self.trained, rate=2 * RATE)
-            if self.models and len(self.trained):
-                self._base.trust(TRUST)
-        return self._base.copy()
+            # a file in memory where there is one; it lives as long as the model
+            file = open(os.memfd_create("charlm"), "r+b") if hasattr(os, "memfd_create") else tempfile.TemporaryFile()  # noqa: SIM115
+            weakref.finalize(self, file.close)
+            file.truncate(size)
+            with mmap.mmap(file.fileno(), size) as block:
+                memory = Memory(self._plan, block)
+                memory.begin()
+                memory.read(self.trained, rate=2 * RATE)
+                if self.models and len(self.trained):
+                    memory.trust(TRUST)
+                memory.close()
+            self._base = file
+        return Memory(self._plan, mmap.mmap(self._base.fileno(), size, access=mmap.ACCESS_COPY))
 
     def stepper(self) -> Stepper:
         """Reads one lane symbol by symbol from the beginning; the fastest way to code a text.

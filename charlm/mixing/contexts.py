@@ -6,15 +6,14 @@ Axes: T steps, E other models, V symbols.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import math
-import mmap
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.errors import OptionError
 from charlm.mixing.formulas import Formulas
 from charlm.nn.kernels.cpu import compiled
 from charlm.text.vocab import Vocab
@@ -136,12 +135,9 @@ class Plan:
 class Memory:
     """What was learned so far, in one block of memory, and reading on with it."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan, block = plan, mmap.mmap(-1, plan.size)
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            with contextlib.suppress(OSError):  # a kernel without large pages: the same numbers, slower
-                block.madvise(mmap.MADV_HUGEPAGE)
-        self._flat = flat = np.frombuffer(block, dtype=np.uint8)
+    def __init__(self, plan: Plan, block: Any) -> None:
+        self.plan, self.block = plan, block
+        flat = np.frombuffer(block, dtype=np.uint8)
         self.parts = {}
         for name, (kind, shape) in plan.shapes.items():
             size = math.prod(shape) * np.dtype(kind).itemsize
@@ -182,6 +178,7 @@ class Memory:
         *,
         foreseen: bool = True,
         targets_T: Ints | None = None,
+        tops_T: NDArray[np.bool_] | None = None,
         rows: bool = False,
         rate: float = RATE,
     ) -> Floats | None:
@@ -193,6 +190,7 @@ class Memory:
                 None where they say nothing.
             foreseen: whether the first id was foreseen, which nothing is before a text.
             targets_T: symbols whose log-probabilities are wanted, each after the id at its place.
+            tops_T: where it is written whether each target is the most probable symbol.
             rows: whether all log-probabilities are wanted instead.
             rate: the step of the first mixing's weights.
 
@@ -200,12 +198,14 @@ class Memory:
             [T] of the targets, or [T, V], or None where neither was wanted.
         """
         count = len(ids_T)
+        self._check(ids_T, targets_T, models_TEV)
         found = np.zeros((count, self.plan.symbols) if rows else count)
         ids_T = np.ascontiguousarray(ids_T, dtype=np.int64)
         given = None if models_TEV is None or not self.plan.models else np.ascontiguousarray(models_TEV)
         wanted = None if targets_T is None else np.ascontiguousarray(targets_T, dtype=np.int64)
         if self._formulas is not None:
-            found = self._formulas.read(ids_T, given, foreseen=foreseen, targets_T=wanted, rows=rows, rate=rate)
+            options: dict[str, Any] = {"targets_T": wanted, "tops_T": tops_T, "rows": rows, "rate": rate}
+            found = self._formulas.read(ids_T, given, foreseen=foreseen, **options)
             return found if rows or wanted is not None else None
         self._job.rate = rate
         _library().charlm_adaptive_read(
@@ -215,10 +215,23 @@ class Memory:
             ctypes.c_int64(foreseen),
             None if wanted is None else ctypes.c_void_p(wanted.ctypes.data),
             None if wanted is None else ctypes.c_void_p(found.ctypes.data),
+            None if tops_T is None else ctypes.c_void_p(tops_T.ctypes.data),
             ctypes.c_void_p(found.ctypes.data) if rows else None,
             ctypes.c_void_p(self._room.ctypes.data),
         )
         return found if rows or wanted is not None else None
+
+    def _check(self, ids_T: Ints, targets_T: Ints | None, models_TEV: Floats | None) -> None:
+        """Refuses what the compiled code would read beyond its arrays."""
+        symbols, models = self.plan.symbols, self.plan.models
+        for name, wanted in (("ids", ids_T), ("targets", targets_T)):
+            if wanted is not None and wanted.size and not -1 <= wanted.min() <= wanted.max() < symbols:
+                raise OptionError(f"{name} are -1 for an unknown symbol, or from 0 to {symbols - 1}")
+        if targets_T is not None and len(targets_T) != len(ids_T):
+            raise OptionError(f"{len(ids_T)} ids need as many targets, not {len(targets_T)}")
+        wanted_shape = (len(ids_T) + 1, models, symbols)
+        if models and models_TEV is not None and models_TEV.shape != wanted_shape:
+            raise OptionError(f"the rows of the other models have shape {wanted_shape}, not {models_TEV.shape}")
 
     def one(self, decision: int, depth: int, models_EV: Floats) -> float:
         """The probability that a decision is a one; nothing is learned."""
@@ -230,8 +243,8 @@ class Memory:
         room = ctypes.c_void_p(self._room.ctypes.data)
         return float(decide(ctypes.byref(self._job), ctypes.c_int64(decision), ctypes.c_int64(depth), rows, room))
 
-    def copy(self) -> Memory:
-        """Another memory that has learned the same."""
-        found = Memory(self.plan)
-        np.copyto(found._flat, self._flat)
-        return found
+    def close(self) -> None:
+        """Lets go of the block of memory."""
+        self._formulas = None
+        self.parts.clear()
+        del self.block

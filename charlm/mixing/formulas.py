@@ -250,6 +250,7 @@ class Formulas:
         *,
         foreseen: bool,
         targets_T: NDArray[np.int64] | None,
+        tops_T: NDArray[np.bool_] | None = None,
         rows: bool,
         rate: float,
     ) -> Floats:
@@ -260,6 +261,7 @@ class Formulas:
             rows_TEV: log-probabilities of the other models, one row more than ids: row t foresaw id t.
             foreseen: whether the first id was foreseen, so that there is something to learn from it.
             targets_T: symbols whose log-probability after each id is asked for.
+            tops_T: where it is written whether each target is the most probable symbol.
             rows: whether all log-probabilities after each id are asked for.
             rate: the step of the first mixing's weights.
 
@@ -282,6 +284,8 @@ class Formulas:
                 found[t] = self.row(ones)
             elif targets_T is not None and targets_T[t] >= 0:
                 found[t] = self.along(int(targets_T[t]), ones, learning=False)
+                if tops_T is not None:
+                    tops_T[t] = self.row(ones).argmax() == targets_T[t]
         return found
 
     def one(self, decision: int, depth: int, rows_EV: Floats | None) -> float:

@@ -1,7 +1,9 @@
 """An adaptive model's states: pieces, old states used again, lanes taken out; all bit for bit."""
 
+import pytest
 import torch
 
+from charlm.errors import OptionError
 from charlm.lm.interface import State, take
 from charlm.mixing.adaptive import AdaptiveLM
 from charlm.text.vocab import Vocab
@@ -40,3 +42,22 @@ def test_an_old_state_and_lanes_taken_twice_give_the_same_bits() -> None:
     lanes = torch.tensor([1, 0, 1])
     taken_TBV, _ = read(model, ids_TB[20:, lanes], take(old, lanes))
     assert torch.equal(taken_TBV, first_TBV[:, lanes])
+
+
+def test_a_state_of_another_model_is_refused() -> None:
+    one, other = AdaptiveLM(VOCAB, room=200), AdaptiveLM(VOCAB, room=200)
+    ids_TB = IDS[:, None]
+    _, state = read(one, ids_TB, one.initial_state(1))
+    read(other, ids_TB, other.initial_state(1))
+    with pytest.raises(OptionError, match="another model"):
+        read(other, ids_TB, state)
+
+
+def test_hits_are_those_of_whole_rows() -> None:
+    model = AdaptiveLM(VOCAB, room=200)
+    ids_TB = torch.stack([IDS, IDS.flip(0)], 1)
+    logp_TB, hit_TB, _ = model.target_hits(ids_TB[:-1], ids_TB[1:], model.initial_state(2))
+    logp_TBV, _ = read(model, ids_TB[:-1], model.initial_state(2))
+    assert torch.equal(logp_TB, logp_TBV.gather(-1, ids_TB[1:, :, None])[..., 0])
+    assert torch.equal(hit_TB, logp_TBV.argmax(-1) == ids_TB[1:])
+    assert hit_TB.any()

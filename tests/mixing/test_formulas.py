@@ -1,11 +1,13 @@
 """The compiled arithmetic of contexts gives the numbers of the formulas in Python, bit for bit."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from charlm.errors import OptionError
 from charlm.mixing.contexts import Memory, Plan, halved
 from charlm.mixing.formulas import Formulas
 from charlm.nn.kernels.cpu import compiled
@@ -79,15 +81,38 @@ def test_targets_are_equal_and_are_picked_rows(symbols: int, models: int) -> Non
     ids_T, rows_TEV = text_of(symbols, steps, generator), rows_of(symbols, models, steps, generator)
     targets_T = np.where(generator.random(steps) < 0.7, np.append(ids_T[1:], 0), generator.integers(-1, symbols, steps))
     known = targets_T >= 0
-    found = memory(symbols, models).read(ids_T, rows_TEV, foreseen=False, targets_T=targets_T, rate=0.01)
+    tops_T, plain_T = np.zeros(steps, dtype=np.bool_), np.zeros(steps, dtype=np.bool_)
+    asked = {"targets_T": targets_T, "rate": 0.01}
+    found = memory(symbols, models).read(ids_T, rows_TEV, foreseen=False, tops_T=tops_T, **asked)  # type: ignore[arg-type]
     whole = memory(symbols, models).read(ids_T, rows_TEV, foreseen=False, rows=True, rate=0.01)
     assert found is not None
     assert whole is not None
     assert np.array_equal(found[known], whole[np.arange(steps), targets_T][known])
+    assert np.array_equal(tops_T[known], (whole.argmax(1) == targets_T)[known])
+    assert tops_T.any()
     plain = memory(symbols, models)
-    options = {"foreseen": False, "targets_T": targets_T, "rows": False, "rate": 0.01}
+    options = {"foreseen": False, "tops_T": plain_T, "rows": False, **asked}
     expected = Formulas(plain.plan, plain.parts).read(ids_T, rows_TEV if models else None, **options)  # type: ignore[arg-type]
     assert np.array_equal(found[known], expected[known])
+    assert np.array_equal(tops_T, plain_T)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"ids_T": np.array([0, 65])},
+        {"ids_T": np.array([-2, 0])},
+        {"targets_T": np.array([0, 65])},
+        {"targets_T": np.array([0])},
+        {"models_TEV": np.zeros((2, 1, 65))},
+        {"models_TEV": np.zeros((3, 2, 65))},
+    ],
+)
+def test_what_would_be_read_beyond_arrays_is_refused(wrong: dict[str, Any]) -> None:
+    given = {"ids_T": np.array([0, 1]), "models_TEV": np.zeros((3, 1, 65)), "targets_T": np.array([1, -1])}
+    memory(65, 1).read(**given)  # type: ignore[arg-type]
+    with pytest.raises(OptionError):
+        memory(65, 1).read(**given | wrong)  # type: ignore[arg-type]
 
 
 @compiled_only
