@@ -161,7 +161,7 @@ def _items(scored: TextScore, by: str, top: int | None, rank: str) -> Iterator[d
         first = group[0]
         item: dict[str, Any] = {by: first.number, **({"document": first.document} if by == "line" else {})}
         item["name"] = scored.shown.name_of(first.document - 1)
-        item |= {"start": first.start, "end": first.end, "characters": first.characters}
+        item |= {"start": scored.place(first.start), "end": scored.place(first.end), "characters": first.characters}
         for prefix, stretch in zip(("", "second_"), group, strict=False):
             item[f"{prefix}bits_per_char"] = finite(stretch.bits_per_char)
             item[f"{prefix}bits"] = finite(stretch.bits)
@@ -181,7 +181,7 @@ def _character_items(scored: TextScore, order: list[int]) -> Iterator[dict[str, 
     bits = [surprise.bits_N.tolist() for surprise in scored.items]
     differences = scored.order_values.tolist()
     for i in order:
-        item: dict[str, Any] = {"position": positions[i], "char": characters[i]}
+        item: dict[str, Any] = {"position": scored.place(positions[i]), "char": characters[i]}
         for prefix, values in zip(("", "second_"), bits, strict=False):
             item[f"{prefix}bits"] = finite(values[i])
             item[f"{prefix}zero_probability"] = math.isinf(values[i])
@@ -199,7 +199,7 @@ def _columns(scored: TextScore) -> Iterator[str]:
     values += [scored.order_values.tolist()] if len(values) == 2 else []
     positions = scored.items[0].position_N.tolist()
     for position, character, *bits in zip(positions, scored.characters, *values, strict=True):
-        yield "\t".join([str(position), *map(number, bits), visible(character)])
+        yield "\t".join([str(scored.place(position)), *map(number, bits), visible(character)])
 
 
 def _show_painted(scored: TextScore) -> None:
@@ -258,7 +258,7 @@ def character_rows(scored: TextScore, top: int | None) -> tuple[list[str], Itera
             values = [float(item.bits_N[i]) for item in scored.items]
             values += [float(scored.order_values[i])] if len(values) == 2 else []
             signs = [visible(text) for text in (before, scored.characters[i], after)]
-            yield at, [*map(number, values), str(at), signs[1], f"{signs[0]}[{signs[1]}]{signs[2]}"]
+            yield at, [*map(number, values), str(scored.place(at)), signs[1], f"{signs[0]}[{signs[1]}]{signs[2]}"]
 
     return [*_value_names(scored), "position", "character", "context"], rows()
 
@@ -279,7 +279,7 @@ def stretch_rows(
                 bits = [number(stretch.bits if stretch.characters else None) for stretch in group]
                 bits += [number(group[1].bits - first.bits)] if len(group) == 2 else []
                 text = visible(scored.text(first.start, first.end))
-                yield first.start, [*bits, str(first.start), str(first.characters), text]
+                yield first.start, [*bits, str(scored.place(first.start)), str(first.characters), text]
                 continue
             values = [_stretch_bits(stretch.bits_per_char) for stretch in group]
             values += [number(gained(*group))] if len(values) == 2 else []

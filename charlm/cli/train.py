@@ -165,7 +165,7 @@ def _show(model: CharRNN, plot: str | None) -> None:
         click.echo(
             f"{trained.part} part{selected}: {figures.nats:.6f} nats a character ± {figures.standard_error or 0:.4f}, "
             f"{figures.bits_per_char:.4f} bits, perplexity {figures.perplexity:.4f}, "
-            f"{100 * figures.accuracy:.2f} % right of {figures.targets:,} (split {figures.split})"
+            f"{100 * figures.accuracy:.2f} % right of {figures.scored:,} (split {figures.split})"
         )
     click.echo(f"{directory}")
 

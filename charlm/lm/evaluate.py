@@ -77,8 +77,9 @@ class Evaluation:
 
     Args:
         nats: mean negative natural log-probability a character (`inf` where a target was held impossible).
-        accuracy: share of targets that were the most probable symbol.
-        targets: characters to predict, Σ (length − 1) over the spans.
+        accuracy: share of the characters that the model knows which were the most probable; of one that is spelled in
+            bytes, every byte.
+        targets: characters to predict, Σ (length − 1) over the spans; nats times those that are known is the total.
         zero_probability_targets: targets that got probability 0, or whose history the model is undefined at.
         unknown_targets: targets that the vocabulary does not hold; they are in no other figure.
         standard_error: of `nats`, by a block bootstrap; None where nats are infinite.
@@ -105,8 +106,13 @@ class Evaluation:
         error = "" if self.standard_error is None else f" ± {self.standard_error:.4f}"
         return (
             f"{self.nats:.6f}{error} nats a character, {self.bits_per_char:.4f} bits, "
-            f"perplexity {self.perplexity:.4f}, {100 * self.accuracy:.2f} % right of {self.targets:,}"
+            f"perplexity {self.perplexity:.4f}, {100 * self.accuracy:.2f} % right of {self.scored:,}"
         )
+
+    @property
+    def scored(self) -> int:
+        """How many characters the figures are about: the targets that the model knows."""
+        return self.targets - self.unknown_targets
 
     @property
     def bits_per_char(self) -> float:
@@ -173,21 +179,26 @@ def measure(row: Row, targets_N: NDArray[np.int64], vocab: Vocab) -> Evaluation:
         vocab: decides which symbols begin a character, as figures are per character.
     """
     known_N = targets_N >= 0
-    logp_N = row.logp_T[known_N]
-    characters = int(vocab.begins_character[targets_N[known_N]].sum())
+    logp_N, hit_C = row.logp_T[known_N], row.hit_T[known_N]
+    impossible_C = ~np.isfinite(logp_N)
+    first = np.flatnonzero(vocab.begins_character[targets_N[known_N]])
+    characters, unknown = len(first), int((~known_N).sum())
     if characters == 0:
         raise TextError(
             "none of the characters to predict is in the model's vocabulary: the model knows another script"
         )
-    impossible = int((~np.isfinite(logp_N)).sum())
+    if characters < len(logp_N):  # some are spelled in bytes: right where all of them are
+        hit_C = np.logical_and.reduceat(hit_C, first)
+        impossible_C = np.logical_or.reduceat(impossible_C, first)
+    impossible = int(impossible_C.sum())
     scale = len(logp_N) / characters
     error = standard_error(-logp_N)
     return Evaluation(
         nats=math.inf if impossible else float(-logp_N.sum() / characters) + 0.0,  # never minus zero
-        accuracy=float(row.hit_T[known_N].mean()),
-        targets=len(targets_N),
+        accuracy=float(hit_C.mean()),
+        targets=characters + unknown,
         zero_probability_targets=impossible,
-        unknown_targets=int((~known_N).sum()),
+        unknown_targets=unknown,
         standard_error=None if error is None else error * scale,
     )
 

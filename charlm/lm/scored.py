@@ -93,6 +93,18 @@ class TextScore:
         pairs = zip(first.position_N.tolist(), first.length_N.tolist(), strict=True)
         return [table[ids[at]] if n == 1 else vocab.decode(ids[at : at + n]) for at, n in pairs]
 
+    @cached_property
+    def _begun(self) -> NDArray[np.int64] | None:
+        """How many characters begin before each symbol; None where every symbol is a character."""
+        vocab, ids = self.shown.vocab, self.shown.ids
+        if not (vocab.byte_fallback and vocab.characters):
+            return None
+        return np.concatenate([[0], np.cumsum(vocab.begins_character[ids])])
+
+    def place(self, position: int) -> int:
+        """A position among the symbols as one among the characters of the text, which is what a reader counts."""
+        return position if self._begun is None else int(self._begun[position])
+
     @property
     def context(self) -> str:
         """The characters before the first scored one: read, but not scored."""

@@ -341,7 +341,8 @@ def _publish(directory: Path, estimator: Estimator, corpus: Corpus, split: Split
             os.replace(path, directory / path.name)
         write_json(directory / "vocab.json", corpus.vocab.to_json())
         files = fingerprints(directory)
-        write_config(directory, "ngram", describe_ngram(estimator), TextFacts.of(corpus, split), files=files)
+        more = {"files": files, "vocab_sha256": corpus.vocab.sha256}
+        write_config(directory, "ngram", describe_ngram(estimator), TextFacts.of(corpus, split), **more)
         shutil.rmtree(work)
     except StorageError:
         raise

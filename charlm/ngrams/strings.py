@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from charlm.errors import TextError
 from charlm.files import atomic_writer
 from charlm.text.splits import Spans
+from charlm.text.spool import give_back
 from charlm.text.vocab import Ids, smallest_dtype
 
 __all__ = ["Packing", "Run", "SpannedText", "Strings", "Words", "added_up", "cut", "merge", "open_run", "write_run"]
@@ -149,6 +150,7 @@ class SpannedText:
                 )
             out = found[at - start : at - start + len(piece)]
             np.add(piece, 1, out=out, dtype=found.dtype, casting="unsafe")
+            give_back(self.ids, len(piece))
         return found
 
     def _pieces(self, start: int, end: int) -> Iterator[tuple[int, Ids]]:

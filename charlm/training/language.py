@@ -26,6 +26,7 @@ from charlm.lm.evaluate import wide
 from charlm.lm.interface import Segments, State, detach, lane_segments, pick_targets, read_segments
 from charlm.recurrent.model import CharRNN
 from charlm.text.splits import Spans
+from charlm.text.spool import give_back
 from charlm.text.vocab import Ids
 from charlm.training.distributed import ALONE, Processes
 from charlm.training.interfaces import Objective
@@ -122,6 +123,7 @@ class Lanes:
         position_TB = pair_TB - self._edges[span_TB] + self.spans[span_TB, 0]
         inputs_TB = self.ids[position_TB].astype(np.int64)
         targets_TB = np.where(inside_TB, self.ids[position_TB + 1].astype(np.int64), -1)
+        give_back(self.ids, inputs_TB.size)
         resets_TB = pair_TB == self._edges[span_TB]
         if number == 0:
             resets_TB[0] = False  # the state is zero there anyway

@@ -306,3 +306,15 @@ def test_novelty_and_mixture(charlm: Run, verse: Path) -> None:
     models = {line["family"]: line for line in json.loads(out)["models"]}
     assert models["mixture"]["nats"] < models["rnn"]["nats"]
     assert models["mixture"]["name"].startswith("net + Kneser-Ney ")
+
+
+def test_a_text_that_ends_in_a_loop_is_said(charlm: Run) -> None:
+    Path("text.txt").write_text("the cat sat on the mat. " * 30)
+    charlm("ngram", "text.txt", "--order", 4, "--out", "m")
+    for more in ((), ("--json",), ("--streams", 2)):
+        code, _, err = charlm("sample", "m", "--prompt", "the cat", "--temperature", 0, *more)
+        assert code == 0
+        assert "ends in a loop of 15 characters: a higher --temperature" in err  # "cat sat on the ", as c precedes m
+    Path("mixed.txt").write_text(Path(__file__).read_text())
+    charlm("ngram", "mixed.txt", "--order", 2, "--smoothing", "kneser-ney", "--out", "n")
+    assert "loop" not in charlm("sample", "n")[2]

@@ -203,3 +203,23 @@ def test_wrong_use(charlm: Run, models: tuple[Path, Path], verse: Path, tmp_path
         assert (code, out) == (2, "")
         assert words in err
         assert "Traceback" not in err
+
+
+def test_positions_are_of_characters_where_some_are_spelled_in_bytes(charlm: Run) -> None:
+    text = "abc € äb cab ac\n" * 40
+    Path("text.txt").write_text(text)
+    code, _, err = charlm(
+        "ngram", "text.txt", "--order", 2, "--vocab-size", 4, "--smoothing", "witten-bell", "--out", "m"
+    )
+    assert code == 0, err
+    _, out, err = charlm("score", "m", "text.txt", "--json", "--split-part", "all")
+    items = lines_of(out)
+    assert [item["char"] for item in items] == list(text[1:])
+    assert [item["position"] for item in items] == list(range(1, len(text)))
+    assert f"{len(text) - 1:,} characters" in err
+    figures = json.loads(charlm("eval", "m", "text.txt", "--json", "--split-part", "all")[1])
+    assert figures["targets"] == len(text) - 1
+    total = sum(item["bits"] for item in items) * math.log(2)  # type: ignore[misc]
+    assert figures["nats"] * figures["targets"] == pytest.approx(total)
+    for line in lines_of(charlm("score", "m", "text.txt", "--by", "line", "--json", "--split-part", "all")[1]):
+        assert text[line["start"] : line["end"]] == line["text"]  # type: ignore[misc]
