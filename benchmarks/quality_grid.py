@@ -96,7 +96,7 @@ def count_orders(corpus: Corpus, split: Split) -> list[Row]:
     parts = corpus.parts(split)
     held = parts["test"] if count_targets(parts["test"]) else parts["valid"]
     rows = list(counted_rows(corpus, parts, held, orders=ORDERS, smoothings=("none", "kneser-ney")))
-    lines = compare_rows(rows, targets_of(corpus.ids, held), corpus.vocab)
+    lines = compare_rows(rows, targets_of(corpus.ids, held))
     bare = {line.row.order: line for line in lines if line.row.smoothing == "none"}
     smooth = {line.row.order: line for line in lines if line.row.smoothing != "none"}
     return [

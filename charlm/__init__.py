@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from charlm.lm.interface import LanguageModel
     from charlm.lm.model import TextModel
     from charlm.lm.scored import score
+    from charlm.merging import merge
     from charlm.mixing.mixture import mix
     from charlm.ngrams.fit import ngram
     from charlm.nn.cells import Cell
@@ -71,6 +72,7 @@ _HOMES = {
     "inspect": "charlm.recurrent.inspection",
     "load": "charlm.checkpoint",
     "mix": "charlm.mixing.mixture",
+    "merge": "charlm.merging",
     "ngram": "charlm.ngrams.fit",
     "predict_table": "charlm.sequences.predict",
     "profile": "charlm.text.profile",
@@ -108,6 +110,7 @@ __all__ = [
     "get",
     "inspect",
     "load",
+    "merge",
     "mix",
     "ngram",
     "predict_table",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import tempfile
@@ -41,6 +42,7 @@ __all__ = [
     "checksum_of",
     "circumstances",
     "describe",
+    "grown",
     "load",
     "newest",
     "read_config",
@@ -250,6 +252,40 @@ def newest(root: Path) -> Path:
     if not found:
         raise CheckpointError(f"there is no language model under {root}{os.sep}: train one with `charlm train TEXT`")
     return max(found)[1]
+
+
+@torch.no_grad()
+def grown(model: CharRNN, vocab: Vocab) -> CharRNN:
+    """The model with rows of input and output for the new symbols of a vocabulary, matched by character.
+
+    A new character is read as an unknown one, an input of zeros. It gets a tenth of the
+    probability that the model gives its least expected character, so that what the model knows stays almost as it is.
+
+    Args:
+        model: any network of characters.
+        vocab: its characters and new ones.
+
+    >>> from charlm.recurrent.model import RNNConfig
+    >>> model = CharRNN(Vocab.of("ac"), RNNConfig(hidden=4))
+    >>> before, after = (m.next("ca") for m in (model, grown(model, Vocab.of("abc"))))
+    >>> abs(after["a"] / after["c"] - before["a"] / before["c"]) < 1e-4, after["b"] < 0.1
+    (True, True)
+    """
+    found, old = CharRNN(vocab, model.config), model.state_dict()
+    kept = torch.tensor([vocab.characters.index(character) for character in model.vocab.characters])
+    rarest = int(model.head.linear.bias.argmin())
+    for name, new in found.state_dict().items():
+        if name.startswith("head.linear."):
+            new[:] = old[name][rarest]
+            new.sub_(math.log(10) if name.endswith("bias") else 0.0)
+            new[kept] = old[name]
+        elif name == "embedding.weight" or (name == "stack.cells.0.weight_ih" and model.embedding is None):
+            rows, known = (new, old[name]) if name == "embedding.weight" else (new.t(), old[name].t())
+            rows.zero_()
+            rows[kept] = known
+        else:
+            new.copy_(old[name])
+    return found
 
 
 def _networks(model: object) -> list[CharRNN]:

@@ -16,7 +16,7 @@ from charlm.checkpoint import TextFacts, load, read_config
 from charlm.errors import CharlmError, OptionError
 from charlm.figures import save_figure
 from charlm.lm.compare import Compared, compare_rows, comparison_figure, summary, tables
-from charlm.lm.evaluate import Row, per_character, row_of, targets_of
+from charlm.lm.evaluate import Row, characters_of, per_character, places_of, row_of, targets_of
 from charlm.lm.model import TextModel, as_models
 from charlm.mixing.mixture import mix
 from charlm.ngrams.fit import best_order, count, counted_rows
@@ -171,7 +171,7 @@ def compare(
     notes += table.notes
     if held.name == "valid" and not text.parts["test"].size and any(not model.is_baseline for model in models):
         notes.append("there is no test part: the valid part is shown, which early stopping of the networks watched")
-    lines = compare_rows(rows, table.targets_N, table.shown.text.vocab)
+    lines = compare_rows(rows, table.targets_N)
     return Comparison(part=held, lines=lines, notes=tuple(notes))
 
 
@@ -228,9 +228,12 @@ class _Table:
         self.held, self.progress = held, progress
         own = held.text.vocab
         spelled = own.byte_fallback and any(vocab != own for vocab in vocabs)
-        self.whole = spelled or any(vocab.byte_fallback and vocab != own for vocab in vocabs)
-        self.shown = held.under(Vocab.of(str(held.text))) if spelled and own.characters else held
-        self.targets_N = targets_of(self.shown.text.corpus.ids, self.shown.spans)
+        shown = held.under(Vocab.of(str(held.text))) if spelled and own.characters else held
+        ids, places = shown.text.corpus.ids, places_of(shown.spans)
+        if shown.text.vocab.byte_fallback and own.characters:
+            kept, first = characters_of(places, ids, shown.text.vocab)
+            places = places[kept][first]
+        self.targets_N = ids[places].astype(np.int64)
         self.notes: list[str] = []
         unknown_N = np.zeros(len(self.targets_N), np.bool_)
         for vocab in dict.fromkeys(vocab for vocab in vocabs if not vocab.byte_fallback):
@@ -245,8 +248,7 @@ class _Table:
 
     def row(self, row: Row, seen: Part) -> Row:
         """A row over the targets of this table, from one over the symbols that a model read."""
-        if self.whole:
-            row = per_character(row, seen.text.corpus.ids, seen.spans, seen.text.vocab)
+        row, _ = per_character(row, seen.text.corpus.ids, seen.spans, seen.text.vocab)
         if len(row.logp_T) != len(self.targets_N):
             raise OptionError(f"{row.name} reads bytes, this table is of characters: its figures cannot stand in it")
         return row

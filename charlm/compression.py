@@ -23,7 +23,7 @@ import torch
 
 from charlm.checkpoint import checksum_of, circumstances, load
 from charlm.errors import CharlmError, CheckpointError, OptionError
-from charlm.lm.coding import Stepper, decode_symbols, encode_symbols
+from charlm.lm.coding import decode_symbols, encode_symbols, steps_of
 from charlm.lm.model import TextModel
 from charlm.progress import progress_bar
 from charlm.text.vocab import put_together, take_apart
@@ -151,10 +151,11 @@ def _read_number(content: bytes, at: int) -> tuple[int, int]:
 
 def _checksum_of_numbers(model: TextModel, lanes: int) -> bytes:
     """Of the rows that the model computes here for a few symbols, by the same calls as in coding."""
-    stepper, digest, size = Stepper(model, lanes), hashlib.sha256(), len(model.vocab)
+    steps, digest, size = steps_of(model, lanes), hashlib.sha256(), len(model.vocab)
     for step in range(16):
         ids_B = (np.arange(lanes, dtype=np.int64) * 5 + step * step * 3) % size
-        digest.update(np.ascontiguousarray(stepper.read(ids_B)).tobytes())
+        steps.read(ids_B)
+        digest.update(steps.numbers())
     return digest.digest()[:4]
 
 

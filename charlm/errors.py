@@ -1,5 +1,7 @@
 """Errors that a user can correct. Each message says what was expected, what was given, and what to do about it."""
 
+from typing import Any
+
 __all__ = [
     "CharlmError",
     "CheckpointError",
@@ -51,6 +53,9 @@ class StorageError(CharlmError, OSError):
     def __init__(self, message: str, cause: OSError) -> None:
         super().__init__(cause.errno, cause.strerror or str(cause))
         self.message, self.cause = message, cause
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return StorageError, (self.message, self.cause)
 
     def __str__(self) -> str:
         return self.message

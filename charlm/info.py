@@ -118,6 +118,9 @@ def _facts(config: dict[str, Any], symbols: int) -> list[tuple[str, str]]:
         ("sha256", text["sha256"]),
         ("split", text["split"]),
     ]
+    if old := config.get("replay"):
+        share = f"{100 * config['training']['replay_share']:g} % of the batch"
+        facts.append(("replay", f"{', '.join(old['names'])}, {old['part']} part, {share}"))
     if "training" in config:
         training = config["training"]
         how = f"{training['lanes']} lanes of {training['window']} steps, backend {training['backend']}"

@@ -128,6 +128,15 @@ def table(rows: int, seed: int = 0, share: float = 0.5) -> list[tuple[str, str, 
     return [(domain, *said) for domain, said in found.items()]
 
 
+Labelled = list[tuple[str, bool]]
+"""Domains, and whether an algorithm made each."""
+
+
+def labelled(rows: int, seed: int = 0) -> Labelled:
+    """So many different domains, half of them generated."""
+    return [(domain, kind == "generated") for domain, kind, _ in table(rows, seed)]
+
+
 def write(path: Path, rows: int, seed: int = 0, share: float = 0.5) -> None:
     """Writes such a table as CSV."""
     lines = [",".join(row) for row in [("domain", "class", "algorithm"), *table(rows, seed, share)]]

@@ -69,6 +69,12 @@ def strange(chance: random.Random) -> str:
     return line[:place] + line[place + 1] + line[place] + line[place + 2 :]
 
 
+def mixed(chance: random.Random, count: int) -> tuple[list[str], list[bool]]:
+    """So many lines of which every tenth is strange, and which those are."""
+    odd = [number % 10 == 0 for number in range(count)]
+    return [strange(chance) if wrong else ordinary(chance) for wrong in odd], odd
+
+
 def language_model(lines: list[str], epochs: int) -> CharRNN:
     """A GRU that has read the lines."""
     corpus = corpus_of_text("".join(line + "\n" for line in lines))
@@ -120,8 +126,7 @@ def main(small: bool = False) -> str:
     chance = random.Random(0)
     model = language_model([ordinary(chance) for _ in range(200 if small else 4000)], 2 if small else 12)
     few = [strange(chance) if number % 2 else ordinary(chance) for number in range(40)]
-    asked = [strange(chance) if number % 10 == 0 else ordinary(chance) for number in range(200 if small else 2000)]
-    odd = [number % 10 == 0 for number in range(len(asked))]
+    asked, odd = mixed(chance, 200 if small else 2000)
 
     def features(lines: list[str]) -> np.ndarray:
         return np.hstack([[told(model, line) for line in lines], mean_outputs(model, lines)[:, ::8]])

@@ -13,7 +13,7 @@ import charlm
 from charlm import compression
 from charlm.compression import Compressed, Made, compress, decompress, made
 from charlm.errors import CharlmError, CheckpointError, OptionError
-from charlm.lm.coding import Stepper
+from charlm.lm.interface import State
 from charlm.lm.model import TextModel
 from charlm.nn.kernels.choose import for_reading
 from charlm.recurrent.model import CharRNN, RNNConfig
@@ -203,8 +203,13 @@ def test_another_machine_is_told_so_before_anything_is_decoded(name: str, monkey
 def test_a_machine_that_rounds_otherwise_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     model = network()
     packed = compress(VERSE[:900].encode(), model).packed
-    exact = Stepper.read
-    monkeypatch.setattr(Stepper, "read", lambda self, ids_B: exact(self, ids_B) * np.float32(1 + 1e-6))
+    exact = CharRNN.logprobs
+
+    def otherwise(self: CharRNN, ids_TB: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
+        logp_TBV, state = exact(self, ids_TB, state)
+        return logp_TBV * (1 + 1e-6), state
+
+    monkeypatch.setattr(CharRNN, "logprobs", otherwise)
     with pytest.raises(OptionError, match="computes other numbers on this machine"):
         decompress(packed, model)
     with pytest.raises(CharlmError, match="not what was compressed"):

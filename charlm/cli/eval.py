@@ -38,6 +38,7 @@ def eval_command(
     """Measure MODEL (a directory under checkpoints/) on TEXT: nats, bits per character, perplexity, accuracy."""
     import charlm
     from charlm.cli.common import held_out, where
+    from charlm.lm.evaluate import called
 
     network = charlm.load(model, device=device)
     held = held_out(network, texts, split_part, **reading)
@@ -51,7 +52,7 @@ def eval_command(
         echo_json({**figures.to_json(), **where(held), **more})
         return
     split = "a text the model was not made from" if held.text.split is None else f"split {held.text.split}"
-    click.echo(f"{network.name} on the {held.name} part of {held.text.title} ({split}):")
+    click.echo(f"{network.name} on {called(held)} ({split}):")
     click.echo(repr(figures))
     if learner is not None and learned is not None:
         config = learner.config

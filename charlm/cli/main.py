@@ -43,6 +43,7 @@ _COMMANDS = {
 
 _FILES = {
     **dict.fromkeys(("info", "runs", "next", "cache", "selfcheck"), "show"),
+    "inspect": "pages",
     "report": "pages",
     "export": "pages",
     "predict": "fit",

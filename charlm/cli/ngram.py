@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from charlm.cli.common import note, note_list, reading_options, split_option, target
 from charlm.errors import OptionError
@@ -38,8 +39,22 @@ SMOOTHINGS = ["none", "add-k", "uniform-mix", "witten-bell", "kneser-ney"]
     default=1,
     show_default=True,
     metavar="N",
-    help="Share the counting; goes with --memory, which they share too.",
+    help="Share the counting among N local workers of Dask; goes with --memory, which they share too.",
 )
+@click.option(
+    "--scheduler",
+    envvar="CHARLM_SCHEDULER",
+    metavar="ADDRESS",
+    help="Share the counting among the workers of this Dask scheduler, such as tcp://host:8786; goes with --memory, "
+    "which is that of each. The texts, CHARLM_CACHE and --out are on disks that all machines share.",
+)
+@click.option(
+    "--merge",
+    is_flag=True,
+    help="Add up the counts of the models TEXT..., directories that charlm ngram made, into one model: the one that "
+    "counting all their texts would have given.",
+)
+@click.option("--tune-on", metavar="FILE", help="With --merge: a held-out text to tune add-k or uniform-mix on.")
 @click.option("--out", metavar="DIR", help="Where the model is kept.  [default: checkpoints/NAME]")
 def ngram_command(
     texts: tuple[str, ...],
@@ -49,6 +64,9 @@ def ngram_command(
     arpa: str | None,
     memory: str | None,
     processes: int,
+    scheduler: str | None,
+    merge: bool,
+    tune_on: str | None,
     out: str | None,
     **reading: Any,
 ) -> None:
@@ -56,21 +74,30 @@ def ngram_command(
     import charlm
     from charlm.ngrams.fit import check_options, count_within
 
-    limit = check_options(order=order, smoothing=smoothing, memory=memory, processes=processes, arpa=arpa)
+    context = click.get_current_context()
+    if merge:
+        _merge(context, texts, out, tune_on, memory)
+        return
+    if tune_on is not None:
+        raise OptionError("--tune-on goes with --merge; a count tunes on the valid part of --split")
+    if memory is None and context.get_parameter_source("scheduler") == ParameterSource.ENVIRONMENT:
+        scheduler = None  # it is there for texts that are counted with --memory
+    workers: dict[str, Any] = {"processes": processes, "scheduler": scheduler}
+    limit = check_options(order=order, smoothing=smoothing, memory=memory, arpa=arpa, **workers)
     if memory is not None and "-" in texts:
         raise OptionError("standard input is read into memory: with --memory, name files")
     text = charlm.read_text(texts, split=split, streamed=memory is not None, **reading)
     _ = text.train  # refused here where there is nothing to count
-    note(f"{text.title}: {len(text):,} characters, {len(text.vocab)} symbols, split {text.split}")
+    note(f"{text.title}: {len(text):,} {text.vocab.unit}s, {len(text.vocab)} symbols, split {text.split}")
     note_list(text)
     directory = _directory(texts, out, f"{smoothing}-{order}", may_go_on=memory is not None)
     path = None if arpa is None else target(arpa, "the ARPA file")
     if path is not None and memory is not None:
         note("the ARPA file is made in memory, --memory is for the counting")
-    options: dict[str, Any] = {"memory": memory, "processes": processes, "out": directory, "arpa": path}
+    options: dict[str, Any] = {"memory": memory, "out": directory, "arpa": path, **workers}
     try:
         if limit is not None and path is None:  # a model in memory would need torch, which takes more than the limit
-            count_within(limit, directory, text, order=order, smoothing=smoothing, processes=processes)
+            count_within(limit, directory, text, order=order, smoothing=smoothing, **workers)
         else:
             charlm.ngram(text, order=order, smoothing=smoothing, **options)
     except KeyboardInterrupt:
@@ -81,6 +108,21 @@ def ngram_command(
         click.echo(f"{path}")
     note(f"order {order}, smoothing {smoothing}, counted from {len(text.train):,} targets")
     click.echo(f"{directory}")
+
+
+def _merge(
+    context: click.Context, models: tuple[str, ...], out: str | None, tune_on: str | None, memory: str | None
+) -> None:
+    import charlm
+
+    for option in set(context.params) - {"texts", "merge", "out", "tune_on", "memory"}:
+        if context.get_parameter_source(option) == ParameterSource.COMMANDLINE:
+            raise OptionError(f"--merge takes everything from the models: leave --{option.replace('_', '-')} out")
+    if out is None:
+        raise OptionError("name the directory of the merged model with --out")
+    model = charlm.merge(models, out=out, tune_on=tune_on, memory=memory or "1G")
+    note(f"{model.title}, {len(model.vocab)} symbols, added up from {len(models)} models")
+    click.echo(f"{model.directory}")
 
 
 def _directory(texts: tuple[str, ...], out: str | None, ending: str, *, may_go_on: bool) -> Path:

@@ -140,10 +140,11 @@ def _show_items(
 
 
 def _notes(scored: TextScore) -> None:
-    held = scored.part
+    from charlm.lm.evaluate import called
+
+    held, targets = scored.part, scored.items[0].evaluation.targets
     split = "" if held.text.split is None else f" of split {held.text.split}"
-    targets = scored.items[0].evaluation.targets
-    note(f"{scored.part.text.title}, {held.name} part{split}: {targets:,} characters")
+    note(f"{called(held)}{split}: {targets:,} {held.text.vocab.unit}s")
     for number in range(len(scored.models)):
         note(scored.figure(number))
     for sentence in scored.warnings():

@@ -57,6 +57,8 @@ _READING = ("encoding", "newlines", "bytes", "vocab_size", "items", "weights")
 @click.option("--test", metavar="FILE", help="Test on this file instead of a part of TEXT.")
 @reading_options
 @click.option("--init-from", metavar="DIR", help="Start from the weights of this model.")
+@click.option("--replay", metavar="TEXT", help="Keep this text of that model in the mix, so that it is not forgotten.")
+@click.option("--replay-share", type=float, metavar="P", help="Share of the batch that reads it.  [default: 0.25]")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Seed of all chance.  [default: 0]")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps", help="Where to train.")
 @click.option("--threads", type=int, metavar="N", help="CPU threads; fewer may be faster beside other work.")
@@ -138,10 +140,11 @@ def _was_given(name: str) -> bool:
 
 def _watch() -> Watch:
     """An observer that shows a progress bar, the validations, and a short sample at each."""
+    from charlm.lm.painting import visible
     from charlm.training.watching import Watch
 
     def sample(model: CharRNN) -> list[str]:
-        return ["    " + " ".join(model.sample(length=100, temperature=0.8).split())]
+        return ["    " + visible(" ".join(model.sample(length=100, temperature=0.8).split()))]
 
     measuring = ("measuring the best weights as one stream", "char")
     return Watch(say=note, fail=lambda message: click.echo(message, err=True), after=sample, measuring=measuring)
@@ -163,9 +166,10 @@ def _show(model: CharRNN, plot: str | None) -> None:
         figures = trained.evaluation
         selected = ", the part that early stopping watched" if trained.part == "valid" else ""
         click.echo(
-            f"{trained.part} part{selected}: {figures.nats:.6f} nats a character ± {figures.standard_error or 0:.4f}, "
-            f"{figures.bits_per_char:.4f} bits, perplexity {figures.perplexity:.4f}, "
-            f"{100 * figures.accuracy:.2f} % right of {figures.scored:,} (split {figures.split})"
+            f"{trained.part} part{selected}: {figures.nats:.6f} nats a {figures.unit} "
+            f"± {figures.standard_error or 0:.4f}, {figures.bits_per_char:.4f} bits, "
+            f"perplexity {figures.perplexity:.4f}, {100 * figures.accuracy:.2f} % right of "
+            f"{figures.scored:,} (split {figures.split})"
         )
     click.echo(f"{directory}")
 

@@ -1,14 +1,12 @@
 """Arithmetic coding on top of any language model: symbols to bytes and back, at the cost of their log-probabilities.
 
-A range coder with carry (Martin 1979; Schindler 1998) of 64 bits: a symbol that has `size` of `total` parts leaves so
-much of the interval, and a byte is written whenever fewer than 2⁵⁶ numbers are left in it. `encode_symbols` and
-`decode_symbols` ask the model for the same rows in the same calls, one step at a time, so that both see the same bits.
+`encode_symbols` and `decode_symbols` ask the model for the same numbers in the same calls, one step at a time, so that
+both see the same bits.
 Axes: T steps, B lanes (pieces of the text side by side, each read as a text of its own), V symbols.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,12 +17,11 @@ from numpy.typing import NDArray
 
 from charlm.errors import CharlmError
 from charlm.lm.interface import LanguageModel
+from charlm.lm.range_coder import RangeDecoder, RangeEncoder
 from charlm.text.vocab import UNKNOWN
 
-__all__ = ["Coded", "RangeDecoder", "RangeEncoder", "Stepper", "decode_symbols", "encode_symbols", "frequencies"]
+__all__ = ["Coded", "DecisionSteps", "Steps", "decode_symbols", "encode_symbols", "frequencies", "steps_of"]
 
-_WORD = (1 << 64) - 1
-_NARROW = 1 << 56  # an interval of fewer numbers is widened by a byte
 _PARTS = 1 << 30  # parts of an interval that a row shares out; with those below never 2³¹
 _RANGES = ((0, 0x80), (0xDC80, 0xDD00), (0x80, 0x800), (0x800, 0x10000), (0x10000, 0x110000))
 """Code points by kind: ASCII, bytes that are not of the encoding, and what UTF-8 spells in two, three, four bytes."""
@@ -48,101 +45,94 @@ def frequencies(logp_BV: NDArray[Any]) -> Integers:
     return sums_BV
 
 
-class RangeEncoder:
-    """Writes symbols of known frequencies; `finish` gives the bytes.
+class Steps:
+    """A model that reads one symbol a lane at a time, always by the same calls, and codes what comes next.
 
-    >>> coder = RangeEncoder()
-    >>> for start in (0, 1, 3):
-    ...     coder.encode(start, 1, 4)
-    >>> coder.finish().hex()  # the quarters 0, 1 and 3 one after the other are 00 01 11 in binary
-    '1f'
-    """
-
-    def __init__(self) -> None:
-        self._low, self._range, self._written = 0, _WORD, bytearray()
-        self.bits = 0.0  # that the symbols cost by their frequencies
-
-    def encode(self, start: int, size: int, total: int) -> None:
-        """Takes the part [start, start + size) of a total of at most 2³¹; `size` is 1 or more."""
-        unit = self._range // total
-        self._low += unit * start
-        self._range = unit * size
-        self.bits += math.log2(total / size)
-        if self._low > _WORD:
-            self._low &= _WORD
-            self._carry()
-        while self._range < _NARROW:
-            self._written.append(self._low >> 56)
-            self._low = self._low << 8 & _WORD
-            self._range <<= 8
-
-    def _carry(self) -> None:
-        """Adds one to the number that was written so far."""
-        last = len(self._written) - 1
-        while self._written[last] == 0xFF:
-            self._written[last] = 0
-            last -= 1
-        self._written[last] += 1
-
-    def finish(self) -> bytes:
-        """The bytes of the shortest number in the interval; zeros follow it, and zeros at its end are left out."""
-        for size in range(9):
-            kept = 64 - 8 * size
-            number = (self._low + self._range - 1) >> kept << kept
-            if number >= self._low:
-                break
-        if number > _WORD:
-            self._carry()
-        self._written += (number & _WORD).to_bytes(8, "big")[:size]
-        return bytes(self._written).rstrip(b"\0")
-
-
-class RangeDecoder:
-    """Reads what a `RangeEncoder` wrote, given the same frequencies.
-
-    >>> coder, found = RangeDecoder(bytes([0x1F])), []
-    >>> for _ in range(3):
-    ...     found.append(coder.place(4))
-    ...     coder.take(found[-1], 1)
-    >>> found
-    [0, 1, 3]
-    """
-
-    def __init__(self, written: bytes) -> None:
-        self._written, self._at, self._range, self._unit = written, 8, _WORD, 1
-        self._value = int.from_bytes(written[:8].ljust(8, b"\0"), "big")  # above the interval's lower end
-
-    def place(self, total: int) -> int:
-        """Which part of the total the next symbol's share contains."""
-        self._unit = self._range // total
-        return min(self._value // self._unit, total - 1)
-
-    def take(self, start: int, size: int) -> None:
-        """Goes on to the symbol after the one with this share, of the total that `place` was asked for."""
-        self._value -= self._unit * start
-        self._range = self._unit * size
-        while self._range < _NARROW:
-            following = self._written[self._at] if self._at < len(self._written) else 0
-            self._value = (self._value << 8 | following) & _WORD
-            self._at += 1
-            self._range <<= 8
-
-
-class Stepper:
-    """A model that reads one symbol a lane at a time, on the CPU and with one thread, always by the same calls.
-
-    One call for many steps may round differently from many calls for one, as may another number of threads.
+    One call for many steps may round differently from many calls for one.
     """
 
     def __init__(self, model: LanguageModel, lanes: int) -> None:
         self._model, self._state = model, model.initial_state(lanes)
+        self.logp_BV: NDArray[Any] = np.zeros((lanes, len(model.vocab)))  # of the next symbols
+        self._sums_BV = np.zeros((lanes, 0), dtype=np.int64)
 
-    def read(self, ids_B: Integers) -> NDArray[Any]:
-        """Log-probabilities of the next symbols, [B, V]."""
+    def read(self, ids_B: Integers) -> None:
+        """Reads the last symbol of each lane."""
         with torch.inference_mode():
             ids_TB = torch.from_numpy(ids_B)[None].to(self._model.device)
             logp_TBV, self._state = self._model.logprobs(ids_TB, self._state)
-            return logp_TBV[0].cpu().numpy()
+            self.logp_BV = logp_TBV[0].cpu().numpy()
+        self._sums_BV = frequencies(self.logp_BV)
+
+    def encode(self, coder: RangeEncoder, lane: int, id: int) -> None:
+        """Writes the next symbol of a lane."""
+        sums_V = self._sums_BV[lane]
+        start = int(sums_V[id])
+        coder.encode(start, int(sums_V[id + 1]) - start, int(sums_V[-1]))
+
+    def decode(self, coder: RangeDecoder, lane: int) -> int:
+        """Reads the next symbol of a lane."""
+        sums_V = self._sums_BV[lane]
+        id = int(sums_V.searchsorted(coder.place(int(sums_V[-1])), side="right")) - 1
+        start = int(sums_V[id])
+        coder.take(start, int(sums_V[id + 1]) - start)
+        return id
+
+    def numbers(self) -> bytes:
+        """What the model computed last, for a checksum."""
+        return np.ascontiguousarray(self.logp_BV).tobytes()
+
+
+class DecisionSteps(Steps):
+    """The same for one lane of a model that predicts a symbol as a path of binary decisions, so that no row is made.
+
+    Such a model's `stepper()` has `child` [V - 1, 2], which says of each decision and bit the next decision or the
+    symbol s as ~s; `one(decision, depth)`, the probability of a one; and `read(id, row=False)`.
+    """
+
+    def __init__(self, model: LanguageModel) -> None:
+        self._stepper: Any = model.stepper()  # type: ignore[attr-defined]
+        self._child: list[list[int]] = self._stepper.child.tolist()
+        above = {child: (decision, bit) for decision, pair in enumerate(self._child) for bit, child in enumerate(pair)}
+        self._paths: list[list[tuple[int, int]]] = []
+        for id in range(len(model.vocab)):
+            path, node = [], ~id
+            while node in above:
+                path.append(above[node])
+                node = above[node][0]
+            self._paths.append(path[::-1])
+
+    def read(self, ids_B: Integers) -> None:
+        """Reads the last symbol."""
+        self._stepper.read(int(ids_B[0]), row=False)
+
+    def _zeros(self, decision: int, depth: int) -> int:
+        return min(max(1, int((1 - self._stepper.one(decision, depth)) * _PARTS)), _PARTS - 1)
+
+    def encode(self, coder: RangeEncoder, lane: int, id: int) -> None:
+        """Writes the next symbol."""
+        for depth, (decision, bit) in enumerate(self._paths[id]):
+            zeros = self._zeros(decision, depth)
+            coder.encode(*((zeros, _PARTS - zeros) if bit else (0, zeros)), _PARTS)
+
+    def decode(self, coder: RangeDecoder, lane: int) -> int:
+        """Reads the next symbol."""
+        node = depth = 0
+        while node >= 0 and self._paths[0]:
+            zeros = self._zeros(node, depth)
+            bit = coder.place(_PARTS) >= zeros
+            coder.take(*((zeros, _PARTS - zeros) if bit else (0, zeros)))
+            node, depth = self._child[node][bit], depth + 1
+        return ~node if self._paths[0] else 0
+
+    def numbers(self) -> bytes:
+        """The probability of a one at the first decisions, for a checksum."""
+        return np.array([self._stepper.one(decision, 0) for decision in range(min(8, len(self._child)))]).tobytes()
+
+
+def steps_of(model: LanguageModel, lanes: int) -> Steps:
+    """By decisions where a model offers them and there is one lane, else by rows."""
+    return DecisionSteps(model) if lanes == 1 and hasattr(model, "stepper") else Steps(model, lanes)
 
 
 class _Unknown:
@@ -271,20 +261,17 @@ def encode_symbols(
     """
     coder, unknown = RangeEncoder(), _Unknown() if len(codes) else None
     code_at = dict(zip(np.flatnonzero(ids < 0).tolist(), codes.tolist(), strict=True))
-    stepper, last_B, unknown_bits = Stepper(model, lanes), np.full(lanes, first, dtype=np.int64), 0.0
+    steps, last_B, unknown_bits = steps_of(model, lanes), np.full(lanes, first, dtype=np.int64), 0.0
     for at in _places(len(ids), lanes):
-        sums_BV = frequencies(stepper.read(last_B))
+        steps.read(last_B)
         here_B = ids[at.start : at.stop : at.step]
-        rows = np.arange(len(at))
-        starts, ends = sums_BV[rows, np.maximum(here_B, 0)], sums_BV[rows, np.maximum(here_B, 0) + 1]
-        shares = zip(starts.tolist(), (ends - starts).tolist(), sums_BV[rows, -1].tolist(), strict=True)
-        for lane, share in enumerate(shares):
+        for lane, id in enumerate(here_B.tolist()):
             if unknown is not None:
                 before = coder.bits
                 unknown.encode(coder, bool(last_B[lane] < 0), code_at.get(at[lane], -1))
                 unknown_bits += coder.bits - before
-            if here_B[lane] >= 0:
-                coder.encode(*share)
+            if id >= 0:
+                steps.encode(coder, lane, id)
         last_B[: len(at)] = here_B
         if progress is not None:
             progress(len(at))
@@ -317,20 +304,15 @@ def decode_symbols(
     """
     coder, guess = RangeDecoder(written), _Unknown() if unknown else None
     ids, code_at = np.zeros(symbols, dtype=np.int64), {}
-    stepper, last_B = Stepper(model, lanes), np.full(lanes, first, dtype=np.int64)
+    steps, last_B = steps_of(model, lanes), np.full(lanes, first, dtype=np.int64)
     for at in _places(len(ids), lanes):
-        sums_BV = frequencies(stepper.read(last_B))
-        totals = sums_BV[:, -1].tolist()
+        steps.read(last_B)
         for lane, place in enumerate(at):
             code = UNKNOWN if guess is None else guess.decode(coder, bool(last_B[lane] < 0))
             if code >= 0:
                 code_at[place], last_B[lane] = code, UNKNOWN
-                continue
-            sums_V = sums_BV[lane]
-            id = int(sums_V.searchsorted(coder.place(totals[lane]), side="right")) - 1
-            start = int(sums_V[id])
-            coder.take(start, int(sums_V[id + 1]) - start)
-            last_B[lane] = id
+            else:
+                last_B[lane] = steps.decode(coder, lane)
         ids[at.start : at.stop : at.step] = last_B[: len(at)]
         if progress is not None:
             progress(len(at))

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from charlm.figures import new_figure
 from charlm.lm.evaluate import Evaluation, Row, measure, standard_error
-from charlm.text.vocab import Vocab
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,45 +68,43 @@ class Compared:
         }
 
 
-def compare_rows(rows: Sequence[Row], targets_N: NDArray[np.int64], vocab: Vocab) -> list[Compared]:
+def compare_rows(rows: Sequence[Row], targets_N: NDArray[np.int64]) -> list[Compared]:
     """Puts rows over the same targets side by side.
 
     Args:
         rows: one a model, all of N targets in the same order.
-        targets_N: the targets' ids, -1 where the vocabulary does not hold them.
-        vocab: decides which symbols begin a character.
+        targets_N: the targets' ids, characters all of them, -1 where the vocabulary does not hold them.
 
     >>> targets = np.array([0, 1])
     >>> logp, hit = np.array([np.log(0.5), -np.inf]), np.array([True, False])
     >>> counted = Row(name="order 1", family="ngram", logp_T=logp, hit_T=hit, is_baseline=True)
     >>> network = Row(name="net", family="rnn", logp_T=np.log([0.25, 0.25]), hit_T=np.array([True, True]))
-    >>> first, second = compare_rows([counted, network], targets, Vocab(("a", "b")))
+    >>> first, second = compare_rows([counted, network], targets)
     >>> first.coverage, round(first.covered_nats, 4), round(first.network_covered_nats["net"], 4)
     (0.5, 0.6931, 1.3863)
     """
     networks = [row for row in rows if not (row.is_baseline or row.is_adaptive)]
-    return [_compared(row, networks, targets_N, vocab) for row in rows]
+    return [_compared(row, networks, targets_N) for row in rows]
 
 
-def _compared(row: Row, networks: list[Row], targets_N: NDArray[np.int64], vocab: Vocab) -> Compared:
+def _compared(row: Row, networks: list[Row], targets_N: NDArray[np.int64]) -> Compared:
     known_N = targets_N >= 0
     covered_N = known_N & np.isfinite(row.logp_T)
     return Compared(
         row=row,
-        evaluation=measure(row, targets_N, vocab),
+        evaluation=measure(row, targets_N),
         coverage=float(covered_N.sum() / known_N.sum()),
         unseen_histories=int((known_N & np.isnan(row.logp_T)).sum()),
         unseen_continuations=int((known_N & np.isneginf(row.logp_T)).sum()),
-        covered_nats=_nats(row, covered_N, targets_N, vocab),
-        network_covered_nats={net.name: _nats(net, covered_N, targets_N, vocab) for net in networks if net is not row},
+        covered_nats=_nats(row, covered_N),
+        network_covered_nats={net.name: _nats(net, covered_N) for net in networks if net is not row},
     )
 
 
-def _nats(row: Row, which_N: NDArray[np.bool_], targets_N: NDArray[np.int64], vocab: Vocab) -> float | None:
+def _nats(row: Row, which_N: NDArray[np.bool_]) -> float | None:
     """Nats a character on some of the targets; None where there are none or where it is not finite."""
-    characters = int(vocab.begins_character[targets_N[which_N]].sum())
     total = float(-row.logp_T[which_N].sum())
-    return total / characters if characters and math.isfinite(total) else None
+    return total / int(which_N.sum()) if which_N.any() and math.isfinite(total) else None
 
 
 def summary(lines: Sequence[Compared]) -> str:

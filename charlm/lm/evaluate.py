@@ -24,10 +24,13 @@ from charlm.text.vocab import Ids, Vocab
 __all__ = [
     "Evaluation",
     "Row",
+    "called",
+    "characters_of",
     "evaluate",
     "evaluate_part",
     "measure",
     "per_character",
+    "places_of",
     "row_of",
     "standard_error",
     "targets_of",
@@ -77,9 +80,8 @@ class Evaluation:
 
     Args:
         nats: mean negative natural log-probability a character (`inf` where a target was held impossible).
-        accuracy: share of the characters that the model knows which were the most probable; of one that is spelled in
-            bytes, every byte.
-        targets: characters to predict, Σ (length − 1) over the spans; nats times those that are known is the total.
+        accuracy: share of the known targets that were the most probable character, in all bytes that spell it.
+        targets: characters to predict, Σ (length − 1) over the spans.
         zero_probability_targets: targets that got probability 0, or whose history the model is undefined at.
         unknown_targets: targets that the vocabulary does not hold; they are in no other figure.
         standard_error: of `nats`, by a block bootstrap; None where nats are infinite.
@@ -88,6 +90,7 @@ class Evaluation:
         part: the part that was read.
         text_sha256: of the text that was read.
         notes: sentences about what the figures leave out, or what makes them easier than they look.
+        unit: what is predicted: `character`, or `byte` where a text is read as bytes.
     """
 
     nats: float
@@ -101,17 +104,18 @@ class Evaluation:
     part: str | None = None
     text_sha256: str | None = None
     notes: tuple[str, ...] = ()
+    unit: str = "character"
 
     def __repr__(self) -> str:
         error = "" if self.standard_error is None else f" ± {self.standard_error:.4f}"
         return (
-            f"{self.nats:.6f}{error} nats a character, {self.bits_per_char:.4f} bits, "
+            f"{self.nats:.6f}{error} nats a {self.unit}, {self.bits_per_char:.4f} bits, "
             f"perplexity {self.perplexity:.4f}, {100 * self.accuracy:.2f} % right of {self.scored:,}"
         )
 
     @property
     def scored(self) -> int:
-        """How many characters the figures are about: the targets that the model knows."""
+        """Targets that the model knows: nats times their number are those of the whole text."""
         return self.targets - self.unknown_targets
 
     @property
@@ -149,6 +153,12 @@ def targets_of(ids: Ids, spans: Spans) -> NDArray[np.int64]:
     return np.concatenate(pieces).astype(np.int64) if pieces else np.zeros(0, np.int64)
 
 
+def places_of(spans: Spans) -> NDArray[np.int64]:
+    """Where the targets of the spans stand in the ids, int64[N]."""
+    pieces = [np.arange(start + 1, end, dtype=np.int64) for start, end in spans.tolist()]
+    return np.concatenate([np.zeros(0, np.int64), *pieces])
+
+
 def standard_error(nats_N: NDArray[np.float64], *, block: int = 500, replicates: int = 1000) -> float | None:
     """The standard error of a mean over neighbouring characters, by a circular block bootstrap.
 
@@ -170,42 +180,56 @@ def standard_error(nats_N: NDArray[np.float64], *, block: int = 500, replicates:
     return float(blocks[draws].mean(axis=1).std(ddof=1) / block)
 
 
-def measure(row: Row, targets_N: NDArray[np.int64], vocab: Vocab) -> Evaluation:
-    """The figures of a row.
+def measure(row: Row, targets_N: NDArray[np.int64]) -> Evaluation:
+    """The figures of a row whose targets are characters (see `per_character`).
 
     Args:
         row: what a model gave each target.
         targets_N: the targets themselves; -1 where unknown.
-        vocab: decides which symbols begin a character, as figures are per character.
     """
     known_N = targets_N >= 0
-    logp_N, hit_C = row.logp_T[known_N], row.hit_T[known_N]
-    impossible_C = ~np.isfinite(logp_N)
-    first = np.flatnonzero(vocab.begins_character[targets_N[known_N]])
-    characters, unknown = len(first), int((~known_N).sum())
-    if characters == 0:
+    logp_N = row.logp_T[known_N]
+    if not len(logp_N):
         raise TextError(
             "none of the characters to predict is in the model's vocabulary: the model knows another script"
         )
-    if characters < len(logp_N):  # some are spelled in bytes: right where all of them are
-        hit_C = np.logical_and.reduceat(hit_C, first)
-        impossible_C = np.logical_or.reduceat(impossible_C, first)
-    impossible = int(impossible_C.sum())
-    scale = len(logp_N) / characters
-    error = standard_error(-logp_N)
+    impossible = int((~np.isfinite(logp_N)).sum())
     return Evaluation(
-        nats=math.inf if impossible else float(-logp_N.sum() / characters) + 0.0,  # never minus zero
-        accuracy=float(hit_C.mean()),
-        targets=characters + unknown,
+        nats=math.inf if impossible else float(-logp_N.mean()) + 0.0,  # never minus zero
+        accuracy=float(row.hit_T[known_N].mean()),
+        targets=len(targets_N),
         zero_probability_targets=impossible,
-        unknown_targets=unknown,
-        standard_error=None if error is None else error * scale,
+        unknown_targets=int((~known_N).sum()),
+        standard_error=standard_error(-logp_N),
     )
 
 
-def per_character(row: Row, ids: Ids, spans: Spans, vocab: Vocab) -> Row:
-    """The row with the bytes that spell one character put together: log-probabilities are added up, and a character is
-    right where all its bytes are. Bytes of the character before a span's first target are left out.
+def characters_of(place_N: NDArray[np.int64], ids: Ids, vocab: Vocab) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which targets spell whole characters, and where among those each character begins.
+
+    Bytes of the character before a stretch of targets are left out: they are context.
+
+    Args:
+        place_N: where the targets stand in the ids, rising.
+        ids, vocab: the text; the vocabulary spells characters in bytes.
+
+    >>> vocab = Vocab(("a",), byte_fallback=True)
+    >>> kept, first = characters_of(np.arange(1, 6), vocab.encode("ééa€"), vocab)  # 2 + 2 + 1 + 3 symbols
+    >>> kept.tolist(), first.tolist()
+    ([1, 2, 3, 4], [0, 2, 3])
+    """
+    begins_N = vocab.begins_character[ids[place_N]]
+    stretch_N = np.cumsum(np.diff(place_N, prepend=-2) != 1) - 1
+    seen_N = np.cumsum(begins_N)
+    before_N = np.concatenate([[0], seen_N])[np.searchsorted(stretch_N, stretch_N)]  # begun in earlier stretches
+    kept_N = np.flatnonzero(seen_N > before_N)
+    return kept_N, np.flatnonzero(begins_N[kept_N])
+
+
+def per_character(row: Row, ids: Ids, spans: Spans, vocab: Vocab) -> tuple[Row, NDArray[np.int64]]:
+    """The row with the bytes of each character put together, and the targets, the first symbol of each character.
+
+    Log-probabilities are added up, and a character is right where all its bytes are.
 
     Args:
         row: what a model gave each target of the spans.
@@ -213,25 +237,18 @@ def per_character(row: Row, ids: Ids, spans: Spans, vocab: Vocab) -> Row:
 
     >>> vocab, spans = Vocab(("a",), byte_fallback=True), np.array([[0, 4]])
     >>> row = Row(name="m", family="rnn", logp_T=np.array([-1.0, -2.0, -4.0]), hit_T=np.array([True, True, False]))
-    >>> found = per_character(row, vocab.encode("aaé"), spans, vocab)
-    >>> found.logp_T.tolist(), found.hit_T.tolist()
-    ([-1.0, -6.0], [True, False])
+    >>> found, targets = per_character(row, vocab.encode("aaé"), spans, vocab)
+    >>> found.logp_T.tolist(), found.hit_T.tolist(), len(targets)
+    ([-1.0, -6.0], [True, False], 2)
     """
+    targets_N = targets_of(ids, spans)
     if not (vocab.byte_fallback and vocab.characters):
-        return row
-    begins_N = vocab.begins_character[targets_of(ids, spans)]
-    span_N = np.repeat(np.arange(len(spans)), (spans[:, 1] - spans[:, 0] - 1).clip(min=0))
-    seen_N = np.cumsum(begins_N)
-    before_N = np.concatenate([[0], seen_N])[np.searchsorted(span_N, span_N)]  # characters begun in earlier spans
-    kept_N = seen_N > before_N
-    first = np.flatnonzero(begins_N[kept_N])
+        return row, targets_N
+    kept_N, first = characters_of(places_of(spans), ids, vocab)
     if not len(first):
         raise TextError("no character of this part begins behind its first one: there is nothing to predict")
-    return replace(
-        row,
-        logp_T=np.add.reduceat(row.logp_T[kept_N], first),
-        hit_T=np.logical_and.reduceat(row.hit_T[kept_N], first),
-    )
+    logp_T, hit_T = np.add.reduceat(row.logp_T[kept_N], first), np.logical_and.reduceat(row.hit_T[kept_N], first)
+    return replace(row, logp_T=logp_T, hit_T=hit_T), targets_N[kept_N][first]
 
 
 def row_of(
@@ -283,7 +300,8 @@ def evaluate(
     >>> result.targets, round(result.perplexity, 5)  # uniform over 5 characters
     (10, 5.0)
     """
-    return measure(row_of(model, ids, spans, lanes=lanes, progress=progress), targets_of(ids, spans), model.vocab)
+    row = row_of(model, ids, spans, lanes=lanes, progress=progress)
+    return replace(measure(*per_character(row, ids, spans, model.vocab)), unit=model.vocab.unit)
 
 
 def evaluate_part(
@@ -306,6 +324,12 @@ def evaluate_part(
     )
 
 
+def called(part: Part) -> str:
+    """What sentences call a part: `the test part of verse.txt`, or `all of verse.txt`."""
+    title = "standard input" if part.text.title == "-" else part.text.title
+    return f"all of {title}" if part.name == "all" else f"the {part.name} part of {title}"
+
+
 def _notes(found: Evaluation, model: LanguageModel, part: Part, source: TextFacts) -> Iterator[str]:
     """What stands in the way of a figure, or makes it easier than it looks."""
     if found.zero_probability_targets:
@@ -316,7 +340,8 @@ def _notes(found: Evaluation, model: LanguageModel, part: Part, source: TextFact
     if source.sha256 != corpus.sha256 or source.reading.items != corpus.reading.items:
         return
     if repeated := corpus.repeated(source.split):
-        yield f"{100 * repeated:.1f} % of the held-out items are in the training part too: the split is by copy"
+        why = "the lists share them" if source.split.kind == "files" else "the split is by copy"
+        yield f"{100 * repeated:.1f} % of the held-out items are in the training part too: {why}"
     parts = corpus.parts(source.split)
     if overlap(parts["train"], part.spans):
         yield "the model was made from this: the figure says how much it remembers, not how well it foresees"

@@ -44,6 +44,7 @@ __all__ = [
 _REFERENCE = 10_000  # training items that a percentile is taken among
 _EQUAL = 1e-5  # log-probabilities that differ by less are of one item, read in other company
 _LANES = 2500  # items drawn side by side
+_CHUNK = 16  # steps of one call; a quarter of them for many lanes on a CPU
 _IDLE = 10_000  # draws without a new item after which none is looked for any more
 
 
@@ -318,26 +319,29 @@ def _draw(
 ) -> Iterator[tuple[str | None, float]]:
     """Items `first`, `first` + 1, ... of a seed with their log-probabilities; None for one that has no end."""
     mark, vocab = end_mark(model.vocab), model.vocab
-    ids_BT = np.full((lanes, 0), mark, np.int64)
-    logp_BT = np.zeros((lanes, 0))
-    ended_B = np.zeros(lanes, np.bool_)
-    alive = np.arange(lanes)
+    ids_BT, logp_BT = np.full((lanes, _CHUNK), mark, np.int64), np.zeros((lanes, _CHUNK))
+    ended_B, alive = np.zeros(lanes, np.bool_), np.arange(lanes)
     noise, state = Noise(seed, lanes, first), model.initial_state(lanes)
     ids_B = torch.full((lanes,), mark, dtype=torch.int64, device=model.device)
-    limit = length if not vocab.byte_fallback else 4 * length
-    while len(alive) and ids_BT.shape[1] <= limit:
-        steps = min(16, limit + 1 - ids_BT.shape[1])
+    limit, done = length if not vocab.byte_fallback else 4 * length, 0
+    while len(alive) and done <= limit:
+        short = model.device.type == "cpu" and len(alive) > 64  # what a lane draws after its end is lost
+        steps = min(_CHUNK // 4 if short else _CHUNK, limit + 1 - done)
         drawn_TB, logp_TB, state = model.generate(ids_B, state, steps, rule, noise.take(steps))
-        more, value = np.full((lanes, steps), mark, np.int64), np.zeros((lanes, steps))
-        more[alive], value[alive] = drawn_TB.T.cpu().numpy(), logp_TB.T.double().cpu().numpy()
-        ids_BT, logp_BT = np.concatenate([ids_BT, more], 1), np.concatenate([logp_BT, value], 1)
-        going = np.flatnonzero(~(more[alive] == mark).any(1))
-        ended_B[np.setdiff1d(alive, alive[going])] = True
+        if done + steps > ids_BT.shape[1]:
+            ids_BT = np.pad(ids_BT, ((0, 0), (0, done + _CHUNK)), constant_values=mark)
+            logp_BT = np.pad(logp_BT, ((0, 0), (0, done + _CHUNK)))
+        more_BT = drawn_TB.T.cpu().numpy()
+        ids_BT[alive, done : done + steps] = more_BT
+        logp_BT[alive, done : done + steps] = logp_TB.T.double().cpu().numpy()
+        over_B = (more_BT == mark).any(1)
+        ended_B[alive[over_B]] = True
+        going = np.flatnonzero(~over_B)
         kept = torch.from_numpy(going)
         ids_B, state = drawn_TB[-1][kept.to(drawn_TB.device)], take(state, kept)
         noise.keep(going.tolist())
-        alive = alive[going]
-    ends_B = np.where(ended_B, (ids_BT == mark).argmax(1), ids_BT.shape[1])
+        alive, done = alive[going], done + steps
+    ends_B = np.where(ended_B, (ids_BT == mark).argmax(1), done)
     for lane, end in enumerate(ends_B.tolist()):
         text = vocab.decode(ids_BT[lane, :end]) if ended_B[lane] else ""
         yield (text if ended_B[lane] and len(text) <= length else None), math.fsum(logp_BT[lane, : end + 1])

@@ -94,16 +94,16 @@ class TextScore:
         return [table[ids[at]] if n == 1 else vocab.decode(ids[at : at + n]) for at, n in pairs]
 
     @cached_property
-    def _begun(self) -> NDArray[np.int64] | None:
-        """How many characters begin before each symbol; None where every symbol is a character."""
-        vocab, ids = self.shown.vocab, self.shown.ids
+    def _before(self) -> NDArray[np.int64] | None:
+        """How many characters begin before each symbol and before the end; None where each symbol is one."""
+        vocab = self.shown.vocab
         if not (vocab.byte_fallback and vocab.characters):
             return None
-        return np.concatenate([[0], np.cumsum(vocab.begins_character[ids])])
+        return np.concatenate([[0], np.cumsum(vocab.begins_character[self.shown.ids])])
 
-    def place(self, position: int) -> int:
-        """A position among the symbols as one among the characters of the text, which is what a reader counts."""
-        return position if self._begun is None else int(self._begun[position])
+    def place(self, symbol: int) -> int:
+        """The position in characters of a symbol of the text, counted from 0."""
+        return symbol if self._before is None else int(self._before[symbol])
 
     @property
     def context(self) -> str:
@@ -122,7 +122,7 @@ class TextScore:
         starts = self._word_starts(by) if by in ("word", "sentence") else starts
         return [
             stretches(surprise, starts, seen.ids, seen.documents, seen.vocab)
-            for surprise, seen in zip(self.symbols, self.seen, strict=True)
+            for surprise, seen in zip(self.items, self.seen, strict=True)
         ]
 
     def _word_starts(self, by: str) -> NDArray[np.int64]:

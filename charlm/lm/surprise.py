@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from charlm.errors import OptionError
-from charlm.lm.evaluate import Evaluation, measure, row_of, targets_of
+from charlm.lm.evaluate import Evaluation, characters_of, measure, per_character, places_of, row_of, targets_of
 from charlm.lm.interface import LanguageModel, OnRead
 from charlm.text.corpus import Corpus
 from charlm.text.splits import Spans
@@ -71,35 +71,30 @@ def read_surprise(model: LanguageModel, ids: Ids, spans: Spans, *, progress: OnR
     known_N = targets_N >= 0
     undefined_N = known_N & np.isnan(row.logp_T)
     bits_N = np.where(undefined_N, np.inf, -row.logp_T / math.log(2)) + 0.0  # never minus zero
-    pieces = [np.arange(start + 1, end, dtype=np.int64) for start, end in spans.tolist()]
     return Surprise(
-        position_N=np.concatenate(pieces),
+        position_N=places_of(spans),
         length_N=np.ones(len(bits_N), np.int64),
         bits_N=np.where(known_N, bits_N, np.nan),
         undefined_N=undefined_N,
-        evaluation=measure(row, targets_N, model.vocab),
+        evaluation=measure(*per_character(row, ids, spans, model.vocab)),
     )
 
 
 def whole_characters(surprise: Surprise, ids: Ids, vocab: Vocab) -> Surprise:
     """The same with the bytes that spell one character put together: their bits are added up.
 
-    In a vocabulary without such bytes, and in one of bytes alone, it is the same as before.
+    In a vocabulary without such bytes, and in one of bytes alone, it is the same as before. Bytes of the character
+    before a span's first target are left out.
     """
     if not (vocab.byte_fallback and vocab.characters):
         return surprise
-    place_N = surprise.position_N
-    begins_N = vocab.begins_character[ids[place_N]]
-    begins_N |= np.diff(place_N, prepend=-2) != 1  # a span may begin inside a character
-    first = np.flatnonzero(begins_N)
-    if not len(first):
-        return surprise
+    kept_N, first = characters_of(surprise.position_N, ids, vocab)
     return replace(
         surprise,
-        position_N=place_N[first],
-        length_N=np.diff(np.append(first, len(place_N))),
-        bits_N=np.add.reduceat(surprise.bits_N, first),
-        undefined_N=np.logical_or.reduceat(surprise.undefined_N, first),
+        position_N=surprise.position_N[kept_N][first],
+        length_N=np.diff(np.append(first, len(kept_N))),
+        bits_N=np.add.reduceat(surprise.bits_N[kept_N], first),
+        undefined_N=np.logical_or.reduceat(surprise.undefined_N[kept_N], first),
     )
 
 
@@ -129,8 +124,8 @@ class Stretch:
         characters: how many of its characters were foreseen and counted: neither context nor unknown.
         bits: of those together; infinite where one was impossible.
         highest: the bits of the most surprising one of these.
-        zero_probability: symbols that were impossible, or where the model is undefined.
-        unknown: symbols that the vocabulary does not hold; they are in no figure.
+        zero_probability: characters that were impossible, or where the model is undefined.
+        unknown: characters that the vocabulary does not hold; they are in no figure.
         blank: whether it is a line of nothing but its end.
     """
 
@@ -170,7 +165,7 @@ def stretches(surprise: Surprise, starts: NDArray[np.int64], ids: Ids, documents
     """Adds the bits of targets up over the stretches of a text that begin at these places, in the order of the text.
 
     Args:
-        surprise: of one model.
+        surprise: of one model, of whole characters.
         starts: where stretches begin, rising, the beginning of every document among them.
         ids: the text in that model's symbols.
         documents: its documents.

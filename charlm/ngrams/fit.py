@@ -11,8 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -20,13 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charlm.codec import encode
-from charlm.errors import OptionError, StorageError
-from charlm.files import free_name, lock, unwritten, write_config, write_json
+from charlm.errors import OptionError
+from charlm.files import free_name, lock
 from charlm.ngrams.counted import Estimator, check_order
-from charlm.ngrams.estimators import ESTIMATORS, describe_ngram, fingerprints, make_estimator, tune, tuning_parts
+from charlm.ngrams.estimators import ESTIMATORS, make_estimator, tune, tuning_parts
 from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.levels import Counts
-from charlm.ngrams.past_memory import Progress, count_past_memory, smallest_memory
+from charlm.ngrams.past_memory import WORK, Progress, count_past_memory, parse_size, publish, smallest_memory
 from charlm.ngrams.tables import CountTables
 from charlm.progress import progress_bar
 from charlm.text.corpus import Corpus
@@ -47,17 +45,12 @@ __all__ = [
     "counted_rows",
     "free_directory",
     "ngram",
-    "parse_size",
+    "reserved",
     "was_stopped",
 ]
 
 TUNED = ("add-k", "uniform-mix")
 """The estimators that have a parameter of their own to choose."""
-
-WORK = "counting"
-"""The directory, in that of the model, where a count keeps what it has done so far."""
-
-_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([kmgt]?)i?b?", re.IGNORECASE)
 
 
 def ngram(
@@ -67,6 +60,7 @@ def ngram(
     smoothing: str = "none",
     memory: int | str | None = None,
     processes: int = 1,
+    scheduler: str | None = None,
     out: str | Path | None = None,
     arpa: str | Path | None = None,
     progress: bool | None = None,
@@ -81,7 +75,10 @@ def ngram(
             the end of the training part where the split has no test part.
         memory: count within so many bytes, as 2_000_000_000 or "2G", however long the text: the rest of the work is
             on the disk in `out`, and a count that was stopped goes on when it is called again.
-        processes: how many share the counting; goes with `memory`, which is that of all together.
+        processes: how many share the counting; goes with `memory`, which is that of all together. More than one are
+            Dask workers on this machine, which need the extra `cluster`.
+        scheduler: address of a Dask scheduler, as "tcp://host:8786", whose workers share the counting; goes with
+            `memory`, which is that of each worker. All machines see the text and `out` under the same paths.
         out: directory to save the model in; a name that is taken becomes NAME-2. None keeps nothing on the disk.
         arpa: also write the model as an ARPA file that other tools read; needs Witten-Bell or Kneser-Ney.
         progress: show a bar while counting with `memory`; None shows it on a terminal or in a notebook.
@@ -100,7 +97,8 @@ def ngram(
     [('b', 0.4)]
     """
     text = as_text(text)
-    limit = check_options(order=order, smoothing=smoothing, memory=memory, processes=processes, arpa=arpa)
+    workers: dict[str, Any] = {"processes": processes, "scheduler": scheduler}
+    limit = check_options(order=order, smoothing=smoothing, memory=memory, arpa=arpa, **workers)
     if text.split is None:
         raise OptionError(f"{text.title} was read without a split: name one, as split='90/5/5'")
     if limit is not None and out is None:
@@ -108,10 +106,10 @@ def ngram(
     _ = text.train  # refused here where there is nothing to count
     directory = None if out is None else free_directory(Path(out), may_go_on=limit is not None)
     if limit is not None and directory is not None:
-        options: dict[str, Any] = {"order": order, "smoothing": smoothing, "processes": processes, "progress": progress}
+        options: dict[str, Any] = {"order": order, "smoothing": smoothing, "progress": progress, **workers}
         model = _model(text, count_within(limit, directory, text, **options))
     else:
-        with contextlib.nullcontext() if directory is None else _reserved(directory):
+        with contextlib.nullcontext() if directory is None else reserved(directory):
             model = count(text.corpus, text.parts, order=order, smoothing=smoothing)
             model.source = TextFacts.of(text.corpus, text.split)
             if directory is not None:
@@ -131,7 +129,13 @@ def _model(text: Text, estimator: Estimator) -> NGramLM:
 
 
 def check_options(
-    *, order: int, smoothing: str, memory: int | str | None, processes: int, arpa: str | Path | None
+    *,
+    order: int,
+    smoothing: str,
+    memory: int | str | None,
+    arpa: str | Path | None,
+    processes: int = 1,
+    scheduler: str | None = None,
 ) -> int | None:
     """Refuses what `ngram` cannot do, before a text is read; returns the memory to count within, in bytes."""
     check_order(order)
@@ -142,26 +146,18 @@ def check_options(
     if type(processes) is not int or processes < 1:
         raise OptionError(f"processes is a whole number of 1 or more, not {processes!r}")
     if memory is None:
-        if processes > 1:
-            raise OptionError("--processes shares a count on the disk: say with --memory how much they may use, as 2G")
+        if processes > 1 or scheduler is not None:
+            raise OptionError(
+                "--processes and --scheduler share a count on the disk: say with --memory how much they may use, as 2G"
+            )
         return None
-    limit, least = parse_size(memory), smallest_memory(processes)
+    if processes > 1 and scheduler is not None:
+        raise OptionError("--processes starts workers here, --scheduler uses those of a cluster: give one of the two")
+    limit, least = parse_size(memory), smallest_memory(processes, scheduler)
     if limit < least:
         whom = "one process counts" if processes == 1 else f"{processes} processes count"
         raise OptionError(f"--memory {memory} is too little, {whom} within {-(-least >> 20)}M or more")
     return limit
-
-
-def parse_size(size: int | str) -> int:
-    """Bytes, given as a whole number or written with K, M, G or T behind it, powers of 1024.
-
-    >>> parse_size("2G"), parse_size("1.5m"), parse_size("640"), parse_size(640)
-    (2147483648, 1572864, 640, 640)
-    """
-    found = _SIZE.fullmatch(str(size).strip()) if type(size) in (int, str) else None
-    if found is None:
-        raise OptionError(f"cannot read the size {str(size)[:40]!r}: write it as 500M or 2G")
-    return int(float(found[1]) * 1024 ** " kmgt".index(found[2].lower() or " "))
 
 
 def free_directory(wanted: Path, *, may_go_on: bool) -> Path:
@@ -181,7 +177,7 @@ def free_directory(wanted: Path, *, may_go_on: bool) -> Path:
 
 
 @contextlib.contextmanager
-def _reserved(directory: Path) -> Iterator[None]:
+def reserved(directory: Path) -> Iterator[None]:
     """Holds a directory while a model is made; one that was new and got no model or work to go on with is removed."""
     new = not directory.exists()
     with lock(directory):
@@ -200,12 +196,12 @@ def count_within(
     *,
     order: int,
     smoothing: str,
-    processes: int = 1,
     progress: bool | None = None,
+    **workers: Any,
 ) -> Estimator:
     """Counts a text within `limit` bytes into a free directory, as `ngram` does, but without importing torch."""
     form = "{desc}: {percentage:3.0f}% |{bar}| {elapsed}<{remaining}"
-    with _reserved(directory), progress_bar(100, "counting", show=progress, bar_format=form) as bar:
+    with reserved(directory), progress_bar(100, "counting", show=progress, bar_format=form) as bar:
         return count_to_directory(
             directory,
             text.corpus,
@@ -213,8 +209,8 @@ def count_within(
             order=order,
             smoothing=smoothing,
             memory=limit,
-            processes=processes,
             progress=lambda share: bar.update(100 * share - bar.n),
+            **workers,
         )
 
 
@@ -287,8 +283,8 @@ def count_to_directory(
     order: int,
     smoothing: str,
     memory: int,
-    processes: int = 1,
     progress: Progress | None = None,
+    **workers: Any,
 ) -> Estimator:
     """Counts the training part of a corpus and keeps it as a model; see `count_past_memory`.
 
@@ -300,9 +296,9 @@ def count_to_directory(
         split: which of them train.
         order: characters of history, 0 to 32.
         smoothing: as `--smoothing` takes it; its parameter is tuned where it has one.
-        memory: bytes, of all processes together.
-        processes: how many share the work.
+        memory: bytes.
         progress: told how far the work is.
+        workers: `processes` or `scheduler` of `count_past_memory`.
     """
     parts, work = corpus.parts(split), directory / WORK
 
@@ -314,7 +310,7 @@ def count_to_directory(
             order=order,
             directory=work / name,
             memory=memory,
-            processes=processes,
+            **workers,
             identity=_identity(corpus),
             shared_N=corpus.shared_context(spans, parts),
             progress=progress,
@@ -323,7 +319,7 @@ def count_to_directory(
     parameters = _parameters(corpus, parts, smoothing, [order], partial(counts_of, name="tuning")).get(order, {})
     tables = counts_of(parts["train"], "text", progress)
     estimator = make_estimator(smoothing, tables, order, **parameters)
-    _publish(directory, estimator, corpus, split)
+    publish(directory, estimator, corpus.vocab, TextFacts.of(corpus, split))
     return estimator
 
 
@@ -331,20 +327,3 @@ def _identity(corpus: Corpus) -> str:
     """What tells these ids from all others: the text, how it was read, the vocabulary."""
     about = [corpus.sha256, encode(corpus.reading), corpus.vocab.to_json()]
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-
-
-def _publish(directory: Path, estimator: Estimator, corpus: Corpus, split: Split) -> None:
-    """Puts the tables in their places; `config.json` comes last, and makes them a model."""
-    work = directory / WORK
-    try:
-        for path in sorted((work / "text").glob("level-*.npy")):
-            os.replace(path, directory / path.name)
-        write_json(directory / "vocab.json", corpus.vocab.to_json())
-        files = fingerprints(directory)
-        more = {"files": files, "vocab_sha256": corpus.vocab.sha256}
-        write_config(directory, "ngram", describe_ngram(estimator), TextFacts.of(corpus, split), **more)
-        shutil.rmtree(work)
-    except StorageError:
-        raise
-    except OSError as error:
-        raise unwritten(directory, error) from None

@@ -1,255 +1,261 @@
-"""Numbered pieces of one job, done here or by several processes; what each does is on the disk, not in its answer.
+"""The runs of a count past memory, and who makes them: this process, or the workers of a Dask cluster.
 
-The pieces of a count past memory: blocks of text that become sorted runs, ranges of keys that are merged.
-
-Every piece is a file that is there whole or not at all, and is the same whoever makes it.
+A block of what is counted becomes a sorted run, a file; `FAN` neighbouring runs are merged into one of the next level,
+until at most `FAN` are left, which are merged while the tables are written. A run is a file `run-LEVEL-NUMBER` that is
+there whole or not at all, and has the same bytes whoever makes it. So a count that was stopped goes on with the runs
+that are there, and Dask may give a run to any worker, and to another one when a worker is lost. `count.json` says what
+the directory belongs to.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import multiprocessing
-import os
-import signal
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from functools import cached_property, partial
+import logging
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.errors import CharlmError, StorageError
-from charlm.files import unwritten, write_with
-from charlm.ngrams.strings import Packing, Run, SpannedText, Strings, added_up, merge, open_run, write_run
+from charlm.errors import CharlmError, OptionError
+from charlm.files import read_json, sweep, unwritten, write_json, write_with
+from charlm.ngrams.strings import Packing, SpannedText, Strings, added_up, merged, open_run, write_run
 
-__all__ = ["CountJob", "Workers"]
+__all__ = ["FAN", "Blocks", "Job", "TextBlocks", "made_by_workers"]
 
-_JOB: Any = None
-"""In a worker process: the job that its pieces belong to."""
+FAN = 16
+"""How many runs are merged into one."""
 
-
-class Workers:
-    """Does the pieces of a job.
-
-    Args:
-        job: for this process, where the pieces are done one after the other.
-        processes: how many share the work; with 1 none is started.
-        again: makes the same job in another process; called there with `arguments`. Both can be pickled.
-        arguments: for `again`.
-    """
-
-    def __init__(self, job: Any, processes: int, again: Callable[..., Any], arguments: dict[str, Any]) -> None:
-        self._job, self._pool = job, None
-        if processes > 1:
-            self._pool = ProcessPoolExecutor(
-                processes, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(again, arguments)
-            )
-
-    def __enter__(self) -> Workers:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def each(self, method: str, numbers: Iterable[int]) -> Iterator[None]:
-        """Calls a method of the job with each number, in any order; yields after each.
-
-        Raises:
-            CharlmError: what a piece raised; or a process was killed.
-        """
-        if self._pool is None:
-            for number in numbers:
-                getattr(self._job, method)(number)
-                yield
-            return
-        try:
-            for future in as_completed([self._pool.submit(_do, method, number) for number in numbers]):
-                if (failed := future.result()) is not None:
-                    raise _error(*failed)
-                yield
-        except BrokenProcessPool:
-            raise CharlmError(
-                "a process that counted was killed, perhaps for want of memory: give the same command again, it goes "
-                "on with what is done"
-            ) from None
+_FORMAT = 2
 
 
-def _begin(again: Callable[..., Any], arguments: dict[str, Any]) -> None:
-    """Makes the job in a new process, which is interrupted by its parent alone and does not outlive it."""
-    global _JOB  # noqa: PLW0603 - a process has one
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_watch, daemon=True).start()
-    _JOB = again(**arguments)
+class Blocks(Protocol):
+    """What is counted, in pieces that fit in memory."""
+
+    def __len__(self) -> int:
+        """How many pieces."""
+        ...
+
+    def __getitem__(self, number: int) -> Strings:
+        """The sorted strings of one."""
+        ...
 
 
-def _watch() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _do(method: str, number: int) -> tuple[str, str, int] | None:
-    """One piece; a foreseen error as its kind, its sentence and its number, for not every error can be pickled."""
-    try:
-        getattr(_JOB, method)(number)
-    except StorageError as error:
-        return "storage", str(error), error.errno or errno.EIO
-    except CharlmError as error:
-        return type(error).__name__, str(error), 0
-    return None
-
-
-def _error(kind: str, sentence: str, number: int) -> CharlmError:
-    if kind == "storage":
-        return StorageError(sentence, OSError(number, os.strerror(number)))
-    return CharlmError(sentence)
-
-
-_OURS = ("run-*", "merged-*", "level-*.npy", "ranges.npy", "spans.npy", "ids.npy", "count.json", ".*.tmp")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class CountJob:
-    """What every process of a count knows.
+@dataclass(frozen=True, eq=False)
+class TextBlocks:
+    """The strings of a text, block by block; those at a block's end look into the next.
 
     Args:
         text: what is counted.
         packing: how its strings become keys.
-        capacity: how many of them are sorted at a time.
-        directory: where the files go.
+        size: characters in a block.
     """
 
     text: SpannedText
     packing: Packing
+    size: int
+
+    def __len__(self) -> int:
+        return (len(self.text) + self.size - 1) // self.size
+
+    def __getitem__(self, number: int) -> Strings:
+        start = number * self.size
+        end = min(start + self.size, len(self.text))
+        found = added_up(self.packing.keys(self.text.codes(start, end + self.packing.depth - 1)))
+        nothing = int(not found.words[0][0])  # the key of the separators, before all others
+        return Strings(words=[word[nothing:] for word in found.words], counts=found.counts[nothing:])
+
+
+@dataclass(frozen=True)
+class Job:
+    """The runs of a count. Run n of level 0 is made from block n, run n of a higher level from up to `FAN` below it.
+
+    Args:
+        source: what is counted.
+        packing: how strings are packed.
+        capacity: how many strings are in memory at a time.
+        directory: where the runs and tables go.
+    """
+
+    source: Blocks
+    packing: Packing
     capacity: int
     directory: Path
 
-    def arguments(self) -> dict[str, Any]:
-        """What `again` needs; can be pickled."""
-        base = self.text.ids.base
-        return {
-            "directory": str(self.directory),
-            "mapped": _where(base, self.text.ids) if isinstance(base, np.memmap) else None,
-            "symbols": self.packing.symbols,
-            "depth": self.packing.depth,
-            "capacity": self.capacity,
-        }
-
-    def share(self) -> None:
-        """Writes what other processes need and cannot find elsewhere."""
-        write_with(self.directory / "spans.npy", partial(np.save, arr=self.text.spans, allow_pickle=False))
-        if self.arguments()["mapped"] is None:
-            write_with(self.directory / "ids.npy", partial(np.save, arr=self.text.ids, allow_pickle=False))
-
-    @classmethod
-    def again(
-        cls, *, directory: str, mapped: tuple[str, str, int, int] | None, symbols: int, depth: int, capacity: int
-    ) -> CountJob:
-        """The same job in another process."""
-        where = Path(directory)
-        if mapped is None:
-            ids = np.load(where / "ids.npy", mmap_mode="r")
-        else:
-            path, dtype, offset, size = mapped
-            ids = np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=(size,))
-        text = SpannedText(ids=np.asarray(ids), spans=np.load(where / "spans.npy"), symbols=symbols)
-        return cls(text=text, packing=Packing(symbols=symbols, depth=depth), capacity=capacity, directory=where)
-
     @property
-    def blocks(self) -> int:
-        """Into how many blocks the text is cut."""
-        return -(-len(self.text) // self.capacity)
+    def sizes(self) -> list[int]:
+        """How many runs each level has; at most `FAN` at the last one."""
+        found = [len(self.source)]
+        while found[-1] > FAN:
+            found.append(-(-found[-1] // FAN))
+        return found
 
-    def _run_path(self, number: int) -> Path:
-        return self.directory / f"run-{number:05d}"
+    def children(self, level: int, number: int) -> list[int]:
+        """The runs of the level below that a run is made from; none at level 0."""
+        return list(range(number * FAN, min(number * FAN + FAN, self.sizes[level - 1]))) if level else []
 
-    def _merged_path(self, number: int) -> Path:
-        return self.directory / f"merged-{number:05d}"
+    def path(self, level: int, number: int) -> Path:
+        """The file of a run."""
+        return self.directory / f"run-{level}-{number:05d}"
 
-    @property
-    def ranges_path(self) -> Path:
-        """The file of `ranges`."""
-        return self.directory / "ranges.npy"
+    def make(self, level: int, number: int) -> None:
+        """Makes a run, unless its file or that of a run made from it is there; deletes what it was made from."""
+        above = [self.path(higher, number // FAN ** (higher - level)) for higher in range(level, len(self.sizes))]
+        used = [self.path(level - 1, child) for child in self.children(level, number)]
+        if any(path.exists() for path in above):
+            return _delete(used)
+        if not (self.directory / "count.json").exists():
+            raise CharlmError(
+                f"a worker does not see {self.directory}: keep the model in a directory that all machines share, and "
+                "the texts and CHARLM_CACHE too"
+            )
+        runs = [open_run(path, self.packing.words) for path in used]
+        write_run(above[0], merged(runs, self.capacity) if level else [self.source[number]])
+        return _delete(used)
 
-    def missing_runs(self) -> list[int]:
-        """The blocks that are still to be sorted."""
-        return [number for number in range(self.blocks) if self._open(self._run_path(number)) is None]
+    def make_all(self) -> Generator[float, None, None]:
+        """Makes the runs one after the other; yields the share that is done."""
+        for level, size in enumerate(self.sizes):
+            for number in range(size):
+                self.make(level, number)
+                yield (number + 1) / size if not level else 1.0
 
-    def missing_ranges(self) -> list[int]:
-        """The ranges that are still to be merged."""
-        return [number for number in range(len(self.ranges) - 1) if self._open(self._merged_path(number)) is None]
+    def last_runs(self) -> list[Strings]:
+        """The runs of the last level, which hold all strings."""
+        last = len(self.sizes) - 1
+        return [open_run(self.path(last, number), self.packing.words) for number in range(self.sizes[last])]
 
-    def _open(self, path: Path) -> Run | None:
-        return open_run(path, self.packing.words)
-
-    @cached_property
-    def runs(self) -> list[Run]:
-        """All runs; asked for when every one is there."""
-        return [_there(self._open(self._run_path(number))) for number in range(self.blocks)]
-
-    @cached_property
-    def ranges(self) -> NDArray[np.int64]:
-        """How many strings of every run come before each range, and all of them; [ranges + 1, runs]."""
-        return np.asarray(np.load(self.ranges_path))
-
-    def merged(self) -> Iterator[Run]:
-        """All strings in sorted order, range by range."""
-        return (_there(self._open(self._merged_path(number))) for number in range(len(self.ranges) - 1))
-
-    def make_run(self, number: int) -> None:
-        """Sorts one block of the text; strings at its end look into the next."""
-        start = number * self.capacity
-        end = min(start + self.capacity, len(self.text))
-        found = added_up(self.packing.keys(self.text.codes(start, end + self.packing.depth - 1)))
-        nothing = int(not found.words[0][0])  # the key of the separators, before all others
-        write_run(
-            self._run_path(number),
-            Strings(words=[word[nothing:] for word in found.words], counts=found.counts[nothing:]),
-        )
-
-    def make_merged(self, number: int) -> None:
-        """Merges one range of all runs."""
-        write_run(self._merged_path(number), merge(self.runs, self.ranges[number], self.ranges[number + 1]))
-
-    def drop_runs(self) -> None:
-        """Deletes the runs."""
-        for path in self.directory.glob("run-*"):
-            with contextlib.suppress(OSError):
-                path.unlink()
-
-    def clear(self) -> None:
-        """Deletes all that a count leaves in its directory.
+    def claim(self, what: dict[str, str]) -> None:
+        """Makes the directory this count's own: what another count left there is deleted, all where `what` is empty.
 
         Raises:
             StorageError: the directory cannot be made or emptied.
         """
+        packing = {"symbols": self.packing.symbols, "depth": self.packing.depth, "capacity": self.capacity}
+        about, path, known = {"format": _FORMAT, **what, **packing}, self.directory / "count.json", None
+        with contextlib.suppress(CharlmError):
+            known = read_json(path, limit=1 << 20)
+        if known == about and what:
+            for file in self.directory.glob("run-*"):
+                if file.stat().st_size % (8 * (self.packing.words + 1)):
+                    file.unlink()  # it has been cut
+            sweep(self.directory)
+            return
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            for pattern in _OURS:
-                for path in self.directory.glob(pattern):
-                    path.unlink()
+            for pattern in ("run-*", "level-*.npy", "spans.npy", "ids.npy", "count.json", ".*.tmp"):
+                for file in self.directory.glob(pattern):
+                    file.unlink()
         except OSError as error:
             raise unwritten(self.directory, error) from None
+        write_json(path, about)
 
 
-def _there(run: Run | None) -> Run:
-    if run is None:
-        raise CharlmError("a file of the count has gone or changed meanwhile: give the same command again")
-    return run
+def _delete(paths: list[Path]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
-def _where(mapped: np.memmap[Any, Any], ids: NDArray[Any]) -> tuple[str, str, int, int]:
-    """File, type, first byte and length of mapped ids."""
-    offset = mapped.offset + ids.__array_interface__["data"][0] - mapped.__array_interface__["data"][0]
-    return str(mapped.filename), ids.dtype.str, int(offset), len(ids)
+@dataclass(frozen=True)
+class _File:
+    """An array that a worker finds in a file: path, type, first byte and length."""
+
+    path: str
+    dtype: str
+    offset: int
+    size: int
+
+    @classmethod
+    def of(cls, array: NDArray[Any], path: Path) -> _File:
+        """Where a mapped array is; another one is written to `path` first."""
+        base = array.base
+        if not isinstance(base, np.memmap):
+            write_with(path, partial(np.save, arr=array, allow_pickle=False))
+            base = array = np.load(path, mmap_mode="r")
+        offset = array.__array_interface__["data"][0] - base.__array_interface__["data"][0]
+        return cls(str(Path(str(base.filename)).absolute()), array.dtype.str, base.offset + offset, array.size)
+
+    def open(self) -> NDArray[Any]:
+        """The array, mapped and flat."""
+        return np.memmap(self.path, self.dtype, "r", self.offset, (self.size,)).view(np.ndarray)
+
+
+@dataclass(frozen=True)
+class _SharedBlocks:
+    """`TextBlocks` that can be sent to a worker."""
+
+    ids: _File
+    spans: _File
+    packing: Packing
+    size: int
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, number: int) -> Strings:
+        text = SpannedText(ids=self.ids.open(), spans=self.spans.open().reshape(-1, 2), symbols=self.packing.symbols)
+        return TextBlocks(text, self.packing, self.size)[number]
+
+
+def made_by_workers(job: Job, processes: int, scheduler: str | None) -> Generator[float, None, None]:
+    """Has the runs of a text made by Dask workers; yields the share that is done.
+
+    Args:
+        job: whose source is a `TextBlocks`.
+        processes: how many workers of one thread are started on this machine.
+        scheduler: address of a scheduler whose workers are used instead.
+
+    Raises:
+        OptionError: Dask is not installed, or no scheduler answers.
+        CharlmError: what a worker raised; or worker after worker was killed by the same run.
+    """
+    try:
+        from distributed import Client, KilledWorker, LocalCluster, as_completed
+    except ImportError:
+        raise OptionError(
+            "counting by several workers needs Dask: pip install 'charlm-toolkit[cluster]', or leave --processes and "
+            "--scheduler out"
+        ) from None
+    blocks = job.source
+    assert isinstance(blocks, TextBlocks)
+    ids, spans = _File.of(blocks.text.ids, job.directory / "ids.npy"), blocks.text.spans
+    source = _SharedBlocks(
+        ids, _File.of(np.array(spans), job.directory / "spans.npy"), job.packing, blocks.size, len(blocks)
+    )
+    shared = replace(job, source=source, directory=job.directory.absolute())
+    local = {"threads_per_worker": 1, "memory_limit": 0, "dashboard_address": None, "silence_logs": logging.CRITICAL}
+    with contextlib.ExitStack() as stack:
+        try:
+            cluster = scheduler or stack.enter_context(LocalCluster(n_workers=processes, host="127.0.0.1", **local))
+            client = stack.enter_context(Client(cluster, timeout=30))
+        except (OSError, ValueError) as error:
+            raise OptionError(f"no Dask scheduler answers at {scheduler}: {error}") from None
+        futures: dict[tuple[int, int], Any] = {}
+        for level, size in enumerate(job.sizes):
+            for number in range(size):
+                after = [futures[level - 1, child] for child in job.children(level, number)]
+                futures[level, number] = client.submit(_make, shared, level, number, after, pure=False)
+        try:
+            for done, future in enumerate(as_completed(futures.values(), raise_errors=False), start=1):
+                if (failed := future.result()) is not None:
+                    raise failed
+                yield done / len(futures)
+        except KilledWorker:
+            raise CharlmError(
+                "workers that counted were killed again and again, perhaps for want of memory: give the same command "
+                "again, it goes on with what is done"
+            ) from None
+
+
+def _make(job: Job, level: int, number: int, after: list[None]) -> CharlmError | None:
+    """One run, in a worker; an error that is foreseen is returned, as Dask would print its traceback."""
+    try:
+        job.make(level, number)
+    except CharlmError as error:
+        return error
+    return None

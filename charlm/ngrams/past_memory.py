@@ -1,10 +1,6 @@
-"""Counting a text that is larger than memory: sorted runs on the disk, merged into tables.
+"""Counting a text that is larger than memory: sorted runs on the disk, merged in a tree, and written as tables.
 
-Three stages, each of which leaves whole files in a work directory, so that a count that was stopped at any moment
-goes on from there: a sorted run for every block of the text (`run-NNNNN`), the runs merged by ranges of keys
-(`merged-NNNNN`, ranges in `ranges.npy`), and the tables (`level-*.npy`). Blocks and ranges depend on the text and the
-memory alone, and each is worked on by itself: one process or many write the same files. `count.json` says what the
-directory belongs to; where that differs, what is there is deleted.
+The runs and who makes them are in `job.py`, packing and merging in `strings.py`, the tables in `tables.py`.
 """
 
 from __future__ import annotations
@@ -12,34 +8,51 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+import re
+import shutil
+from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.errors import CharlmError, OptionError, TextError
-from charlm.files import read_json, sweep, unwritten, write_json, write_with
-from charlm.ngrams.job import CountJob, Workers
-from charlm.ngrams.strings import Packing, Run, SpannedText, Strings, cut
+from charlm.errors import OptionError, StorageError, TextError
+from charlm.files import unwritten, write_config, write_json, write_with
+from charlm.ngrams.counted import Estimator
+from charlm.ngrams.estimators import describe_ngram, fingerprints
+from charlm.ngrams.job import Job, TextBlocks, made_by_workers
+from charlm.ngrams.strings import Packing, SpannedText, merged
 from charlm.ngrams.suffixes import count_context, save_context
-from charlm.ngrams.tables import KINDS, OPENINGS, CountTables, file_of
+from charlm.ngrams.tables import OPENINGS, CountTables, write_tables
 from charlm.text.splits import Spans
-from charlm.text.vocab import Ids, smallest_dtype
+from charlm.text.text import TextFacts
+from charlm.text.vocab import Ids, Vocab
 
-__all__ = ["Progress", "count_past_memory", "smallest_memory", "write_tables"]
+__all__ = [
+    "WORK",
+    "Progress",
+    "capacity_of",
+    "count_past_memory",
+    "make_tables",
+    "parse_size",
+    "publish",
+    "smallest_memory",
+]
 
 Progress = Callable[[float], None]
 """Called with the share of the work that is done."""
 
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([kmgt]?)i?b?", re.IGNORECASE)
+
+WORK = "counting"
+"""The directory, in that of the model, where a count keeps what it has done so far."""
+
 _OWN = 44 << 20  # bytes: the interpreter, numpy, what read the text
-_WORKER = 28 << 20  # bytes of a further process before it works
+_CLIENT, _WORKER = 64 << 20, 72 << 20  # bytes that Dask takes: here with a scheduler, and in a worker before it counts
 _LEAST = 20 << 20  # bytes to sort in
 _LARGEST = 1 << 25  # characters in a block
-_RUNS, _MERGING, _TABLES = 0.5, 0.25, 0.25  # shares of the work
-_FORMAT = 1
 
 
 def count_past_memory(
@@ -51,6 +64,7 @@ def count_past_memory(
     directory: Path,
     memory: int,
     processes: int = 1,
+    scheduler: str | None = None,
     identity: str = "",
     shared_N: NDArray[np.bool_] | None = None,
     progress: Progress | None = None,
@@ -64,8 +78,10 @@ def count_past_memory(
         order: characters of history, 0 to 32.
         directory: where the work is done and the tables end; one of its own, locked by the caller. What a stopped
             count of the same text left there is gone on with, what any other left is deleted.
-        memory: bytes, of all processes together, with what they have before they count.
-        processes: how many share the work.
+        memory: bytes, of this process and all of `processes` together, with what they have before they count; with a
+            `scheduler`, of this process and of each worker.
+        processes: how many share the work; more than one are Dask workers on this machine.
+        scheduler: address of a Dask scheduler whose workers see the text and `directory` under the same paths.
         identity: what tells these ids from all others, such as a hash; without one nothing is gone on with.
         shared_N: for each span whether its first symbol is context that the span before it counts; see
             `SuffixIndex.build`.
@@ -73,258 +89,101 @@ def count_past_memory(
 
     Raises:
         TextError: no character in the spans, or an id outside the vocabulary.
-        OptionError: too little memory.
+        OptionError: too little memory; Dask is not installed, or no scheduler answers.
         StorageError: the disk is full or refuses.
-        CharlmError: a process was killed.
+        CharlmError: workers were killed again and again, or do not see the directory.
     """
     context_V = count_context(ids, spans, shared_N, symbols)
     spans = spans[spans[:, 1] > spans[:, 0]]
     if not len(spans):
         raise TextError("there is no character to count: use a longer text or another --split")
     packing = Packing(symbols=symbols, depth=order + 1)
-    job = CountJob(
-        text=SpannedText(ids=ids, spans=spans, symbols=symbols),
-        packing=packing,
-        capacity=_capacity(memory, processes, packing.words),
-        directory=directory,
-    )
-    _claim(job, identity)
-    told = _Told(progress)
-    _sort_and_merge(job, processes, told)
-    strings = sum(map(len, job.merged()))
-    for done in write_tables(directory, job.merged(), packing, job.text.characters):
-        told.add(_TABLES * done / strings)
-    write_with(directory / OPENINGS, partial(np.save, arr=job.text.openings(order + 1), allow_pickle=False))
-    save_context(directory, context_V)
-    return CountTables.load(directory, symbols=symbols, order=order)
+    capacity = capacity_of(memory, processes, packing.words, scheduler)
+    text = SpannedText(ids=ids, spans=spans, symbols=symbols)
+    job = Job(TextBlocks(text, packing, capacity), packing=packing, capacity=capacity, directory=directory)
+    digest = hashlib.sha256(np.ascontiguousarray(spans, dtype=np.int64).data).hexdigest()
+    job.claim({"identity": identity, "spans": digest} if identity else {})
+    openings = text.openings(order + 1)
+    here = processes == 1 and scheduler is None
+    made = job.make_all() if here else made_by_workers(job, processes, scheduler)
+    return make_tables(job, text.characters, openings, context_V, made, progress)
 
 
-def smallest_memory(processes: int = 1) -> int:
-    """The fewest bytes that so many processes together count within.
+def smallest_memory(processes: int = 1, scheduler: str | None = None) -> int:
+    """The fewest bytes within which so many processes together count, or each worker of a scheduler.
 
     >>> smallest_memory(1) >> 20, smallest_memory(2) >> 20
-    (64, 140)
+    (64, 292)
     """
-    return _OWN + processes * (_LEAST + (_WORKER if processes > 1 else 0))
+    if scheduler is not None:
+        return _WORKER + _OWN + _LEAST
+    return _OWN + (_LEAST if processes == 1 else _CLIENT + processes * (_WORKER + _LEAST))
 
 
-def _capacity(memory: int, processes: int, words: int) -> int:
-    """How many characters one process sorts at a time."""
-    if memory < (least := smallest_memory(processes)):
+def capacity_of(memory: int, processes: int, words: int, scheduler: str | None = None) -> int:
+    """How many strings one process sorts at a time."""
+    if memory < (least := smallest_memory(processes, scheduler)):
         whom = "one process" if processes == 1 else f"{processes} processes"
         raise OptionError(f"{memory:,} bytes are too little memory for {whom}: give {-(-least >> 20)}M or more")
     each = (memory - least) // processes + _LEAST
     return min(each // (32 * words + 32), _LARGEST)
 
 
-class _Told:
-    """Adds up shares of the work and passes them on."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self._progress, self._done = progress, 0.0
-
-    def add(self, share: float) -> None:
-        self._done += share
-        if self._progress is not None:
-            self._progress(min(1.0, self._done))
-
-
-def _claim(job: CountJob, identity: str) -> None:
-    """Makes the directory this count's own: what another count left there is deleted."""
-    about = {
-        "format": _FORMAT,
-        "identity": identity,
-        "spans": hashlib.sha256(np.ascontiguousarray(job.text.spans, dtype=np.int64).data).hexdigest(),
-        "symbols": job.packing.symbols,
-        "depth": job.packing.depth,
-        "capacity": job.capacity,
-    }
-    path, known = job.directory / "count.json", None
-    with contextlib.suppress(CharlmError):
-        known = read_json(path, limit=1 << 20)
-    if known == about and identity:
-        sweep(job.directory)
-        return
-    job.clear()
-    write_json(path, about)
-
-
-def _sort_and_merge(job: CountJob, processes: int, told: _Told) -> None:
-    """Makes what is missing of the runs and of their merged ranges; the runs are deleted at the end."""
-    planned = job.ranges_path.exists()
-    if planned and not job.missing_ranges():
-        told.add(_RUNS + _MERGING)
-        job.drop_runs()
-        return
-    if processes > 1:
-        job.share()
-    with Workers(job, processes, CountJob.again, job.arguments()) as workers:
-        missing = job.missing_runs()
-        told.add(_RUNS * (1 - len(missing) / job.blocks))
-        for _ in workers.each("make_run", missing):
-            told.add(_RUNS / job.blocks)
-        if not planned:
-            edges = np.stack(cut(job.runs, job.capacity))
-            write_with(job.ranges_path, partial(np.save, arr=edges, allow_pickle=False))
-        missing = job.missing_ranges()
-        told.add(_MERGING * (1 - len(missing) / (len(job.ranges) - 1)))
-        for _ in workers.each("make_merged", missing):
-            told.add(_MERGING / (len(job.ranges) - 1))
-    job.drop_runs()
-
-
-_PIECE = 1 << 17  # strings worked on at once
-_MOST = np.iinfo(np.int32).max  # numbers of events fit in int32
-
-
-def write_tables(directory: Path, runs: Iterable[Run], packing: Packing, characters: int) -> Iterator[int]:
-    """Writes the tables of all levels; yields how many strings are done, from time to time.
+def make_tables(
+    job: Job,
+    characters: int,
+    openings: NDArray[Any],
+    context_V: NDArray[np.int64],
+    made: Generator[float, None, None],
+    progress: Progress | None = None,
+) -> CountTables:
+    """Has the runs of a job made and writes its tables.
 
     Args:
-        directory: where the files go.
-        runs: the strings of the whole text in sorted order, each once, in one or more pieces.
-        packing: how they are packed, order + 1 codes deep.
-        characters: of the text.
-
-    Raises:
-        StorageError: the disk is full or refuses.
-        TextError: more than 2 ** 31 - 1 different strings of one length.
+        job: whose directory is claimed.
+        characters: that are counted.
+        openings: the first codes of each span; see `TableLevels`.
+        context_V: see `Levels`.
+        made: makes the runs while it is read, and yields which share of them is done.
+        progress: told how far the work is: the runs are three quarters.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    count = np.dtype(np.int32 if characters <= _MOST else np.int64)
-    levels = [_LevelWriter(directory, order, packing.symbols, count) for order in range(packing.depth)]
+    tell = progress or (lambda share: None)
+    with contextlib.closing(made):
+        for share in made:
+            tell(0.75 * share)
+    runs, done = job.last_runs(), 0
+    for strings in write_tables(job.directory, merged(runs, job.capacity), job.packing, characters):
+        done += strings
+        tell(0.75 + 0.25 * done / sum(map(len, runs)))
+    tell(1.0)
+    write_with(job.directory / OPENINGS, partial(np.save, arr=openings, allow_pickle=False))
+    save_context(job.directory, context_V)
+    return CountTables.load(job.directory, symbols=job.packing.symbols, order=job.packing.depth - 1)
+
+
+def parse_size(size: int | str) -> int:
+    """Bytes, given as a whole number or written with K, M, G or T behind it, powers of 1024.
+
+    >>> parse_size("2G"), parse_size("1.5m"), parse_size("640"), parse_size(640)
+    (2147483648, 1572864, 640, 640)
+    """
+    found = _SIZE.fullmatch(str(size).strip()) if type(size) in (int, str) else None
+    if found is None:
+        raise OptionError(f"cannot read the size {str(size)[:40]!r}: write it as 500M or 2G")
+    return int(float(found[1]) * 1024 ** " kmgt".index(found[2].lower() or " "))
+
+
+def publish(directory: Path, estimator: Estimator, vocab: Vocab, facts: TextFacts) -> None:
+    """Puts the tables in their places; `config.json` comes last, and makes them a model."""
+    work = directory / WORK
     try:
-        edge = [-1] * packing.depth  # the codes of the string before
-        for run in runs:
-            for at in range(0, len(run), _PIECE):
-                words = [word[at : at + _PIECE] for word in run.words]
-                edge = _add(levels, Strings(words=words, counts=run.counts[at : at + _PIECE]), packing, edge)
-                yield len(words[0])
-        for level in levels:
-            level.finish()
-    finally:
-        for level in levels:
-            level.close()
-
-
-def _add(levels: list[_LevelWriter], piece: Strings, packing: Packing, edge: list[int]) -> list[int]:
-    """Adds the next strings to every level; returns the codes of the last one."""
-    size, counts = len(piece), piece.counts
-    new = np.zeros(size, dtype=np.bool_)  # whether the first codes differ from those of the string before
-    history = np.zeros(0, dtype=np.int64)  # where the histories of the level begin
-    last = []
-    for number, level in enumerate(levels):
-        codes = packing.codes(piece.words, number)
-        new[1:] |= codes[1:] != codes[:-1]
-        new[0] |= int(codes[0]) != edge[number]
-        alive = codes > 0
-        event = np.flatnonzero(new & alive)
-        counts = np.where(alive, counts, 0)
-        level.add(history, event, codes[event], counts)
-        history = event
-        last.append(int(codes[-1]))
-    return last
-
-
-class _LevelWriter:
-    """The files of one level while they grow; the last event and history stay open until the next begins."""
-
-    def __init__(self, directory: Path, order: int, symbols: int, count: np.dtype[Any]) -> None:
-        self._order, self._events, self._event, self._history = order, 0, 0, 0
-        types: tuple[np.dtype[Any], ...] = (np.dtype(np.int32), smallest_dtype(symbols), count, np.dtype(np.int64))
-        self._columns = {
-            kind: _Column(directory / file_of(order, kind), dtype) for kind, dtype in zip(KINDS, types, strict=True)
-        }
-        if order == 0:  # one history, the empty one
-            self._columns["first"].add(np.zeros(1, dtype=np.int64))
-
-    def add(
-        self,
-        history: NDArray[np.int64],
-        event: NDArray[np.int64],
-        codes_E: NDArray[np.uint64],
-        counts: NDArray[np.int64],
-    ) -> None:
-        """Adds strings: where new histories and events begin, the events' last codes, and how often each occurs."""
-        before = self._events + np.searchsorted(event, history)
-        self._columns["first"].add(before)
-        self._columns["id"].add(codes_E - np.uint64(1))
-        self._event = self._columns["count"].add_sums(counts, event, self._event, started=self._events > 0)
-        begun = self._order == 0 or self._columns["first"].length > len(history)
-        self._history = self._columns["total"].add_sums(counts, history, self._history, started=begun)
-        self._events += len(event)
-        if self._events > _MOST:
-            raise TextError(
-                f"the text has more than {_MOST:,} different strings of {self._order + 1} characters: take a smaller "
-                "--order"
-            )
-
-    def finish(self) -> None:
-        """Writes what is still open, and the heads of the files."""
-        if self._events:
-            self._columns["count"].add(np.array([self._event]))
-        if self._columns["first"].length:
-            self._columns["total"].add(np.array([self._history]))
-        self._columns["first"].add(np.array([self._events]))
-        for column in self._columns.values():
-            column.finish()
-
-    def close(self) -> None:
-        for column in self._columns.values():
-            column.close()
-
-
-class _Column:
-    """A file in numpy's format whose length is known at the end only."""
-
-    def __init__(self, path: Path, dtype: np.dtype[Any]) -> None:
-        self._path, self._dtype, self.length = path, dtype, 0
-        try:
-            self._file: IO[bytes] = open(path, "wb")  # noqa: SIM115 - it stays open while the table grows
-        except OSError as error:
-            raise unwritten(path, error) from None
-        self._head = 0
-        self._write_head()
-        self._head = self._file.tell()
-
-    def _write_head(self) -> None:
-        about = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": (self.length,)}
-        try:
-            self._file.seek(0)
-            np.lib.format.write_array_header_1_0(self._file, about)
-        except OSError as error:
-            raise unwritten(self._path, error) from None
-        assert self._head in (0, self._file.tell()), "numpy leaves room for the length to grow"
-
-    def add(self, values: NDArray[Any]) -> None:
-        try:
-            self._file.write(values.astype(self._dtype).data)
-        except OSError as error:
-            raise unwritten(self._path, error) from None
-        self.length += len(values)
-
-    def add_sums(self, counts: NDArray[np.int64], begins: NDArray[np.int64], pending: int, *, started: bool) -> int:
-        """Writes the sums of the groups that begin at these places, but for the last; returns that."""
-        if not len(begins):
-            return pending + int(counts.sum())
-        pending += int(counts[: begins[0]].sum())
-        sums = np.add.reduceat(counts, begins)
-        if started:
-            self.add(np.array([pending]))
-        self.add(sums[:-1])
-        return int(sums[-1])
-
-    def finish(self) -> None:
-        self._write_head()
-        try:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-        except OSError as error:
-            raise unwritten(self._path, error) from None
-
-    def close(self) -> None:
-        try:
-            self._file.close()
-        except OSError:
-            return  # an error has been said already
+        for path in sorted((work / "text").glob("level-*.npy")):
+            os.replace(path, directory / path.name)
+        write_json(directory / "vocab.json", vocab.to_json())
+        marks = {"files": fingerprints(directory), "vocab_sha256": vocab.sha256}
+        write_config(directory, "ngram", describe_ngram(estimator), facts, **marks)
+        shutil.rmtree(work)
+    except StorageError:
+        raise
+    except OSError as error:
+        raise unwritten(directory, error) from None

@@ -7,23 +7,22 @@ their counts. Axes: N places or keys, W words.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.errors import TextError
+from charlm.errors import CharlmError, TextError
 from charlm.files import atomic_writer
 from charlm.text.splits import Spans
 from charlm.text.spool import give_back
 from charlm.text.vocab import Ids, smallest_dtype
 
-__all__ = ["Packing", "Run", "SpannedText", "Strings", "Words", "added_up", "cut", "merge", "open_run", "write_run"]
+__all__ = ["Packing", "SpannedText", "Strings", "Words", "added_up", "merged", "open_run", "write_run"]
 
 Words = list[NDArray[np.uint64]]
 """The words of N keys, one array for each of the W."""
@@ -99,9 +98,18 @@ class Packing:
 
     def codes(self, words: Words, number: int) -> NDArray[np.uint64]:
         """Code `number` of every key."""
-        word, place = divmod(number, self.per_word)
-        shift = np.uint64(self.bits * (self.held(word) - 1 - place))
+        word, shift = self._place(number)
         return (words[word] >> shift) & np.uint64((1 << self.bits) - 1)
+
+    def put(self, words: Words, number: int, codes: NDArray[np.uint64]) -> None:
+        """Sets code `number` of every key, which was 0."""
+        word, shift = self._place(number)
+        words[word] |= codes << shift
+
+    def _place(self, number: int) -> tuple[int, np.uint64]:
+        """The word that holds a code, and how far from its low end."""
+        word, place = divmod(number, self.per_word)
+        return word, np.uint64(self.bits * (self.held(word) - 1 - place))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -171,13 +179,6 @@ class SpannedText:
         return found
 
 
-_CANDIDATES = 1 << 16  # keys looked at for the edge of a range
-_HEAD = 16  # bytes: number of strings, words in a key
-
-Edges = NDArray[np.int64]
-"""For each run how many of its strings come before some key."""
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Strings:
     """Different strings in sorted order, and how often each occurs.
@@ -194,8 +195,26 @@ class Strings:
         return len(self.counts)
 
 
-Run = Strings
-"""Strings that are memory-mapped."""
+def _order(words: Words) -> NDArray[np.int64]:
+    """The order that sorts keys, the most significant word first, equal ones by their place.
+
+    numpy sorts numbers many times as fast as it finds their order, so each pass sorts numbers whose high bits are a
+    digit of the keys and whose low bits say where it stands; the least significant digit comes first.
+
+    >>> _order([np.array([2, 1, 2], dtype=np.uint64), np.array([1, 5, 0], dtype=np.uint64)]).tolist()
+    [1, 2, 0]
+    """
+    place = np.arange(len(words[0]), dtype=np.uint64)
+    bits = np.uint64(max(1, len(place).bit_length()))
+    order = place.view(np.int64)
+    for word in reversed(words):
+        for shift in range(0, int(word.max(initial=0)).bit_length(), 64 - int(bits)):
+            digits = word[order] >> np.uint64(shift) << bits
+            digits |= place
+            digits.sort()
+            digits &= (np.uint64(1) << bits) - np.uint64(1)
+            order = order[digits.view(np.int64)]
+    return order
 
 
 def added_up(words: Words, counts: NDArray[np.int64] | None = None) -> Strings:
@@ -208,7 +227,7 @@ def added_up(words: Words, counts: NDArray[np.int64] | None = None) -> Strings:
     if len(words) == 1 and counts is None:
         words[0].sort()
     else:
-        order = np.argsort(words[0]) if len(words) == 1 else np.lexsort(words[::-1])
+        order = _order(words)
         words = [word[order] for word in words]
         counts = None if counts is None else counts[order]
         del order
@@ -223,95 +242,65 @@ def added_up(words: Words, counts: NDArray[np.int64] | None = None) -> Strings:
     return Strings(words=found, counts=np.add.reduceat(counts, first) if len(first) else counts)
 
 
-def write_run(path: Path, strings: Strings) -> None:
-    """Writes strings as one file, whole or not at all.
+def write_run(path: Path, pieces: Iterable[Strings]) -> None:
+    """Writes sorted strings as one file, whole or not at all: for each its words, then its count.
 
     Raises:
         StorageError: the disk is full or refuses; says what is missing.
     """
-    columns = [*strings.words, strings.counts]
-    with atomic_writer(path, _HEAD + 8 * len(strings) * len(columns)) as file:
-        file.write(np.array([len(strings), len(strings.words)], dtype=np.int64).data)
-        for column in columns:
-            file.write(np.ascontiguousarray(column).data)
+    with atomic_writer(path) as file:
+        for piece in pieces:
+            file.write(np.stack([*piece.words, piece.counts.view(np.uint64)], axis=1).data)
 
 
-def open_run(path: Path, words: int) -> Run | None:
-    """Maps what `write_run` wrote; None where there is no such whole file."""
-    if not path.is_file() or path.stat().st_size < _HEAD:
-        return None
-    head = np.fromfile(path, dtype=np.int64, count=2)
-    size = int(head[0])
-    if head[1] != words or path.stat().st_size != _HEAD + 8 * size * (words + 1):
-        return None
-    if not size:
-        return Strings(words=[np.zeros(0, np.uint64)] * words, counts=np.zeros(0, np.int64))
-    columns = np.memmap(path, dtype=np.uint64, mode="r", offset=_HEAD, shape=(words + 1, size)).view(np.ndarray)
+def open_run(path: Path, words: int) -> Strings:
+    """Maps what `write_run` wrote.
+
+    Raises:
+        CharlmError: the file has gone, or has been cut.
+    """
+    try:
+        size = path.stat().st_size
+        if size % (8 * (words + 1)):
+            raise ValueError
+        flat = np.memmap(path, dtype=np.uint64, mode="r") if size else np.zeros(0, np.uint64)
+    except (OSError, ValueError):
+        raise CharlmError(f"{path} has gone or changed meanwhile: delete it and give the same command again") from None
+    columns = flat.view(np.ndarray).reshape(-1, words + 1).T
     return Strings(words=list(columns[:-1]), counts=columns[-1].view(np.int64))
 
 
-def cut(runs: list[Run], capacity: int) -> list[Edges]:
-    """Edges of ranges of keys: between two neighbours lie at most `capacity` strings of all runs together.
+def merged(runs: list[Strings], capacity: int) -> Iterator[Strings]:
+    """The strings of sorted runs in sorted order, each once, equal ones added up.
 
-    No range parts equal keys, so a range may be larger where so many runs hold one and the same key.
+    At each step the next strings of every run are looked at, `capacity` in all, and those are taken that no string
+    further on comes before.
 
-    >>> runs = [added_up([np.array([1, 2, 3], dtype=np.uint64)]), added_up([np.array([2, 9], dtype=np.uint64)])]
-    >>> [edges.tolist() for edges in cut(runs, 3)]
-    [[0, 0], [2, 1], [3, 2]]
+    Args:
+        runs: one or more.
+        capacity: how many strings are in memory at a time; at least one of each run is.
+
+    >>> runs = [added_up([np.array(keys, dtype=np.uint64)]) for keys in ([1, 2, 3], [2, 9])]
+    >>> [(part.words[0].tolist(), part.counts.tolist()) for part in merged(runs, 4)]
+    [([1, 2], [1, 2]), ([3, 9], [1, 1])]
     """
-    low = np.zeros(len(runs), dtype=np.int64)
-    high = np.array([len(run) for run in runs], dtype=np.int64)
-    return [low, *_cut(runs, low, high, 0, capacity)]
+    step, left = max(1, capacity // len(runs)), [(run, 0) for run in runs if len(run)]
+    while left:
+        parts = [Strings(words=[w[at : at + step] for w in run.words], counts=run.counts[at : at + step])
+                 for run, at in left]  # fmt: skip
+        going_on = [part for part, (run, at) in zip(parts, left, strict=True) if at + len(part) < len(run)]
+        bound = min((tuple(int(word[-1]) for word in part.words) for part in going_on), default=None)
+        taken = [len(part) if bound is None else _up_to(part.words, bound) for part in parts]
+        words = [np.concatenate([part.words[w][:n] for part, n in zip(parts, taken, strict=True)])
+                 for w in range(len(runs[0].words))]  # fmt: skip
+        yield added_up(words, np.concatenate([part.counts[:n] for part, n in zip(parts, taken, strict=True)]))
+        left = [(run, at + n) for (run, at), n in zip(left, taken, strict=True) if at + n < len(run)]
 
 
-def _cut(runs: list[Run], low: Edges, high: Edges, word: int, capacity: int) -> list[Edges]:
-    """The edges after `low` up to `high`, of strings that agree in all words before `word`."""
-    total = int((high - low).sum())
-    if total <= capacity or word == len(runs[0].words):
-        return [high]
-    parts = [run.words[word][a:b] for run, a, b in zip(runs, low.tolist(), high.tolist(), strict=True)]
-    candidates = _candidates(parts, total, capacity)
-    before = np.zeros(len(candidates), dtype=np.int64)
-    for part in parts:
-        before += np.searchsorted(part, candidates)
-    edges = [low]
-    for at, after in pairwise(_chosen(before, total, capacity)):
-        key = None if after == len(candidates) else candidates[after]
-        end = high if key is None else low + np.array([np.searchsorted(part, key) for part in parts])
-        edges += _cut(runs, edges[-1], end, word + _is_one_key(candidates, at, after), capacity)
-    return edges[1:]
-
-
-def _is_one_key(candidates: NDArray[np.uint64], at: int, after: int) -> bool:
-    """Whether the range between two candidates is a single value of the word."""
-    key, highest = candidates[at], np.iinfo(np.uint64).max
-    if after == len(candidates):
-        return bool(key == highest)
-    return after == at + 1 and bool(candidates[after] == key + np.uint64(1))
-
-
-def _candidates(parts: Words, total: int, capacity: int) -> NDArray[np.uint64]:
-    """Keys so close that what lies between two is few, and the key after each, so that one key may stand alone."""
-    step = max(1, capacity // (2 * len(parts)), -(-total // _CANDIDATES))
-    seen = np.unique(np.concatenate([part[::step] for part in parts]))
-    after = seen[seen < np.iinfo(np.uint64).max] + np.uint64(1)
-    return np.union1d(seen, after)
-
-
-def _chosen(before: NDArray[np.int64], total: int, capacity: int) -> list[int]:
-    """Numbers of candidates that begin a range, and one past the last; as much in each range as fits."""
-    chosen = [0]
-    while chosen[-1] < len(before):
-        most = int(before[chosen[-1]]) + capacity
-        after = len(before) if total <= most else int(np.searchsorted(before, most, side="right")) - 1
-        chosen.append(max(after, chosen[-1] + 1))
-    return chosen
-
-
-def merge(runs: list[Run], low: Edges, high: Edges) -> Strings:
-    """The strings of one range of all runs, equal ones added up."""
-    some = [(run, a, b) for run, a, b in zip(runs, low.tolist(), high.tolist(), strict=True) if b > a]
-    if not some:
-        return Strings(words=[np.zeros(0, np.uint64) for _ in runs[0].words], counts=np.zeros(0, np.int64))
-    words = [np.concatenate([run.words[w][a:b] for run, a, b in some]) for w in range(len(runs[0].words))]
-    return added_up(words, np.concatenate([run.counts[a:b] for run, a, b in some]))
+def _up_to(words: Words, bound: tuple[int, ...]) -> int:
+    """How many of sorted keys are not above a key."""
+    low, high = 0, len(words[0])
+    for word, value in zip(words, bound, strict=True):
+        part, key = np.ascontiguousarray(word[low:high]), np.uint64(value)
+        low, high = low + int(np.searchsorted(part, key)), low + int(np.searchsorted(part, key, side="right"))
+    return high

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from charlm.errors import CharlmError, OptionError
 from charlm.files import free_name, write_bytes
+from charlm.lm.evaluate import called
 from charlm.lm.model import TextModel, as_models, as_part
 from charlm.mixing.mixture import mix
 from charlm.nn.cells import BUILT_IN, Cell
@@ -191,7 +192,7 @@ def _loss(model: CharRNN, bits: Bits, part: Part) -> Loss:
                 assert scale is not None
                 parameter.copy_(torch.from_numpy(values.astype(np.float32) * scale[:, None]))
     page = twin.evaluate(first)
-    where = f"the {part.name} part of {part.text.title}"
+    where = called(part)
     return Loss(name=model.name, text=where, targets=own.targets, nats=own.nats, page_nats=page.nats)
 
 

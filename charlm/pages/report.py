@@ -15,7 +15,7 @@ from charlm.checkpoint import load
 from charlm.errors import CharlmError, OptionError
 from charlm.info import ModelInfo, describe
 from charlm.lm.compare import compare_rows
-from charlm.lm.evaluate import Evaluation, Row, row_of, targets_of
+from charlm.lm.evaluate import Evaluation, Row, per_character, row_of, targets_of
 from charlm.lm.model import TextModel
 from charlm.lm.surprise import expected_next, read_surprise
 from charlm.ngrams.fit import counted_rows
@@ -210,7 +210,8 @@ def _add_measured(page: RunPage, model: TextModel, held: Part, progress: bool | 
         rows = _counted(held, progress)
     else:
         page.notes.append(f"With more than {_MOST:,} characters nothing is counted here: charlm compare does it.")
-    lines = compare_rows([*rows, row], targets_of(corpus.ids, held.spans), corpus.vocab)
+    whole = [per_character(each, corpus.ids, held.spans, corpus.vocab) for each in (*rows, row)]
+    lines = compare_rows([each for each, _ in whole], whole[0][1])
     if rows:
         page.comparison = about_comparison(lines, held.name)
     page.summary.append(_figure(lines[-1].evaluation, held))

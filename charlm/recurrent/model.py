@@ -124,7 +124,7 @@ class CharRNN(nn.Module, TextModel):
     history: Any = None
     """The learning curve (`charlm.training.watching.History`) of a model that `charlm.train` returned."""
     trained: Any = None
-    """How it was trained (`charlm.training.train.Training`), where `charlm.train` returned it."""
+    """How it was trained (`charlm.training.watching.Training`), where `charlm.train` returned it."""
 
     def __init__(self, vocab: Vocab, config: RNNConfig) -> None:
         super().__init__()

@@ -34,6 +34,7 @@ class Corpus:
         reading: how it was read.
         items: of a list of items int64[n], the number of each document, equal for equal items; None for running text.
             Documents that are items begin with the line feed that ends the one before.
+        lists: of items whose validation and test parts are lists of their own, how many items each list has.
     """
 
     ids: Ids
@@ -43,6 +44,7 @@ class Corpus:
     names: tuple[str, ...]
     reading: Reading
     items: NDArray[np.int64] | None = None
+    lists: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -184,6 +186,7 @@ def read_corpus(
     progress: BytesRead | None = None,
     streamed: bool = False,
     arrange: bool = True,
+    held_out: int | str | Split | None = None,
 ) -> Corpus:
     """Reads files, directories of files, or standard input (`-`) as one corpus, a document each.
 
@@ -198,6 +201,8 @@ def read_corpus(
         progress: told the bytes read and the bytes in all, for texts that are big enough to stream.
         streamed: stream files of any size, for the sake of memory.
         arrange: put the items of a list into an order that depends on their content alone.
+        held_out: of lists of items how many of the last files are validation and test parts, which stay apart; or a
+            split by files that says so.
 
     Raises:
         TextError: a file that is missing, empty, packed, or not of the encoding, with the way out.
@@ -214,7 +219,7 @@ def read_corpus(
         contents = [read_content(path) for path in files]
         digests = [hashlib.sha256(content).hexdigest() for content in contents]
         lists = [read_items(path, reading, content) for path, content in zip(files, contents, strict=True)]
-        return _assemble_items(lists, digests, names, reading, vocab, arrange)
+        return _assemble_items(lists, digests, names, reading, vocab, arrange, _apart(files, held_out))
     if is_big(files) or (streamed and not any(str(path) == "-" for path in files)):
         found = encode_files(files, reading, vocab, progress)
         return Corpus(
@@ -240,11 +245,14 @@ def _assemble_items(
     reading: Reading,
     vocab: Vocab | None,
     arrange: bool = True,
+    apart: int = 0,
 ) -> Corpus:
-    """The corpus of the items of all lists."""
+    """The corpus of the items of all lists, of which the last ones may stay apart."""
     items = [item for found, _ in lists for item in found]
     counts = np.concatenate([weights for _, weights in lists])
-    items, numbers = arranged(items, counts, shuffle=arrange)
+    edges = np.cumsum([len(found) for found, _ in lists])[len(lists) - 1 - apart :]
+    sizes = np.diff(np.cumsum(counts)[edges - 1], prepend=0).tolist() if apart else []
+    items, numbers = arranged(items, counts, shuffle=arrange, ends=edges[:-1].tolist())
     text = joined(items)
     if reading.bytes or (vocab is not None and not vocab.characters):
         vocab = Vocab.of_bytes()
@@ -261,6 +269,7 @@ def _assemble_items(
         names=names,
         reading=reading,
         items=numbers,
+        lists=tuple(sizes),
     )
     return replace(corpus, documents=item_spans(ids, _end_mark(corpus)))
 
@@ -320,10 +329,20 @@ def split_by_files(
     corpus: Corpus, named: Sequence[str | Path], valid: str | Path | None, test: str | Path | None
 ) -> Split:
     """The split of a text whose validation and test parts are files of their own."""
-    counts = [
-        len(files_of([str(path) for path in named], corpus.reading)),
-        *(0 if name is None else 1 for name in (valid, test)),
-    ]
-    if len(corpus.documents) != sum(counts):
+    held = [0 if name is None else 1 for name in (valid, test)]
+    counts = [len(files_of([str(path) for path in named], corpus.reading)), *held]
+    if corpus.items is not None and len(corpus.names) == sum(counts):
+        sizes = list(corpus.lists)
+        return Split.parse("files:" + "/".join(str(sizes.pop(0) if count else 0) for count in (1, *held)))
+    if len(corpus.names) != sum(counts):
         raise OptionError("--valid and --test name one file each, not a directory")
     return Split.parse("files:" + "/".join(map(str, counts)))
+
+
+def _apart(files: Sequence[Path], held_out: int | str | Split | None) -> int:
+    """How many of the last files are validation and test parts."""
+    if isinstance(held_out, int):
+        return held_out
+    split = Split.parse(held_out) if isinstance(held_out, str) else held_out
+    held = 0 if split is None or split.kind != "files" else sum(share > 0 for share in split.shares[1:])
+    return held if held < len(files) else 0

@@ -131,7 +131,7 @@ def _counts(values: list[object], name: str) -> NDArray[np.int64]:
 
 
 def arranged(
-    items: Sequence[str], counts: NDArray[np.int64], *, shuffle: bool = True
+    items: Sequence[str], counts: NDArray[np.int64], *, shuffle: bool = True, ends: Sequence[int] = ()
 ) -> tuple[list[str], NDArray[np.int64]]:
     """The items written out as often as they count, in an order of chance that depends on nothing but their content.
 
@@ -139,6 +139,7 @@ def arranged(
         items: any texts.
         counts: how often each counts.
         shuffle: take that order; else the items stay in the order given.
+        ends: where among the items lists end that stay apart, each in an order of its own.
 
     Returns:
         The items, and int64 numbers of them, equal for equal items; distinct items are numbered by a hash.
@@ -152,7 +153,8 @@ def arranged(
     place = {item: number for number, item in enumerate(distinct)}
     number = np.repeat(np.array([place[item] for item in items], np.int64), counts)
     if shuffle:
-        number = np.sort(number)[np.random.default_rng(0).permutation(len(number))]
+        lists = np.split(number, np.cumsum(counts)[np.array(ends, np.int64) - 1])
+        number = np.concatenate([np.sort(n)[np.random.default_rng(0).permutation(len(n))] for n in lists])
     return [distinct[i] for i in number.tolist()], number
 
 

@@ -222,11 +222,10 @@ def _kind(head: bytes) -> str | None:
 def hint_at_newlines(title: str, reading: Reading, characters: Sequence[str]) -> None:
     """Warns, through the logger `charlm`, of a text whose Windows line ends are kept, which is seldom wanted."""
     if reading.newlines == "keep" and not reading.bytes and "\r" in characters and not follower():
-        _log.warning(
-            "%s has Windows line ends (\\r\\n), which are kept as two characters: --newlines normalise makes them "
-            "line feeds",
-            title,
-        )
+        what = "Windows line ends (\\r\\n), which are kept as two characters"
+        if "\n" not in characters:
+            what = "line ends of old Macs (\\r), after which no line is seen to begin"
+        _log.warning("%s has %s: --newlines normalise makes them line feeds", title, what)
 
 
 def check_head(head: bytes, path: Path, reading: Reading) -> None:
@@ -242,6 +241,23 @@ def check_head(head: bytes, path: Path, reading: Reading) -> None:
                 f"{_shown(path)} is not {reading.encoding}: it begins with the byte order mark of {encoding}, so read "
                 f"it with --encoding {encoding}"
             )
+    if codecs.lookup(reading.encoding).name in ("utf-8", "ascii") and (order := _wide(head)):
+        raise TextError(
+            f"{_shown(path)} looks like utf-16 without a byte order mark, as every second byte is 0: read it with "
+            f"--encoding utf-16-{order}, or with --bytes"
+        )
+
+
+def _wide(head: bytes) -> str:
+    """The byte order of what looks like UTF-16: `le`, `be`, or nothing.
+
+    >>> _wide("a text".encode("utf-16-le") * 3), _wide(b"a text" * 3)
+    ('le', '')
+    """
+    zeros = [half.count(0) / max(1, len(half)) for half in (head[::2], head[1::2])]
+    if len(head) < 16 or max(zeros) < 0.9 or min(zeros) > 0.1:
+        return ""
+    return "be" if zeros[0] > zeros[1] else "le"
 
 
 def decode(content: bytes, reading: Reading, path: Path) -> str:

@@ -19,10 +19,9 @@ from charlm.text.vocab import Ids, Vocab
 
 __all__ = ["Spool", "dtype_of", "give_back", "map_ids", "write_ids"]
 
-_READ: WeakKeyDictionary[mmap.mmap, int] = (
-    WeakKeyDictionary()
-)  # ids read of each mapped file since pages were given back
 _EVERY = 1 << 24
+_READ: WeakKeyDictionary[mmap.mmap, int] = WeakKeyDictionary()
+"""How many ids of each mapped file were read since its pages were given back."""
 
 
 def map_ids(path: Path, dtype: np.dtype[Any]) -> Ids:

@@ -304,12 +304,10 @@ def read_text(
         bytes: take the files as raw bytes.
         vocab_size: keep so many of the most frequent characters and spell the others in bytes.
         items: `line` reads a list whose lines are independent items, `column:NAME` the items of a table (CSV, TSV, JSON
-            Lines, Parquet). Each is modelled from its beginning to its end; the split is by item, and equal items
-            are in one part.
+            Lines, Parquet). Each is modelled by itself; the split is by item, and equal items are in one part.
         weights: the column of such a table that says how often each item counts.
-        like: read as this model's own text was read but for the options above that are given, in the model's
-            vocabulary; the split is the model's where it is
-            the model's own text, and none (only the part `all`) where it is another one.
+        like: read as this model's own text was but for the options that are given, in the model's vocabulary; the
+            split is the model's for the model's own text, and none (only the part `all`) for another one.
         vocab: encode by this vocabulary instead of the text's own.
         streamed: read through a file on disk even where the text would fit into memory.
         progress: show a bar for big texts; None shows it on a terminal or in a notebook.
@@ -334,12 +332,11 @@ def read_text(
     vocab = vocab if like is None else like.vocab
     named = [paths] if isinstance(paths, (str, Path)) else list(paths)
     held_out = [name for name in (valid, test) if name is not None]
-    if held_out and reading.items is not None:
-        raise OptionError("--items splits a list itself, by item: it does not go with --valid and --test")
     if held_out and split is not None:
         raise OptionError("--split divides TEXT itself: it does not go with --valid and --test")
     with reading_bar(progress) as tell:
-        corpus = read_corpus([*named, *held_out], reading, vocab=vocab, progress=tell, streamed=streamed)
+        held = len(held_out) or split or (None if like is None else like.source.split)
+        corpus = read_corpus([*named, *held_out], reading, vocab=vocab, progress=tell, streamed=streamed, held_out=held)
     if vocab is None:
         hint_at_newlines(corpus.title, reading, corpus.vocab.characters)
     if held_out:

@@ -31,7 +31,7 @@ from charlm.text.vocab import Ids
 from charlm.training.distributed import ALONE, Processes
 from charlm.training.interfaces import Objective
 
-__all__ = ["Lanes", "LanguageObjective", "Window"]
+__all__ = ["Lanes", "LanguageObjective", "Ring", "Window"]
 
 ALL = slice(None)
 _MANY = 1000
@@ -56,6 +56,31 @@ class Window:
     count: int
 
 
+class Ring:
+    """All pairs (character, next character) of some spans, one after the other in a ring.
+
+    Args:
+        ids: the ids of the whole text.
+        spans: of which each has one pair less than characters.
+    """
+
+    def __init__(self, ids: Ids, spans: Spans) -> None:
+        self.ids, self.spans = ids, spans[spans[:, 1] - spans[:, 0] > 1]
+        self._edges = np.concatenate([[0], np.cumsum(self.spans[:, 1] - self.spans[:, 0] - 1)])
+
+    def __len__(self) -> int:
+        return int(self._edges[-1])
+
+    def read(self, place_TB: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+        """Ids read, ids to predict, and whether a span begins there, of the pairs at these places of the ring."""
+        pair_TB = place_TB % len(self)
+        span_TB = np.searchsorted(self._edges, pair_TB, side="right") - 1
+        position_TB = pair_TB - self._edges[span_TB] + self.spans[span_TB, 0]
+        inputs_TB, targets_TB = (self.ids[position_TB + i].astype(np.int64) for i in (0, 1))
+        give_back(self.ids, inputs_TB.size)
+        return inputs_TB, targets_TB, pair_TB == self._edges[span_TB]
+
+
 class Lanes:
     """The windows of every epoch over the spans of a training part.
 
@@ -65,6 +90,9 @@ class Lanes:
         lanes: B; fewer are used where there are fewer pairs.
         window: T, steps a window.
         seed: decides where each epoch's lanes begin.
+        replay: an older text that is kept in the mix: the last lanes read it round and round, from places that are
+            equally far apart, and go on from epoch to epoch.
+        share: of the lanes that read it; at least one lane does, and at least one does not.
 
     >>> lanes = Lanes(np.arange(8), np.array([[0, 8]]), lanes=2, window=3)
     >>> lanes.windows_per_epoch  # 7 pairs in lanes of 4 and 3
@@ -72,22 +100,40 @@ class Lanes:
     >>> window = lanes.window_at(0, 1)
     >>> window.targets_TB.shape, window.count
     ((1, 2), 1)
+    >>> old = Ring(np.arange(50, 55), np.array([[0, 5]]))
+    >>> mixed = Lanes(np.arange(8), np.array([[0, 8]]), lanes=2, window=5, replay=old, share=0.5)
+    >>> mixed.window_at(0, 0).inputs_TB[:, 1].tolist(), mixed.window_at(0, 1).inputs_TB[:, 1].tolist()
+    ([50, 51, 52, 53, 50], [51, 52])
     """
 
-    def __init__(self, ids: Ids, spans: Spans, *, lanes: int, window: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        ids: Ids,
+        spans: Spans,
+        *,
+        lanes: int,
+        window: int,
+        seed: int = 0,
+        replay: Ring | None = None,
+        share: float = 0.0,
+    ) -> None:
         if lanes < 1 or window < 1:
             raise OptionError("training needs at least 1 lane (--batch-size) and windows of 1 step (--seq-length)")
-        self.spans = spans[spans[:, 1] - spans[:, 0] > 1]
-        if not len(self.spans):
-            raise TextError("the training part has no character to predict: use a longer text or another --split")
-        self._edges = np.concatenate([[0], np.cumsum(self.spans[:, 1] - self.spans[:, 0] - 1)])
-        self.ids, self.window, self.seed = ids, window, seed
-        self.lanes = min(lanes, self.pairs)
+        if replay is not None and lanes < 2:
+            raise OptionError("one lane cannot read two texts: --replay needs a --batch-size of 2 or more")
+        self.ring, self.replay = Ring(ids, spans), replay
+        if not self.pairs or (replay is not None and not len(replay)):
+            which = "training part" if not self.pairs else "text of --replay"
+            raise TextError(f"the {which} has no character to predict: use a longer text or another --split")
+        self.window, self.seed = window, seed
+        self.replayed = 0 if replay is None else min(max(1, round(share * lanes)), lanes - 1)
+        self.own = min(lanes - self.replayed, self.pairs)
+        self.lanes = self.own + self.replayed
 
     @property
     def pairs(self) -> int:
-        """How many targets an epoch has."""
-        return int(self._edges[-1])
+        """How many targets an epoch has, those of the older text not counted."""
+        return len(self.ring)
 
     @property
     def windows_per_epoch(self) -> int:
@@ -96,7 +142,7 @@ class Lanes:
 
     @property
     def _longest(self) -> int:
-        return -(-self.pairs // self.lanes)
+        return -(-self.pairs // self.own)
 
     def _offset(self, epoch: int) -> int:
         """Where in the ring the first lane of an epoch begins; the first epoch begins at the start of the text."""
@@ -113,18 +159,20 @@ class Lanes:
         >>> lanes.window_at(0, 0, slice(1, 2)).inputs_TB.ravel().tolist()
         [3, 4, 5]
         """
-        edges_B = np.arange(self.lanes + 1) * self.pairs // self.lanes
-        starts_B, ends_B = edges_B[:-1][own], edges_B[1:][own]
-        t = np.arange(number * self.window, min((number + 1) * self.window, self._longest))
-        place_TB = starts_B + t[:, None]
-        inside_TB = place_TB < ends_B
-        pair_TB = (place_TB + self._offset(epoch)) % self.pairs
-        span_TB = np.searchsorted(self._edges, pair_TB, side="right") - 1
-        position_TB = pair_TB - self._edges[span_TB] + self.spans[span_TB, 0]
-        inputs_TB = self.ids[position_TB].astype(np.int64)
-        targets_TB = np.where(inside_TB, self.ids[position_TB + 1].astype(np.int64), -1)
-        give_back(self.ids, inputs_TB.size)
-        resets_TB = pair_TB == self._edges[span_TB]
+        t_T1 = np.arange(number * self.window, min((number + 1) * self.window, self._longest))[:, None]
+        edges_B = np.arange(self.own + 1) * self.pairs // self.own
+        place_TB = edges_B[:-1] + t_T1
+        inside_TB = place_TB < edges_B[1:]
+        lane_B = np.arange(self.lanes)[own]
+        new_B = lane_B[lane_B < self.own]
+        inputs_TB, targets_TB, resets_TB = self.ring.read(place_TB[:, new_B] + self._offset(epoch))
+        targets_TB[~inside_TB[:, new_B]] = -1
+        if self.replay is not None:
+            start_B = (lane_B[len(new_B) :] - self.own) * len(self.replay) // self.replayed
+            old = self.replay.read(start_B + epoch * self._longest + t_T1)
+            inputs_TB, targets_TB, resets_TB = (
+                np.concatenate(pair, axis=1) for pair in zip((inputs_TB, targets_TB, resets_TB), old, strict=True)
+            )
         if number == 0:
             resets_TB[0] = False  # the state is zero there anyway
         return Window(
@@ -132,7 +180,7 @@ class Lanes:
             targets_TB=targets_TB,
             resets_TB=resets_TB if resets_TB.any() else None,
             first=number == 0,
-            count=int(inside_TB.sum()),
+            count=int((targets_TB >= 0).sum()),
         )
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,24 +10,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from charlm.checkpoint import load
+from charlm.checkpoint import grown, load
 from charlm.codec import encode
 from charlm.errors import CheckpointError, OptionError, TextError
-from charlm.files import describe, free_memory
+from charlm.files import describe
 from charlm.nn.kernels.choose import fastest, for_training
 from charlm.recurrent.model import CharRNN
 from charlm.text.splits import Split, count_targets
-from charlm.text.text import Text, TextFacts, read_text
+from charlm.text.text import Part, Text, TextFacts, read_text
 from charlm.text.vocab import Vocab
 from charlm.training.distributed import ALONE, Processes
 from charlm.training.graphed import stepper_for
 from charlm.training.interfaces import Objective, Stepper
 from charlm.training.keeping import RunKind, Saved, read_saved
-from charlm.training.language import Lanes, LanguageObjective
-from charlm.training.recipe import Plan, choose, validation_limit, window_bytes, window_shape
+from charlm.training.language import Lanes, LanguageObjective, Ring
+from charlm.training.recipe import Plan, affordable, choose, validation_limit, window_shape
 from charlm.training.run import Run, Task, refuse_change, resume
 
-__all__ = ["LANGUAGE", "LanguageTask", "plan_for", "resume_language", "run_text", "using_threads"]
+__all__ = [
+    "LANGUAGE",
+    "LanguageTask",
+    "load_network",
+    "plan_for",
+    "replay_of",
+    "resume_language",
+    "run_replay",
+    "run_text",
+]
 
 
 def _check(config: Mapping[str, Any], plan: Plan, vocab: Vocab | None) -> None:
@@ -37,6 +44,9 @@ def _check(config: Mapping[str, Any], plan: Plan, vocab: Vocab | None) -> None:
     if vocab is None:
         raise CheckpointError("the state has no vocabulary, so it is not that of a language model")
 
+
+REPLAY_SHARE = 0.25
+"""The share of the lanes that read the older text where none is given."""
 
 LANGUAGE = RunKind(command="charlm train", plan=Plan, check=_check)
 """Runs that train a language model."""
@@ -47,6 +57,7 @@ class LanguageTask(Task[Plan, CharRNN]):
 
     Args:
         text: with a split.
+        replay: a part of an older text that is kept in the mix.
 
     Raises:
         TextError: the training part has no character to predict.
@@ -56,7 +67,8 @@ class LanguageTask(Task[Plan, CharRNN]):
     added: tuple[str, ...] = ()
     """Characters that the model to start from did not know."""
 
-    def __init__(self, text: Text) -> None:
+    def __init__(self, text: Text, replay: Part | None = None) -> None:
+        self.replay = replay
         split = text.split or Split.default(len(text))
         self.corpus, self.vocab = text.corpus, text.vocab
         self.text = text if text.split else Text(corpus=text.corpus, split=split)
@@ -95,6 +107,11 @@ class LanguageTask(Task[Plan, CharRNN]):
         size, limit = count_targets(self.parts[self.watched]), validation_limit(self.characters, plan)
         if self.watched == "train":
             found.append("there is no validation part: validation and early stopping read the training part")
+        if repeated := self.corpus.repeated(self.facts.split):
+            found.append(f"{100 * repeated:.1f} % of the held-out items are in the training part too")
+        if self.replay is not None:
+            cut, title = self.lanes(plan), f"{self.replay.text.title}, {self.replay.name} part"
+            found.append(f"{cut.replayed:,} of {cut.lanes:,} lanes replay {title} ({len(self.replay):,} characters)")
         if limit < size:
             found.append(f"validations read {limit:,} of {size:,} characters of the {self.watched} part")
         return found
@@ -115,8 +132,11 @@ class LanguageTask(Task[Plan, CharRNN]):
 
     def lanes(self, plan: Plan) -> Lanes:
         """The training part as the plan cuts it."""
-        seed = plan.optimisation.seed
-        return Lanes(self.corpus.ids, self.parts["train"], lanes=plan.lanes, window=plan.window, seed=seed)
+        seed, shape = plan.optimisation.seed, {"lanes": plan.lanes, "window": plan.window}
+        old = None if self.replay is None else self.replay.under(self.corpus.vocab)
+        ring = None if old is None else Ring(old.text.corpus.ids, old.spans)
+        train = self.parts["train"]
+        return Lanes(self.corpus.ids, train, **shape, seed=seed, replay=ring, share=plan.replay_share)
 
     def objective(self, model: CharRNN, plan: Plan, processes: Processes) -> LanguageObjective:
         """See `Task.objective`."""
@@ -135,7 +155,8 @@ class LanguageTask(Task[Plan, CharRNN]):
 
     def description(self, plan: Plan, training: dict[str, Any]) -> dict[str, Any]:
         """See `Task.description`."""
-        return describe("rnn", encode(plan.network), self.facts, training=training)
+        more = {} if self.replay is None else {"replay": _facts_of(self.replay)}
+        return describe("rnn", encode(plan.network), self.facts, training=training, **more)
 
     def stepper(self, objective: Objective, plan: Plan) -> Stepper | None:
         """See `Task.stepper`."""
@@ -143,11 +164,19 @@ class LanguageTask(Task[Plan, CharRNN]):
         return stepper_for(objective, plan.backend)
 
 
+def load_network(model: str | Path | CharRNN | None) -> CharRNN | None:
+    """The model to start from, or that of its directory; anything but a recurrent one is refused."""
+    found = model if model is None or isinstance(model, CharRNN) else load(model, device="cpu")
+    if found is not None and not isinstance(found, CharRNN):
+        raise OptionError(f"{found.name} is not a recurrent model: --init-from needs the weights of one")
+    return found
+
+
 def plan_for(
     task: LanguageTask,
     device: torch.device,
     given: Mapping[str, Any],
-    init_from: str | Path | CharRNN | None,
+    model: CharRNN | None,
     processes: Processes,
 ) -> tuple[Plan, dict[str, Tensor] | None]:
     """The plan of a new run, and the weights to start from, if any.
@@ -156,98 +185,50 @@ def plan_for(
         task: the text.
         device: where it is trained.
         given: options as of `recipe.choose`; a batch size that is chosen here can be shared by the processes.
-        init_from: a model, or its directory, to start from.
+        model: to start from.
         processes: those that train together.
 
     Raises:
         OptionError: the model to start from does not fit the options or the text.
     """
-    given, size = dict(given), processes.size
+    given, size = dict(given), task.characters
+    if task.replay is not None:
+        given["replay_share"] = given.get("replay_share") or REPLAY_SHARE
     if given["lanes"] is None:
-        given["lanes"] = -(-choose(task.characters, device, given).lanes // size) * size
-    if init_from is None:
-        return _affordable(task, choose(task.characters, device, given), device), None
-    model = init_from if isinstance(init_from, CharRNN) else load(init_from, device="cpu")
-    if not isinstance(model, CharRNN):
-        raise OptionError(f"{model.name} is not a recurrent model: --init-from needs the weights of one")
+        given["lanes"] = -(-choose(size, device, given).lanes // processes.size) * processes.size
+    if model is None:
+        return affordable(choose(size, device, given), size, len(task.corpus.vocab), device), None
     model = _widen(task, model)
     for name in ("model", "layers", "hidden", "embedding"):
         has = getattr(model.config, name)
         if given[name] not in (None, has):
             raise OptionError(f"--{name} {given[name]} does not fit the weights of --init-from ({has} there)")
         given[name] = has
-    plan = choose(task.characters, device, given)
+    plan = choose(size, device, given)
     plan = plan.having(network=replace(model.config, dropout=plan.network.dropout))
-    return _affordable(task, plan, device), dict(model.state_dict())
-
-
-def _affordable(task: LanguageTask, plan: Plan, device: torch.device) -> Plan:
-    """The plan; refuses one whose windows need more memory than is free.
-
-    Raises:
-        OptionError: says how much memory a window needs, and how much is free.
-    """
-    steps, lanes = window_shape(task.characters, plan)
-    needed, free = window_bytes(plan.network, len(task.corpus.vocab), steps * lanes), free_memory()
-    if device.type == "cpu" and free is not None and needed > free:
-        raise OptionError(
-            f"a window of {steps:,} steps in {lanes:,} lanes needs about {needed / 1e9:.1f} GB of memory, and "
-            f"{free / 1e9:.1f} GB are free: take a smaller --seq-length or --batch-size"
-        )
-    return plan
+    return affordable(plan, size, len(task.corpus.vocab), device), dict(model.state_dict())
 
 
 def _widen(task: LanguageTask, model: CharRNN) -> CharRNN:
-    """The model to start from in a vocabulary that holds the symbols of both; the task goes on in it too."""
-    if unknown := task.corpus.unknown():
-        raise OptionError(
-            f"{task.text.title} has {unknown:,} characters that the vocabulary it was read in does not hold: read it "
-            "without vocab=, which lets the model's vocabulary grow"
-        )
-    if (own := task.corpus.vocab) == model.vocab:
+    """The model to start from in a vocabulary that holds the symbols of all texts; the task goes on in it too."""
+    texts = [task.text, *([] if task.replay is None else [task.replay.text])]
+    for text in texts:
+        if unknown := text.corpus.unknown():
+            raise OptionError(
+                f"{text.title} has {unknown:,} characters that the vocabulary it was read in does not hold: read it "
+                "without vocab=, which lets the model's vocabulary grow"
+            )
+    if all(text.vocab == model.vocab for text in texts):
         return model
-    if own.byte_fallback or model.vocab.byte_fallback:
-        raise OptionError(
-            f"{task.text.title} was not read in the vocabulary of {model.name}: read it with vocab=model.vocab"
-        )
-    vocab = Vocab.of("".join((*own.characters, *model.vocab.characters)))
+    for text in texts:
+        if text.vocab != model.vocab and (text.vocab.byte_fallback or model.vocab.byte_fallback):
+            raise OptionError(
+                f"{text.title} was not read in the vocabulary of {model.name}: read it with vocab=model.vocab"
+            )
+    vocab = Vocab.of("".join(c for known in (model.vocab, *(t.vocab for t in texts)) for c in known.characters))
     task.read_under(vocab)
     task.added = tuple(character for character in vocab.characters if character not in model.vocab)
     return grown(model, vocab) if task.added else model
-
-
-@torch.no_grad()
-def grown(model: CharRNN, vocab: Vocab) -> CharRNN:
-    """The model with rows of input and output for the new symbols of a vocabulary, matched by character.
-
-    A new character is read as an unknown one, an input of zeros. It gets a tenth of the
-    probability that the model gives its least expected character, so that what the model knows stays almost as it is.
-
-    Args:
-        model: any network of characters.
-        vocab: its characters and new ones.
-
-    >>> from charlm.recurrent.model import RNNConfig
-    >>> model = CharRNN(Vocab.of("ac"), RNNConfig(hidden=4))
-    >>> before, after = (m.next("ca") for m in (model, grown(model, Vocab.of("abc"))))
-    >>> abs(after["a"] / after["c"] - before["a"] / before["c"]) < 1e-4, after["b"] < 0.1
-    (True, True)
-    """
-    found, old = CharRNN(vocab, model.config), model.state_dict()
-    kept = torch.tensor([vocab.characters.index(character) for character in model.vocab.characters])
-    rarest = int(model.head.linear.bias.argmin())
-    for name, new in found.state_dict().items():
-        if name.startswith("head.linear."):
-            new[:] = old[name][rarest]
-            new.sub_(math.log(10) if name.endswith("bias") else 0.0)
-            new[kept] = old[name]
-        elif name == "embedding.weight" or (name == "stack.cells.0.weight_ih" and model.embedding is None):
-            rows, known = (new, old[name]) if name == "embedding.weight" else (new.t(), old[name].t())
-            rows.zero_()
-            rows[kept] = known
-        else:
-            new.copy_(old[name])
-    return found
 
 
 def resume_language(
@@ -255,6 +236,7 @@ def resume_language(
     text: Text,
     device: torch.device,
     *,
+    replay: Part | None = None,
     saved: Saved[Plan] | None = None,
     budget: Mapping[str, Any] | None = None,
     lanes: int | None = None,
@@ -267,6 +249,7 @@ def resume_language(
         directory: of the run.
         text: its text, read again with the run's vocabulary.
         device: where it goes on.
+        replay: the older text that it keeps in the mix.
         saved: the state; by default it is read.
         budget: see `run.resume`.
         lanes: a new batch size; the run goes on at the same share of the epoch with hidden states of zero.
@@ -277,8 +260,7 @@ def resume_language(
         OptionError: the processes cannot share the lanes equally.
     """
     saved = saved or read_saved(directory, LANGUAGE)
-    facts = TextFacts.read(saved.config["text"])
-    corpus = text.corpus
+    facts, corpus = TextFacts.read(saved.config["text"]), text.corpus
     if corpus.sha256 != facts.sha256:
         raise CheckpointError(
             f"the text has changed since {directory} was trained on it ({facts.sha256[:12]} then, "
@@ -286,7 +268,9 @@ def resume_language(
         )
     if corpus.vocab != saved.vocab:
         raise CheckpointError(f"the text was read with another vocabulary than that of {directory}")
-    task = LanguageTask(Text(corpus=corpus, split=facts.split))
+    if (None if replay is None else _facts_of(replay)["sha256"]) != saved.config.get("replay", {}).get("sha256"):
+        raise CheckpointError(f"the text of --replay is not the one that {directory} was trained with: bring it back")
+    task = LanguageTask(Text(corpus=corpus, split=facts.split), replay)
     if lanes is not None and lanes != saved.plan.lanes:
         saved = _with_lanes(saved, task, lanes)
     return resume(task, saved, device, directory=directory, budget=budget, processes=processes, launch=launch)
@@ -324,27 +308,43 @@ def run_text(directory: str | Path, names: Sequence[str] | None = None, given: M
     reading = facts.reading
     for name, value in (given or {}).items():
         refuse_change(name, facts.split if name == "split" else getattr(reading, name), value)
-    return read_text(
-        list(names or facts.names),
-        split=facts.split,
-        encoding=reading.encoding,
-        newlines=reading.newlines,
-        bytes=reading.bytes,
-        vocab_size=reading.vocab_size,
-        items=reading.items,
-        weights=reading.weights,
-        vocab=saved.vocab,
-    )
+    return _read_again(facts, names, saved.vocab)
 
 
-@contextmanager
-def using_threads(threads: int | None) -> Iterator[None]:
-    """A block in which torch uses so many threads."""
-    before = torch.get_num_threads()
-    if threads is not None and not 1 <= threads <= 1024:
-        raise OptionError(f"a training uses from 1 to 1024 threads, not {threads}")
-    torch.set_num_threads(threads or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def run_replay(
+    directory: str | Path, saved: Saved[Plan] | None = None, names: Sequence[str] | None = None
+) -> Part | None:
+    """The older text that a run keeps in the mix, read again as it was the first time; None where there is none.
+
+    Args:
+        directory: of the run.
+        saved: its state; by default it is read.
+        names: files to read instead of those that the run was started with.
+
+    Raises:
+        OptionError: files are named, and the run has no such text.
+    """
+    saved = saved or read_saved(Path(directory), LANGUAGE)
+    if (stored := saved.config.get("replay")) is None:
+        refuse_change("replay", None, names[0] if names else None)
+        return None
+    text = _read_again(TextFacts.read(stored), names, saved.vocab)
+    return text.part(str(stored["part"]))
+
+
+def replay_of(model: CharRNN, path: str | Path) -> Part:
+    """A file that is kept in the mix: the training part of the model's own text, all of another one, read like it."""
+    vocab = model.vocab if model.vocab.byte_fallback else None
+    text = read_text(path, vocab=vocab, **vars(model.source.reading))
+    own = (text.corpus.sha256, text.corpus.reading.items) == (model.source.sha256, model.source.reading.items)
+    return Text(corpus=text.corpus, split=model.source.split).train if own else text.all
+
+
+def _facts_of(replay: Part) -> dict[str, Any]:
+    """What `config.json` says about a text that is kept in the mix."""
+    facts = TextFacts.of(replay.text.corpus, replay.text.split or Split.default(len(replay.text)))
+    return {**encode(facts), "part": replay.name}
+
+
+def _read_again(facts: TextFacts, names: Sequence[str] | None, vocab: Vocab | None) -> Text:
+    return read_text(list(names or facts.names), split=facts.split, vocab=vocab, **vars(facts.reading))

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from charlm.errors import OptionError
+from charlm.files import free_memory
 from charlm.recurrent.model import RNNConfig
 from charlm.training.options import Optimisation, TrainingPlan
 
@@ -22,6 +23,7 @@ __all__ = [
     "DEFAULT_MINUTES",
     "Plan",
     "Schedule",
+    "affordable",
     "choose",
     "rate",
     "validation_limit",
@@ -46,6 +48,7 @@ class Plan(TrainingPlan):
         lanes: pieces of the text read side by side (the batch size).
         window: steps between two truncations (the sequence length).
         backend: how layers are run; see `TrainingPlan`.
+        replay_share: share of the lanes that read an older text, which is kept in the mix; 0 where there is none.
 
     >>> from charlm.codec import decode, encode
     >>> plan = Plan(network=RNNConfig(), optimisation=Optimisation(epochs=3), lanes=16, window=64)
@@ -58,10 +61,13 @@ class Plan(TrainingPlan):
     lanes: int
     window: int
     backend: str = "rule"
+    replay_share: float = 0.0
 
     def __post_init__(self) -> None:
         if self.lanes < 1 or self.window < 1:
             raise OptionError("--batch-size and --seq-length are at least 1")
+        if not 0 <= self.replay_share < 1:
+            raise OptionError(f"--replay-share is a share of the batch from 0 to below 1, not {self.replay_share}")
 
     def line(self) -> str:
         """The choice in one line."""
@@ -73,6 +79,7 @@ class Plan(TrainingPlan):
             f"weight dropout {net.weight_dropout:g}" if net.weight_dropout else "",
             f"input dropout {net.input_dropout:g}" if net.input_dropout else "",
             f"{self.lanes} lanes of {self.window} steps",
+            f"{100 * self.replay_share:g} % of them replay" if self.replay_share else "",
             f"lr {opt.lr:g}",
             f"weight decay {opt.weight_decay:g}",
             f"average {opt.average:g}" if opt.average else "",
@@ -88,7 +95,7 @@ def choose(characters: int, device: torch.device, given: Mapping[str, Any]) -> P
     Args:
         characters: targets of the training part.
         device: where training runs.
-        given: options by the names of `RNNConfig` and `Optimisation`, and `lanes`, `window`, `backend`.
+        given: options by the names of `RNNConfig` and `Optimisation`, and `lanes`, `window`, `backend`, `replay_share`.
 
     >>> plan = choose(1_000_000, torch.device("cpu"), {"layers": 3, "minutes": 2.0, "hidden": None})
     >>> plan.network.layers, plan.optimisation.minutes
@@ -107,6 +114,7 @@ def choose(characters: int, device: torch.device, given: Mapping[str, Any]) -> P
         lanes=chosen["lanes"],
         window=chosen["window"],
         backend=chosen.get("backend", "rule"),
+        replay_share=chosen.get("replay_share", 0.0),
     )
 
 
@@ -177,6 +185,28 @@ def window_bytes(network: RNNConfig, symbols: int, places: int) -> int:
     """
     units = (2 if network.model == "rnn" else 9) * network.layers * network.hidden
     return 4 * places * (units + 12 * symbols)
+
+
+def affordable(plan: Plan, characters: int, symbols: int, device: torch.device) -> Plan:
+    """The plan; refuses one whose windows need more memory than is free.
+
+    Args:
+        plan: of the training.
+        characters: targets of the training part.
+        symbols: of the vocabulary.
+        device: where training runs; on a GPU nothing is refused.
+
+    Raises:
+        OptionError: says how much memory a window needs, and how much is free.
+    """
+    steps, lanes = window_shape(characters, plan)
+    needed, free = window_bytes(plan.network, symbols, steps * lanes), free_memory()
+    if device.type == "cpu" and free is not None and needed > free:
+        raise OptionError(
+            f"a window of {steps:,} steps in {lanes:,} lanes needs about {needed / 1e9:.1f} GB of memory, and "
+            f"{free / 1e9:.1f} GB are free: take a smaller --seq-length or --batch-size"
+        )
+    return plan
 
 
 def validation_limit(characters: int, plan: Plan) -> int:

@@ -9,58 +9,35 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from charlm.errors import LostProcessError, OptionError
 from charlm.files import free_name, lock
 from charlm.lm.evaluate import Evaluation, evaluate
 from charlm.nn.cells import Cell, cell_name
-from charlm.nn.kernels.choose import device_of, notes, pick_device
+from charlm.nn.kernels.choose import device_of, notes, pick_device, using_threads
 from charlm.recurrent.model import CharRNN
-from charlm.text.text import Text, TextFacts, as_text
+from charlm.text.text import Part, Text, TextFacts, as_text
 from charlm.training.distributed import Processes, device_here, in_turn, joined, launch_of
 from charlm.training.interfaces import Observer, Unobserved
 from charlm.training.keeping import Saved, left_by, read_saved, states
-from charlm.training.language_run import LANGUAGE, LanguageTask, plan_for, resume_language, run_text, using_threads
-from charlm.training.loop import Outcome
+from charlm.training.language_run import (
+    LANGUAGE,
+    LanguageTask,
+    load_network,
+    plan_for,
+    replay_of,
+    resume_language,
+    run_replay,
+    run_text,
+)
 from charlm.training.recipe import Plan
 from charlm.training.run import Run, interruptible, refuse_change, same_directory, start
-from charlm.training.watching import History, Watch
+from charlm.training.watching import History, Training, Watch
 
-__all__ = ["Training", "train"]
+__all__ = ["train"]
 
 _BUDGET = ("epochs", "max_steps", "minutes")
 _FLAGS = {"lanes": "batch-size", "window": "seq-length"}
 """Names of options on the command line, where they are others."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Training:
-    """How a model was trained.
-
-    Args:
-        plan: the shape, the options and the budget.
-        outcome: `finished`, `no improvement` (stopped early), `interrupted` or `diverged`.
-        part: the part of the text that was measured at the end: test, or valid where there is no test part.
-        evaluation: the best weights on that part, read as one stream; None where the training was interrupted, and
-            in every process but the first.
-        directory: where the run is kept; None where it was in memory.
-        device: where it was trained.
-        processes: how many trained it together.
-    """
-
-    plan: Plan
-    outcome: Outcome
-    part: str
-    evaluation: Evaluation | None
-    directory: Path | None
-    device: torch.device
-    processes: int = 1
-
-    def __repr__(self) -> str:
-        kept = "in memory" if self.directory is None else f"in {self.directory}"
-        measured = "" if self.evaluation is None else f"; {self.part} part: {self.evaluation!r}"
-        return f"Training({self.outcome}, {kept}; {self.plan.line()}{measured})"
 
 
 def train(
@@ -90,6 +67,8 @@ def train(
     out: str | Path | None = None,
     resume: str | Path | None = None,
     init_from: str | Path | CharRNN | None = None,
+    replay: str | Path | Text | None = None,
+    replay_share: float | None = None,
     save_every: float = 300.0,
     progress: bool | None = None,
     observer: Observer | None = None,
@@ -126,6 +105,9 @@ def train(
             must be as the run has it.
         init_from: a model, or its directory, to start from; characters are matched, and its vocabulary grows by those
             that it does not know. One that spells characters in bytes reads the text with `vocab=model.vocab`.
+        replay: the text that the model of `init_from` was made from, or its file, which is kept in the mix so that the
+            model does not forget it; of a text with a split the training part.
+        replay_share: share of the batch that reads it; by default 0.25.
         save_every: seconds between two saved states.
         progress: show a progress bar; None shows it on a terminal or in a notebook.
         observer: is told how it goes, in place of the progress bar.
@@ -151,7 +133,7 @@ def train(
         "variational": variational, "weight_dropout": weight_dropout, "input_dropout": input_dropout,
         "window": seq_length, "lanes": batch_size, "lr": lr, "weight_decay": weight_decay, "average": average,
         "patience": patience, "epochs": epochs, "max_steps": max_steps, "minutes": minutes, "seed": seed,
-        "backend": backend,
+        "backend": backend, "replay_share": replay_share,
     }  # fmt: skip
     with ExitStack() as stack:
         stack.enter_context(using_threads(threads))
@@ -162,6 +144,7 @@ def train(
             given=given,
             device=device,
             init_from=init_from,
+            replay=replay,
             observer=shown if members.first else Unobserved(),
             spokesman=shown,
             processes=members,
@@ -181,6 +164,7 @@ class _Session:
     given: Mapping[str, Any]
     device: str
     init_from: str | Path | CharRNN | None
+    replay: str | Path | Text | None
     observer: Observer
     spokesman: Observer
     processes: Processes
@@ -196,9 +180,16 @@ class _Session:
         with self.processes.alike():
             if self.text is None:
                 raise OptionError("name a text to train on, or a run to go on with (resume)")
+            start_from = load_network(self.init_from)
+            if start_from is None and (self.replay is not None or self.given["replay_share"] is not None):
+                raise OptionError("--replay keeps the text of an older model in the mix: name that with --init-from")
+            if self.replay is None and self.given["replay_share"] is not None:
+                raise OptionError("--replay-share says how much of an older text is read: name that with --replay")
+        old = in_turn(self.processes, lambda: self._old(start_from))
+        with self.processes.alike():
             device = device_here(pick_device(self.device), os.environ)
-            task = LanguageTask(self.text)
-            plan, weights = plan_for(task, device, self.given, self.init_from, self.processes)
+            task = LanguageTask(self.text, old)
+            plan, weights = plan_for(task, device, self.given, start_from, self.processes)
         launch = launch_of(self.processes, os.environ)
         directory, begun = self._directory(out, plan.network.model, launch)
         if directory is not None and begun:
@@ -209,12 +200,18 @@ class _Session:
                 task, plan, device, directory=directory, weights=weights, processes=self.processes, launch=launch
             )
             text = task.text
-            self.note(f"{text.title}: {len(text):,} characters, {len(text.vocab)} symbols, split {text.split}")
+            self.note(f"{text.title}: {len(text):,} {text.vocab.unit}s, {len(text.vocab)} symbols, split {text.split}")
             weighs = f"{run.model.parameter_count:,} weights"
             self.note(f"{run.plan.line()} on {device}{self._together}, backend {run.plan.backend}, {weighs}")
             for sentence in task.notes(run.plan):
                 self.note(sentence)
             return self._train(run, task)
+
+    def _old(self, model: CharRNN | None) -> Part | None:
+        """The part of the older text that is kept in the mix."""
+        if isinstance(self.replay, Text):
+            return self.replay.all if self.replay.split is None else self.replay.train
+        return None if self.replay is None or model is None else replay_of(model, self.replay)
 
     @property
     def _together(self) -> str:
@@ -257,6 +254,8 @@ class _Session:
                 self.note(f"{problem}; the state before it is used")
             device = device_here(device_of(saved.device, self.device, self.note), os.environ)
         text = self.text or in_turn(self.processes, lambda: run_text(directory))
+        named = [str(self.replay)] if isinstance(self.replay, (str, Path)) else None
+        old = self._old(None) or in_turn(self.processes, lambda: run_replay(directory, saved, named))
         given = {} if restarted else self.given
         launch = launch_of(self.processes, os.environ)
         with self._held(directory):
@@ -264,6 +263,7 @@ class _Session:
                 directory,
                 text,
                 device,
+                replay=old,
                 saved=saved,
                 budget={name: given[name] for name in _BUDGET if given.get(name) is not None},
                 lanes=given.get("lanes"),

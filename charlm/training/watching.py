@@ -1,4 +1,6 @@
-"""What a person sees of a training: the progress bar and notes (`Watch`), and the learning curve (`History`)."""
+"""What a person sees of a training: the progress bar and notes (`Watch`), the learning curve (`History`), and how a
+model was trained (`Training`).
+"""
 
 from __future__ import annotations
 
@@ -7,18 +9,23 @@ import math
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from charlm.errors import CharlmError
 from charlm.figures import label_point, new_figure, save_figure
+from charlm.lm.evaluate import Evaluation
 from charlm.progress import in_notebook, progress_bar, wrapped
 from charlm.training.interfaces import Observer, StepReport, ValidationReport
+from charlm.training.loop import Outcome
+from charlm.training.recipe import Plan
 
-__all__ = ["History", "Watch", "draw_curve", "language_step", "read_metrics"]
+__all__ = ["History", "Training", "Watch", "draw_curve", "language_step", "read_metrics"]
 
 
 def language_step(report: StepReport) -> str:
@@ -236,3 +243,32 @@ def draw_curve(metrics: Path, picture: Path, *, title: str = "", loss: str = "na
         loss: what is shown, for the axis.
     """
     History(read_metrics(metrics), title=title, loss=loss).plot(picture)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How a model was trained.
+
+    Args:
+        plan: the shape, the options and the budget.
+        outcome: `finished`, `no improvement` (stopped early), `interrupted` or `diverged`.
+        part: the part of the text that was measured at the end: test, or valid where there is no test part.
+        evaluation: the best weights on that part, read as one stream; None where the training was interrupted, and
+            in every process but the first.
+        directory: where the run is kept; None where it was in memory.
+        device: where it was trained.
+        processes: how many trained it together.
+    """
+
+    plan: Plan
+    outcome: Outcome
+    part: str
+    evaluation: Evaluation | None
+    directory: Path | None
+    device: torch.device
+    processes: int = 1
+
+    def __repr__(self) -> str:
+        kept = "in memory" if self.directory is None else f"in {self.directory}"
+        measured = "" if self.evaluation is None else f"; {self.part} part: {self.evaluation!r}"
+        return f"Training({self.outcome}, {kept}; {self.plan.line()}{measured})"

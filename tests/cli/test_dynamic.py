@@ -17,7 +17,6 @@ from charlm.recurrent.dynamic import DynamicConfig, DynamicLM
 from charlm.recurrent.model import CharRNN, RNNConfig, gradient_sizes
 from charlm.text.corpus import Corpus, read_corpus
 from charlm.text.splits import Split
-from charlm.text.vocab import Vocab
 from tests.conftest import Run
 from tests.helpers import keep
 
@@ -121,7 +120,7 @@ def test_the_sentence_below_the_table_names_the_static_network_as_the_network() 
         row("net", "rnn", 0.2),
         row("net, dynamic", "dynamic", 0.5, is_adaptive=True),
     ]
-    lines = compare_rows(rows, np.array([0, 1]), Vocab(("a", "b")))
+    lines = compare_rows(rows, np.array([0, 1]))
     assert summary(lines) == (
         "counts foresees this text best with 1.3863 nats a character, 13.9 % below net (1.6094). "
         "net, dynamic, learning while it reads, reaches 0.6931."

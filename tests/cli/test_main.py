@@ -318,3 +318,11 @@ def test_a_text_that_ends_in_a_loop_is_said(charlm: Run) -> None:
     Path("mixed.txt").write_text(Path(__file__).read_text())
     charlm("ngram", "mixed.txt", "--order", 2, "--smoothing", "kneser-ney", "--out", "n")
     assert "loop" not in charlm("sample", "n")[2]
+
+
+def test_excerpts_send_no_control_characters_to_the_terminal(charlm: Run, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("\x1b[31m\x07\n" * 400)
+    code, _, err = charlm("train", "text", *QUICK, "--out", "run")
+    assert code == 0, err
+    assert "‹ESC›" in err
+    assert "\x1b" not in err

@@ -205,21 +205,40 @@ def test_wrong_use(charlm: Run, models: tuple[Path, Path], verse: Path, tmp_path
         assert "Traceback" not in err
 
 
-def test_positions_are_of_characters_where_some_are_spelled_in_bytes(charlm: Run) -> None:
-    text = "abc € äb cab ac\n" * 40
-    Path("text.txt").write_text(text)
-    code, _, err = charlm(
-        "ngram", "text.txt", "--order", 2, "--vocab-size", 4, "--smoothing", "witten-bell", "--out", "m"
-    )
-    assert code == 0, err
-    _, out, err = charlm("score", "m", "text.txt", "--json", "--split-part", "all")
-    items = lines_of(out)
-    assert [item["char"] for item in items] == list(text[1:])
-    assert [item["position"] for item in items] == list(range(1, len(text)))
-    assert f"{len(text) - 1:,} characters" in err
-    figures = json.loads(charlm("eval", "m", "text.txt", "--json", "--split-part", "all")[1])
-    assert figures["targets"] == len(text) - 1
-    total = sum(item["bits"] for item in items) * math.log(2)  # type: ignore[misc]
-    assert figures["nats"] * figures["targets"] == pytest.approx(total)
-    for line in lines_of(charlm("score", "m", "text.txt", "--by", "line", "--json", "--split-part", "all")[1]):
-        assert text[line["start"] : line["end"]] == line["text"]  # type: ignore[misc]
+def test_positions_and_counts_are_of_characters_where_rare_ones_are_spelled_in_bytes(
+    charlm: Run, tmp_path: Path
+) -> None:
+    content = "ein Ärger über €5\nöde Tage\n" * 40
+    (tmp_path / "text").write_text(content, encoding="utf-8")
+    assert charlm("ngram", "text", "--order", 2, "--vocab-size", 9, "--smoothing", "witten-bell", "--out", "m")[0] == 0
+    part = ("--split-part", "all")
+    figures = json.loads(charlm("eval", "m", "text", *part, "--json")[1])
+    items = lines_of(charlm("score", "m", "text", *part, "--json")[1])
+    assert figures["targets"] == len(items) == len(content) - 1
+    assert [item["position"] for item in items] == list(range(1, len(content)))
+    assert "".join(str(item["char"]) for item in items) == content[1:]
+    total = math.fsum(item["bits"] for item in items)  # type: ignore[misc]
+    assert figures["bits_per_char"] * figures["targets"] == pytest.approx(total, rel=1e-9)
+    lines = lines_of(charlm("score", "m", "text", *part, "--by", "line", "--json")[1])
+    for line in lines:
+        assert content[line["start"] : line["end"]] == line["text"]  # type: ignore[misc]
+    assert sum(line["characters"] for line in lines) == len(content) - 1  # type: ignore[misc]
+    assert math.fsum(line["bits"] for line in lines) == pytest.approx(total, rel=1e-9)  # type: ignore[misc]
+    assert max(line["highest_bits"] for line in lines) == max(item["bits"] for item in items)  # type: ignore[type-var]
+    words = charlm("score", "m", "text", *part, "--by", "word", "--json")[1]
+    assert all(content[word["start"] : word["end"]] == word["text"] for word in lines_of(words))  # type: ignore[misc]
+    err = charlm("score", "m", "text", *part)[2]
+    assert f"all of text of split tail:80/10/10: {len(content) - 1:,} characters" in err
+
+
+def test_all_of_a_text_and_bytes_are_called_so(charlm: Run, verse: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = verse.with_name("other.txt")
+    other.write_text(verse.read_text()[:900])
+    note = charlm("ngram", verse, "--bytes", "--order", 1, "--smoothing", "kneser-ney", "--out", "m")[2]
+    assert "6,000 bytes, 256 symbols" in note
+    out = charlm("eval", "m", "other.txt")[1]
+    assert out.startswith("m on all of other.txt (a text the model was not made from):\n")
+    assert "nats a byte" in out
+    assert "all of other.txt: 899 bytes" in charlm("score", "m", "other.txt", "--by", "line")[2]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(other.read_bytes())))
+    assert charlm("eval", "m", "-")[1].startswith("m on all of standard input (")

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from charlm.lm.coding import RangeDecoder, RangeEncoder, decode_symbols, encode_symbols, frequencies
+from charlm.lm.coding import DecisionSteps, Steps, decode_symbols, encode_symbols, frequencies
 from charlm.lm.interface import LanguageModel
+from charlm.lm.range_coder import RangeDecoder, RangeEncoder
 from charlm.text.vocab import Vocab
 from tests.lm.test_contract import CORPUS, MODELS
 
@@ -160,3 +161,61 @@ def test_the_cost_of_unknown_characters_by_hand() -> None:
     unknown = -math.log2(math.prod(comes) * new * 1 / 2)
     assert coded.unknown_bits == pytest.approx(unknown)
     assert coded.bits == pytest.approx(unknown + 4)
+
+
+class Habit(LanguageModel):
+    """Decisions of a fixed tree, each with a probability that depends on the last symbol."""
+
+    vocab = Vocab.of("abcde")
+    device = torch.device("cpu")
+    child = np.array([[1, 2], [~4, ~0], [~2, 3], [~1, ~3]])
+
+    def initial_state(self, lanes: int) -> dict[str, torch.Tensor]:
+        return {}
+
+    def logprobs(self, ids_TB: torch.Tensor, state: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict]:
+        """By hand: the paths of a, b, c, d and e."""
+        rows = []
+        for id in ids_TB.reshape(-1).tolist():
+            one = [self.probability(id, decision) for decision in range(4)]
+            right = one[0] * one[2]
+            paths = [(1 - one[0]) * one[1], right * (1 - one[3]), one[0] * (1 - one[2]), right * one[3]]
+            rows.append([*paths, (1 - one[0]) * (1 - one[1])])
+        return torch.tensor(rows, dtype=torch.float64).log().reshape(*ids_TB.shape, 5), state
+
+    def probability(self, last: int, decision: int) -> float:
+        return 1.0 if (last, decision) == (2, 0) else (1 + (3 * last + 5 * decision) % 7) / 9
+
+    def stepper(self) -> "Habit":
+        self.last = 0
+        return self
+
+    def read(self, id: int, *, row: bool = True) -> None:
+        self.last = id
+
+    def one(self, decision: int, depth: int) -> float:
+        assert depth == [0, 1, 1, 2][decision]
+        return self.probability(self.last, decision)
+
+
+def test_decisions_cost_what_rows_cost() -> None:
+    ids = np.random.default_rng(0).integers(0, 5, 300)
+    for at in np.flatnonzero(ids[:-1] == 2):
+        ids[at + 1] = max(1, ids[at + 1] % 4)  # neither a nor e comes after c
+    by_rows = Steps(Habit(), 1), DecisionSteps(Habit())
+    coders = RangeEncoder(), RangeEncoder()
+    for last, id in zip([0, *ids.tolist()], ids.tolist(), strict=False):
+        for steps, coder in zip(by_rows, coders, strict=True):
+            steps.read(np.array([last]))
+            steps.encode(coder, 0, id)
+    assert coders[1].bits == pytest.approx(coders[0].bits, abs=1e-3)
+    coded = encode_symbols(Habit(), 0, ids, np.zeros(0, dtype=np.int64))
+    assert coded.written == coders[1].finish()
+    assert decode_symbols(Habit(), 0, coded.written, symbols=len(ids), unknown=0)[0].tolist() == ids.tolist()
+
+
+def test_an_impossible_decision_can_be_coded() -> None:
+    ids = np.array([2, 0, 2, 4])  # after c, which has id 2, the first decision is one with certainty
+    coded = encode_symbols(Habit(), 0, ids, np.zeros(0, dtype=np.int64))
+    assert coded.bits > 60
+    assert decode_symbols(Habit(), 0, coded.written, symbols=4, unknown=0)[0].tolist() == ids.tolist()

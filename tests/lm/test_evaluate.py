@@ -1,17 +1,15 @@
 """Figures against arithmetic by hand and against a naive loop."""
 
 import math
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-import charlm
 from charlm.errors import TextError
-from charlm.lm.evaluate import Row, evaluate, measure, row_of, standard_error, targets_of
+from charlm.lm.evaluate import Row, evaluate, measure, per_character, row_of, standard_error, targets_of
 from charlm.lm.interface import lane_segments, read_segments, span_segments
-from charlm.lm.model import TextModel
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.corpus import corpus_of_text
 from charlm.text.vocab import Vocab
@@ -79,17 +77,18 @@ def test_measure_by_hand() -> None:
         logp_T=np.log([0.5, 0.25, 0.125, 1.0]),
         hit_T=np.array([True, False, False, True]),
     )
-    figures = measure(row, np.array([0, 1, 1, -1]), Vocab(("a", "b")))
+    figures = measure(row, np.array([0, 1, 1, -1]))
     assert figures.nats == pytest.approx(2 * math.log(2))  # (1 + 2 + 3) / 3 bits
     assert figures.bits_per_char == pytest.approx(2)
     assert figures.perplexity == pytest.approx(4)
     assert figures.accuracy == pytest.approx(1 / 3)
     assert (figures.targets, figures.unknown_targets, figures.zero_probability_targets) == (4, 1, 0)
+    assert "33.33 % right of 3" in repr(figures)  # the fourth was not scored
 
 
 def test_impossible_and_undefined_targets_make_nats_infinite_and_json_null() -> None:
     row = Row(name="x", family="ngram", logp_T=np.array([-1.0, -np.inf, np.nan]), hit_T=np.zeros(3, bool))
-    figures = measure(row, np.array([0, 0, 0]), Vocab(("a",)))
+    figures = measure(row, np.array([0, 0, 0]))
     assert figures.zero_probability_targets == 2
     assert figures.nats == math.inf
     json = figures.to_json()
@@ -100,7 +99,10 @@ def test_figures_are_per_character_where_characters_are_spelled_in_bytes() -> No
     vocab = Vocab(("a",), byte_fallback=True)
     ids = vocab.encode("aaé€")  # 1 + 1 + 2 + 3 symbols
     row = Row(name="x", family="rnn", logp_T=np.full(6, -1.0), hit_T=np.zeros(6, bool))
-    assert measure(row, ids[1:].astype(np.int64), vocab).nats == pytest.approx(6 / 3)
+    row = replace(row, hit_T=np.array([True, True, False, True, True, True]))
+    figures = measure(*per_character(row, ids, np.array([[0, 7]]), vocab))
+    assert (figures.nats, figures.targets) == (pytest.approx(6 / 3), 3)
+    assert figures.accuracy == pytest.approx(2 / 3)  # of é one byte is wrong
 
 
 def test_unknown_characters_are_counted_and_read_as_nothing(model: CharRNN) -> None:
@@ -125,60 +127,3 @@ def test_targets_and_row(model: CharRNN) -> None:
     row = row_of(model, ids, spans, name="net", parameters=3)
     assert len(row.logp_T) == len(targets_of(ids, spans)) == 28
     assert (row.name, row.parameters) == ("net", 3)
-
-
-def test_a_character_spelled_in_bytes_is_one_target() -> None:
-    vocab = Vocab(("a",), byte_fallback=True)
-    targets_N = vocab.encode("aéa€").astype(np.int64)  # 1, 2, 1 and 3 symbols
-    logp_N = np.array([-1.0, -2.0, -4.0, -1.0, -1.0, -1.0, -3.0])
-    hit_N = np.array([True, True, False, True, True, True, True])
-    found = measure(Row(name="m", family="rnn", logp_T=logp_N, hit_T=hit_N), targets_N, vocab)
-    assert (found.targets, found.unknown_targets) == (4, 0)
-    assert found.nats * found.targets == pytest.approx(13.0)
-    assert found.accuracy == 3 / 4  # é is wrong, as its second byte was
-    logp_N[2] = logp_N[1] = -math.inf
-    assert (
-        measure(Row(name="m", family="rnn", logp_T=logp_N, hit_T=hit_N), targets_N, vocab).zero_probability_targets == 1
-    )
-
-
-def test_what_is_right_is_said_of_the_characters_that_were_scored() -> None:
-    row = Row(name="m", family="rnn", logp_T=np.array([-1.0, np.nan, -1.0]), hit_T=np.array([True, False, False]))
-    found = measure(row, np.array([0, -1, 0]), Vocab.of("a"))
-    assert repr(found).endswith("50.00 % right of 2")
-    assert found.targets == 3
-
-
-@pytest.mark.parametrize("kind", ["kneser-ney", "network", "mixture"])
-def test_a_line_costs_the_same_by_eval_by_score_and_as_a_text_of_its_own(kind: str, tmp_path: Path) -> None:
-    """Lines of one random letter of 8 and then `-end`: a line costs ln 8, whoever asks."""
-    letters = np.random.default_rng(3).integers(0, 8, 3000)
-    path = tmp_path / "list.txt"
-    path.write_text("".join(f"{'abcdefgh'[n]}-end\n" for n in letters))
-    for options in ({"split": "lines:80/10/10"}, {"items": "line"}):
-        text = charlm.read_text(path, **options)  # type: ignore[arg-type]
-        counted = charlm.ngram(text, order=3, smoothing="kneser-ney")
-        found: TextModel = counted
-        if kind != "kneser-ney":
-            found = charlm.train(
-                text, model="gru", hidden=16, layers=1, batch_size=16, seq_length=24, max_steps=250, lr=0.02
-            )
-        if kind == "mixture":
-            found = charlm.mix([found, counted])
-        part = text.test
-        measured = found.evaluate(part)
-        scored = charlm.score(found, part)
-        stretches = [group[0] for group in scored.stretch_order("line")]
-        by_line = sum(stretch.bits for stretch in stretches) * math.log(2) / measured.targets
-        lines = [scored.text(stretch.start, stretch.end) for stretch in stretches]
-        alone = (
-            sum(charlm.score(found, charlm.Text.of("\n" + line)).bits_each.sum() for line in lines[:100])
-            * math.log(2)
-            / sum(map(len, lines[:100]))
-        )
-        assert sum(stretch.characters for stretch in stretches) == measured.targets == sum(map(len, lines))
-        error = measured.standard_error
-        assert error is not None
-        assert by_line == pytest.approx(measured.nats, abs=1e-6)
-        assert measured.nats == pytest.approx(math.log(8) / 6, abs=4 * error + 0.004)
-        assert alone == pytest.approx(measured.nats, abs=4 * error * math.sqrt(len(lines) / 100) + 0.004)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import charlm
 from charlm.ngrams.estimators import ESTIMATORS
 from charlm.ngrams.fit import count, count_to_directory
 from charlm.ngrams.model import NGramLM
@@ -76,3 +77,43 @@ def test_context_is_no_event_of_order_0(tmp_path: Path, smoothing: str, order: i
         assert row.train_nats == rows[0].train_nats
     own = -next(model.rows(text.corpus.ids, text.parts["train"], [order])).logp_T.mean()
     assert rows[0].train_nats == pytest.approx(own, abs=1e-12)  # the nats that are read off the counts
+
+
+WORDS = {"ab": 0.3, "ba": 0.2, "abc": 0.2, "cab": 0.1, "bcaa": 0.1, "ccc": 0.06, "acacb": 0.04}
+"""A list of lines with known probabilities, each independent of the others."""
+
+
+@pytest.mark.slow
+def test_known_probabilities_are_found_by_eval_by_line_and_line_for_line() -> None:
+    drawn = np.random.default_rng(3).choice(list(WORDS), 4000, p=list(WORDS.values()))
+    text = Text.of("".join(f"{word}\n" for word in drawn.tolist()), split="lines:80/10/10")
+    held = str(text.test).splitlines()
+    surprises = np.array([-math.log(WORDS[line]) for line in held])
+    characters = sum(len(line) + 1 for line in held)
+    truth = surprises.sum() / characters
+    error = surprises.std() * math.sqrt(len(held)) / characters  # of a mean over lines drawn anew
+    models = [
+        charlm.ngram(text, order=5, smoothing="kneser-ney"),
+        charlm.ngram(text, order=5, smoothing="witten-bell"),
+        charlm.train(
+            text, model="gru", layers=1, hidden=16, batch_size=16, seq_length=32, max_steps=120, lr=0.02, seed=1,
+            backend="torch", progress=False,
+        ),
+    ]  # fmt: skip
+    for model in models:
+        whole = model.evaluate(text.test, progress=False)
+        lines = model.score(text.test).found("line")[0]
+        assert (len(lines), whole.targets) == (len(held), characters)
+        by_line = sum(line.bits for line in lines) * math.log(2) / characters
+        own = model.score_items(held, progress=False).logp_N
+        line_for_line = [
+            model.evaluate(Text.of(f"\n{line}\n", vocab=text.vocab).all, progress=False) for line in held[:60]
+        ]
+        alone = sum(each.nats * each.targets for each in line_for_line)
+        assert alone == pytest.approx(-own[:60].sum(), rel=1e-4)
+        assert [each.targets for each in line_for_line] == [len(line) + 1 for line in held[:60]]
+        about = truth if model.is_baseline else whole.nats  # the network has not learned everything in so few steps
+        for found in (whole.nats, by_line, -own.sum() / characters):
+            assert abs(found - about) < 3 * error, (model.title, found, truth, error)
+        assert whole.nats == pytest.approx(truth, abs=0.05)
+        assert by_line == pytest.approx(whole.nats, rel=1e-5)

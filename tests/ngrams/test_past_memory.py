@@ -12,7 +12,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +23,15 @@ from hypothesis import strategies as st
 from charlm import files
 from charlm.checkpoint import load
 from charlm.errors import CharlmError, CheckpointError, OptionError, StorageError, TextError
-from charlm.ngrams import fit as past_memory
-from charlm.ngrams import job as workers
+from charlm.ngrams import job as jobs
 from charlm.ngrams import past_memory as external
 from charlm.ngrams.estimators import ESTIMATORS, make_estimator, tune
 from charlm.ngrams.fit import count, count_to_directory, was_stopped
 from charlm.ngrams.index import SuffixIndex
-from charlm.ngrams.job import CountJob
+from charlm.ngrams.job import Job, TextBlocks
 from charlm.ngrams.past_memory import count_past_memory, smallest_memory
 from charlm.ngrams.rows import ngram_rows
-from charlm.ngrams.strings import Packing, added_up, cut, merge
+from charlm.ngrams.strings import Packing, added_up, merged
 from charlm.ngrams.tables import CountTables
 from charlm.text.corpus import read_corpus
 from charlm.text.splits import Split
@@ -49,7 +47,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Sets how many characters fit in memory."""
 
     def set_to(capacity: int) -> None:
-        monkeypatch.setattr(external, "_capacity", lambda *_: capacity)
+        monkeypatch.setattr(external, "capacity_of", lambda *_: capacity)
 
     set_to(7)
     return set_to
@@ -142,18 +140,17 @@ def test_a_parameter_is_tuned_over_stretches_as_over_the_whole(monkeypatch: pyte
     capacity=st.integers(1, 30),
     highest=st.booleans(),
 )
-def test_ranges_fit_and_hold_every_string_once(runs: list[list[tuple[int, int]]], capacity: int, highest: bool) -> None:
+def test_merging_gives_every_string_once_in_order(
+    runs: list[list[tuple[int, int]]], capacity: int, highest: bool
+) -> None:
     keys = [[(TOP, TOP + low) if highest else (high, low) for high, low in run] for run in runs]
     made = [added_up([np.array(word, dtype=np.uint64) for word in zip(*run, strict=True)]) for run in keys]
-    edges = list(pairwise(cut(made, capacity)))
-    merged = [merge(made, low, high) for low, high in edges]
     found: list[Any] = []
-    for part in merged:
+    for part in merged(made, capacity):
+        assert len(part) <= max(capacity, len(runs))
         strings = zip(*(word.tolist() for word in part.words), strict=True)
         found += zip(strings, part.counts.tolist(), strict=True)
     assert found == sorted(Counter(key for run in keys for key in run).items())
-    for (low, high), part in zip(edges, merged, strict=True):
-        assert int((high - low).sum()) <= capacity or len(part) == 1
 
 
 def test_keys_are_the_strings() -> None:
@@ -190,9 +187,10 @@ def test_stopped_at_every_write_it_goes_on_and_ends_the_same(
     tmp_path: Path, tiny: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny(20)
+    monkeypatch.setattr(jobs, "FAN", 2)
     go(tmp_path / "whole")
     whole, made, written = content(tmp_path / "whole"), [], []
-    monkeypatch.setattr(CountJob, "make_run", noting(CountJob.make_run, made))
+    monkeypatch.setattr(TextBlocks, "__getitem__", noting(TextBlocks.__getitem__, made))
     replace, directory = os.replace, tmp_path / "pieces"
 
     def once(source: Any, target: Any) -> None:
@@ -211,14 +209,14 @@ def test_stopped_at_every_write_it_goes_on_and_ends_the_same(
             continue
     assert content(directory) == whole
     assert sorted(made) == list(range(5))  # every block was sorted once
-    assert {"count.json", "ranges.npy", "run-00004", "merged-00000", "level-openings.npy"} <= set(written)
-    assert not list(directory.glob("run-*"))
+    assert {"count.json", "run-0-00004", "run-1-00000", "run-2-00000", "level-openings.npy"} <= set(written)
+    assert {path.name for path in directory.glob("run-*")} == {"run-2-00000", "run-2-00001"}
 
 
 def noting(function: Any, made: list[int]) -> Any:
-    def do(job: Any, number: int) -> None:
+    def do(blocks: Any, number: int) -> Any:
         made.append(number)
-        function(job, number)
+        return function(blocks, number)
 
     return do
 
@@ -229,7 +227,7 @@ def test_killed_by_the_system_it_goes_on(tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "from charlm.ngrams import job\nfrom charlm.ngrams import past_memory as external\n"
         "import numpy as np\n"
-        "external._capacity = lambda *_: 20\n"
+        "external.capacity_of = lambda *_: 20\n"
         "write = job.write_run\n"
         "job.write_run = lambda *given: (write(*given), time.sleep(0.05))\n"
         "ids, spans = np.random.default_rng(3).integers(0, 3, 90), np.array([[0, 40], [40, 90]])\n"
@@ -238,7 +236,7 @@ def test_killed_by_the_system_it_goes_on(tmp_path: Path) -> None:
     )
     child = subprocess.Popen([sys.executable, "-c", code])
     deadline = time.monotonic() + 60
-    while not (tmp_path / "w" / "run-00002").exists() and time.monotonic() < deadline:
+    while not (tmp_path / "w" / "run-0-00002").exists() and time.monotonic() < deadline:
         time.sleep(0.005)
     child.send_signal(signal.SIGKILL)
     child.wait()
@@ -246,8 +244,8 @@ def test_killed_by_the_system_it_goes_on(tmp_path: Path) -> None:
     assert 3 <= len(before) <= 5
     made: list[int] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(external, "_capacity", lambda *_: 20)
-        patch.setattr(CountJob, "make_run", noting(CountJob.make_run, made))
+        patch.setattr(external, "capacity_of", lambda *_: 20)
+        patch.setattr(TextBlocks, "__getitem__", noting(TextBlocks.__getitem__, made))
         go(tmp_path / "w")
         go(tmp_path / "whole")
     assert made[: 5 - len(before)] == list(range(len(before), 5))
@@ -259,9 +257,11 @@ def test_what_another_count_left_is_not_believed(tmp_path: Path, tiny: Callable[
     tiny(20)
     go(tmp_path, order=4 if change == "order" else 3, identity="" if change == "nameless" else "me")
     made: list[int] = []
-    (tmp_path / "merged-00000").write_bytes(b"cut" if change == "damage" else (tmp_path / "merged-00000").read_bytes())
+    if change == "damage":
+        for path in tmp_path.glob("run-*"):
+            path.write_bytes(path.read_bytes()[:-1])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CountJob, "make_run", noting(CountJob.make_run, made))
+        patch.setattr(TextBlocks, "__getitem__", noting(TextBlocks.__getitem__, made))
         if change == "memory":
             tiny(21)
         if change == "spans":
@@ -277,31 +277,77 @@ def test_what_another_count_left_is_not_believed(tmp_path: Path, tiny: Callable[
     assert not list(tmp_path.glob("level-04*"))
 
 
-def test_two_processes_write_the_same_files(tmp_path: Path, tiny: Callable[[int], None]) -> None:
-    tiny(20)
+def test_progress_rises_to_the_whole(tmp_path: Path, tiny: Callable[[int], None]) -> None:
     steps: list[float] = []
-    go(tmp_path / "one", progress=steps.append)
+    go(tmp_path, progress=steps.append)
     assert steps == sorted(steps)
-    assert steps[-1] == pytest.approx(1)
-    go(tmp_path / "two", processes=2)
+    assert steps[-1] == 1
+
+
+def test_an_error_of_a_worker_arrives_as_it_was() -> None:
+    error = pickle.loads(pickle.dumps(StorageError("full", OSError(errno.ENOSPC, "No space left on device"))))
+    assert (type(error), str(error), error.errno) == (StorageError, "full", errno.ENOSPC)
+
+
+def test_without_dask_a_sentence_says_how_to_install_it(
+    tmp_path: Path, tiny: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    for more in ({"processes": 2}, {"scheduler": "tcp://127.0.0.1:1"}):
+        with pytest.raises(OptionError, match=r"pip install 'charlm-toolkit\[cluster\]'"):
+            go(tmp_path, **more)
+
+
+def test_a_worker_that_does_not_see_the_directory_says_so(tmp_path: Path) -> None:
+    packing = Packing(symbols=3, depth=2)
+    with pytest.raises(CharlmError, match="does not see"):
+        Job([], packing=packing, capacity=9, directory=tmp_path / "elsewhere").make(0, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_cluster_counts_the_same_though_a_worker_is_killed(tmp_path: Path, tiny: Callable[[int], None]) -> None:
+    distributed = pytest.importorskip("distributed")
+    tiny(2)  # 46 blocks, so that runs are merged by workers too
+    go(tmp_path / "one")
+
+    def slow_down(directory: Path) -> None:
+        """In a worker: a block takes a while, and the worker that sorts the third one first is killed."""
+        import os
+        import signal
+        import time
+
+        from charlm.ngrams.job import TextBlocks
+
+        sort = TextBlocks.__getitem__
+
+        def slow(blocks: Any, number: int) -> Any:
+            time.sleep(0.1)
+            if number == 2 and not (directory / "killed").exists():
+                (directory / "killed").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return sort(blocks, number)
+
+        TextBlocks.__getitem__ = slow  # type: ignore[method-assign]
+
+    slow_down.__module__ = "__main__"  # so that it is sent whole: a worker cannot import this file
+    local = {"threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None, "silence_logs": 50}
+    with distributed.LocalCluster(n_workers=2, **local) as cluster, distributed.Client(cluster) as client:
+        client.run(slow_down, tmp_path)
+        go(tmp_path / "two", scheduler=cluster.scheduler_address)
+    assert (tmp_path / "killed").exists()
     assert content(tmp_path / "one") == content(tmp_path / "two")
 
 
-def test_an_error_of_another_process_arrives_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Job:
-        def full(self, number: int) -> None:
-            raise StorageError(f"{number} cannot be written", OSError(errno.ENOSPC, "No space left on device"))
-
-        def wrong(self, number: int) -> None:
-            raise TextError("too short")
-
-    monkeypatch.setattr(workers, "_JOB", Job())
-    for method, kind in (("full", StorageError), ("wrong", CharlmError)):
-        failed = pickle.loads(pickle.dumps(workers._do(method, 3)))
-        error = workers._error(*failed)
-        assert isinstance(error, kind)
-        assert str(error) in ("3 cannot be written", "too short")
-    assert workers._error("storage", "x", errno.ENOSPC).errno == errno.ENOSPC
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_local_workers_write_the_same_files(tmp_path: Path, tiny: Callable[[int], None]) -> None:
+    pytest.importorskip("distributed")
+    go(tmp_path / "one")
+    go(tmp_path / "two", processes=2)
+    assert content(tmp_path / "one") == content(tmp_path / "two")
+    with pytest.raises(OptionError, match="no Dask scheduler answers"):
+        go(tmp_path / "three", scheduler="tcp://127.0.0.1:1")
 
 
 @pytest.mark.parametrize("failing", range(0, 18, 3))
@@ -403,11 +449,11 @@ def test_the_command_goes_on_where_it_was_stopped(
     monkeypatch.setenv("CHARLM_CACHE", str(tmp_path / "cache"))
     command = ["ngram", str(verse), "--memory", "64M", "--out", str(tmp_path / "m")]
     with monkeypatch.context() as patch:
-        patch.setattr(past_memory, "fingerprints", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(external, "fingerprints", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
         assert CliRunner().invoke(cli, command).exit_code != 0
     assert was_stopped(tmp_path / "m")
     made: list[int] = []
-    monkeypatch.setattr(CountJob, "make_run", noting(CountJob.make_run, made))
+    monkeypatch.setattr(TextBlocks, "__getitem__", noting(TextBlocks.__getitem__, made))
     done = CliRunner().invoke(cli, command)
     assert (done.exit_code, done.stdout, made) == (0, f"{tmp_path / 'm'}\n", [])
     assert not was_stopped(tmp_path / "m")
@@ -421,7 +467,11 @@ def test_the_command_goes_on_where_it_was_stopped(
     [
         (["--memory", "2 elephants"], "500M or 2G"),
         (["--memory", "63M"], "64M or more"),
-        (["--memory", "100M", "--processes", "2"], "140M or more"),
+        (["--memory", "100M", "--processes", "2"], "292M or more"),
+        (["--memory", "1G", "--processes", "2", "--scheduler", "tcp://x:1"], "one of the two"),
+        (["--scheduler", "tcp://x:1"], "--memory"),
+        (["--tune-on", "x"], "--merge"),
+        (["--merge", "--order", "3"], "leave --order out"),
         (["--processes", "2"], "--memory"),
         (["--memory", "1G", "--order", "33"], "0 to 32"),
     ],

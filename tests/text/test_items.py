@@ -1,7 +1,9 @@
 """Items: the same list in any order or with counts is one corpus; equal items are in one part; spans are exact."""
 
+import importlib
 import json
 import random
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +85,47 @@ def test_a_saved_model_reads_its_list_again_as_items(tmp_path: Path) -> None:
         charlm.read_text(path, items="line", streamed=True)
 
 
+def test_validation_and_test_items_may_be_lists_of_their_own(tmp_path: Path) -> None:
+    lists = {"a.txt": NAMES, "b.txt": ["zoe", "ada", "kim"], "c.txt": ["lea"]}
+    for name, items in lists.items():
+        (tmp_path / name).write_text("\n".join(items))
+    held = {"valid": tmp_path / "b.txt", "test": tmp_path / "c.txt"}
+    text = charlm.read_text(tmp_path / "a.txt", items="line", **held)
+    for part, items in zip(("train", "valid", "test"), lists.values(), strict=True):
+        assert sorted(str(text.part(part)).split()) == sorted(items)
+    assert str(text.split) == "files:12/3/1"
+    assert text.corpus.repeated(text.split) == 1 / 4  # ada, of four held out
+    model = charlm.ngram(text, order=2, smoothing="kneser-ney")
+    again = charlm.read_text(list(text.corpus.names), like=model)
+    assert model.evaluate(again.train).nats != model.evaluate(again.test).nats  # lists are told apart
+    alone = charlm.read_text(tmp_path / "c.txt", items="line", vocab=model.vocab)
+    assert model.evaluate(text.test).nats == model.evaluate(alone.all).nats
+    network = charlm.train(text, hidden=4, max_steps=2, seq_length=4, batch_size=2, out=tmp_path / "run")
+    resumed = charlm.train(resume=tmp_path / "run", max_steps=3)
+    assert str(resumed.source.split) == "files:12/3/1"
+    assert network.trained.evaluation is not None
+    assert network.trained.evaluation.targets == len("lea\n")
+    (tmp_path / "a.txt").write_text("\n".join(NAMES[::-1]))
+    assert str(charlm.read_text(tmp_path / "a.txt", items="line", **held)) == str(text)
+
+
+def test_a_parquet_table_is_read_with_pyarrow_and_refused_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = importlib.import_module("pyarrow.parquet")
+    counts = {name: NAMES.count(name) for name in sorted(set(NAMES))}
+    table = pyarrow.table({"name": [*counts, None, "nobody"], "n": [*counts.values(), 3, 0]})
+    parquet.write_table(table, tmp_path / "list.parquet")
+    options = {"items": "column:name", "weights": "n"}
+    assert str(charlm.read_text(tmp_path / "list.parquet", **options)) == str(charlm.Text.of(NAMES))
+    with pytest.raises(TextError, match="has no column 'names': it has 'name', 'n'"):
+        charlm.read_text(tmp_path / "list.parquet", items="column:names")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(TextError, match="which pyarrow reads: install it, or write the table as CSV"):
+        charlm.read_text(tmp_path / "list.parquet", **options)
+
+
 def test_items_under_another_vocabulary_keep_their_spans() -> None:
     text = charlm.Text.of(["añb", "bb", "ñ"], split="100/0/0")
     part = text.all.under(Vocab(("\n", "a", "b"), byte_fallback=True))
@@ -113,5 +156,3 @@ def test_options_of_items_that_do_not_go_together() -> None:
         charlm.read_text("x", items="line", weights="n")
     with pytest.raises(OptionError, match="'line' or 'column:NAME'"):
         charlm.read_text("x", items="lines")
-    with pytest.raises(OptionError, match="--valid"):
-        charlm.read_text("x", items="line", valid="y")

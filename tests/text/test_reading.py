@@ -198,6 +198,14 @@ def test_reading_options_are_stored_and_read_back() -> None:
             codec.decode(Reading, broken)
 
 
+@pytest.mark.parametrize("order", ["le", "be"])
+def test_utf16_without_a_mark_is_named(order: str) -> None:
+    content = "Every second byte is zero.\n".encode(f"utf-16-{order}")
+    assert f"--encoding utf-16-{order}" in refusal(content)
+    assert decode(content, Reading(encoding=f"utf-16-{order}"), PATH) == "Every second byte is zero.\n"
+    assert "\0" in decode(b"a few\0 zeros in a text\0", Reading(), PATH)
+
+
 def test_windows_line_ends_that_are_kept_bring_a_hint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "dos.txt"
     path.write_bytes(b"one\r\ntwo\r\n" * 9)
@@ -208,5 +216,8 @@ def test_windows_line_ends_that_are_kept_bring_a_hint(tmp_path: Path, caplog: py
     (said,) = [record.getMessage() for record in caplog.records]
     assert "dos.txt" in said
     assert "--newlines normalise" in said
+    path.write_bytes(b"one\rtwo\r" * 9)
+    read_text(path)
+    assert "line ends of old Macs" in caplog.records.pop().getMessage()
     read_text(path, vocab=text.vocab)  # read as a model's text was: there is nothing to choose
     assert len(caplog.records) == 1

@@ -38,6 +38,24 @@ def test_tokens_are_aligned_and_checked() -> None:
         token_starts("Well, to be", ["Well", ","])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("space", ["before", "after"])
+def test_words_add_up_to_characters_exactly_on_the_drama(space: str) -> None:
+    """Each word is the sum of its own characters, added in their order, and every character is in one word."""
+    drama = (Path(__file__).parents[2] / "data" / "shakespeare.txt").read_text(encoding="utf-8")
+    tail = "\tTo  be,\tor   not\n\n to be"  # tabs, several blanks, no final line end
+    model = charlm.ngram(charlm.Text.of(drama + tail), order=2, smoothing="kneser-ney")
+    for text in (drama, tail):
+        scored = charlm.score(model, text, space=space)  # type: ignore[arg-type]
+        places = dict(zip(scored.items[0].position_N.tolist(), scored.bits_each.tolist(), strict=True))
+        for word in scored.found("word")[0]:
+            total = 0.0
+            for place in range(word.start, word.end):
+                total += places.pop(place, 0.0)
+            assert word.bits == total
+        assert not places
+
+
 @pytest.mark.parametrize("space", ["before", "after"])
 @pytest.mark.parametrize("by", ["word", "sentence"])
 def test_words_add_up_to_characters(by: str, space: str) -> None:

@@ -218,7 +218,7 @@ def test_the_learning_curve_is_a_table_and_a_picture(tmp_path: Path) -> None:
 
 
 def test_a_window_that_does_not_fit_into_memory_is_refused_before_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("charlm.training.language_run.free_memory", lambda: 1_000_000)
+    monkeypatch.setattr("charlm.training.recipe.free_memory", lambda: 1_000_000)
     with pytest.raises(OptionError, match=r"64 steps in 16 lanes needs about .* 0\.0 GB are free"):
         charlm.train(TEXT, hidden=512, seq_length=64, batch_size=16, max_steps=1, progress=False)
     charlm.train(TEXT, hidden=8, seq_length=8, batch_size=2, max_steps=1, progress=False)

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,17 @@ from charlm.nn.kernels import fused
 from charlm.nn.kernels.cpu import compiled
 from charlm.nn.kernels.inputs import on_gpu
 
-__all__ = ["device_of", "facts", "fastest", "for_reading", "for_training", "notes", "pick_device", "precision"]
+__all__ = [
+    "device_of",
+    "facts",
+    "fastest",
+    "for_reading",
+    "for_training",
+    "notes",
+    "pick_device",
+    "precision",
+    "using_threads",
+]
 
 
 def precision(device: torch.device) -> str:
@@ -214,3 +225,16 @@ def device_of(before: str, wanted: str, say: Callable[[str], object]) -> torch.d
         device = pick_device("auto")
         say(f"the run was on {before}, which is not here: it goes on on {device}")
         return device
+
+
+@contextmanager
+def using_threads(threads: int | None) -> Iterator[None]:
+    """A block in which torch uses so many threads."""
+    before = torch.get_num_threads()
+    if threads is not None and not 1 <= threads <= 1024:
+        raise OptionError(f"a training uses from 1 to 1024 threads, not {threads}")
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
