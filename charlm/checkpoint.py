@@ -86,6 +86,7 @@ def load(directory: str | Path, *, device: str | torch.device = "auto", weights:
     config = read_config(directory)
     text = TextFacts.read(config["text"])
     vocab = read_vocab(directory)
+    _check_vocab(directory, vocab, config)
     if not 0 <= text.first < len(vocab):
         raise CheckpointError(f"{directory} is damaged: its text begins with symbol {text.first} of {len(vocab)}")
     place = pick_device(device) if isinstance(device, str) else device
@@ -153,6 +154,15 @@ def read_vocab(directory: Path) -> Vocab:
         return Vocab.from_json(read_json(directory / "vocab.json", limit=1 << 24))
     except CharlmError as error:
         raise CheckpointError(f"the vocabulary of {directory} cannot be read: {error}") from None
+
+
+def _check_vocab(directory: Path, vocab: Vocab, kept: Mapping[str, Any]) -> None:
+    """Refuses symbols that are not those of the weights or counts; what older versions wrote has no hash of them."""
+    if kept.get("vocab_sha256", vocab.sha256) != vocab.sha256:
+        raise CheckpointError(
+            f"{directory}/vocab.json was changed: it does not hold the symbols that the model was made with; "
+            "put the file back, or make the model again"
+        )
 
 
 def _read_rnn(directory: Path, shape: Any, vocab: Vocab, weights: str, device: torch.device) -> CharRNN:
@@ -235,7 +245,10 @@ _READERS: dict[str, Callable[[Path, Any, Vocab, str, torch.device], TextModel]] 
 def read_weights(path: Path, model: nn.Module) -> None:
     """Puts the weights of a file into a model, which may be on the meta device; names and shapes must be its own."""
     expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    tensors, _ = read_tensors(path, expected)
+    tensors, metadata = read_tensors(path, expected)
+    vocab = getattr(model, "vocab", None)
+    if isinstance(vocab, Vocab):
+        _check_vocab(path.parent, vocab, metadata)
     kinds = {tensor.dtype for tensor in tensors.values()}
     if len(kinds) != 1 or not next(iter(kinds)).is_floating_point:
         raise CheckpointError(f"{path} mixes the types {sorted(map(str, kinds))}: weights have one floating type")

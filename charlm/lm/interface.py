@@ -21,6 +21,7 @@ from torch import Tensor
 
 from charlm.errors import OptionError
 from charlm.text.splits import Spans
+from charlm.text.spool import give_back
 from charlm.text.vocab import Ids, Vocab
 
 __all__ = [
@@ -328,6 +329,7 @@ def _read_group(
         else:
             logp_TB, state = model.target_logprobs(inputs_TB, targets_TB, state)
             hit_TB = torch.zeros_like(targets_TB, dtype=torch.bool)
+        give_back(ids, position_TB.size)
         scored = inside_TB & (position_TB + 1 >= first_B[:alive])
         place = (offsets[:alive] + position_TB + 1 - first_B[:alive])[scored]
         known = (targets_TB >= 0).cpu().numpy()[scored]
