@@ -69,8 +69,8 @@ class SequenceModel(nn.Module):
         distribution = config.mode == "distribution"
         self.pooling = Pooling(config.pooling.split("+"), self.stack.outputs)
         width = self.pooling.features
-        shape = {"order": config.gram_order, "dropout": config.gram_dropout}
-        self.grams = Grams(config.grams, config.classes if distribution else 1, **shape) if config.grams else None
+        outputs, order = config.classes if distribution else 1, config.gram_order
+        self.grams = Grams(config.grams, outputs, order=order, dropout=config.gram_dropout) if config.grams else None
         self.head: ScoreHead | DistributionHead
         self.head = DistributionHead(width, config.classes) if distribution else ScoreHead(width)
         for part in (self.stack, self.embedding) if config.frozen else ():
