@@ -24,6 +24,7 @@ from torch import nn
 from charlm.errors import CharlmError, CheckpointError, OptionError
 from charlm.files import FORMAT, describe, fingerprint, read_json, write_config
 from charlm.lm.model import TextModel
+from charlm.mixing.adaptive import AdaptiveLM
 from charlm.mixing.cache import CacheLM
 from charlm.mixing.mixture import MixtureLM
 from charlm.ngrams.model import NGramLM
@@ -85,6 +86,7 @@ def load(directory: str | Path, *, device: str | torch.device = "auto", weights:
     config = read_config(directory)
     text = TextFacts.read(config["text"])
     vocab = read_vocab(directory)
+    _check_vocab(directory, vocab, config)
     if not 0 <= text.first < len(vocab):
         raise CheckpointError(f"{directory} is damaged: its text begins with symbol {text.first} of {len(vocab)}")
     place = pick_device(device) if isinstance(device, str) else device
@@ -154,6 +156,15 @@ def read_vocab(directory: Path) -> Vocab:
         raise CheckpointError(f"the vocabulary of {directory} cannot be read: {error}") from None
 
 
+def _check_vocab(directory: Path, vocab: Vocab, kept: Mapping[str, Any]) -> None:
+    """Refuses symbols that are not those of the weights or counts; what older versions wrote has no hash of them."""
+    if kept.get("vocab_sha256", vocab.sha256) != vocab.sha256:
+        raise CheckpointError(
+            f"{directory}/vocab.json was changed: it does not hold the symbols that the model was made with; "
+            "put the file back, or make the model again"
+        )
+
+
 def _read_rnn(directory: Path, shape: Any, vocab: Vocab, weights: str, device: torch.device) -> CharRNN:
     config = RNNConfig.read(shape)
     with torch.device("meta"):
@@ -191,6 +202,22 @@ def _read_cache(directory: Path, shape: Any, vocab: Vocab, weights: str, device:
     return CacheLM(vocab, **_numbers(shape))
 
 
+def _read_adaptive(directory: Path, shape: Any, vocab: Vocab, weights: str, device: torch.device) -> AdaptiveLM:
+    numbers = _numbers(shape)
+    if set(numbers) != {"models", "room"} or type(numbers["models"]) is not int or not 0 <= numbers["models"] <= 64:
+        raise CheckpointError(f"{directory}/config.json does not describe an adaptive model")
+    models = [load(directory / str(number), device=device, weights=weights) for number in range(numbers["models"])]
+    tensors, _ = read_tensors(directory / "trained.safetensors")
+    trained = tensors["trained"].numpy()
+    if (
+        trained.dtype != np.int64
+        or trained.ndim != 1
+        or (trained.size and not -1 <= trained.min() <= trained.max() < len(vocab))
+    ):
+        raise CheckpointError(f"{directory}/trained.safetensors does not hold symbols of this vocabulary")
+    return AdaptiveLM(vocab, models, trained=trained, room=int(numbers["room"]))
+
+
 def _small(value: Any) -> bool:
     return type(value) is int and 2 <= value <= 64
 
@@ -211,13 +238,17 @@ _READERS: dict[str, Callable[[Path, Any, Vocab, str, torch.device], TextModel]] 
     "dynamic": _read_dynamic,
     "mixture": _read_mixture,
     "cache": _read_cache,
+    "adaptive": _read_adaptive,
 }
 
 
 def read_weights(path: Path, model: nn.Module) -> None:
     """Puts the weights of a file into a model, which may be on the meta device; names and shapes must be its own."""
     expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    tensors, _ = read_tensors(path, expected)
+    tensors, metadata = read_tensors(path, expected)
+    vocab = getattr(model, "vocab", None)
+    if isinstance(vocab, Vocab):
+        _check_vocab(path.parent, vocab, metadata)
     kinds = {tensor.dtype for tensor in tensors.values()}
     if len(kinds) != 1 or not next(iter(kinds)).is_floating_point:
         raise CheckpointError(f"{path} mixes the types {sorted(map(str, kinds))}: weights have one floating type")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import charlm
 from charlm.checkpoint import TextFacts, load, newest
 from charlm.errors import CharlmError, CheckpointError
 from charlm.recurrent.model import CharRNN, RNNConfig
@@ -145,3 +146,35 @@ def test_double_precision_models_stay_double(tmp_path: Path) -> None:
     model = CharRNN(CORPUS.vocab, RNNConfig(hidden=3)).double()
     keep(tmp_path / "d", model, TextFacts.of(CORPUS, Split()))
     assert next(load(tmp_path / "d").parameters()).dtype == torch.float64  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("kind", ["network", "counts", "run", "fit"])
+def test_a_replaced_character_is_noticed(tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text, out = charlm.Text.of("abracadabra\nsimsalabim\n" * 40), tmp_path / "model"
+    if kind == "network":
+        CharRNN(text.vocab, RNNConfig(model="gru", hidden=6)).save(out)
+    elif kind == "counts":
+        charlm.ngram(text, order=2, smoothing="kneser-ney").save(out)
+    elif kind == "run":
+        charlm.train(text, hidden=4, max_steps=2, batch_size=2, seq_length=8, out=out)
+    else:
+        charlm.SequenceClassifier(hidden=4, max_steps=2).fit(["ab", "ba"] * 20, [0, 1] * 20).save(out)
+
+    def opened() -> object:
+        return charlm.SequenceClassifier.load(out) if kind == "fit" else load(out)
+
+    opened()
+    symbols = json.loads((out / "vocab.json").read_text())["characters"]
+    change(out / "vocab.json", characters=sorted([*symbols[:-1], "z"]))
+    with pytest.raises(CheckpointError, match="not hold the symbols that the model was made with"):
+        opened()
+
+
+def test_weights_without_a_hash_of_their_symbols_are_read(directory: Path) -> None:
+    tensors, metadata = read_tensors(directory / "best.safetensors")
+    assert metadata["vocab_sha256"] == CORPUS.vocab.sha256
+    write_tensors(directory / "best.safetensors", tensors)
+    config = json.loads((directory / "config.json").read_text())
+    del config["vocab_sha256"]
+    (directory / "config.json").write_text(json.dumps(config))
+    load(directory)

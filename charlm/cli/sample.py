@@ -79,6 +79,7 @@ def sample_command(
         last = _show_growing(prompt, grown, options["stop"])
     else:
         *_, last = grown
+    _tell_of_loops(last)
     found = _novelty(generator, last, texts) if with_novelty else {}
     if as_json:
         samples = [_sample(stream, generator, characters=not no_characters) for stream in last]
@@ -118,6 +119,14 @@ def _show_growing(prompt: str, grown: Iterator[list[Stream]], stop: str | None) 
         shown = max(shown, len(certain))
     click.echo()
     return streams
+
+
+def _tell_of_loops(streams: list[Stream]) -> None:
+    """Says which texts end in a loop."""
+    for number, stream in enumerate(streams, 1):
+        if period := stream.loop:
+            which = "the text" if len(streams) == 1 else f"text {number}"
+            note(f"{which} ends in a loop of {period:,} characters: a higher --temperature, such as 0.8, leaves it")
 
 
 def _novelty(model: TextModel, streams: list[Stream], texts: Sequence[str]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from charlm.errors import OptionError
 from charlm.text.splits import Spans
+from charlm.text.spool import give_back
 from charlm.text.vocab import Ids, Vocab
 
 __all__ = [
@@ -167,6 +168,13 @@ class LanguageModel(abc.ABC):
         """
         logp_TBV, state = self.logprobs(ids_TB, state)
         return pick_targets(logp_TBV, targets_TB), state
+
+    def target_hits(self, ids_TB: Tensor, targets_TB: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+        """Like `target_logprobs`, with `hit_TB` in the middle: whether each target was the most probable symbol, the
+        first of them where several are. A family overrides it only to be faster."""
+        logp_TBV, state = self.logprobs(ids_TB, state)
+        logp_TB = pick_targets(logp_TBV, targets_TB)
+        return logp_TB, (logp_TBV.argmax(-1) == targets_TB) & ~logp_TB.isnan(), state
 
     def generate(
         self, ids_B: Tensor, state: State, steps: int, rule: SamplingRule, noise_TB: Tensor
@@ -317,12 +325,11 @@ def _read_group(
         inputs_TB = _tensor(ids[position_TB], model)
         targets_TB = _tensor(np.where(inside_TB, ids[position_TB + 1].astype(np.int64), -1), model)
         if hits:
-            logp_TBV, state = model.logprobs(inputs_TB, state)
-            logp_TB = pick_targets(logp_TBV, targets_TB)
-            hit_TB = (logp_TBV.argmax(-1) == targets_TB) & ~logp_TB.isnan()
+            logp_TB, hit_TB, state = model.target_hits(inputs_TB, targets_TB, state)
         else:
             logp_TB, state = model.target_logprobs(inputs_TB, targets_TB, state)
             hit_TB = torch.zeros_like(targets_TB, dtype=torch.bool)
+        give_back(ids, position_TB.size)
         scored = inside_TB & (position_TB + 1 >= first_B[:alive])
         place = (offsets[:alive] + position_TB + 1 - first_B[:alive])[scored]
         known = (targets_TB >= 0).cpu().numpy()[scored]

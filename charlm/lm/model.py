@@ -294,7 +294,7 @@ class TextModel(LanguageModel, abc.ABC):
     def write_to(self, directory: Path) -> None:
         """Writes the model's files into a directory; `config.json` comes last and makes them a model."""
         write_json(directory / "vocab.json", self.vocab.to_json())
-        more = self.write_files(directory)
+        more = {**self.write_files(directory), "vocab_sha256": self.vocab.sha256}
         write_json(directory / "config.json", describe(self.kind, self.shape(), self.source, **more))
 
 

@@ -70,6 +70,24 @@ class Stream:
         return self.text[: len(self.text) - hidden]
 
     @property
+    def loop(self) -> int | None:
+        """The length of what the text repeats until its end, at least three times and over 100 characters; else None.
+
+        >>> Stream(text="Once more. " * 20).loop, Stream(text="Once more.").loop
+        (11, None)
+        """
+        back, borders = self.text[:-20_001:-1], [0]  # of each beginning its longest end that is a beginning, too
+        longest = None
+        for at in range(1, len(back)):
+            border = borders[-1]
+            while border and back[at] != back[border]:
+                border = borders[border - 1]
+            borders.append(border + (back[at] == back[border]))
+            period = at + 1 - borders[-1]
+            longest = period if at >= 100 and at + 1 >= 3 * period else longest
+        return longest
+
+    @property
     def nats(self) -> float:
         """Mean negative log-probability a symbol."""
         return -math.fsum(self.logps) / len(self.logps) if self.logps else 0.0

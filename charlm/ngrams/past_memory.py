@@ -180,8 +180,8 @@ def publish(directory: Path, estimator: Estimator, vocab: Vocab, facts: TextFact
         for path in sorted((work / "text").glob("level-*.npy")):
             os.replace(path, directory / path.name)
         write_json(directory / "vocab.json", vocab.to_json())
-        files = fingerprints(directory)
-        write_config(directory, "ngram", describe_ngram(estimator), facts, files=files)
+        marks = {"files": fingerprints(directory), "vocab_sha256": vocab.sha256}
+        write_config(directory, "ngram", describe_ngram(estimator), facts, **marks)
         shutil.rmtree(work)
     except StorageError:
         raise

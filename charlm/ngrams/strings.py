@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from charlm.errors import CharlmError, TextError
 from charlm.files import atomic_writer
 from charlm.text.splits import Spans
+from charlm.text.spool import give_back
 from charlm.text.vocab import Ids, smallest_dtype
 
 __all__ = ["Packing", "SpannedText", "Strings", "Words", "added_up", "merged", "open_run", "write_run"]
@@ -157,6 +158,7 @@ class SpannedText:
                 )
             out = found[at - start : at - start + len(piece)]
             np.add(piece, 1, out=out, dtype=found.dtype, casting="unsafe")
+            give_back(self.ids, len(piece))
         return found
 
     def _pieces(self, start: int, end: int) -> Iterator[tuple[int, Ids]]:

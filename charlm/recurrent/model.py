@@ -159,8 +159,9 @@ class CharRNN(nn.Module, TextModel):
 
     def write_files(self, directory: Path) -> dict[str, Any]:
         """Writes the weights, as the best and the last ones."""
+        mark = {"vocab_sha256": self.vocab.sha256}
         for name in ("best", "last"):
-            write_tensors(directory / f"{name}.safetensors", dict(self.named_parameters()))
+            write_tensors(directory / f"{name}.safetensors", dict(self.named_parameters()), mark)
         return {}
 
     def tie(self) -> None:

@@ -309,7 +309,8 @@ def save_sequence(directory: Path, models: Models, data: Mapping[str, Any], **mo
     if model.vocab is not None:
         write_json(directory / "vocab.json", model.vocab.to_json())
     for name in ("best", "last"):
-        write_tensors(directory / f"{name}.safetensors", dict(model.named_parameters()))
+        mark = None if model.vocab is None else {"vocab_sha256": model.vocab.sha256}
+        write_tensors(directory / f"{name}.safetensors", dict(model.named_parameters()), mark)
     write_json(directory / "config.json", describe_sequence(model.config, data, **more))
 
 

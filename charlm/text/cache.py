@@ -28,7 +28,7 @@ from charlm.errors import CharlmError, OptionError
 from charlm.files import read_json, sweep, write_json
 from charlm.text.reading import Decoder, Reading, empty, nothing_but_a_mark, unreadable
 from charlm.text.splits import Spans
-from charlm.text.spool import Spool, dtype_of, write_ids
+from charlm.text.spool import Spool, dtype_of, map_ids, write_ids
 from charlm.text.vocab import Ids, Vocab, vocabulary_of_counts
 
 __all__ = [
@@ -320,8 +320,7 @@ def _load(directory: Path, key: str) -> Encoded | None:
             dtype = np.dtype(about["dtype"])
             ids_path = path.with_suffix(".ids")
             if about["format"] == _FORMAT and ids_path.stat().st_size == int(edges[-1]) * dtype.itemsize:
-                # copy on write: torch wants writable memory, and the file stays as it is
-                ids = np.memmap(ids_path, dtype=dtype, mode="c").view(np.ndarray)
+                ids = map_ids(ids_path, dtype)
                 with contextlib.suppress(OSError):
                     os.utime(path)  # the time of the last use, for `Cache.trim`
                 return Encoded(

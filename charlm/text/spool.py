@@ -1,13 +1,15 @@
-"""The temporary file of one pass over big texts: characters on the disk until their vocabulary is known, then ids.
+"""The files of big texts: characters on the disk until their vocabulary is known, then ids, mapped into memory.
 
 Used by `charlm.text.cache`, which says how the whole works.
 """
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +17,34 @@ from numpy.typing import NDArray
 from charlm.files import atomic_writer
 from charlm.text.vocab import Ids, Vocab
 
-__all__ = ["Spool", "dtype_of", "write_ids"]
+__all__ = ["Spool", "dtype_of", "give_back", "map_ids", "write_ids"]
+
+_EVERY = 1 << 24
+_READ: WeakKeyDictionary[mmap.mmap, int] = WeakKeyDictionary()
+"""How many ids of each mapped file were read since its pages were given back."""
+
+
+def map_ids(path: Path, dtype: np.dtype[Any]) -> Ids:
+    """The ids in a file, mapped into memory; it may be written to, as torch wants it, and the file stays as it is."""
+    mapped = np.memmap(path, dtype=dtype, mode="c")
+    _READ[mapped.base] = 0  # type: ignore[index]
+    return mapped.view(np.ndarray)
+
+
+def give_back(ids: Ids, count: int) -> None:
+    """Is told that `count` of these ids were read; after each 16 million it gives their pages back to the system.
+
+    Else all pages that were ever read would count as this program's memory. They stay in the system's cache of files,
+    so that reading them again costs little. Ids that `map_ids` did not map are left alone.
+    """
+    base: Any = ids
+    while base is not None and not isinstance(base, mmap.mmap):
+        base = getattr(base, "base", None)
+    if isinstance(base, mmap.mmap) and base in _READ:
+        _READ[base] += count
+        if _READ[base] >= _EVERY and hasattr(mmap, "MADV_DONTNEED"):
+            _READ[base] = 0
+            base.madvise(mmap.MADV_DONTNEED)
 
 
 class Spool:

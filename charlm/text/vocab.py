@@ -8,6 +8,8 @@ so that none is ever unknown), and bytes only (any file at all).
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -229,6 +231,11 @@ class Vocab:
         if self.characters and self.byte_fallback:
             begins[len(self.characters) + 0x80 : len(self.characters) + 0xC0] = False
         return begins
+
+    @cached_property
+    def sha256(self) -> str:
+        """The hash of the symbols, which is kept with weights and counts, so that other symbols are noticed."""
+        return hashlib.sha256(json.dumps(self.to_json()).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
         """A value for `vocab.json`; `from_json` reads it back."""

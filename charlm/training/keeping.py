@@ -89,12 +89,13 @@ class DirectoryKeeper(MemoryKeeper):
     ) -> None:
         super().__init__(rows)
         self.directory, self.command, self.vocab, self.description = directory, command, vocab, description
+        self._mark = None if vocab is None else {"vocab_sha256": vocab.sha256}
 
     def begin(self, weights: Mapping[str, Tensor]) -> None:
         """Writes the files of a run that has not taken a step."""
         self._write_vocab()
         for name in ("best", "last"):
-            write_tensors(self.directory / f"{name}.safetensors", weights)
+            write_tensors(self.directory / f"{name}.safetensors", weights, self._mark)
         self.describe()
 
     def describe(self, **more: Any) -> None:
@@ -110,7 +111,7 @@ class DirectoryKeeper(MemoryKeeper):
     def best(self, weights: Mapping[str, Tensor]) -> None:
         """Writes `best.safetensors`."""
         with self.resumable():
-            write_tensors(self.directory / "best.safetensors", weights)
+            write_tensors(self.directory / "best.safetensors", weights, self._mark)
 
     def state(self, tensors: Mapping[str, Tensor], progress: dict[str, Any]) -> None:
         """Writes the state into one file, then `last.safetensors`, and deletes all but the two newest states."""
@@ -120,7 +121,7 @@ class DirectoryKeeper(MemoryKeeper):
         metadata = {name: json.dumps(value, allow_nan=False) for name, value in facts.items()}
         with self.resumable():
             write_tensors(self.directory / f"state-{progress['step']}.safetensors", tensors, metadata)
-            write_tensors(self.directory / "last.safetensors", last_weights(tensors))
+            write_tensors(self.directory / "last.safetensors", last_weights(tensors), self._mark)
             self.describe()
             for old in states(self.directory)[2:]:
                 old.unlink(missing_ok=True)
@@ -130,8 +131,8 @@ class DirectoryKeeper(MemoryKeeper):
         with self.resumable():
             sweep(self.directory)
             self._write_vocab()
-            write_tensors(self.directory / "best.safetensors", best_weights(tensors))
-            write_tensors(self.directory / "last.safetensors", last_weights(tensors))
+            write_tensors(self.directory / "best.safetensors", best_weights(tensors), self._mark)
+            write_tensors(self.directory / "last.safetensors", last_weights(tensors), self._mark)
             self._write_metrics()
             self.describe()
 

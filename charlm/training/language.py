@@ -26,6 +26,7 @@ from charlm.lm.evaluate import wide
 from charlm.lm.interface import Segments, State, detach, lane_segments, pick_targets, read_segments
 from charlm.recurrent.model import CharRNN
 from charlm.text.splits import Spans
+from charlm.text.spool import give_back
 from charlm.text.vocab import Ids
 from charlm.training.distributed import ALONE, Processes
 from charlm.training.interfaces import Objective
@@ -76,6 +77,7 @@ class Ring:
         span_TB = np.searchsorted(self._edges, pair_TB, side="right") - 1
         position_TB = pair_TB - self._edges[span_TB] + self.spans[span_TB, 0]
         inputs_TB, targets_TB = (self.ids[position_TB + i].astype(np.int64) for i in (0, 1))
+        give_back(self.ids, inputs_TB.size)
         return inputs_TB, targets_TB, pair_TB == self._edges[span_TB]
 
 

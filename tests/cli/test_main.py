@@ -308,6 +308,18 @@ def test_novelty_and_mixture(charlm: Run, verse: Path) -> None:
     assert models["mixture"]["name"].startswith("net + Kneser-Ney ")
 
 
+def test_a_text_that_ends_in_a_loop_is_said(charlm: Run) -> None:
+    Path("text.txt").write_text("the cat sat on the mat. " * 30)
+    charlm("ngram", "text.txt", "--order", 4, "--out", "m")
+    for more in ((), ("--json",), ("--streams", 2)):
+        code, _, err = charlm("sample", "m", "--prompt", "the cat", "--temperature", 0, *more)
+        assert code == 0
+        assert "ends in a loop of 15 characters: a higher --temperature" in err  # "cat sat on the ", as c precedes m
+    Path("mixed.txt").write_text(Path(__file__).read_text())
+    charlm("ngram", "mixed.txt", "--order", 2, "--smoothing", "kneser-ney", "--out", "n")
+    assert "loop" not in charlm("sample", "n")[2]
+
+
 def test_excerpts_send_no_control_characters_to_the_terminal(charlm: Run, tmp_path: Path) -> None:
     (tmp_path / "text").write_text("\x1b[31m\x07\n" * 400)
     code, _, err = charlm("train", "text", *QUICK, "--out", "run")

@@ -10,15 +10,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import charlm
 from charlm.errors import CharlmError, TextError
+from charlm.lm.interface import State, read_segments
 from charlm.text import cache, reading
 from charlm.text.cache import cache_directory
 from charlm.text.corpus import Corpus, read_corpus
 from charlm.text.reading import Reading
+from charlm.text.spool import map_ids
 from charlm.text.vocab import Vocab
+from charlm.training.language import Lanes
 
 TRICKY = "a\r\nb\rc\r\r\n\né€😀\n漢字\r"
 
@@ -253,3 +258,46 @@ def test_a_text_bigger_than_the_bound_is_read_all_the_same(small: Path, monkeypa
     monkeypatch.setenv("CHARLM_CACHE_GB", "ten")
     with pytest.raises(CharlmError, match="number of gigabytes"):
         read_corpus([small / "text"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="no figure of the pages of files")
+def test_reading_gives_pages_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("charlm.text.spool._EVERY", 1 << 20)
+    path = tmp_path / "big.ids"
+    size = 24 << 20
+    with open(path, "wb") as file:
+        file.truncate(size)
+    ids = map_ids(path, np.dtype(np.uint8))
+
+    def resident() -> int:
+        about = Path("/proc/self/smaps").read_text().split("big.ids")[1]
+        return int(about.split("Rss:")[1].split()[0]) << 10
+
+    class Deaf(charlm.LanguageModel):
+        vocab, device = Vocab.of("ab"), torch.device("cpu")
+
+        def initial_state(self, lanes: int) -> State:
+            return {"h": torch.zeros(lanes)}
+
+        def logprobs(self, ids_TB: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
+            raise NotImplementedError
+
+        def target_logprobs(
+            self, ids_TB: torch.Tensor, targets_TB: torch.Tensor, state: State
+        ) -> tuple[torch.Tensor, State]:
+            highest.append(resident())
+            return torch.zeros(ids_TB.shape), state
+
+    highest = [0]
+    edges = np.linspace(0, size, 65).astype(np.int64)
+    segments = np.stack([edges[:-1], edges[:-1] + 1, edges[1:]], axis=1)
+    read_segments(Deaf(), ids, segments, lanes=64, chunk=1 << 12, hits=False)
+    assert max(highest) < 12 << 20
+    lanes = Lanes(ids, np.array([[0, size]]), lanes=64, window=1 << 12)
+    for number in range(size // (64 << 12)):
+        lanes.window_at(0, number)
+        highest.append(resident())
+    assert max(highest) < 12 << 20
+    assert int(ids[::4096].sum()) == 0  # every page, without telling
+    assert resident() > 20 << 20
