@@ -38,19 +38,9 @@ from charlm.text.vocab import Vocab
 from charlm.version import __version__
 
 __all__ = [
-    "FORMAT",
-    "TextFacts",
-    "checksum_of",
-    "circumstances",
-    "describe",
-    "grown",
-    "load",
-    "newest",
-    "read_config",
-    "read_vocab",
-    "read_weights",
-    "write_config",
-]
+    "FORMAT", "TextFacts", "checksum_of", "circumstances", "describe", "grown", "load", "newest", "read_config",
+    "read_vocab", "read_weights", "write_config",
+]  # fmt: skip
 
 
 def _check_files(directory: Path, files: Any) -> None:
