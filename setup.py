@@ -25,6 +25,7 @@ except ImportError:  # setuptools before 70: enough to compile, not to build a w
     bdist_wheel = None
 
 KERNELS = Path("charlm/nn/kernels/cpu")
+MIXING = Path("charlm/mixing/adaptive.c")
 FLAGS = [
     "-std=gnu11",
     "-O3",
@@ -68,12 +69,13 @@ def compile_kernels(library: Path, command: list[str], targets: list[tuple[str, 
         targets = TARGETS.get(machine.partition("-")[0].strip().lower(), OTHER)
     position = [] if sys.platform == "win32" else ["-fPIC"]
     with tempfile.TemporaryDirectory() as room:
-        jobs = [("native.c", Path(room) / "native.o", [])]
+        jobs = [(KERNELS / "native.c", Path(room) / "native.o", [])]
+        jobs.append((MIXING, Path(room) / "mixing.o", ["-ffp-contract=off"]))
         for name, vector, sums, flags in targets:
             macros = [f"-DTARGET={name}", f"-DVECTOR={vector}", f"-DSUMS={sums}"]
-            jobs.append(("kernels.c", Path(room) / f"{name}.o", [*macros, *flags]))
+            jobs.append((KERNELS / "kernels.c", Path(room) / f"{name}.o", [*macros, *flags]))
         running = [
-            subprocess.Popen([*command, *FLAGS, *position, *flags, "-c", str(KERNELS / source), "-o", str(to)])
+            subprocess.Popen([*command, *FLAGS, *position, *flags, "-c", str(source), "-o", str(to)])
             for source, to, flags in jobs
         ]
         failed = [process for process in running if process.wait()]
@@ -112,7 +114,7 @@ if bdist_wheel is not None:
     commands["bdist_wheel"] = Wheel
 
 if __name__ == "__main__":
-    sources = sorted(str(path) for path in KERNELS.glob("*.[ch]"))
+    sources = sorted(str(path) for path in (*KERNELS.glob("*.[ch]"), MIXING))
     optional = "CHARLM_WHEEL" not in os.environ
     setup(
         ext_modules=[Extension("charlm.nn.kernels.cpu._native", sources=sources, optional=optional)],

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from charlm.lm.model import TextModel
     from charlm.lm.scored import score
     from charlm.merging import merge
+    from charlm.mixing.adaptive import adaptive
     from charlm.mixing.mixture import mix
     from charlm.ngrams.fit import ngram
     from charlm.nn.cells import Cell
@@ -60,6 +61,7 @@ _HOMES = {
     "Text": "charlm.text.text",
     "TextModel": "charlm.lm.model",
     "Vocab": "charlm.text.vocab",
+    "adaptive": "charlm.mixing.adaptive",
     "cache": "charlm.text.cache",
     "compare": "charlm.comparison",
     "compress": "charlm.compression",
@@ -99,6 +101,7 @@ __all__ = [
     "TextModel",
     "Vocab",
     "__version__",
+    "adaptive",
     "cache",
     "compare",
     "compress",

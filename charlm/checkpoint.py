@@ -24,6 +24,7 @@ from torch import nn
 from charlm.errors import CharlmError, CheckpointError, OptionError
 from charlm.files import FORMAT, describe, fingerprint, read_json, write_config
 from charlm.lm.model import TextModel
+from charlm.mixing.adaptive import AdaptiveLM
 from charlm.mixing.cache import CacheLM
 from charlm.mixing.mixture import MixtureLM
 from charlm.ngrams.model import NGramLM
@@ -37,19 +38,9 @@ from charlm.text.vocab import Vocab
 from charlm.version import __version__
 
 __all__ = [
-    "FORMAT",
-    "TextFacts",
-    "checksum_of",
-    "circumstances",
-    "describe",
-    "grown",
-    "load",
-    "newest",
-    "read_config",
-    "read_vocab",
-    "read_weights",
-    "write_config",
-]
+    "FORMAT", "TextFacts", "checksum_of", "circumstances", "describe", "grown", "load", "newest", "read_config",
+    "read_vocab", "read_weights", "write_config",
+]  # fmt: skip
 
 
 def _check_files(directory: Path, files: Any) -> None:
@@ -201,6 +192,22 @@ def _read_cache(directory: Path, shape: Any, vocab: Vocab, weights: str, device:
     return CacheLM(vocab, **_numbers(shape))
 
 
+def _read_adaptive(directory: Path, shape: Any, vocab: Vocab, weights: str, device: torch.device) -> AdaptiveLM:
+    numbers = _numbers(shape)
+    if set(numbers) != {"models", "room"} or type(numbers["models"]) is not int or not 0 <= numbers["models"] <= 64:
+        raise CheckpointError(f"{directory}/config.json does not describe an adaptive model")
+    models = [load(directory / str(number), device=device, weights=weights) for number in range(numbers["models"])]
+    tensors, _ = read_tensors(directory / "trained.safetensors")
+    trained = tensors["trained"].numpy()
+    if (
+        trained.dtype != np.int64
+        or trained.ndim != 1
+        or (trained.size and not -1 <= trained.min() <= trained.max() < len(vocab))
+    ):
+        raise CheckpointError(f"{directory}/trained.safetensors does not hold symbols of this vocabulary")
+    return AdaptiveLM(vocab, models, trained=trained, room=int(numbers["room"]))
+
+
 def _small(value: Any) -> bool:
     return type(value) is int and 2 <= value <= 64
 
@@ -221,6 +228,7 @@ _READERS: dict[str, Callable[[Path, Any, Vocab, str, torch.device], TextModel]] 
     "dynamic": _read_dynamic,
     "mixture": _read_mixture,
     "cache": _read_cache,
+    "adaptive": _read_adaptive,
 }
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from charlm.figures import save_figure
 from charlm.lm.compare import Compared, compare_rows, comparison_figure, summary, tables
 from charlm.lm.evaluate import Row, characters_of, per_character, places_of, row_of, targets_of
 from charlm.lm.model import TextModel, as_models
+from charlm.mixing.adaptive import adaptive as with_contexts
 from charlm.mixing.mixture import mix
 from charlm.ngrams.fit import best_order, count, counted_rows
 from charlm.ngrams.model import NGramLM
@@ -134,6 +135,7 @@ def compare(
     mixture: bool = False,
     dynamic: bool = False,
     cache: bool = False,
+    adaptive: Literal["fast", "best"] | None = None,
     progress: bool | None = None,
 ) -> Comparison:
     """Compares n-gram models, counted here, with other models on the held-out part of a text.
@@ -147,6 +149,7 @@ def compare(
         mixture: also mix each model with Kneser-Ney of the best order, by weights that learn while reading.
         dynamic: also read with each network while it goes on learning.
         cache: also mix in counts of the text as it is read.
+        adaptive: also read with each model and the contexts of `charlm.adaptive`, `fast` or `best`.
         progress: show bars; None shows them on a terminal or in a notebook.
 
     Raises:
@@ -172,7 +175,7 @@ def compare(
             bar.update()
     table = _Table(held, [model.vocab for model in models], progress)
     rows = [table.row(row, held) for row in rows]
-    rows += _model_rows(models, table, orders, mixture=mixture, dynamic=dynamic, cache=cache)
+    rows += _model_rows(models, table, orders, mixture=mixture, dynamic=dynamic, cache=cache, adaptive=adaptive)
     notes += table.notes
     if held.name == "valid" and not text.parts["test"].size and any(not model.is_baseline for model in models):
         notes.append("there is no test part: the valid part is shown, which early stopping of the networks watched")
@@ -305,9 +308,16 @@ def _known(ids: Ids, spans: Spans) -> Spans:
 
 
 def _model_rows(
-    models: Sequence[TextModel], table: _Table, orders: Sequence[int], *, mixture: bool, dynamic: bool, cache: bool
+    models: Sequence[TextModel],
+    table: _Table,
+    orders: Sequence[int],
+    *,
+    mixture: bool,
+    dynamic: bool,
+    cache: bool,
+    adaptive: Literal["fast", "best"] | None,
 ) -> list[Row]:
-    """The rows of all models over the held-out part, in this order: static, dynamic, mixtures."""
+    """The rows of all models over the held-out part, in this order: static, dynamic, mixtures, with contexts."""
     text = table.held.text
     rows = [table.read(model, model.name) for model in models]
     readers = [(model.name, model) for model in models]
@@ -327,6 +337,9 @@ def _model_rows(
             parts = [name, *([f"Kneser-Ney {counts.order}"] if counts else []), *(["cache"] if cached else [])]
             lanes = 1 if cached or model.is_adaptive else 64  # of one that learns each lane learns for itself
             rows.append(table.read(mixed, " + ".join(parts), lanes=lanes))
+    for model in models if adaptive is not None else ():
+        learner = with_contexts(model, text, kind=adaptive, room=len(table.held), progress=table.progress)  # type: ignore[arg-type]
+        rows.append(table.read(learner, f"{model.name}, adaptive ({adaptive})"))
     return rows
 
 

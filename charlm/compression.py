@@ -8,25 +8,24 @@ The rest is the number of the range coder.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import struct
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from charlm.checkpoint import checksum_of, circumstances, load
 from charlm.errors import CharlmError, CheckpointError, OptionError
 from charlm.lm.coding import decode_symbols, encode_symbols, steps_of
 from charlm.lm.model import TextModel
+from charlm.mixing.adaptive import AdaptiveLM, adaptive
+from charlm.nn.kernels.choose import using_threads
 from charlm.progress import progress_bar
-from charlm.text.vocab import put_together, take_apart
+from charlm.text.vocab import Vocab, put_together, take_apart
 from charlm.version import __version__
 
 __all__ = ["Compressed", "Made", "compress", "decompress", "made"]
@@ -159,17 +158,6 @@ def _checksum_of_numbers(model: TextModel, lanes: int) -> bytes:
     return digest.digest()[:4]
 
 
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread: the number of threads may change how sums are rounded."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 # -- the two functions -----------------------------------------------------------------------------------------------
 
 
@@ -216,7 +204,12 @@ class Compressed:
 
 
 def compress(
-    content: bytes, model: TextModel | str | Path, *, lanes: int | None = None, progress: bool | None = None
+    content: bytes,
+    model: TextModel | str | Path | None = None,
+    *,
+    learning: Literal["fast", "best"] | None = None,
+    lanes: int | None = None,
+    progress: bool | None = None,
 ) -> Compressed:
     """Compresses bytes with a language model: what the model foresees well costs little.
 
@@ -225,7 +218,10 @@ def compress(
 
     Args:
         content: any bytes, such as those of a file.
-        model: a language model, or the directory of one; that name is kept for `decompress`.
+        model: a language model, or the directory of one, whose name is kept for `decompress`. None learns everything
+            from the content itself, byte by byte (`charlm.mixing.adaptive.AdaptiveLM`).
+        learning: let the model go on learning while it reads, together with contexts that have read its training
+            part; `fast` without gradient steps and `best` with them, as of `charlm.adaptive`.
         lanes: pieces of the text that are read side by side, each without a past. More are faster and cost about two
             bytes each. By default 1 for a model that learns while it reads, else one for each 4,096 characters, at
             most 32.
@@ -242,14 +238,18 @@ def compress(
     if lanes is not None and lanes < 1:
         raise OptionError(f"a text is read in at least 1 lane, not {lanes}")
     content = bytes(content)
-    opened = model if isinstance(model, TextModel) else load(model)
+    if model is None and learning is not None:
+        raise OptionError("without a model everything is learned from the file: name a model for learning (--adaptive)")
+    base = None if model is None else model if isinstance(model, TextModel) else load(model)
+    opened = _learner(base, learning, len(content))
     codec, ids, codes = take_apart(content, opened.vocab, opened.source.reading.encoding)
     usual = 1 if opened.is_adaptive else max(1, min(_LANES, len(ids) // _LANE))
     lanes = max(1, min(lanes or usual, len(ids)))
-    with _one_thread(), progress_bar(len(ids), "compressing", "char", show=progress, unit_scale=True) as bar:
+    with using_threads(1), progress_bar(len(ids), "compressing", "char", show=progress, unit_scale=True) as bar:
         numbers = _checksum_of_numbers(opened, lanes)
         coded = encode_symbols(opened, opened.start, ids, codes, lanes=lanes, progress=bar.update)
-    name = {"model": str(opened.directory)} if opened.directory is not None else {}
+    name = {"model": "" if base is None else str(base.directory)} if base is None or base.directory is not None else {}
+    name |= {"adaptive": learning} if learning is not None else {}
     header = Made(
         content=hashlib.sha256(content).digest()[:8],
         model=checksum_of(opened),
@@ -295,16 +295,15 @@ def decompress(
     named = header.circumstances.get("model")
     if model is None and named is None:
         raise OptionError("the file was made by a model that had no directory: name the model")
-    opened = model if isinstance(model, TextModel) else _opened(str(model or named), header)
-    with _one_thread():
+    base = model if isinstance(model, TextModel) else _opened(str(model or named), header) if model or named else None
+    opened = _learner(base, header.circumstances.get("adaptive"), header.size)
+    with using_threads(1):
         if not force:
             _check(opened, header)
         with progress_bar(header.symbols, "decompressing", "char", show=progress, unit_scale=True) as bar:
             try:
-                ids, codes = decode_symbols(
-                    opened, opened.start, written, symbols=header.symbols, unknown=header.unknown,
-                    lanes=header.lanes, progress=bar.update,
-                )  # fmt: skip
+                counts = {"symbols": header.symbols, "unknown": header.unknown, "lanes": header.lanes}
+                ids, codes = decode_symbols(opened, opened.start, written, **counts, progress=bar.update)
                 content = put_together(ids, codes, header.codec, opened.vocab)
             except (CharlmError, UnicodeError, LookupError):
                 content = None
@@ -314,6 +313,14 @@ def decompress(
             "with the model, the versions and the machine that it was made with"
         )
     return content
+
+
+def _learner(base: TextModel | None, learning: str | None, size: int) -> TextModel:
+    """The model that codes so many bytes: one that learns from them alone where there is no other."""
+    room = max(4096, size)
+    if base is None:
+        return AdaptiveLM(Vocab.of_bytes(), room=room)
+    return base if learning is None else adaptive(base, kind="best" if learning == "best" else "fast", room=room)
 
 
 def _opened(directory: str, header: Made) -> TextModel:

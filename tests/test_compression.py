@@ -252,6 +252,43 @@ def test_a_model_is_the_same_one_in_memory_saved_and_opened(name: str, tmp_path:
     assert decompress(packed, tmp_path / "moved") == b"to be or not"
 
 
+def without_model(content: bytes) -> None:
+    done = compress(content)
+    as_long_as_printed(done)
+    assert done.header_bytes <= 62
+    assert made(done.packed)[0].circumstances["model"] == ""
+    assert decompress(done.packed) == content
+
+
+@pytest.mark.parametrize("name", CONTENTS)
+def test_any_content_comes_back_without_a_model(name: str) -> None:
+    without_model(CONTENTS[name])
+
+
+@pytest.mark.slow
+def test_a_thousand_contents_come_back_without_a_model() -> None:
+    draw = np.random.default_rng(2)
+    for _ in range(1000):
+        without_model(mutated(draw))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["shakespeare.txt", "algebra.tex", "wiki.xml"])
+def test_the_bundled_texts_come_back_without_a_model(name: str) -> None:
+    without_model((DATA / name).read_bytes())
+
+
+def test_a_model_that_goes_on_learning(tmp_path: Path) -> None:
+    counted()(tmp_path).save(tmp_path / "kept")
+    content = (VERSE[:300] + " and a stranger stranger stranger stranger").encode()
+    done = compress(content, tmp_path / "kept", learning="fast")
+    as_long_as_printed(done)
+    assert made(done.packed)[0].circumstances["adaptive"] == "fast"
+    assert decompress(done.packed) == content
+    with pytest.raises(OptionError, match="name a model"):
+        compress(content, learning="fast")
+
+
 def test_wrong_use() -> None:
     with pytest.raises(OptionError, match="takes bytes, not str"):
         compress("to be", network())  # type: ignore[arg-type]

@@ -22,20 +22,20 @@ LEVELS = {
     "lm": 2,
     "ngrams": 3,
     "recurrent": 3,
-    "mixing": 3,
-    "checkpoint": 4,
-    "info": 5,
-    "listing": 6,
-    "training": 5,
-    "sequences": 6,
-    "comparison": 7,
-    "merging": 7,
-    "compression": 5,
-    "checks": 7,
-    "pages": 7,
-    "__init__": 8,
-    "cli": 9,
-    "__main__": 10,
+    "mixing": 4,
+    "checkpoint": 5,
+    "info": 6,
+    "listing": 7,
+    "training": 6,
+    "sequences": 7,
+    "comparison": 8,
+    "merging": 8,
+    "compression": 6,
+    "checks": 8,
+    "pages": 8,
+    "__init__": 9,
+    "cli": 10,
+    "__main__": 11,
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -96,7 +96,7 @@ def test_no_files_import_each_other() -> None:
 
 
 def test_files_are_few_and_short() -> None:
-    assert len(FILES) <= 139
+    assert len(FILES) <= 143
     assert not [path.name for path in FILES if len(path.read_text().splitlines()) > 350]
 
 

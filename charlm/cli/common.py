@@ -206,6 +206,13 @@ def echo_lines(lines: Iterable[str]) -> None:
     click.echo("".join(block), nl=False)
 
 
+adaptive_option = click.option(
+    "--adaptive",
+    type=click.Choice(["fast", "best"]),
+    help="Read with contexts that learn from what is read: fast without gradient steps, best with them.",
+)
+
+
 def held_out(
     model: TextModel,
     texts: Sequence[str | Path],

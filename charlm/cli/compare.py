@@ -7,7 +7,16 @@ from typing import Any
 
 import click
 
-from charlm.cli.common import echo_json, force_option, json_option, note, reading_options, split_option, target
+from charlm.cli.common import (
+    adaptive_option,
+    echo_json,
+    force_option,
+    json_option,
+    note,
+    reading_options,
+    split_option,
+    target,
+)
 from charlm.cli.ngram import SMOOTHINGS
 from charlm.errors import OptionError
 
@@ -51,6 +60,7 @@ class _Orders(click.ParamType[list[int]]):
     "--dynamic", is_flag=True, help="Also read with each network while it goes on learning, in rows of their own."
 )
 @click.option("--cache", is_flag=True, help="Also mix in counts of the text as it is read, in rows of their own.")
+@adaptive_option
 @click.option("--plot", metavar="FILE", help="Draw the comparison as .png, .svg or .pdf.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
 @json_option
@@ -83,7 +93,7 @@ def compare_command(
         opened, said = known_models(read, device=options["device"])
         for sentence in said:
             note(sentence)
-    extra = {name: options[name] for name in ("dynamic", "mixture", "cache")}
+    extra = {name: options[name] for name in ("dynamic", "mixture", "cache", "adaptive")}
     found = charlm.compare(read, opened, orders=orders, smoothings=smoothings, **extra)
     if options["as_json"]:
         echo_json(found.to_json())

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from charlm.cli.common import echo_json, force_option, force_option_saying, forced, json_option, target
+from charlm.cli.common import adaptive_option, echo_json, force_option, force_option_saying, forced, json_option, target
 from charlm.errors import OptionError
 from charlm.files import write_bytes
 
@@ -15,26 +16,28 @@ _file = click.Path(path_type=Path)
 
 
 @click.command("compress")
-@click.argument("arguments", nargs=-1, required=True, metavar="MODEL FILE")
+@click.argument("arguments", nargs=-1, required=True, metavar="[MODEL] FILE")
 @click.option("--out", type=_file, metavar="FILE", help="What is written.  [default: the file's name and .charlm]")
+@adaptive_option
 @click.option("--lanes", type=int, metavar="B", help="Pieces read side by side: faster, about two bytes each.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
 @force_option
 @json_option
 def compress_command(
-    arguments: tuple[str, ...], out: Path | None, lanes: int | None, device: str, as_json: bool
+    arguments: tuple[str, ...], out: Path | None, adaptive: Any, lanes: int | None, device: str, as_json: bool
 ) -> None:
-    """Compress FILE with MODEL (a directory under checkpoints/) to the bits that `charlm eval` prints.
+    """Compress FILE with MODEL (a directory under checkpoints/), or without one by what it learns from FILE itself.
 
     Any file can be compressed and comes back bit for bit; what the model foresees well becomes small. Decompressing
     needs the same model, versions and kind of machine, which the file names.
     """
     import charlm
 
-    if len(arguments) != 2:
-        raise OptionError("name a model and a file, such as charlm compress checkpoints/NAME data/shakespeare.txt")
-    model, path = charlm.load(arguments[0], device=device), Path(arguments[1])
-    done = charlm.compress(_read(path), model, lanes=lanes)
+    if len(arguments) > 2:
+        raise OptionError("name a model and one file, such as charlm compress checkpoints/NAME data/shakespeare.txt")
+    path = Path(arguments[-1])
+    model = charlm.load(arguments[0], device=device) if len(arguments) == 2 else None
+    done = charlm.compress(_read(path), model, learning=adaptive, lanes=lanes)
     written = target(out or path.with_name(path.name + _SUFFIX), "the compressed file")
     write_bytes(written, done.packed)
     if as_json:
@@ -75,6 +78,8 @@ def decompress_command(path: Path, out: Path | None, model: str | None, about: b
 
 def _read(path: Path) -> bytes:
     """The bytes of a file."""
+    if path.is_dir():
+        raise OptionError(f"{path} is a directory: name a file")
     try:
         return path.read_bytes()
     except OSError as error:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from charlm.cli.common import echo_json, json_option, note, other_reading_options
+from charlm.cli.common import adaptive_option, echo_json, json_option, note, other_reading_options
 
 
 @click.command("eval")
@@ -23,6 +23,7 @@ from charlm.cli.common import echo_json, json_option, note, other_reading_option
     is_flag=True,
     help="Also measure the network while it goes on learning from what it has read, a figure of its own.",
 )
+@adaptive_option
 @other_reading_options
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
 @json_option
@@ -31,6 +32,7 @@ def eval_command(
     texts: tuple[str, ...],
     split_part: str | None,
     dynamic: bool,
+    adaptive: Any,
     device: str,
     as_json: bool,
     **reading: Any,
@@ -45,10 +47,15 @@ def eval_command(
     learner = charlm.dynamic(network, held.text) if dynamic else None
     figures = network.evaluate(held)
     learned = None if learner is None else learner.evaluate(held)
+    read = None
+    if adaptive is not None:
+        read = charlm.adaptive(network, held.text, kind=adaptive, room=len(held)).evaluate(held)
     if as_json:
-        more = (
-            {} if learner is None or learned is None else {"dynamic": {**learned.to_json(), **asdict(learner.config)}}
-        )
+        more: dict[str, Any] = {}
+        if learner is not None and learned is not None:
+            more["dynamic"] = {**learned.to_json(), **asdict(learner.config)}
+        if read is not None:
+            more["adaptive"] = {**read.to_json(), "kind": adaptive}
         echo_json({**figures.to_json(), **where(held), **more})
         return
     split = "a text the model was not made from" if held.text.split is None else f"split {held.text.split}"
@@ -60,5 +67,7 @@ def eval_command(
             f"dynamic, learning on from each {config.segment} characters once they are scored (rate {config.rate:g}, "
             f"decay {config.decay:g}):\n{learned!r}"
         )
+    if read is not None:
+        click.echo(f"adaptive ({adaptive}), with contexts that learn from each character once it is scored:\n{read!r}")
     for sentence in figures.notes:
         note(sentence)

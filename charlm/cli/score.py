@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from charlm.cli.common import echo_lines, finite, force_option, note, other_reading_options, target
+from charlm.cli.common import adaptive_option, echo_lines, finite, force_option, note, other_reading_options, target
 from charlm.errors import OptionError
 from charlm.progress import progress_bar
 
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("--apart", is_flag=True, help="With --by word: punctuation stands apart from words.")
 @click.option("--tokens", metavar="FILE", help="With --by word: the words of TEXT, one a line.")
+@adaptive_option
 @click.option("--html", metavar="FILE", help="Make a page whose characters show what was expected in their place.")
 @click.option(
     "--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True,
@@ -90,6 +91,8 @@ def score_command(
     *models, text = arguments
     reading = {name: options[name] for name in ("encoding", "newlines", "bytes", "items", "weights")}
     opened = [charlm.load(name, device=options["device"]) for name in models]
+    if (kind := options["adaptive"]) is not None:  # of items each is read by itself, so nothing would be learned
+        opened = [charlm.adaptive(model, kind=kind) for model in opened if by != "item"]
     if by == "item":
         _show_items(opened, Path(text), top, guesses, reading, as_json)
         return
@@ -125,8 +128,8 @@ def _show_items(
     """The probability of each item of a list."""
     from charlm.lm.items import read_list, training_items
 
-    if len(models) > 1:
-        raise OptionError("items are scored by one model: name it and the list")
+    if len(models) != 1:
+        raise OptionError("each item is scored by itself, by one model: name it and the list, without --adaptive")
     model = models[0]
     items = read_list(model, text, **reading)
     scores = model.score_items(items, guesses=guesses or 0)
@@ -315,13 +318,10 @@ def write_html(scored: TextScore, wanted: Path) -> None:
     if len(data["ids"]) == MOST:
         notes.append(f"The page shows the first {MOST:,} characters; the tables are about all of them.")
     part = "all of it" if scored.part.name == "all" else f"{scored.part.name} part"
-    facts = [("Text", f"{scored.shown.title}, {part}"), *_figures(scored)]
+    figures = [("Model", scored.figure(number)) for number in range(len(scored.models))]
+    facts = [("Text", f"{scored.shown.title}, {part}"), *figures]
     page = score_page(data, title=f"Surprise of {scored.shown.title}", facts=facts, notes=notes, tables=_tables(scored))
     click.echo(f"{write_page(target(wanted, 'the page'), page, overwrite=True)}")
-
-
-def _figures(scored: TextScore) -> list[tuple[str, str]]:
-    return [("Model", scored.figure(number)) for number in range(len(scored.models))]
 
 
 def _tables(scored: TextScore) -> list[dict[str, Any]]:

@@ -169,6 +169,13 @@ class LanguageModel(abc.ABC):
         logp_TBV, state = self.logprobs(ids_TB, state)
         return pick_targets(logp_TBV, targets_TB), state
 
+    def target_hits(self, ids_TB: Tensor, targets_TB: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+        """Like `target_logprobs`, with `hit_TB` in the middle: whether each target was the most probable symbol, the
+        first of them where several are. A family overrides it only to be faster."""
+        logp_TBV, state = self.logprobs(ids_TB, state)
+        logp_TB = pick_targets(logp_TBV, targets_TB)
+        return logp_TB, (logp_TBV.argmax(-1) == targets_TB) & ~logp_TB.isnan(), state
+
     def generate(
         self, ids_B: Tensor, state: State, steps: int, rule: SamplingRule, noise_TB: Tensor
     ) -> tuple[Tensor, Tensor, State]:
@@ -318,9 +325,7 @@ def _read_group(
         inputs_TB = _tensor(ids[position_TB], model)
         targets_TB = _tensor(np.where(inside_TB, ids[position_TB + 1].astype(np.int64), -1), model)
         if hits:
-            logp_TBV, state = model.logprobs(inputs_TB, state)
-            logp_TB = pick_targets(logp_TBV, targets_TB)
-            hit_TB = (logp_TBV.argmax(-1) == targets_TB) & ~logp_TB.isnan()
+            logp_TB, hit_TB, state = model.target_hits(inputs_TB, targets_TB, state)
         else:
             logp_TB, state = model.target_logprobs(inputs_TB, targets_TB, state)
             hit_TB = torch.zeros_like(targets_TB, dtype=torch.bool)

@@ -30,7 +30,7 @@ from charlm.text.corpus import Corpus, read_corpus
 from charlm.text.splits import Split
 from charlm.text.text import Text
 
-__all__ = ["DynamicConfig", "DynamicLM", "dynamic"]
+__all__ = ["DynamicConfig", "DynamicLM", "dynamic", "own_text"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,7 +284,7 @@ def dynamic(
     if not isinstance(model, CharRNN):
         raise OptionError(f"{model.name} is not a recurrent network: only those go on learning while they read")
     config = config or DynamicConfig()
-    corpus, split = _own_text(model, text)
+    corpus, split = own_text(model, text)
     with progress_bar(samples, "measuring gradients on the training part", "segment", show=progress) as bar:
         sizes_P = gradient_sizes(
             model, corpus.ids, corpus.part(split, "train"), segment=config.segment, samples=samples, progress=bar.update
@@ -292,15 +292,17 @@ def dynamic(
     return DynamicLM(model, sizes_P, config)
 
 
-def _own_text(model: CharRNN, text: Text | None) -> tuple[Corpus, Split]:
-    """The text that a network was trained on, in its own symbols, and the split."""
+def own_text(model: TextModel, text: Text | None) -> tuple[Corpus, Split]:
+    """The text that a model was made from, in its own symbols, and the split."""
     source = model.source
     if text is not None and text.corpus.sha256 == source.sha256:
         return text.corpus.under(model.vocab), source.split
     if text is not None and not source.sha256 and text.split is not None:
         return text.corpus.under(model.vocab), text.split
     if not source.names:
-        raise OptionError("dynamic evaluation needs the text that the network was trained on: dynamic(model, text)")
+        raise OptionError(
+            "a model that goes on learning needs the text that it was made from: give it as the second argument"
+        )
     problem = "it has changed since"
     try:
         corpus = read_corpus(list(source.names), source.reading, vocab=model.vocab)
@@ -309,6 +311,6 @@ def _own_text(model: CharRNN, text: Text | None) -> tuple[Corpus, Split]:
     except CharlmError as error:
         problem = str(error)
     raise CheckpointError(
-        f"dynamic evaluation needs the text that {model.name} was trained on, {', '.join(source.names)}: {problem}; "
+        f"going on learning needs the text that {model.name} was made from, {', '.join(source.names)}: {problem}; "
         "bring it back"
     )

@@ -184,6 +184,11 @@ class CharRNN(nn.Module, TextModel):
         return self.head.linear.weight.device
 
     @property
+    def symbol_weights(self) -> Tensor:
+        """The weights that the input symbol picks out: the embedding, or with one-hot input the first layer's."""
+        return self.stack.cell(0).weight_ih if self.embedding is None else self.embedding.weight
+
+    @property
     def parameter_count(self) -> int:
         """How many numbers are learned."""
         return sum(parameter.numel() for parameter in self.parameters())

@@ -89,7 +89,8 @@ def fit_table(
         bidirectional: whether the sequences are read from both ends; by default where a label is for a whole sequence.
         pooling: what is said after a whole sequence is made of: `last`, `mean`, `max`, `attention`, joined by +.
         dropout: between the layers and before the output, while training.
-        grams: buckets of a linear map of strings of one to three characters beside the layers; 0 for none.
+        grams: buckets of a linear map of short strings beside the layers; 0 for none. The strings have one to three
+            characters, or up to four where the table has at least 2,000 training rows a class.
         input_dropout, weight_dropout: shares of the steps and of the recurrent weights that are left out in training.
         embedding: width of a character embedding; 0 is one-hot input.
         batch_size: rows a step.

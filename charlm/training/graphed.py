@@ -151,7 +151,7 @@ class GraphedStepper(Stepper):
         """One whole step on the buffers; no branch in it depends on a number that the device computes."""
         buffers, optimizer, module = self._buffers, self._optimizer, self.objective.module
         for group in optimizer.param_groups:
-            group["lr"], group["capturable"] = buffers.lr, buffers.lr.is_cuda
+            group["lr"], group["capturable"] = buffers.lr * group["factor"], buffers.lr.is_cuda
         loss, state = self.objective.mean_loss(buffers.inputs_TB, buffers.targets_TB, buffers.state)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

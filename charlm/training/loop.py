@@ -28,8 +28,8 @@ from charlm.training.interfaces import (
     Unobserved,
     ValidationReport,
 )
-from charlm.training.options import Average, Budget, LoopState, Optimisation, adamw
-from charlm.training.recipe import Schedule
+from charlm.training.options import Average, Budget, LoopState, Optimisation
+from charlm.training.recipe import Schedule, adamw
 
 __all__ = ["Loop", "Outcome"]
 
@@ -143,7 +143,7 @@ class Loop:
             self._settle()
         begun = time.perf_counter()
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["factor"]
         self.objective.module.train()
         loss, count = self.objective.loss(progress.position)
         self.optimizer.zero_grad(set_to_none=True)
@@ -207,8 +207,8 @@ class Loop:
             )
 
     def _schedule(self) -> Schedule:
-        options = self.options
-        return Schedule(peak=options.lr, warmup=options.warmup, total=self.progress.total, final=options.lr_final)
+        options, total = self.options, self.progress.total
+        return Schedule(peak=options.lr, warmup=options.warmup, total=total, final=options.lr_final, hold=options.hold)
 
     def _over(self) -> bool:
         progress = self.progress

@@ -18,7 +18,7 @@ from charlm.codec import decode
 from charlm.errors import OptionError
 from charlm.training.distributed import Processes
 
-__all__ = ["Average", "Budget", "LoopState", "Optimisation", "TrainingPlan", "adamw", "affordable", "step_limit"]
+__all__ = ["Average", "Budget", "LoopState", "Optimisation", "TrainingPlan", "affordable", "step_limit"]
 
 
 class Average:
@@ -81,6 +81,9 @@ class Optimisation:
     Args:
         lr: the peak learning rate of AdamW (Loshchilov and Hutter 2019).
         lr_final: the last learning rate as a share of the peak.
+        hold: share of the steps after the warm-up that have the peak rate, before it falls in a straight line; None
+            lets it fall as a cosine from the warm-up on, which is what runs of earlier versions go on with.
+        symbol_rate: factor of the learning rate for the weights that the input symbol picks out.
         warmup: steps of linear warm-up.
         betas: decay of AdamW's running means.
         weight_decay: of the weights that are matrices; biases are left alone.
@@ -94,6 +97,8 @@ class Optimisation:
 
     lr: float = 2e-3
     lr_final: float = 0.02
+    hold: float | None = None
+    symbol_rate: float = 1.0
     warmup: int = 50
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.01
@@ -117,6 +122,8 @@ class Optimisation:
             raise OptionError("training needs an end: give epochs, max_steps or minutes")
         if not 0 <= self.average <= 1:
             raise OptionError(f"average is a share of the steps from 0 to 1, not {self.average}")
+        if not 0 <= (self.hold or 0) <= 1 or not 0 < self.symbol_rate < math.inf:
+            raise OptionError("hold is a share of the steps from 0 to 1, symbol_rate is above 0 and finite")
         if self.clip <= 0 or self.warmup < 0 or self.patience < 0 or self.validations < 1 or self.weight_decay < 0:
             raise OptionError("clip and validations are above 0; warmup, patience and weight_decay are not negative")
 
@@ -199,17 +206,6 @@ class LoopState:
     def read(cls, value: Mapping[str, Any]) -> LoopState:
         """The state that a run saved; the oldest ones have no `position` of their own."""
         return decode(cls, {"position": value.get("step"), **value}, "the saved progress of the run")
-
-
-def adamw(module: nn.Module, options: Optimisation) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices only, as torch's fused step, which is the fastest on a CPU too."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": options.weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, lr=options.lr, betas=options.betas, fused=True)
 
 
 class Budget:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from charlm.errors import OptionError
 from charlm.files import free_memory
@@ -23,6 +24,7 @@ __all__ = [
     "DEFAULT_MINUTES",
     "Plan",
     "Schedule",
+    "adamw",
     "affordable",
     "choose",
     "rate",
@@ -80,7 +82,7 @@ class Plan(TrainingPlan):
             f"input dropout {net.input_dropout:g}" if net.input_dropout else "",
             f"{self.lanes} lanes of {self.window} steps",
             f"{100 * self.replay_share:g} % of them replay" if self.replay_share else "",
-            f"lr {opt.lr:g}",
+            f"lr {opt.lr:g}" + (f" ({opt.symbol_rate:g} times that for symbols)" if opt.symbol_rate != 1 else ""),
             f"weight decay {opt.weight_decay:g}",
             f"average {opt.average:g}" if opt.average else "",
             opt.budget(),
@@ -151,7 +153,9 @@ def _by_budget(characters: int, device: torch.device, asked: Mapping[str, Any]) 
         values["lr"] = rate(asked.get("model", "gru"), layers, asked.get("hidden", values["hidden"]))
         given = {"layers": layers, **values, **asked}
         values["dropout"] = _dropout(_readings(characters, given) * given["hidden"] / 256)
-    return {"model": "gru", "layers": layers, "warmup": 50, "lanes": 16, **values}
+    symbols = 1.0 if asked.get("embedding") else 8.0 if minutes <= 1.5 else 4.0  # measured with one-hot input
+    falling = {"hold": 0.5, "lr_final": 0.0, "symbol_rate": symbols}
+    return {"model": "gru", "layers": layers, "warmup": 50, "lanes": 16, **falling, **values}
 
 
 def _width(layers: int, *, long: bool, small: bool) -> int:
@@ -260,23 +264,29 @@ _DROPOUT = ((3.0, 0.0), (10.0, 0.1), (16.0, 0.2), (30.0, 0.3), (math.inf, 0.4))
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """Linear warm-up, then a cosine down to a share of the peak (Loshchilov and Hutter 2017).
+    """Linear warm-up, the peak for a share of the steps, then a straight line down (Hu et al. 2024); or, without that
+    share, a cosine down (Loshchilov and Hutter 2017).
 
     Args:
         peak: the highest learning rate.
         warmup: steps until it is reached.
         total: steps until the decay ends; None while that is not known yet, which is only during warm-up.
         final: the last learning rate as a share of the peak.
+        hold: share of the steps after the warm-up at the peak; None for the cosine.
 
     >>> schedule = Schedule(peak=1.0, warmup=10, total=110, final=0.1)
     >>> schedule.at(0), schedule.at(10), round(schedule.at(60), 9), round(schedule.at(110), 9)
     (0.1, 1.0, 0.55, 0.1)
+    >>> schedule = Schedule(peak=1.0, warmup=10, total=110, final=0.0, hold=0.5)
+    >>> schedule.at(10), schedule.at(60), round(schedule.at(85), 9), schedule.at(110)
+    (1.0, 1.0, 0.5, 0.0)
     """
 
     peak: float
     warmup: int
     total: int | None = None
     final: float = 0.01
+    hold: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.peak < math.inf:
@@ -291,4 +301,26 @@ class Schedule:
         if self.total is None or self.total <= self.warmup:
             return self.peak
         done = min((step - self.warmup) / (self.total - self.warmup), 1.0)
-        return self.peak * (self.final + (1 - self.final) * (1 + math.cos(math.pi * done)) / 2)
+        if self.hold is None:
+            left = (1 + math.cos(math.pi * done)) / 2
+        else:
+            left = 1.0 if done <= self.hold else (1 - done) / (1 - self.hold)
+        return self.peak * (self.final + (1 - self.final) * left)
+
+
+def adamw(module: nn.Module, options: Optimisation) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices only, as torch's fused step, which is the fastest on a CPU too.
+
+    Each group of parameters has a `factor` of the learning rate. It is 1 but for the module's `symbol_weights`, where
+    it has such an attribute; the first group always has 1.
+    """
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    symbols = getattr(module, "symbol_weights", None) if options.symbol_rate != 1 else None
+    decay = options.weight_decay
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.dim() > 1 and p is not symbols], "weight_decay": decay, "factor": 1.0},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0, "factor": 1.0},
+        {"params": [p for p in parameters if p is symbols], "weight_decay": decay, "factor": options.symbol_rate},
+    ]
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, lr=options.lr, betas=options.betas, fused=True)

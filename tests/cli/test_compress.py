@@ -49,7 +49,9 @@ def test_what_cannot_be_done_is_said_in_one_sentence(charlm: Run, counted: str) 
     packed = Path("play.txt.charlm").read_bytes()
     Path("short.charlm").write_bytes(packed[:-1])
     refused = {
-        ("compress", counted): "name a model and a file",
+        ("compress", counted): "counted is a directory: name a file",
+        ("compress", counted, "play.txt", "other.txt"): "name a model and one file",
+        ("compress", "play.txt", "--adaptive", "fast"): "name a model",
         ("compress", counted, "nothing.txt"): "cannot be read",
         ("compress", "nothing", "play.txt"): "there is no model directory",
         ("decompress", "play.txt"): "not a file that `charlm compress` made",

@@ -1,6 +1,7 @@
-"""`--dynamic`: figures of a network that goes on learning stand beside the static ones and never in their place."""
+"""`--dynamic` and `--adaptive`: figures of models that learn while they read stand beside the static ones."""
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from charlm.checkpoint import TextFacts, load
 from charlm.lm.compare import compare_rows, summary
 from charlm.lm.evaluate import Row, evaluate
+from charlm.mixing.adaptive import AdaptiveLM
 from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.model import NGramLM
 from charlm.recurrent.dynamic import DynamicConfig, DynamicLM
@@ -125,3 +127,56 @@ def test_the_sentence_below_the_table_names_the_static_network_as_the_network() 
         "counts foresees this text best with 1.3863 nats a character, 13.9 % below net (1.6094). "
         "net, dynamic, learning while it reads, reaches 0.6931."
     )
+
+
+# -- --adaptive ---------------------------------------------------------------------------------------------------
+
+
+def with_contexts(directory: Path, corpus: Corpus, **room: int) -> tuple[float, float]:
+    """Nats and share of right guesses of a network with contexts, from whole rows."""
+    model = load(directory, device="cpu")
+    parts = corpus.parts(Split.parse("80/10/10"))
+    (start, end), *_ = parts["test"].tolist()
+    learner = AdaptiveLM(corpus.vocab, [model], trained=corpus.ids[slice(*parts["train"][0])], **room)
+    ids_N = torch.from_numpy(corpus.ids[start:end].astype(np.int64))
+    logp_NV = learner.logprobs(ids_N[:-1, None], learner.initial_state(1))[0][:, 0]
+    logp_N, right_N = logp_NV.gather(1, ids_N[1:, None])[:, 0], logp_NV.argmax(1) == ids_N[1:]
+    return -float(logp_N.mean()), float(right_N.double().mean())
+
+
+def test_adaptive_figures_of_eval_compare_and_score_are_those_of_whole_rows(
+    charlm: Run, network: Path, verse: Path, corpus: Corpus
+) -> None:
+    held = int(np.diff(corpus.parts(Split.parse("80/10/10"))["test"]).sum())
+    nats, right = with_contexts(network, corpus, room=held - 1)
+    code, out, err = charlm("eval", network, verse, "--adaptive", "fast", "--json")
+    assert code == 0, err
+    found = json.loads(out)["adaptive"]
+    assert (found["kind"], found["nats"]) == ("fast", pytest.approx(nats, abs=1e-9))
+    assert found["accuracy"] == pytest.approx(right)
+    assert found["nats"] < json.loads(out)["nats"] - 0.5  # the network's weights never were trained
+    code, out, err = charlm("compare", verse, network, "--orders", "2", "--adaptive", "fast", "--json")
+    assert code == 0, err
+    row = json.loads(out)["models"][-1]
+    assert (row["name"], row["family"]) == ("net, adaptive (fast)", "adaptive")
+    assert row["nats"] == pytest.approx(nats, abs=1e-9)
+    code, out, err = charlm("score", network, verse, "--adaptive", "fast", "--json")
+    assert code == 0, err
+    bits = [json.loads(line)["bits"] for line in out.splitlines()]
+    assert np.mean(bits) * math.log(2) == pytest.approx(with_contexts(network, corpus)[0], abs=1e-9)
+
+
+def test_adaptive_best_also_learns_by_gradients(charlm: Run, network: Path, verse: Path) -> None:
+    figures = {}
+    for kind in ("fast", "best"):
+        code, out, err = charlm("eval", network, verse, "--adaptive", kind)
+        assert code == 0, err
+        assert f"adaptive ({kind})" in out
+        figures[kind] = float(out.splitlines()[-1].split()[0])
+    assert figures["best"] != figures["fast"]
+
+
+def test_items_are_not_read_adaptively(charlm: Run, network: Path, verse: Path) -> None:
+    code, _, err = charlm("score", network, verse, "--by", "item", "--adaptive", "fast")
+    assert code == 2
+    assert "without --adaptive" in err

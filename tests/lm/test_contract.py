@@ -16,6 +16,7 @@ from charlm.lm.evaluate import evaluate
 from charlm.lm.interface import SamplingRule, take
 from charlm.lm.model import TextModel
 from charlm.lm.sampling import Noise
+from charlm.mixing.adaptive import AdaptiveLM
 from charlm.mixing.cache import CacheLM
 from charlm.mixing.mixture import mix
 from charlm.ngrams.index import SuffixIndex
@@ -74,6 +75,9 @@ MODELS: dict[str, Callable[[], TextModel]] = {
     "mixture": lambda: mix([counted("kneser-ney", 3), network("gru")]),
     "mixture with a cache": lambda: mix([counted("witten-bell", 2)], cache=True),
     "mixture of dynamic": lambda: mix([counted("none", 2), learning("gru")]),
+    "contexts": lambda: AdaptiveLM(CORPUS.vocab, room=300),
+    "contexts after a text": lambda: AdaptiveLM(CORPUS.vocab, trained=CORPUS.ids, room=300),
+    "contexts and models": lambda: AdaptiveLM(CORPUS.vocab, [network("gru"), counted("none", 2)], trained=CORPUS.ids),
     "dynamic gru": lambda: learning("gru"),
     "dynamic lstm": lambda: learning("lstm"),
     **{
@@ -186,6 +190,9 @@ def test_generated_logprobs_are_the_models_own(model: TextModel, name: str) -> N
         with torch.no_grad():
             _, read_on = model.logprobs(inputs, model.initial_state(2))
         learned_from = {"segment", "read"} if isinstance(model, DynamicLM) else set()  # what was drawn is not
+        learned_from |= (
+            {"read"} if isinstance(model, AdaptiveLM) else set()
+        )  # the number of a reading, always a new one
         for key, tensor in read_on.items():
             if key in learned_from or key.startswith("start."):
                 continue

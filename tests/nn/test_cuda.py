@@ -83,7 +83,7 @@ def run(backend: str, dropout: float, graphed: bool, steps: int = 60) -> tuple[L
     objective = LanguageObjective(model, Lanes(ids, whole, lanes=8, window=16, seed=1), ids, whole, seed=5)
     stepper = stepper_for(objective, "fused") if graphed else None
     watcher = Notes()
-    options = Optimisation(max_steps=steps, validations=2, warmup=3, patience=0, average=0.3)
+    options = Optimisation(max_steps=steps, validations=2, warmup=3, patience=0, average=0.3, hold=0.5, symbol_rate=2.0)
     loop = Loop(objective, options, observer=watcher, stepper=stepper)
     assert loop.run() == "finished"
     return loop, watcher, stepper

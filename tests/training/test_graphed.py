@@ -82,10 +82,10 @@ def weights(loop: Loop) -> list[Tensor]:
     return [p.detach().clone() for p in loop.objective.module.parameters()]
 
 
-@pytest.mark.parametrize("average", [0.0, 0.3])
-def test_the_weights_are_those_of_the_loops_own_steps(average: float) -> None:
-    own, told, _ = make(None, average=average)
-    ours, heard, _ = make(Again(), average=average)
+@pytest.mark.parametrize("options", [{"average": 0.0}, {"average": 0.3, "hold": 0.5, "symbol_rate": 4.0}])
+def test_the_weights_are_those_of_the_loops_own_steps(options: dict[str, float]) -> None:
+    own, told, _ = make(None, **options)
+    ours, heard, _ = make(Again(), **options)
     assert own.run() == ours.run() == "finished"
     for a, b in zip(weights(ours), weights(own), strict=True):
         assert torch.allclose(a, b, atol=2e-6)

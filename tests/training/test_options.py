@@ -1,4 +1,6 @@
-"""The budget by a clock of the test: minutes become steps, which are planned again as the machine changes its speed."""
+"""The budget by a clock of the test: minutes become steps, which are planned again as the machine changes its speed.
+The learning rate by arithmetic, step by step and group by group.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +8,16 @@ import time
 from collections.abc import Callable
 
 import pytest
+import torch
+from torch import nn
 
+from charlm.codec import decode, encode
+from charlm.errors import OptionError
+from charlm.recurrent.model import CharRNN, RNNConfig
+from charlm.text.vocab import Vocab
 from charlm.training.distributed import ALONE
 from charlm.training.options import Budget, LoopState, Optimisation
+from charlm.training.recipe import Schedule, adamw
 
 
 class Clock:
@@ -82,3 +91,59 @@ def test_an_old_state_validates_where_it_would_have() -> None:
             due.append(progress.step)
             budget.validated(0.0)
     assert due == [20, 30]
+
+
+def test_the_rate_is_held_and_then_falls_in_a_straight_line() -> None:
+    schedule = Schedule(peak=0.004, warmup=10, total=110, final=0.0, hold=0.5)
+    assert [schedule.at(step) for step in (0, 4)] == pytest.approx([0.0004, 0.002])
+    assert {schedule.at(step) for step in range(10, 61)} == {0.004}
+    falls = [schedule.at(step) - schedule.at(step + 1) for step in range(60, 110)]
+    assert falls == pytest.approx([0.004 / 50] * 50)
+    assert schedule.at(110) == schedule.at(200) == 0.0
+    assert Schedule(peak=1.0, warmup=0, total=4, final=0.2, hold=1.0).at(4) == 1.0  # never falls
+    assert Schedule(peak=1.0, warmup=0, total=4, final=0.2, hold=0.0).at(2) == pytest.approx(0.6)
+
+
+def test_a_run_without_the_newer_options_keeps_the_cosine_and_one_rate() -> None:
+    stored = encode(Optimisation(max_steps=100, warmup=0, lr=1.0))
+    old = {name: value for name, value in stored.items() if name not in ("hold", "symbol_rate")}
+    options = decode(Optimisation, old)
+    assert (options.hold, options.symbol_rate) == (None, 1.0)
+    falling = Schedule(peak=1.0, warmup=0, total=100, final=0.0, hold=options.hold)
+    assert [falling.at(step) for step in (25, 50, 100)] == pytest.approx([(2 + 2**0.5) / 4, 0.5, 0.0])
+
+
+@pytest.mark.parametrize("wrong", [{"hold": 1.1}, {"hold": -0.1}, {"symbol_rate": 0.0}, {"symbol_rate": float("nan")}])
+def test_a_share_and_a_factor_are_checked(wrong: dict[str, float]) -> None:
+    with pytest.raises(OptionError, match="hold is a share"):
+        Optimisation(max_steps=1, **wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("embedding", "expected"), [(0, "stack.cells.0.weight_ih"), (5, "embedding.weight")])
+def test_the_symbols_weights_alone_have_their_own_rate(embedding: int, expected: str) -> None:
+    model = CharRNN(Vocab.of("abc"), RNNConfig(model="gru", hidden=4, layers=2, embedding=embedding))
+    names = {id(p): name for name, p in model.named_parameters()}
+    groups = adamw(model, Optimisation(max_steps=1, symbol_rate=4.0)).param_groups
+    factors = {names[id(p)]: group["factor"] for group in groups for p in group["params"]}
+    assert factors == {name: 4.0 if name == expected else 1.0 for name in names.values()}
+    decays = {names[id(p)]: group["weight_decay"] for group in groups for p in group["params"]}
+    assert decays == {name: 0.0 if "bias" in name else 0.01 for name in names.values()}
+    assert groups[0]["factor"] == 1.0  # its rate is the one that is reported
+    assert {
+        group["factor"] for group in adamw(nn.Linear(2, 2), Optimisation(max_steps=1, symbol_rate=4.0)).param_groups
+    } == {1.0}
+
+
+def test_a_step_of_the_symbols_weights_is_longer_by_the_factor() -> None:
+    """The first step of Adam moves every weight by the learning rate against the sign of its gradient."""
+    model = CharRNN(Vocab.of("abc"), RNNConfig(model="gru", hidden=4))
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer = adamw(model, Optimisation(max_steps=1, symbol_rate=3.0, weight_decay=0.0))
+    for group in optimizer.param_groups:
+        group["lr"] = 0.01 * group["factor"]
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    for name, parameter in model.named_parameters():
+        moved = 0.03 if name == "stack.cells.0.weight_ih" else 0.01
+        assert torch.allclose(before[name] - parameter, torch.full_like(parameter, moved), rtol=1e-3), name

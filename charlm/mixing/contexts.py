@@ -1,0 +1,250 @@
+"""What an adaptive model remembers, as one block of memory: the tree of decisions, the sizes, and reading on.
+
+`adaptive.c` holds the arithmetic, `formulas.py` the same in Python for a reader, and for machines without a compiler.
+Axes: T steps, E other models, V symbols.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.errors import OptionError
+from charlm.mixing.formulas import Formulas
+from charlm.nn.kernels.cpu import compiled
+from charlm.text.vocab import Vocab
+
+__all__ = ["Memory", "Plan"]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+CONTEXTS, MATCHES, SELECTORS, APMS, KNOTS, HISTORIES, LENGTHS = 32, 2, 9, 2, 33, 2048, 32
+NOW = 24 + CONTEXTS
+
+RATE = 0.0025
+"""The step of the first mixing's weights; chosen, as the other numbers here and in adaptive.c, on the validation part
+of a bundled text (benchmarks/RESULTS.md)."""
+
+
+class _Job(ctypes.Structure):
+    """`struct adaptive` of adaptive.c."""
+
+    _fields_ = [
+        *((n, ctypes.c_int64) for n in ("symbols", "models", "depth", "table_bits", "ring_bits", "match_bits")),
+        *((n, ctypes.c_int64) for n in ("apm_bits", "follow_bits", "limit")),
+        *((n, ctypes.c_double) for n in ("rate", "rate_final")),
+        *((n, ctypes.c_void_p) for n in ("child", "path", "lengths", "kinds", "sounds", "folded", "stretch")),
+        *((n, ctypes.c_void_p) for n in ("table", "maps", "lucks", "weights", "finals", "apms")),
+        *((n, ctypes.c_void_p) for n in ("ring", "followers", "places", "now")),
+    ]
+
+
+def halved(symbols: range) -> Any:
+    """A balanced tree in the order of the symbols.
+
+    >>> halved(range(3))
+    [[0, 1], 2]
+    """
+    if len(symbols) == 1:
+        return symbols[0]
+    half = (len(symbols) + 1) // 2
+    return [halved(symbols[:half]), halved(symbols[half:])]
+
+
+class _Tree:
+    """A tree as arrays: `child` of each decision, `path` and number of decisions of each symbol."""
+
+    def __init__(self, tree: Any, symbols: int) -> None:
+        self.child = np.zeros((max(symbols - 1, 1), 2), dtype=np.int32)
+        self.lengths = np.zeros(symbols, dtype=np.int32)
+        paths: list[list[int]] = [[] for _ in range(symbols)]
+        queue: list[tuple[Any, list[int]]] = [(tree, [])]
+        number, decisions = 0, 1
+        for node, path in queue:  # breadth first: a child has a larger number than its decision
+            if not isinstance(node, list):
+                paths[node], self.lengths[node] = path, len(path)
+                continue
+            for bit, child in enumerate(node):
+                self.child[number, bit] = decisions if isinstance(child, list) else ~child
+                decisions += isinstance(child, list)
+                queue.append((child, [*path, 2 * number + bit]))
+            number += 1
+        self.depth = max(1, int(self.lengths.max()))
+        self.path = np.zeros((symbols, self.depth), dtype=np.int32)
+        for symbol, path in enumerate(paths):
+            self.path[symbol, : len(path)] = path
+
+
+def _kinds(vocab: Vocab) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+    """Of each symbol, and of the unknown one: its kind and its sound (see adaptive.c), and its lower-case form."""
+    symbols = [vocab.symbol(id) for id in range(len(vocab))]
+    ids = {symbol: id for id, symbol in enumerate(symbols)}
+    kinds, sounds = (np.zeros(len(symbols) + 1, dtype=np.int32) for _ in range(2))
+    folded = np.arange(len(symbols) + 1, dtype=np.int32)
+    for id, symbol in enumerate(symbols):
+        letter, digit = symbol.isalpha() or symbol == "'", symbol.isdigit()
+        kinds[id] = 4 if symbol == "\n" else 1 if letter else 2 if digit else 3 if symbol.isspace() else 0
+        sounds[id] = (symbol.lower() in "aeiouy") + 2 * symbol.isupper()
+        folded[id] = ids.get(symbol.lower(), id)
+    return kinds, sounds, folded
+
+
+def _library() -> Any:
+    """The compiled library; None where there is none, or one that was built before this file."""
+    used = compiled.library()
+    return used.loaded if used is not None and hasattr(used.loaded, "charlm_adaptive_one") else None
+
+
+class Plan:
+    """All that stays the same while reading: the tree, the sizes, and where in one block of memory everything lies."""
+
+    def __init__(self, vocab: Vocab, tree: Any, models: int, characters: int) -> None:
+        self.symbols, self.models = len(vocab), models
+        self.tree = _Tree(tree, self.symbols)
+        self.kinds, self.sounds, self.folded = _kinds(vocab)
+        self.stretch = np.array([math.log((i + 0.5) / (4095.5 - i)) for i in range(4096)])
+        self.inputs = 2 * CONTEXTS + MATCHES + models + 1
+        self.table_bits = min(25, max(18, math.ceil(math.log2(64 * max(1, characters)))))
+        self.ring_bits = min(26, max(16, math.ceil(math.log2(2 * max(1, characters)))))
+        self.match_bits, self.apm_bits, self.follow_bits, self.limit = min(22, self.ring_bits), 14, 16, 255
+        self.rate, self.rate_final = RATE, 0.0005
+        sets = self.symbols - 1 + 3 * (self.symbols + 1) + 192 + 64 + 320 + 1024 + 512
+        self.shapes: dict[str, tuple[Any, tuple[int, ...]]] = {
+            "table": (np.uint64, (1 << self.table_bits,)),
+            "maps": (np.float64, (CONTEXTS, HISTORIES)),
+            "lucks": (np.float64, (MATCHES, LENGTHS)),
+            "weights": (np.float64, (sets, self.inputs)),
+            "finals": (np.float64, (max(1, self.symbols - 1), SELECTORS + 1)),
+            "apms": (np.float64, (APMS, 1 << self.apm_bits, KNOTS)),
+            "ring": (np.int32, (1 << self.ring_bits,)),
+            "followers": (np.int32, (3, 1 << self.follow_bits)),
+            "places": (np.int32, (MATCHES, 1 << self.match_bits)),
+            "now": (np.int64, (NOW,)),
+        }
+        self.offsets, self.size = {}, 0
+        for name, (kind, shape) in self.shapes.items():
+            self.offsets[name] = self.size
+            self.size += -(-math.prod(shape) * np.dtype(kind).itemsize // 64) * 64
+
+
+class Memory:
+    """What was learned so far, in one block of memory, and reading on with it."""
+
+    def __init__(self, plan: Plan, block: Any) -> None:
+        self.plan, self.block = plan, block
+        flat = np.frombuffer(block, dtype=np.uint8)
+        self.parts = {}
+        for name, (kind, shape) in plan.shapes.items():
+            size = math.prod(shape) * np.dtype(kind).itemsize
+            self.parts[name] = flat[plan.offsets[name] :][:size].view(kind).reshape(shape)
+        numbers = [field[0] for field in _Job._fields_[:11] if field[0] != "depth"]
+        self._job = _Job(**{name: getattr(plan, name) for name in numbers})
+        self._job.depth = plan.tree.depth
+        fixed = {"child": plan.tree.child, "path": plan.tree.path, "lengths": plan.tree.lengths}
+        fixed |= {"kinds": plan.kinds, "sounds": plan.sounds, "folded": plan.folded, "stretch": plan.stretch}
+        for name, array in {**fixed, **self.parts}.items():
+            setattr(self._job, name, array.ctypes.data)
+        self._room = np.zeros(plan.symbols * (plan.models + 3))
+        self._formulas = None if _library() is not None else Formulas(plan, self.parts)
+
+    def begin(self) -> None:
+        """Nothing was read: every context is empty, all weights are small."""
+        n0, n1 = np.arange(HISTORIES) >> 6, np.arange(HISTORIES) >> 1 & 31
+        self.parts["maps"][:] = (n1 + 0.4) / (n0 + n1 + 0.8)
+        self.parts["lucks"][:] = 1 - 1 / (np.arange(LENGTHS) + 2)
+        weights = self.parts["weights"]
+        weights[:] = 0.15
+        weights[:, 2 * CONTEXTS :] = 0.3
+        weights[:, -1] = 0
+        self.parts["finals"][:] = 1 / SELECTORS
+        self.parts["finals"][:, -1] = 0
+        self.parts["apms"][:] = 1 / (1 + np.exp(-(np.arange(KNOTS) - 16) / 2))
+
+    def trust(self, share: float) -> None:
+        """Gives the other models a share of the weight that the contexts had."""
+        weights, first = self.parts["weights"], 2 * CONTEXTS + MATCHES
+        weights[:, :first] *= 1 - share
+        weights[:, first : first + self.plan.models] = share / max(1, self.plan.models)
+
+    def read(
+        self,
+        ids_T: Ints,
+        models_TEV: Floats | None = None,
+        *,
+        foreseen: bool = True,
+        targets_T: Ints | None = None,
+        tops_T: NDArray[np.bool_] | None = None,
+        rows: bool = False,
+        rate: float = RATE,
+    ) -> Floats | None:
+        """Reads ids, and learns from each before it goes on to the next.
+
+        Args:
+            ids_T: the symbols; -1 is one that the vocabulary does not hold.
+            models_TEV: log-probabilities of the other models, [T + 1]: row t foresaw id t, the last what comes next;
+                None where they say nothing.
+            foreseen: whether the first id was foreseen, which nothing is before a text.
+            targets_T: symbols whose log-probabilities are wanted, each after the id at its place.
+            tops_T: where it is written whether each target is the most probable symbol.
+            rows: whether all log-probabilities are wanted instead.
+            rate: the step of the first mixing's weights.
+
+        Returns:
+            [T] of the targets, or [T, V], or None where neither was wanted.
+        """
+        count = len(ids_T)
+        self._check(ids_T, targets_T, models_TEV)
+        found = np.zeros((count, self.plan.symbols) if rows else count)
+        ids_T = np.ascontiguousarray(ids_T, dtype=np.int64)
+        given = None if models_TEV is None or not self.plan.models else np.ascontiguousarray(models_TEV)
+        wanted = None if targets_T is None else np.ascontiguousarray(targets_T, dtype=np.int64)
+        if self._formulas is not None:
+            options: dict[str, Any] = {"targets_T": wanted, "tops_T": tops_T, "rows": rows, "rate": rate}
+            found = self._formulas.read(ids_T, given, foreseen=foreseen, **options)
+            return found if rows or wanted is not None else None
+        self._job.rate = rate
+        _library().charlm_adaptive_read(
+            ctypes.byref(self._job),
+            ctypes.c_int64(count),
+            *(None if array is None else ctypes.c_void_p(array.ctypes.data) for array in (ids_T, given)),
+            ctypes.c_int64(foreseen),
+            None if wanted is None else ctypes.c_void_p(wanted.ctypes.data),
+            None if wanted is None else ctypes.c_void_p(found.ctypes.data),
+            None if tops_T is None else ctypes.c_void_p(tops_T.ctypes.data),
+            ctypes.c_void_p(found.ctypes.data) if rows else None,
+            ctypes.c_void_p(self._room.ctypes.data),
+        )
+        return found if rows or wanted is not None else None
+
+    def _check(self, ids_T: Ints, targets_T: Ints | None, models_TEV: Floats | None) -> None:
+        """Refuses what the compiled code would read beyond its arrays."""
+        symbols, models = self.plan.symbols, self.plan.models
+        for name, wanted in (("ids", ids_T), ("targets", targets_T)):
+            if wanted is not None and wanted.size and not -1 <= wanted.min() <= wanted.max() < symbols:
+                raise OptionError(f"{name} are -1 for an unknown symbol, or from 0 to {symbols - 1}")
+        if targets_T is not None and len(targets_T) != len(ids_T):
+            raise OptionError(f"{len(ids_T)} ids need as many targets, not {len(targets_T)}")
+        wanted_shape = (len(ids_T) + 1, models, symbols)
+        if models and models_TEV is not None and models_TEV.shape != wanted_shape:
+            raise OptionError(f"the rows of the other models have shape {wanted_shape}, not {models_TEV.shape}")
+
+    def one(self, decision: int, depth: int, models_EV: Floats) -> float:
+        """The probability that a decision is a one; nothing is learned."""
+        if self._formulas is not None:
+            return self._formulas.one(decision, depth, models_EV if self.plan.models else None)
+        decide = _library().charlm_adaptive_one
+        decide.restype = ctypes.c_double
+        rows = ctypes.c_void_p(np.ascontiguousarray(models_EV).ctypes.data) if self.plan.models else None
+        room = ctypes.c_void_p(self._room.ctypes.data)
+        return float(decide(ctypes.byref(self._job), ctypes.c_int64(decision), ctypes.c_int64(depth), rows, room))
+
+    def close(self) -> None:
+        """Lets go of the block of memory."""
+        self._formulas = None
+        self.parts.clear()
+        del self.block

@@ -1,0 +1,63 @@
+"""An adaptive model's states: pieces, old states used again, lanes taken out; all bit for bit."""
+
+import pytest
+import torch
+
+from charlm.errors import OptionError
+from charlm.lm.interface import State, take
+from charlm.mixing.adaptive import AdaptiveLM
+from charlm.text.vocab import Vocab
+
+VOCAB = Vocab.of("the cat's hat.\n")
+IDS = torch.from_numpy(
+    VOCAB.encode("the cat's hat.\nthe hat that the cat chases.\n".replace("chases", "has")).astype("int64")
+)
+
+
+def read(model: AdaptiveLM, ids_TB: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
+    return model.logprobs(ids_TB, state)
+
+
+def test_whole_and_pieces_are_bit_equal_and_rows_sum_to_one() -> None:
+    model = AdaptiveLM(VOCAB, trained=IDS.numpy(), room=200)
+    ids_TB = torch.stack([IDS, IDS.flip(0)], 1)
+    ids_TB[5, 1] = -1
+    whole_TBV, _ = read(model, ids_TB, model.initial_state(2))
+    state, pieces = model.initial_state(2), []
+    for piece in ids_TB.split([1, 9, 2, len(IDS) - 12]):
+        logp_TBV, state = read(model, piece, state)
+        pieces.append(logp_TBV)
+    assert torch.equal(torch.cat(pieces), whole_TBV)
+    assert (whole_TBV.exp().sum(-1) - 1).abs().max() < 1e-12
+
+
+def test_an_old_state_and_lanes_taken_twice_give_the_same_bits() -> None:
+    model = AdaptiveLM(VOCAB, room=200)
+    ids_TB = torch.stack([IDS, IDS.flip(0)], 1)
+    _, old = read(model, ids_TB[:20], model.initial_state(2))
+    first_TBV, _ = read(model, ids_TB[20:], old)
+    read(model, ids_TB[:7], model.initial_state(2))
+    again_TBV, _ = read(model, ids_TB[20:], old)
+    assert torch.equal(first_TBV, again_TBV)
+    lanes = torch.tensor([1, 0, 1])
+    taken_TBV, _ = read(model, ids_TB[20:, lanes], take(old, lanes))
+    assert torch.equal(taken_TBV, first_TBV[:, lanes])
+
+
+def test_a_state_of_another_model_is_refused() -> None:
+    one, other = AdaptiveLM(VOCAB, room=200), AdaptiveLM(VOCAB, room=200)
+    ids_TB = IDS[:, None]
+    _, state = read(one, ids_TB, one.initial_state(1))
+    read(other, ids_TB, other.initial_state(1))
+    with pytest.raises(OptionError, match="another model"):
+        read(other, ids_TB, state)
+
+
+def test_hits_are_those_of_whole_rows() -> None:
+    model = AdaptiveLM(VOCAB, room=200)
+    ids_TB = torch.stack([IDS, IDS.flip(0)], 1)
+    logp_TB, hit_TB, _ = model.target_hits(ids_TB[:-1], ids_TB[1:], model.initial_state(2))
+    logp_TBV, _ = read(model, ids_TB[:-1], model.initial_state(2))
+    assert torch.equal(logp_TB, logp_TBV.gather(-1, ids_TB[1:, :, None])[..., 0])
+    assert torch.equal(hit_TB, logp_TBV.argmax(-1) == ids_TB[1:])
+    assert hit_TB.any()
