@@ -153,7 +153,7 @@ def _by_budget(characters: int, device: torch.device, asked: Mapping[str, Any]) 
         values["lr"] = rate(asked.get("model", "gru"), layers, asked.get("hidden", values["hidden"]))
         given = {"layers": layers, **values, **asked}
         values["dropout"] = _dropout(_readings(characters, given) * given["hidden"] / 256)
-    symbols = 1.0 if asked.get("embedding") else 8.0 if minutes <= 1.5 else 4.0  # measured with one-hot input
+    symbols = 1.0 if asked.get("embedding") else 8.0  # measured with one-hot input
     falling = {"hold": 0.5, "lr_final": 0.0, "symbol_rate": symbols}
     return {"model": "gru", "layers": layers, "warmup": 50, "lanes": 16, **falling, **values}
 
@@ -253,13 +253,13 @@ def _readings(characters: int, values: Mapping[str, Any]) -> float:
 def _dropout(readings: float) -> float:
     """The more often a text is read, the more is left out of each reading (by 256 units; wider layers want more).
 
-    >>> [_dropout(readings) for readings in (0.2, 2, 9, 20, 100)]
+    >>> [_dropout(readings) for readings in (0.2, 9, 12, 20, 100)]
     [0.0, 0.0, 0.1, 0.3, 0.4]
     """
     return next((dropout for most, dropout in _DROPOUT if readings <= most), 0.0)  # not a number: refused elsewhere
 
 
-_DROPOUT = ((3.0, 0.0), (10.0, 0.1), (16.0, 0.2), (30.0, 0.3), (math.inf, 0.4))
+_DROPOUT = ((10.0, 0.0), (13.0, 0.1), (16.0, 0.2), (30.0, 0.3), (math.inf, 0.4))
 
 
 @dataclass(frozen=True, kw_only=True)
