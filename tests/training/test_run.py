@@ -217,7 +217,9 @@ def test_defaults_follow_the_text_the_time_and_what_is_given() -> None:
     assert chosen(10**6, embedding=32).optimisation.symbol_rate == 1.0  # measured with one-hot input
     assert choose(10**6, torch.device("cuda"), {}).optimisation.hold is None  # not measured there
     assert brief.window < usual.window
-    assert brief.network.layers < usual.network.layers < long.network.layers
+    minute = chosen(10**6, minutes=1.0)
+    assert brief.network.layers < minute.network.layers == usual.network.layers < long.network.layers
+    assert minute.network.hidden < usual.network.hidden
     assert brief.network.hidden <= usual.network.hidden < long.network.hidden
     assert brief.network.dropout <= usual.network.dropout <= long.network.dropout
     assert brief.network.dropout < long.network.dropout
