@@ -7,6 +7,7 @@ syllables, and two or three words of a dictionary that shares half of its words 
 
     python examples/domains.py             # fits all models and prints their table
     python examples/domains.py 10000 > domains.csv
+    python examples/domains.py 10000 0.02 > rare.csv    # 2 % of them generated
 """
 
 from __future__ import annotations
@@ -157,6 +158,7 @@ def main(small: bool = False) -> str:
 if __name__ == "__main__":
     if len(sys.argv) > 1:
         print("domain,class,algorithm")
-        print("\n".join(",".join(row) for row in table(int(sys.argv[1]))))
+        wanted = float(sys.argv[2]) if len(sys.argv) > 2 else 0.5
+        print("\n".join(",".join(row) for row in table(int(sys.argv[1]), share=wanted)))
     else:
         print(main())

@@ -73,7 +73,7 @@ class Pooling(nn.Module):
 
 
 class Grams(nn.Module):
-    """A linear map of how often strings of one to three characters occur in a text, its boundaries included.
+    """A linear map of how often strings of one to N characters occur in a text, its boundaries included.
 
     The strings are hashed into buckets (Joulin et al. 2017), each of which has a weight for every output; all begin at
     zero. Beside a recurrent network it learns what stands in short strings, and leaves the rest to the network.
@@ -81,22 +81,26 @@ class Grams(nn.Module):
     Args:
         buckets: how many.
         outputs: K.
+        order: N, the length of the longest strings.
+        dropout: share of the occurrences that are left out while training; the others count more, so that the sum
+            keeps its mean. A long string occurs once or never again: without dropout its weight learns rows by heart.
 
     >>> Grams(64, 2)(torch.tensor([[0, 1], [1, -1]]), torch.tensor([2, 1])).tolist()
     [[0.0, 0.0], [0.0, 0.0]]
     """
 
-    def __init__(self, buckets: int, outputs: int) -> None:
+    def __init__(self, buckets: int, outputs: int, *, order: int = 3, dropout: float = 0.0) -> None:
         super().__init__()
-        self.buckets = buckets
+        self.buckets, self.order, self.dropout = buckets, order, dropout
         self.weight = nn.Parameter(torch.zeros(buckets, outputs))
 
-    def forward(self, ids_TB: Tensor, lengths_B: Tensor | None) -> Tensor:
+    def forward(self, ids_TB: Tensor, lengths_B: Tensor | None, generator: torch.Generator | None = None) -> Tensor:
         """The sums [B, K] of the weights of all strings; an unknown character, -1, is one character of its own.
 
         Args:
             ids_TB: of the characters.
             lengths_B: of padded texts.
+            generator: source of the dropout masks in training; torch's own by default.
         """
         steps, lanes = ids_TB.shape
         if lengths_B is None:
@@ -107,10 +111,14 @@ class Grams(nn.Module):
         framed_TB = torch.cat([boundary_1B, inside_TB.masked_fill(place_T1 > lengths_B, 0)])
         known_TB = torch.cat([torch.ones_like(boundary_1B), (place_T1 <= lengths_B + 1).long()])
         key_TB, total_BK = torch.zeros_like(framed_TB), self.weight.new_zeros(lanes, self.weight.shape[1])
-        for order in range(1, 4):
+        for order in range(1, min(self.order, steps + 2) + 1):
             key_TB = (key_TB[: steps + 3 - order] * 1_000_003 + framed_TB[order - 1 :] + order * 7919) % 2_147_483_647
             weight_TBK = F.embedding(key_TB % self.buckets, self.weight)
-            total_BK = total_BK + (weight_TBK * known_TB[order - 1 :].unsqueeze(-1)).sum(0)
+            times_TB = known_TB[order - 1 :]
+            if self.training and self.dropout:
+                kept_TB = self.weight.new_empty(times_TB.shape).bernoulli_(1 - self.dropout, generator=generator)
+                times_TB = times_TB * kept_TB / (1 - self.dropout)
+            total_BK = total_BK + (weight_TBK * times_TB.unsqueeze(-1)).sum(0)
         return total_BK
 
 

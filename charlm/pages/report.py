@@ -106,6 +106,7 @@ def _of_sequences(about: ModelInfo, table: Any, device: str) -> RunPage:
     else:
         about_result(page, result, str(about.config["data"].get("table", "the table")))
         page.models = _about_models(result)
+        page.notes += filter(None, [result.get("rare")])
         _add_wrong(
             page,
             about.directory,

@@ -107,6 +107,7 @@ _LIMITS = {
     "embedding": (0, 65_536),
     "projection": (0, 65_536),
     "grams": (0, 1 << 24),
+    "gram_order": (1, 16),
 }
 
 
@@ -130,8 +131,10 @@ class SequenceConfig:
         batch_first: whether tensors go in and come out as [B, T, ...] instead of [T, B, ...]; states are not concerned.
         pooling: what the output after the whole sequence is made of, joined by plus signs: `last` (the final state),
             `mean`, `max`, `attention` over all steps (`charlm.nn.heads.Pooling`).
-        grams: buckets of a linear map of strings of one to three characters, which is added to what the network says
-            of a whole text (`charlm.nn.heads.Grams`); 0 for none.
+        grams: buckets of a linear map of short strings, which is added to what the network says of a whole text
+            (`charlm.nn.heads.Grams`); 0 for none.
+        gram_order, gram_dropout: the length of the longest of these strings, and the share of their occurrences that
+            is left out while training.
         input_dropout: share of the steps that are read as unknown, or as zeros, while training.
         weight_dropout: share of the recurrent weights that are left out, a batch at a time, while training.
         class_weights: what the loss of each class counts in training (of a Score: of no and of yes); predictions are
@@ -160,6 +163,8 @@ class SequenceConfig:
     batch_first: bool = False
     pooling: str = "last"
     grams: int = 0
+    gram_order: int = 3
+    gram_dropout: float = 0.0
     input_dropout: float = 0.0
     weight_dropout: float = 0.0
     class_weights: tuple[float, ...] = ()
@@ -175,7 +180,7 @@ class SequenceConfig:
         for name, (least, most) in _LIMITS.items():
             if not least <= getattr(self, name) <= most:
                 raise OptionError(f"{name} is a number from {least} to {most:,}, not {getattr(self, name)}")
-        for name in ("dropout", "input_dropout", "weight_dropout"):
+        for name in ("dropout", "gram_dropout", "input_dropout", "weight_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise OptionError(f"{name} is a probability from 0 to below 1, not {getattr(self, name)}")
         parts = self.pooling.split("+")

@@ -13,7 +13,7 @@ from charlm.checkpoint import load
 from charlm.codec import encode
 from charlm.errors import OptionError
 from charlm.figures import drawn
-from charlm.files import free_name, lock
+from charlm.files import free_name, lock, still_there
 from charlm.nn.cells import Cell, cell_name
 from charlm.nn.kernels.choose import device_of, pick_device
 from charlm.recurrent.model import CharRNN
@@ -89,7 +89,8 @@ def fit_table(
         bidirectional: whether the sequences are read from both ends; by default where a label is for a whole sequence.
         pooling: what is said after a whole sequence is made of: `last`, `mean`, `max`, `attention`, joined by +.
         dropout: between the layers and before the output, while training.
-        grams: buckets of a linear map of strings of one to three characters beside the layers; 0 for none.
+        grams: buckets of a linear map of short strings beside the layers; 0 for none. The strings have one to three
+            characters, or up to four where the table has at least 2,000 training rows a class.
         input_dropout, weight_dropout: shares of the steps and of the recurrent weights that are left out in training.
         embedding: width of a character embedding; 0 is one-hot input.
         batch_size: rows a step.
@@ -199,6 +200,8 @@ class _Session:
             self.observer.on_note(f"{problem}; the state before it is used")
         if self.init_from is not None:
             self.observer.on_note("the fit goes on from its own weights: those of --init-from were for its beginning")
+        if table is None:
+            still_there([facts.table], f"charlm fit NEW_PATH --resume {directory}")
         task = open_task_again(facts.table if table is None else str(table), facts, saved.vocab)
         device = device_of(saved.device, self.device, self.observer.on_note)
         budget = {name: self.given[name] for name in BUDGET if self.given[name] is not None}

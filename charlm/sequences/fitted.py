@@ -29,6 +29,8 @@ from charlm.training.watching import History
 __all__ = ["Measured", "TableFit", "Threshold", "Wrong", "measured", "most_wrong", "read_cost", "suggested"]
 
 _COLUMNS = ("log_loss", "accuracy", "area_under_curve", "expected_calibration_error")
+_RARE = 0.1
+"""The share of the rows below which a class is called rare."""
 _HEADS = ("log loss", "accuracy", "area under", "calibration", "seconds")
 
 
@@ -241,7 +243,7 @@ class TableFit:
         watched = {"valid": ", which early stopping watched", "train": ", which it learned from"}.get(self.part, "")
         head = f"{self.part} part{watched}: {self.rows:,} rows, {self.figures.targets:,} labels"
         cost = [] if self.threshold is None else [str(self.threshold)]
-        return "\n".join([head, *self._table(), *self.figures.lines(), *cost])
+        return "\n".join([head, *self._table(), *self.figures.lines(), *filter(None, [self.hidden]), *cost])
 
     def _table(self) -> Iterator[str]:
         """All models beside each other, where there are several."""
@@ -257,6 +259,20 @@ class TableFit:
         yield f"* {self.models.chosen}, which predicts by default; its figures:"
 
     @property
+    def hidden(self) -> str:
+        """What the accuracy hides where the class that the figures are of is rare, in a sentence; else empty."""
+        figures, share = self.figures, min(self.facts.base) if self.facts.classes else self.facts.base[0]
+        found = None if figures is None else figures.values.get("detection_at_0.01")
+        if figures is None or found is None or share > _RARE:
+            return ""
+        rare, accuracy, area = figures.rare or "1", figures.base["accuracy"], figures.values["average_precision"]
+        return (
+            f"{rare!r} is rare ({100 * share:.2g} % of the training rows): never saying it has the accuracy "
+            f"{accuracy:.4f}. The model finds {100 * found:.0f} % of it at 1 % of false alarms, and its area under the "
+            f"precision-recall curve is {area:.4f}."
+        )
+
+    @property
     def verdict(self) -> str:
         """Which model is the best on the reported part, if that can be said, in a sentence."""
         best, close = self.best
@@ -270,6 +286,7 @@ class TableFit:
         kept: dict[str, Any] = {**self.figures.to_json(), "split": self.facts.split, "part": self.part}
         if len(self.compared) > 1:
             kept |= {"model": self.models.chosen, "models": self._rows(), "verdict": self.verdict}
+        kept |= {"rare": self.hidden} if self.hidden else {}
         return kept | ({} if self.threshold is None else {"threshold": asdict(self.threshold)})
 
     def _rows(self) -> list[dict[str, Any]]:

@@ -34,24 +34,9 @@ from charlm.training.run import Run, Task
 from charlm.version import __version__
 
 __all__ = [
-    "BUDGET",
-    "FIT",
-    "NETWORK",
-    "SCALES",
-    "TRAINING",
-    "Fit",
-    "FitPlan",
-    "SequenceTask",
-    "choose_fit",
-    "describe_sequence",
-    "line",
-    "loss_unit",
-    "plan_for",
-    "read_saved_fit",
-    "resume",
-    "start",
-    "step_loss",
-]
+    "BUDGET", "FIT", "NETWORK", "SCALES", "TRAINING", "Fit", "FitPlan", "SequenceTask", "choose_fit",
+    "describe_sequence", "line", "loss_unit", "plan_for", "read_saved_fit", "resume", "start", "step_loss",
+]  # fmt: skip
 
 
 BUDGET = ("epochs", "max_steps", "minutes")
@@ -230,6 +215,7 @@ def describe_sequence(model: SequenceConfig, data: Mapping[str, Any], **more: An
 # -- defaults ----------------------------------------------------------------------------------------------------------
 
 _STEPS = 2000  # that a fit of a common table takes
+_ROWS_OF_FOUR = 2000  # of a class, from which on strings of four characters pay; measured in benchmarks/RESULTS.md
 
 
 def choose_fit(facts: TableFacts, train_rows: int, given: Mapping[str, Any]) -> FitPlan:
@@ -264,7 +250,7 @@ def choose_fit(facts: TableFacts, train_rows: int, given: Mapping[str, Any]) -> 
     if not facts.every:
         network |= {"bidirectional": True, "pooling": "last+mean+max"}
     if facts.input == "text" and not facts.every and train_rows < 50_000:
-        network |= {"dropout": 0.5, "input_dropout": 0.1, "grams": 1 << 15}
+        network |= {"dropout": 0.5, "input_dropout": 0.1, **_grams(facts, train_rows)}
         network["weight_dropout"] = 0.2 * (cell_name(asked.get("cell", "gru")) in BUILT_IN)
     fixed = {
         "mode": facts.mode,
@@ -282,6 +268,14 @@ def choose_fit(facts: TableFacts, train_rows: int, given: Mapping[str, Any]) -> 
     )
 
 
+def _grams(facts: TableFacts, train_rows: int) -> dict[str, Any]:
+    """Of the map of short strings: of four characters where each class has so many rows that these pay."""
+    classes = len(facts.classes) if facts.mode == "distribution" else 2
+    if train_rows < _ROWS_OF_FOUR * classes:
+        return {"grams": 1 << 15}
+    return {"grams": 1 << 16, "gram_order": 4, "gram_dropout": 0.3}
+
+
 def _for(owner: type, values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name in owner.__dataclass_fields__}  # type: ignore[attr-defined]
 
@@ -295,7 +289,7 @@ def line(plan: FitPlan) -> str:
         "" if net.features else f"embedding {net.embedding}" if net.embedding else "one-hot",
         scale,
         "" if net.pooling == "last" else f"pooling {net.pooling}",
-        f"{net.grams:,} buckets of short strings" if net.grams else "",
+        f"{net.grams:,} buckets of strings of up to {net.gram_order}" if net.grams else "",
         f"dropout {net.dropout:g}",
         "" if not net.input_dropout else f"of the input {net.input_dropout:g}",
         "" if not net.weight_dropout else f"of recurrent weights {net.weight_dropout:g}",

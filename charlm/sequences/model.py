@@ -69,7 +69,8 @@ class SequenceModel(nn.Module):
         distribution = config.mode == "distribution"
         self.pooling = Pooling(config.pooling.split("+"), self.stack.outputs)
         width = self.pooling.features
-        self.grams = Grams(config.grams, config.classes if distribution else 1) if config.grams else None
+        outputs, order = config.classes if distribution else 1, config.gram_order
+        self.grams = Grams(config.grams, outputs, order=order, dropout=config.gram_dropout) if config.grams else None
         self.head: ScoreHead | DistributionHead
         self.head = DistributionHead(width, config.classes) if distribution else ScoreHead(width)
         for part in (self.stack, self.embedding) if config.frozen else ():
@@ -206,8 +207,9 @@ class SequenceModel(nn.Module):
         features, after = self.features(x, lengths, state, steps=steps, generator=generator)
         raw = self.head.logits(features) if isinstance(self.head, ScoreHead) else self.head(features)
         if self.grams is not None:
-            x = _thinned(x, self.config.input_dropout, generator) if self.training else x
-            added = self.grams(x, None if lengths is None else torch.as_tensor(lengths).to(x.device))
+            if self.training and not self.config.gram_dropout:
+                x = _thinned(x, self.config.input_dropout, generator)
+            added = self.grams(x, None if lengths is None else torch.as_tensor(lengths).to(x.device), generator)
             raw = raw + added.squeeze(-1) if self.config.mode == "score" else (raw + added).log_softmax(-1)
         if self.config.class_weights and not self.training:  # as if they had not been weighed
             shift = raw.new_tensor(self.config.class_weights).log()

@@ -89,3 +89,24 @@ def test_grams_are_sums_over_the_strings_of_each_text() -> None:
     with torch.no_grad():
         grams.weight.fill_(1.0)
     assert grams(ids_TB, torch.tensor([4, 1, 5]))[:, 0].tolist() == [sum(each.values()) for each in counts]
+
+
+@pytest.mark.parametrize("order", [1, 4, 9])
+def test_grams_of_an_order_weigh_each_string_up_to_it(order: int) -> None:
+    grams = Grams(1 << 20, 1, order=order)
+    nn.init.ones_(grams.weight)
+    framed = 2 + 3  # two boundaries and three characters
+    found = grams(torch.tensor([[5], [6], [7]]), None).item()
+    assert found == sum(framed + 1 - length for length in range(1, min(order, framed) + 1))
+
+
+def test_dropped_grams_keep_the_mean_of_the_sum_and_come_from_the_generator() -> None:
+    grams = Grams(1 << 12, 1, order=2, dropout=0.5)
+    nn.init.ones_(grams.weight)
+    ids_TB = torch.zeros(20, 400, dtype=torch.int64)  # 22 + 21 strings a text
+    once, again = (grams(ids_TB, None, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(once, again)
+    assert set((once % 2).flatten().tolist()) == {0.0}  # each string that is kept counts twice
+    deviation = (43 / 400) ** 0.5  # of the mean of 400 sums of 43 strings, each 0 or 2
+    assert abs(once.mean().item() - 43) < 4 * deviation
+    assert grams.eval()(ids_TB, None).unique().tolist() == [43.0]

@@ -1,6 +1,7 @@
 """Fits: they learn, they are kept, and a resumed fit is the same fit."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from charlm.nn.stack import Stack
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.sequences.batches import Examples, Sequences
 from charlm.sequences.config import SequenceConfig, fit_scales
-from charlm.sequences.fitting import Fit, FitPlan, read_saved_fit, resume, start
+from charlm.sequences.fitting import Fit, FitPlan, choose_fit, read_saved_fit, resume, start
 from charlm.sequences.model import SequenceModel
 from charlm.sequences.models import Models, load_sequence, save_sequence
+from charlm.sequences.tabular import TableFacts
 from charlm.tensors import read_tensors
 from charlm.text.vocab import Vocab
 from charlm.training.options import Optimisation
@@ -85,6 +87,8 @@ def assert_equal_files(one: Path, two: Path) -> None:
 @pytest.mark.parametrize("average", [0.0, pytest.param(0.3, marks=pytest.mark.slow)])
 def test_a_resumed_fit_is_the_same_fit(tmp_path: Path, average: float) -> None:
     options = plan(average=average, epochs=2.0)
+    grams = {"grams": 256, "gram_order": 4, "gram_dropout": 0.3}
+    options = replace(options, network=replace(options.network, **grams))
     assert made(tmp_path / "whole", options).train() == "finished"
     fit = made(tmp_path / "pieces", options)
     for after in (0, 8, 5):
@@ -242,6 +246,25 @@ def test_plans_come_back_and_wrong_ones_are_refused(tmp_path: Path) -> None:
             vocab=VOCAB,
         )
     assert not list((tmp_path / "fit").iterdir())
+
+
+def test_strings_of_four_characters_are_for_classes_with_many_rows() -> None:
+    known: dict[str, Any] = {"table": "t", "sha256": "", "sequence": "x", "label": "y", "input": "text", "features": 0}
+    for classes, rows, order in ((2, 4000, 4), (2, 3999, 3), (18, 16_000, 3), (0, 4000, 4)):
+        mode, base = ("distribution", (1 / classes,) * classes) if classes else ("score", (0.5,))
+        names = tuple(map(str, range(classes)))
+        facts = TableFacts(rows=rows, mode=mode, classes=names, base=base, split="80/10/10", **known)
+        network = choose_fit(facts, rows, {}).network
+        assert (network.gram_order, network.gram_dropout) == (order, 0.3 if order == 4 else 0.0)
+        assert choose_fit(facts, rows, {"grams": 0}).network.grams == 0
+
+
+def test_plans_from_before_longer_strings_are_read_as_they_were() -> None:
+    kept = encode(plan(SequenceConfig(features=0, grams=64)))
+    for name in ("gram_order", "gram_dropout"):
+        del kept["network"][name]
+    network = decode(FitPlan, kept).network
+    assert (network.grams, network.gram_order, network.gram_dropout) == (64, 3, 0.0)
 
 
 def test_layers_are_run_as_is_fastest_for_the_examples(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -193,3 +194,27 @@ def test_characters_are_painted_by_what_happens_without_them(tmp_path: Path) -> 
     assert found.to_json()["threshold"]["value"] == threshold.value
     with pytest.raises(OptionError, match="FALSE_ALARM:MISS"):
         fit_table(tmp_path / "t.csv", cost="3")
+
+
+def test_a_rare_class_is_said_not_to_be_hidden_by_accuracy(tmp_path: Path) -> None:
+    """3 % of 1,000 rows are rare, two thirds of these begin with an x, and nothing else tells them apart."""
+    rows = []
+    for number in range(1000):
+        rare, body = number % 33 == 0, "".join(chance.choice(list("abc"), 6))
+        rows.append(f"{'x' if rare and number % 99 else 'a'}{body},{'rare' if rare else 'common'}\n")
+    (tmp_path / "t.csv").write_text("text,label\n" + "".join(rows))
+    found = fit_table(tmp_path / "t.csv", model="linear", hidden=3, max_steps=2, progress=False, split="50/10/40")
+    task = open_task_again(str(tmp_path / "t.csv"), found.facts, found.model.vocab)
+    came = np.array([row.endswith("rare\n") for row in rows])[task.parts["test"]]
+    said = re.search(r"accuracy (\S+)\. The model finds (\d+) % of it at 1 %", found.hidden)
+    assert said is not None
+    assert float(said[1]) == pytest.approx(1 - came.mean(), abs=1e-4)
+    test = task.part("test")
+    assert test is not None
+    p = np.concatenate(found.models.say(test.inputs, "linear"))[:, found.facts.classes.index("rare")]
+    allowed = int(0.01 * (~came).sum())  # false alarms
+    threshold = np.sort(p[~came])[::-1][allowed]
+    assert int(said[2]) == pytest.approx(100 * (p[came] > threshold).mean(), abs=0.5)
+    assert 0 < int(said[2]) < 100
+    assert found.hidden in repr(found)
+    assert found.result()["rare"] == found.hidden
