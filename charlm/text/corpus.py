@@ -58,7 +58,7 @@ class Corpus:
 
     def parts(self, split: Split) -> dict[str, Spans]:
         """The spans of train, valid and test; see `Split.parts`. A text too short for its split is refused."""
-        parts = split.parts(self.ids, self.documents, self.newline, self.items)
+        parts = split.parts(self.ids, self.documents, self.newline, self.items, self.vocab.begins_character)
         for name, share in zip(PARTS, split.shares, strict=True):
             if share and not count_targets(parts[name]):
                 raise TextError(
