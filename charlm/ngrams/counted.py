@@ -74,6 +74,8 @@ class Estimator(abc.ABC):
     """What `--smoothing` calls it."""
     title: ClassVar[str]
     """What a table calls it."""
+    takes: ClassVar[tuple[str, ...]] = ()
+    """The parameters besides index and order."""
 
     def __init__(self, index: Counts, order: int) -> None:
         self.index, self.order = index, check_order(order)
@@ -82,7 +84,7 @@ class Estimator(abc.ABC):
 
     def parameters(self) -> dict[str, Any]:
         """What the estimator was made with besides index and order; JSON."""
-        return {}
+        return {name: getattr(self, name) for name in self.takes}
 
     @abc.abstractmethod
     def rows(self, contexts: Contexts, *, generating: bool = False) -> Floats:
@@ -118,13 +120,11 @@ class Counted(Estimator):
             `order` symbols; with order 32 this is a model of unbounded order.
     """
 
+    takes = ("longest",)
+
     def __init__(self, index: Counts, order: int, *, longest: bool = False) -> None:
         super().__init__(index, order)
         self.longest = bool(longest)
-
-    def parameters(self) -> dict[str, Any]:
-        """What the estimator was made with besides index and order; JSON."""
-        return {"longest": self.longest}
 
     @abc.abstractmethod
     def of_counts(self, count: NDArray[Any], total: NDArray[Any]) -> Floats:
@@ -148,17 +148,20 @@ class Counted(Estimator):
 
     def targets(self, contexts: Contexts, target_N: NDArray[np.int64]) -> Floats:
         """See `Estimator.targets`."""
-        p_N = np.empty(len(contexts.read_N))
+        return self.of_counts(*self.target_counts(contexts, target_N))
+
+    def target_counts(
+        self, contexts: Contexts, target_N: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """How often each symbol came after the history used in its context, and how often that was followed."""
+        count_N, total_N = np.zeros((2, len(contexts.read_N)), dtype=np.int64)
         used_N = self.used(contexts, longest=self.longest)
         for order in np.unique(used_N).tolist():
             which, level = np.flatnonzero(used_N == order), self.levels[order]
             node = contexts.nodes[order][which]
-            p_N[which] = self.of_events(level, node, level.child(node, target_N[which]))
-        return p_N
-
-    def of_events(self, level: Level, node_N: Nodes, event_N: Nodes) -> Floats:
-        """The probability of given events (`UNSEEN` for symbols that never followed) of given histories."""
-        return self.of_counts(pick(level.count_E, event_N), total_of(level, node_N))
+            count_N[which] = pick(level.count_E, level.child(node, target_N[which]))
+            total_N[which] = total_of(level, node)
+        return count_N, total_N
 
     def used(self, contexts: Contexts, *, longest: bool) -> NDArray[np.int64]:
         """The order used at each context: what was read, at most `order`; or the longest ever followed."""
@@ -210,16 +213,13 @@ class AddK(Counted):
 
     name = "add-k"
     title = "add-k"
+    takes = ("k", "longest")
 
     def __init__(self, index: Counts, order: int, *, k: float = 1.0, longest: bool = False) -> None:
         super().__init__(index, order, longest=longest)
         if not 0 < k < math.inf:
             raise OptionError(f"add-k adds a number above 0, not {k}")
         self.k = float(k)
-
-    def parameters(self) -> dict[str, Any]:
-        """What the estimator was made with besides index and order; JSON."""
-        return {"k": self.k, "longest": self.longest}
 
     def of_counts(self, count: NDArray[Any], total: NDArray[Any]) -> Floats:
         """(count + k) / (total + k V)."""
@@ -240,16 +240,13 @@ class UniformMix(Counted):
 
     name = "uniform-mix"
     title = "maximum likelihood mixed with uniform"
+    takes = ("weight", "longest")
 
     def __init__(self, index: Counts, order: int, *, weight: float = 0.1, longest: bool = False) -> None:
         super().__init__(index, order, longest=longest)
         if not 0 < weight < 1:
             raise OptionError(f"the weight of the uniform distribution is between 0 and 1, not {weight}")
         self.weight = float(weight)
-
-    def parameters(self) -> dict[str, Any]:
-        """What the estimator was made with besides index and order; JSON."""
-        return {"weight": self.weight, "longest": self.longest}
 
     def of_counts(self, count: NDArray[Any], total: NDArray[Any]) -> Floats:
         """(1 − weight) count / total + weight / V; 1 / V where total is 0."""

@@ -21,7 +21,7 @@ from charlm.errors import OptionError
 from charlm.files import fingerprint
 from charlm.ngrams.counted import AddK, Contexts, Counted, Estimator, Floats, MaximumLikelihood, UniformMix, total_of
 from charlm.ngrams.kneser_ney import KneserNey, WittenBell
-from charlm.ngrams.levels import Counts, pick, slices
+from charlm.ngrams.levels import Counts, slices
 from charlm.ngrams.strings import added_up
 from charlm.ngrams.tables import CountTables
 from charlm.text.splits import Spans, count_targets
@@ -44,8 +44,6 @@ _CLASSES: tuple[type[Estimator], ...] = (MaximumLikelihood, AddK, UniformMix, Wi
 ESTIMATORS = tuple(cls.name for cls in _CLASSES)
 """The names that `--smoothing` takes."""
 
-_PARAMETERS = {"none": ("longest",), "add-k": ("k", "longest"), "uniform-mix": ("weight", "longest")}
-
 
 def make_estimator(name: str, index: Counts, order: int, **parameters: Any) -> Estimator:
     """The estimator of a name.
@@ -67,15 +65,15 @@ def make_estimator(name: str, index: Counts, order: int, **parameters: Any) -> E
     """
     if name not in ESTIMATORS:
         raise OptionError(f"unknown smoothing {name!r}: choose one of {', '.join(ESTIMATORS)}")
-    takes = _PARAMETERS.get(name, ())
-    unknown = sorted(set(parameters) - set(takes))
+    made = _CLASSES[ESTIMATORS.index(name)]
+    unknown = sorted(set(parameters) - set(made.takes))
     if unknown:
-        rule = f"takes {' and '.join(takes)}" if takes else "takes no parameters"
+        rule = f"takes {' and '.join(made.takes)}" if made.takes else "takes no parameters"
         raise OptionError(f"the estimator {name} {rule}, not {', '.join(unknown)}")
     for key, value in parameters.items():
         if not isinstance(value, bool if key == "longest" else int | float) or (key != "longest" and value is True):
             raise OptionError(f"the parameter {key} of {name} cannot be {value!r}")
-    return _CLASSES[ESTIMATORS.index(name)](index, order, **parameters)
+    return made(index, order, **parameters)
 
 
 def read_spans(ids: Ids, spans: Spans) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -161,27 +159,15 @@ def _counts(estimator: Counted, ids: Ids, spans: Spans) -> tuple[Floats, Floats,
         begins = np.cumsum(lengths) - lengths
         place_N = np.arange(len(ids_N)) - np.repeat(begins, lengths)
         age_N += np.repeat(read, lengths)
-        target_N = (age_N > 1) & (ids_N >= 0) & (place_N >= np.repeat(new, lengths))
-        pairs = added_up(_pairs(estimator, ids_N, age_N, np.flatnonzero(target_N)))
+        targets = np.flatnonzero((age_N > 1) & (ids_N >= 0) & (place_N >= np.repeat(new, lengths)))
+        nodes = estimator.levels.nodes(ids_N, age_N, estimator.order)
+        contexts = Contexts(nodes=nodes, read_N=age_N).some(targets - 1)
+        found_N = estimator.target_counts(contexts, ids_N[targets])
+        pairs = added_up([numbers_N.astype(np.uint64) for numbers_N in found_N])
         words = [np.concatenate(both) for both in zip(found.words, pairs.words, strict=True)]
         found = added_up(words, np.concatenate([found.counts, pairs.counts]))
     count_P, total_P = (word.astype(np.float64) for word in found.words)
     return count_P, total_P, found.counts.astype(np.float64)
-
-
-def _pairs(
-    estimator: Counted, ids_N: NDArray[np.int64], age_N: NDArray[np.int64], targets: NDArray[np.int64]
-) -> list[NDArray[np.uint64]]:
-    """How often each target came after its history, and how often that was followed."""
-    nodes = estimator.levels.nodes(ids_N, age_N, estimator.order)
-    used_N = np.minimum(age_N[targets] - 1, estimator.order)
-    count_N, total_N = np.zeros(len(targets), dtype=np.uint64), np.zeros(len(targets), dtype=np.uint64)
-    for order in np.unique(used_N).tolist():
-        which, level = np.flatnonzero(used_N == order), estimator.levels[order]
-        node = nodes[order][targets[which] - 1]
-        count_N[which] = pick(level.count_E, level.child(node, ids_N[targets[which]]))
-        total_N[which] = total_of(level, node)
-    return [count_N, total_N]
 
 
 def _stretches(
