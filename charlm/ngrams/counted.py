@@ -120,7 +120,7 @@ class Counted(Estimator):
             `order` symbols; with order 32 this is a model of unbounded order.
     """
 
-    takes = ("longest",)
+    takes: ClassVar[tuple[str, ...]] = ("longest",)
 
     def __init__(self, index: Counts, order: int, *, longest: bool = False) -> None:
         super().__init__(index, order)

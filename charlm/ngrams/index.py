@@ -293,16 +293,14 @@ class IndexLevels(Levels):
             self._suffixes[order] = found.astype(np.int32)
         return self._suffixes[order]
 
-    def openings(self, order: int) -> list[Nodes]:
-        """The strings that begin spans: item d, 0..order + 1, has a node for every span long enough."""
-        index = self._index
-        at, node = index.starts, np.zeros(len(index.starts), dtype=np.int32)
-        found = [node]
-        for depth in range(order + 1):
-            codes = index.codes[at + depth]
-            at, node, codes = at[codes > 0], node[codes > 0], codes[codes > 0]
-            node = self[depth].child(node, index.ids_of(codes))
-            found.append(node)
+    def begins(self, depth: int) -> NDArray[Any]:
+        """See `Levels.begins`."""
+        index, alive = self._index, np.arange(len(self._index.starts))
+        found = np.zeros((len(alive), depth), dtype=smallest_dtype(index.symbols + 1))
+        for offset in range(depth):
+            codes = index.codes[index.starts[alive] + offset]
+            alive, codes = alive[codes > 0], codes[codes > 0]
+            found[alive, offset] = index.ids_of(codes).astype(np.int64) + 1
         return found
 
 

@@ -37,11 +37,9 @@ class Blocks(Protocol):
 
     def __len__(self) -> int:
         """How many pieces."""
-        ...
 
     def __getitem__(self, number: int) -> Strings:
         """The sorted strings of one."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -67,10 +67,10 @@ class CountTables:
 
     def followers(self, history: Any) -> list[tuple[int, int]]:
         """What followed a history of at most `order` ids, as (id, count) by id; empty where nothing ever did."""
-        node = np.zeros(1, dtype=np.int32)
+        found = 0
         for depth, id in enumerate(history):
-            node = self.levels[depth].child(node, np.array([id]))
-        level, found = self.levels[len(history)], int(node[0])
+            found = self.levels[depth].child_of(found, id)
+        level = self.levels[len(history)]
         if found < 0:
             return []
         events = slice(int(level.first_H[found]), int(level.first_H[found + 1]))
@@ -78,7 +78,7 @@ class CountTables:
         return [(id, count) for id, count in pairs if count]
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
-        found: dict[str, NDArray[Any]] = {OPENINGS: self.levels.begins}
+        found: dict[str, NDArray[Any]] = {OPENINGS: self.levels.begins(self.order + 1)}
         for order in range(self.order + 1):
             level = self.levels[order] if order else self.levels.every_symbol
             arrays: tuple[NDArray[Any], ...] = (level.first_H, level.id_E, level.count_E, level.total_H)
@@ -152,12 +152,12 @@ class TableLevels(Levels):
 
     Args:
         levels: of the orders 0 and up, as in the files: at order 0 every symbol is counted.
-        begins: the first codes (id plus 1) of each span, 0 behind a short one; [spans, depth].
+        begins: see `Levels.begins`.
         context_V: see `Levels`.
     """
 
     def __init__(self, levels: list[Level], begins: NDArray[Any], context_V: NDArray[np.int64]) -> None:
-        self.every_symbol, self.begins, self.context_V = levels[0], begins, context_V
+        self.every_symbol, self._begins, self.context_V = levels[0], begins, context_V
         counted = without_context(levels[0], context_V) if context_V.any() else levels[0]
         self._levels = [counted, *levels[1:]]
         self._suffixes: list[Nodes] = []
@@ -175,16 +175,9 @@ class TableLevels(Levels):
             self._suffixes.append(self[level.order - 1].child(history_E, level.id_E))
         return self._suffixes[order]
 
-    def openings(self, order: int) -> list[Nodes]:
-        """See `Levels.openings`."""
-        node = np.zeros(len(self.begins), dtype=np.int32)
-        rows, found = np.arange(len(self.begins)), [node]
-        for depth in range(order + 1):
-            codes = self.begins[rows, depth]
-            rows, node, codes = rows[codes > 0], node[codes > 0], codes[codes > 0]
-            node = self[depth].child(node, codes.astype(np.int64) - 1)
-            found.append(node)
-        return found
+    def begins(self, depth: int) -> NDArray[Any]:
+        """See `Levels.begins`."""
+        return self._begins[:, :depth]
 
 
 _PIECE = 1 << 17  # strings worked on at once
