@@ -22,7 +22,7 @@
 #define WIDE
 #endif
 
-enum { CONTEXTS = 32, MATCHES = 2, SETS = 10, SELECTORS = 9, APMS = 2, KNOTS = 33, HISTORIES = 2048, LENGTHS = 32 };
+enum { CONTEXTS = 32, MATCHES = 2, SETS = 12, SELECTORS = 11, APMS = 2, KNOTS = 33, HISTORIES = 2048, LENGTHS = 32 };
 enum { DEEPEST = 32, MOST_INPUTS = 2 * CONTEXTS + MATCHES + 8 + 1, BUCKET = 4 };
 
 /* What a context has seen of one decision. */
@@ -215,7 +215,9 @@ WIDE static void look(struct adaptive *a, int64_t decision, int64_t depth, const
     v->set[5] = set + symbol(a, 2), set += ends;
     v->set[6] = set + (int64_t)(mixed((uint64_t)a->now[NOW_WORD], 4) >> 54), set += 1024;
     v->set[7] = set + awaited(a, 0), set += ends;
-    v->set[8] = set + bounded(a->now[NOW_COUNT] - a->now[NOW_LINE], 63) * 8 + bounded(depth, 7);
+    v->set[8] = set + bounded(a->now[NOW_COUNT] - a->now[NOW_LINE], 63) * 8 + bounded(depth, 7), set += 512;
+    v->set[9] = set + (int64_t)(mixed((uint64_t)(before * ends + symbol(a, 2)), 9) >> 54), set += 1024;
+    v->set[10] = set + (int64_t)(mixed((uint64_t)a->now[NOW_WORD1], 9) >> 54);
     for (int s = 0; s < SELECTORS; s++) {
         const double sum = weighed(a->weights + v->set[s] * n, v->x, n);
         v->p_set[s] = squash(sum);

@@ -23,7 +23,7 @@ __all__ = ["Memory", "Plan"]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-CONTEXTS, MATCHES, SELECTORS, APMS, KNOTS, HISTORIES, LENGTHS = 32, 2, 9, 2, 33, 2048, 32
+CONTEXTS, MATCHES, SELECTORS, APMS, KNOTS, HISTORIES, LENGTHS = 32, 2, 11, 2, 33, 2048, 32
 NOW = 24 + CONTEXTS
 
 RATE = 0.0025
@@ -113,7 +113,7 @@ class Plan:
         self.ring_bits = min(26, max(16, math.ceil(math.log2(2 * max(1, characters)))))
         self.match_bits, self.apm_bits, self.follow_bits, self.limit = min(22, self.ring_bits), 14, 16, 255
         self.rate, self.rate_final = RATE, 0.0005
-        sets = self.symbols - 1 + 3 * (self.symbols + 1) + 192 + 64 + 320 + 1024 + 512
+        sets = self.symbols - 1 + 3 * (self.symbols + 1) + 192 + 64 + 320 + 3 * 1024 + 512
         self.shapes: dict[str, tuple[Any, tuple[int, ...]]] = {
             "table": (np.uint64, (1 << self.table_bits,)),
             "maps": (np.float64, (CONTEXTS, HISTORIES)),

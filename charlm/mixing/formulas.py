@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.mixing.past import CONTEXTS, COUNT, IN_WORD, LENGTH, LENGTHS, LINE, MATCHES, WORD, Past, Plan, mixed
+from charlm.mixing.past import CONTEXTS, COUNT, IN_WORD, LENGTH, LENGTHS, LINE, MATCHES, WORD, WORD1, Past, Plan, mixed
 
 __all__ = ["Formulas"]
 
@@ -154,6 +154,8 @@ class Formulas:
             (mixed(int(now[WORD]), 4) >> 54, 1024),
             (self.past.awaited(0), ends),
             (column * 8 + shallow, 512),
+            (mixed(before * ends + self.past.symbol(2), 9) >> 54, 1024),
+            (mixed(int(now[WORD1]), 9) >> 54, 1024),
         )
         first = 0
         for number, size in chosen:
