@@ -528,7 +528,7 @@ EXPORT double charlm_adaptive_one(struct adaptive *a, int64_t decision, int64_t 
     return v.final;
 }
 
-/* The numbers that adaptive.py must know: contexts, matches, sets of the second mixing, knots, histories, lengths. */
+/* The numbers that contexts.py must agree with; a library of another version is not used. */
 EXPORT void charlm_adaptive_sizes(int64_t *sizes)
 {
     const int64_t all[] = {CONTEXTS, MATCHES, SETS, APMS, KNOTS, HISTORIES, LENGTHS, NOW_HASH + CONTEXTS, sizeof(struct adaptive)};

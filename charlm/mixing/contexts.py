@@ -7,6 +7,7 @@ Axes: T steps, E other models, V symbols.
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
 from typing import Any
 
@@ -94,10 +95,16 @@ def _kinds(vocab: Vocab) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[
     return kinds, sounds, folded
 
 
+@functools.cache
 def _library() -> Any:
-    """The compiled library; None where there is none, or one that was built before this file."""
+    """The compiled library; None where there is none, or one that was built for another version of this file."""
     used = compiled.library()
-    return used.loaded if used is not None and hasattr(used.loaded, "charlm_adaptive_one") else None
+    if used is None or not hasattr(used.loaded, "charlm_adaptive_sizes"):
+        return None
+    sizes = (ctypes.c_int64 * 9)()
+    used.loaded.charlm_adaptive_sizes(sizes)
+    own = [CONTEXTS, MATCHES, SELECTORS + 1, APMS, KNOTS, HISTORIES, LENGTHS, NOW, ctypes.sizeof(_Job)]
+    return used.loaded if list(sizes) == own else None
 
 
 class Plan:
