@@ -113,11 +113,13 @@ def _html_row(cells: Sequence[str], tag: str) -> str:
 
 
 def _aligned(head: Sequence[str], body: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Columns as wide as they need, the first to the left and the others to the right."""
+    """Columns as wide as they need, the first to the left; what is wider than 80 lacks MB and s, which are in JSON."""
     widths = [max(len(row[i]) for row in (head, *body)) for i in range(len(head))]
+    gap = "  " if sum(widths) + 2 * len(widths) - 2 <= 80 else " "
+    kept = len(head) if sum(widths) + len(widths) - 1 <= 80 else len(head) - 2
     for row in (head, *body):
-        first, *rest = zip(row, widths, strict=True)
-        yield "  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in rest)]).rstrip()
+        first, *rest = zip(row[:kept], widths[:kept], strict=True)
+        yield gap.join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in rest)]).rstrip()
 
 
 def compare(

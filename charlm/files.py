@@ -11,7 +11,7 @@ import re
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -31,6 +31,7 @@ __all__ = [
     "new_directory",
     "read_json",
     "sha256_of",
+    "still_there",
     "sweep",
     "unwritten",
     "write_bytes",
@@ -281,6 +282,13 @@ def describe(kind: str, model: Mapping[str, Any], text: object, **more: Any) -> 
 def write_config(directory: Path, kind: str, model: Mapping[str, Any], text: object, **more: Any) -> None:
     """Writes `config.json`; see `describe`."""
     write_json(directory / "config.json", describe(kind, model, text, **more))
+
+
+def still_there(names: Iterable[str], command: str) -> None:
+    """Refuses to go on where a file of a run has gone: the sentence shows the command that names its new place."""
+    for name in names:
+        if not Path(name).exists():
+            raise CharlmError(f"{name} is not there any more: name the place where it is now, as in {command}")
 
 
 def new_directory(directory: str | Path, *, overwrite: bool) -> Path:

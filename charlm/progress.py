@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any
 
-__all__ = ["follower", "in_notebook", "progress_bar", "reading_bar", "several", "watched", "wrapped"]
+__all__ = ["decimals", "follower", "in_notebook", "progress_bar", "reading_bar", "several", "watched", "wrapped"]
 
 
 def several() -> bool:
@@ -56,6 +56,15 @@ def wrapped(message: str, width: int | None = None) -> str:
             line, max(width, 20), subsequent_indent=indent, break_on_hyphens=False, replace_whitespace=False
         ) or [""]
     return "\n".join(lines)
+
+
+def decimals(value: float, digits: int) -> str:
+    """A loss for a person, without a minus before zero; that of a training that diverged is short, too.
+
+    >>> decimals(2.5, 4), decimals(-0.0, 2), decimals(33142844948480.0, 4)
+    ('2.5000', '0.00', '3.31e+13')
+    """
+    return f"{round(value, digits) + 0.0:.{digits}f}" if value < 1e6 else f"{value:.3g}"
 
 
 def progress_bar(total: int | None, label: str, unit: str = "it", *, show: bool | None = None, **options: Any) -> Any:

@@ -14,6 +14,7 @@ from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.tensors import read_tensors, write_tensors
 from charlm.text.corpus import corpus_of_text
 from charlm.text.splits import Split
+from charlm.text.vocab import Vocab
 from tests.helpers import keep
 
 CORPUS = corpus_of_text("abracadabra\nsimsalabim\n")
@@ -92,6 +93,9 @@ def test_wrong_descriptions_are_refused_in_a_sentence(directory: Path) -> None:
 
 def test_vocabulary_must_fit(directory: Path) -> None:
     change(directory / "vocab.json", characters=["a", "b"])
+    with pytest.raises(CheckpointError, match="not hold the symbols"):
+        load(directory)
+    change(directory / "config.json", vocab_sha256=Vocab.of("ab").sha256)
     with pytest.raises(CheckpointError, match="has shape"):
         load(directory)
     change(directory / "vocab.json", characters=["b", "a"])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 import charlm
-from charlm.lm.evaluate import targets_of
+from charlm.lm.compare import Compared, _duel, paired_error
+from charlm.lm.evaluate import Evaluation, Row, measure, targets_of
+from charlm.progress import wrapped
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.vocab import Vocab
 
@@ -79,3 +82,45 @@ def test_parts_under_another_spelling_begin_and_end_at_the_same_characters() -> 
         assert str(there) == str(part)
         back = there.under(FOREIGN.vocab)
         assert np.array_equal(back.spans, part.spans)
+
+
+def test_models_are_told_apart_by_the_paired_error_of_their_difference() -> None:
+    """Each model's own error is wide, since characters differ; that of their difference is narrow."""
+    chance = np.random.default_rng(0)
+    common = chance.normal(-2, 1, 20_000)
+    own = chance.normal(0, 0.2, 20_000)
+    first, second = (Row(name=name, family=name, logp_T=x, hit_T=x > 0) for name, x in (("a", common), ("b", common)))
+    second = replace(second, logp_T=common + own)
+    error = paired_error(first, second)
+    assert error == pytest.approx(0.2 / math.sqrt(20_000), rel=0.2)
+    assert error is not None
+    targets_N = np.zeros(20_000, np.int64)
+    for gap, apart in ((1.0, False), (5.0, True)):
+        second = replace(second, logp_T=common + own - own.mean() - gap * error)
+        lines = [compared(row, measure(row, targets_N)) for row in (first, second)]
+        difference = lines[1].evaluation.nats - lines[0].evaluation.nats
+        assert difference == pytest.approx(gap * error)
+        assert lines[0].evaluation.standard_error is not None
+        assert difference < 2 * lines[0].evaluation.standard_error  # side by side they would look alike
+        said = _duel(*lines)
+        assert ("foresees this text best" in said) == apart
+        assert ("are not told apart by this text" in said) != apart
+
+
+def compared(row: Row, evaluation: Evaluation) -> Compared:
+    return Compared(
+        row=row, evaluation=evaluation, coverage=1.0, unseen_histories=0, unseen_continuations=0, covered_nats=None,
+        network_covered_nats={},
+    )  # fmt: skip
+
+
+def test_a_comparison_fits_eighty_columns() -> None:
+    text = charlm.Text.of("the quick brown fox jumps over the lazy dog.\n" * 300)
+    found = charlm.compare(
+        text, [network(text.vocab)], orders=[0, 12], smoothings=["none", "kneser-ney"], progress=False
+    )
+    assert max(map(len, repr(found).splitlines())) <= 80
+    for width in (40, 80):
+        lines = wrapped(found.summary, width).splitlines()
+        assert max(map(len, lines)) <= width
+        assert " ".join(lines) == found.summary

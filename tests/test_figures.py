@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from charlm.errors import OptionError
@@ -64,3 +65,12 @@ def test_a_label_stays_inside_its_frame(x: float, y: float) -> None:
     label, frame = axes.texts[0].get_window_extent(), axes.get_window_extent()
     assert frame.x0 <= label.x0 <= label.x1 <= frame.x1
     assert frame.y0 <= label.y0 <= label.y1 <= frame.y1
+
+
+def test_the_picture_of_units_has_a_key_to_its_colours() -> None:
+    from charlm.recurrent.agreement import unit_figure
+
+    values = np.linspace(-0.5, 2, 8)
+    figure = unit_figure(list("abcdefgh"), [("one", values), ("two", -values)], [])
+    keys = [[label.get_text() for label in axes.get_yticklabels()] for axes in figure.axes if not axes.texts]
+    assert keys == [["-2.00", "0", "2.00"]] * 2

@@ -8,7 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from charlm.cli.common import note, note_list, reading_options, split_option, target
+from charlm.cli.common import force_option_saying, note, note_list, reading_options, split_option, target
 from charlm.errors import OptionError
 
 SMOOTHINGS = ["none", "add-k", "uniform-mix", "witten-bell", "kneser-ney"]
@@ -27,6 +27,7 @@ SMOOTHINGS = ["none", "add-k", "uniform-mix", "witten-bell", "kneser-ney"]
 @split_option
 @reading_options
 @click.option("--arpa", metavar="FILE", help="Also write the model as an ARPA file that other tools read.")
+@force_option_saying("Replace an ARPA file that is there already.")
 @click.option(
     "--memory",
     metavar="SIZE",
@@ -94,12 +95,17 @@ def ngram_command(
     path = None if arpa is None else target(arpa, "the ARPA file")
     if path is not None and memory is not None:
         note("the ARPA file is made in memory, --memory is for the counting")
-    options: dict[str, Any] = {"memory": memory, "out": directory, "arpa": path, **workers}
+    replaced = path if path is not None and path.exists() else None  # as --force allows; the door never replaces
+    options: dict[str, Any] = {"memory": memory, "out": directory, "arpa": None if replaced else path, **workers}
     try:
         if limit is not None and path is None:  # a model in memory would need torch, which takes more than the limit
             count_within(limit, directory, text, order=order, smoothing=smoothing, **workers)
         else:
-            charlm.ngram(text, order=order, smoothing=smoothing, **options)
+            model = charlm.ngram(text, order=order, smoothing=smoothing, **options)
+            if replaced is not None:
+                from charlm.ngrams.arpa import write_arpa
+
+                write_arpa(model, replaced)
     except KeyboardInterrupt:
         if memory is not None:
             note(f"what is done is kept in {directory}: the same command goes on with it")

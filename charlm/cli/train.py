@@ -10,6 +10,7 @@ import click
 
 from charlm.cli.common import force_option, note, note_list, reading_options, split_option, target
 from charlm.errors import LostProcessError, OptionError
+from charlm.progress import decimals
 
 if TYPE_CHECKING:
     from charlm.recurrent.model import CharRNN
@@ -165,11 +166,15 @@ def _show(model: CharRNN, plot: str | None) -> None:
     if trained.evaluation is not None:
         figures = trained.evaluation
         selected = ", the part that early stopping watched" if trained.part == "valid" else ""
+        nats, error, bits, perplexity = (
+            decimals(value, digits)
+            for value, digits in (
+                (figures.nats, 6), (figures.standard_error or 0, 4), (figures.bits_per_char, 4), (figures.perplexity, 4)
+            )
+        )  # fmt: skip
         click.echo(
-            f"{trained.part} part{selected}: {figures.nats:.6f} nats a {figures.unit} "
-            f"± {figures.standard_error or 0:.4f}, {figures.bits_per_char:.4f} bits, "
-            f"perplexity {figures.perplexity:.4f}, {100 * figures.accuracy:.2f} % right of "
-            f"{figures.scored:,} (split {figures.split})"
+            f"{trained.part} part{selected}: {nats} nats a {figures.unit} ± {error}, {bits} bits, perplexity "
+            f"{perplexity}, {100 * figures.accuracy:.2f} % right of {figures.scored:,} (split {figures.split})"
         )
     click.echo(f"{directory}")
 

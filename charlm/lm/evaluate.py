@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from charlm.errors import TextError
 from charlm.lm.interface import LanguageModel, OnRead, read_segments, span_segments
-from charlm.progress import progress_bar
+from charlm.progress import decimals, progress_bar
 from charlm.text.splits import Spans, count_targets, overlap
 from charlm.text.text import Part, TextFacts
 from charlm.text.vocab import Ids, Vocab
@@ -107,10 +107,10 @@ class Evaluation:
     unit: str = "character"
 
     def __repr__(self) -> str:
-        error = "" if self.standard_error is None else f" ± {self.standard_error:.4f}"
+        error = "" if self.standard_error is None else f" ± {decimals(self.standard_error, 4)}"
         return (
-            f"{self.nats:.6f}{error} nats a {self.unit}, {self.bits_per_char:.4f} bits, "
-            f"perplexity {self.perplexity:.4f}, {100 * self.accuracy:.2f} % right of {self.scored:,}"
+            f"{decimals(self.nats, 6)}{error} nats a {self.unit}, {decimals(self.bits_per_char, 4)} bits, "
+            f"perplexity {decimals(self.perplexity, 4)}, {100 * self.accuracy:.2f} % right of {self.scored:,}"
         )
 
     @property
@@ -340,8 +340,8 @@ def _notes(found: Evaluation, model: LanguageModel, part: Part, source: TextFact
     if source.sha256 != corpus.sha256 or source.reading.items != corpus.reading.items:
         return
     if repeated := corpus.repeated(source.split):
-        why = "the lists share them" if source.split.kind == "files" else "the split is by copy"
-        yield f"{100 * repeated:.1f} % of the held-out items are in the training part too: {why}"
+        why = "the parts were given so" if source.split.kind == "files" else "the split is by copy"
+        yield f"{repeated}: {why}"
     parts = corpus.parts(source.split)
     if overlap(parts["train"], part.spans):
         yield "the model was made from this: the figure says how much it remembers, not how well it foresees"

@@ -13,7 +13,7 @@ from charlm.checkpoint import load
 from charlm.codec import encode
 from charlm.errors import OptionError
 from charlm.figures import drawn
-from charlm.files import free_name, lock
+from charlm.files import free_name, lock, still_there
 from charlm.nn.cells import Cell, cell_name
 from charlm.nn.kernels.choose import device_of, pick_device
 from charlm.recurrent.model import CharRNN
@@ -200,6 +200,8 @@ class _Session:
             self.observer.on_note(f"{problem}; the state before it is used")
         if self.init_from is not None:
             self.observer.on_note("the fit goes on from its own weights: those of --init-from were for its beginning")
+        if table is None:
+            still_there([facts.table], f"charlm fit NEW_PATH --resume {directory}")
         task = open_task_again(facts.table if table is None else str(table), facts, saved.vocab)
         device = device_of(saved.device, self.device, self.observer.on_note)
         budget = {name: self.given[name] for name in BUDGET if self.given[name] is not None}

@@ -58,7 +58,7 @@ class Corpus:
 
     def parts(self, split: Split) -> dict[str, Spans]:
         """The spans of train, valid and test; see `Split.parts`. A text too short for its split is refused."""
-        parts = split.parts(self.ids, self.documents, self.newline, self.items)
+        parts = split.parts(self.ids, self.documents, self.newline, self.items, self.vocab.begins_character)
         for name, share in zip(PARTS, split.shares, strict=True):
             if share and not count_targets(parts[name]):
                 raise TextError(
@@ -73,9 +73,7 @@ class Corpus:
             raise TextError(f"a text has the parts train, valid, test and all, not {name!r}")
         spans = self.documents if name == "all" else self.parts(split)[name]
         if count_targets(spans) == 0:
-            raise TextError(
-                f"the split {split} gives {self.title} no {name} part: name another part or another --split"
-            )
+            raise TextError(f"the split {split} gives {self.title} no {name} part: name another part or --split")
         return spans
 
     def shared_context(self, spans: Spans, parts: Mapping[str, Spans]) -> NDArray[np.bool_]:
@@ -87,17 +85,21 @@ class Corpus:
             return shared_context(spans, parts)
         return np.asarray(self.ids[spans[:, 0]] == self.newline)
 
-    def repeated(self, split: Split) -> float:
-        """The share of the held-out items of a list that are in its training part too; 0 for running text."""
-        if self.items is None:
-            return 0.0
-        number = dict(zip(self.documents[:, 0].tolist(), self.items.tolist(), strict=True))
+    def repeated(self, split: Split) -> str:
+        """Says which share of the held-out items or files is in the training part too; empty where none is."""
+        what = "files" if self.items is None else "items"
+        if what == "files" and split.kind != "files":
+            return ""
+        files = (hashlib.sha256(self.ids[a:b].data).digest() for a, b in self.documents.tolist())
+        same = files if self.items is None else self.items.tolist()
+        number = dict(zip(self.documents[:, 0].tolist(), same, strict=True))
         parts = {name: [number[start] for start in rows[:, 0].tolist()] for name, rows in self.parts(split).items()}
-        held = np.array(parts["valid"] + parts["test"], np.int64)
-        return float(np.isin(held, parts["train"]).mean()) if len(held) else 0.0
+        train, held = set(parts["train"]), parts["valid"] + parts["test"]
+        share = sum(each in train for each in held) / max(1, len(held))
+        return f"{100 * share:.1f} % of the held-out {what} are in the training part too" if share else ""
 
     def name_of(self, document: int) -> str:
-        """The name of the file of document 0, 1, ...; of a list of items, of the list."""
+        """The name of the file of document 0, 1, ... or of the list."""
         return self.names[document] if self.items is None else self.title
 
     @property

@@ -187,7 +187,7 @@ def profile(text: Text | str, split: Split | str | None = None, *, limit: int = 
     content = corpus.vocab.decode_bytes(ids)
     begins = corpus.vocab.begins_character
     repeat, at = longest_repeat(ids, documents)
-    parts = split.parts(corpus.ids, corpus.documents, corpus.newline, corpus.items)  # also of too short a text
+    parts = split.parts(corpus.ids, corpus.documents, corpus.newline, corpus.items, begins)  # also of too short a text
     return Profile(
         corpus=corpus,
         split=split,

@@ -102,7 +102,12 @@ class Split:
         return f"{self.kind}:{self.number}:{shares}" if numbered else f"{self.kind}:{shares}"
 
     def parts(
-        self, ids: Ids, documents: Spans, newline: int | None = None, items: NDArray[np.int64] | None = None
+        self,
+        ids: Ids,
+        documents: Spans,
+        newline: int | None = None,
+        items: NDArray[np.int64] | None = None,
+        begins_V: NDArray[np.bool_] | None = None,
     ) -> dict[str, Spans]:
         """The spans of each part; together their targets are every character once, but for the first of each span.
 
@@ -114,6 +119,7 @@ class Split:
             documents: the spans of the documents, which no span of a part crosses.
             newline: the id of the line feed, needed by `lines` and `paragraphs`.
             items: the number of each document, equal for equal ones, needed by `items`.
+            begins_V: which symbols begin a character, where some are spelled in bytes: such a character is not cut.
         """
         if self.kind == "items" or (self.kind == "lines" and items is not None):
             return self._by_items(documents, items)
@@ -132,6 +138,8 @@ class Split:
             pieces = [np.concatenate(rows) for rows in zip(*lanes, strict=True)]
         else:
             pieces = self._by_units(ids, documents, newline)
+        if begins_V is not None and not begins_V.all():
+            pieces = [_whole(rows, ids, begins_V) for rows in pieces]
         parts = {part: _within(rows, documents) for part, rows in zip(PARTS, pieces, strict=True)}
         if self.kind in ("lines", "paragraphs"):
             for rows in parts.values():
@@ -257,6 +265,18 @@ def shared_context(spans: Spans, parts: Mapping[str, Spans]) -> NDArray[np.bool_
     """
     ends = [rows[:, 1] for rows in parts.values()]
     return np.isin(spans[:, 0] + 1, np.concatenate(ends)) & (spans[:, 1] - spans[:, 0] > 1)
+
+
+def _whole(spans: Spans, ids: Ids, begins_V: NDArray[np.bool_]) -> Spans:
+    """The same with each cut inside a character moved to where the next one begins.
+
+    >>> _whole(np.array([[0, 2], [2, 4]]), np.array([0, 1, 2, 0]), np.array([True, True, False])).tolist()
+    [[0, 3], [3, 4]]
+    """
+    spans = spans.copy()
+    while (inside := (spans < len(ids)) & ~begins_V[ids[np.minimum(spans, len(ids) - 1)]]).any():
+        spans += inside
+    return spans
 
 
 def overlap(first: Spans, second: Spans) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 from charlm.checkpoint import grown, load
 from charlm.codec import encode
 from charlm.errors import CheckpointError, OptionError, TextError
-from charlm.files import describe
+from charlm.files import describe, still_there
 from charlm.nn.kernels.choose import fastest, for_training
 from charlm.recurrent.model import CharRNN
 from charlm.text.splits import Split, count_targets
@@ -108,7 +108,7 @@ class LanguageTask(Task[Plan, CharRNN]):
         if self.watched == "train":
             found.append("there is no validation part: validation and early stopping read the training part")
         if repeated := self.corpus.repeated(self.facts.split):
-            found.append(f"{100 * repeated:.1f} % of the held-out items are in the training part too")
+            found.append(repeated)
         if self.replay is not None:
             cut, title = self.lanes(plan), f"{self.replay.text.title}, {self.replay.name} part"
             found.append(f"{cut.replayed:,} of {cut.lanes:,} lanes replay {title} ({len(self.replay):,} characters)")
@@ -305,10 +305,9 @@ def run_text(directory: str | Path, names: Sequence[str] | None = None, given: M
     """
     saved = read_saved(Path(directory), LANGUAGE)
     facts = TextFacts.read(saved.config["text"])
-    reading = facts.reading
     for name, value in (given or {}).items():
-        refuse_change(name, facts.split if name == "split" else getattr(reading, name), value)
-    return _read_again(facts, names, saved.vocab)
+        refuse_change(name, facts.split if name == "split" else getattr(facts.reading, name), value)
+    return _read_again(directory, facts, names, saved.vocab)
 
 
 def run_replay(
@@ -328,7 +327,7 @@ def run_replay(
     if (stored := saved.config.get("replay")) is None:
         refuse_change("replay", None, names[0] if names else None)
         return None
-    text = _read_again(TextFacts.read(stored), names, saved.vocab)
+    text = _read_again(directory, TextFacts.read(stored), names, saved.vocab)
     return text.part(str(stored["part"]))
 
 
@@ -346,5 +345,6 @@ def _facts_of(replay: Part) -> dict[str, Any]:
     return {**encode(facts), "part": replay.name}
 
 
-def _read_again(facts: TextFacts, names: Sequence[str] | None, vocab: Vocab | None) -> Text:
+def _read_again(directory: str | Path, facts: TextFacts, names: Sequence[str] | None, vocab: Vocab | None) -> Text:
+    still_there(() if names else facts.names, f"charlm train NEW_PATH --resume {directory}")
     return read_text(list(names or facts.names), split=facts.split, vocab=vocab, **vars(facts.reading))

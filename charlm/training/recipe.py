@@ -142,27 +142,30 @@ def _by_budget(characters: int, device: torch.device, asked: Mapping[str, Any]) 
         values = {"model": "lstm", "layers": 2, "hidden": 512, "dropout": 0.5 if small else 0.3}
         return {**values, "warmup": 50, "lanes": 64, "window": 64, "lr": 3e-3}
     minutes = asked.get("minutes", 10.0)
-    if minutes <= 1.5:
+    if minutes <= 0.7:
         layers = asked.get("layers", 1)
         values = {"hidden": 256 if layers == 1 else 192, "window": 32, "lr": 5e-3 if layers == 1 else 2.5e-3}
         values["dropout"] = 0.3 if small else 0.0
     else:
-        long = minutes > 10 and not small
-        layers = asked.get("layers", 3 if long else 2 if minutes > 3 else 1)
-        values = {"hidden": _width(layers, long=long, small=small), "window": 64, "average": 0.05}
+        layers = asked.get("layers", 3 if minutes > 10 and not small else 2)
+        values = {"hidden": _width(layers, minutes, small=small), "window": 64, "average": 0.05}
         values["lr"] = rate(asked.get("model", "gru"), layers, asked.get("hidden", values["hidden"]))
         given = {"layers": layers, **values, **asked}
         values["dropout"] = _dropout(_readings(characters, given) * given["hidden"] / 256)
-    symbols = 1.0 if asked.get("embedding") else 8.0 if minutes <= 1.5 else 4.0  # measured with one-hot input
+    symbols = 1.0 if asked.get("embedding") else 8.0  # measured with one-hot input
     falling = {"hold": 0.5, "lr_final": 0.0, "symbol_rate": symbols}
     return {"model": "gru", "layers": layers, "warmup": 50, "lanes": 16, **falling, **values}
 
 
-def _width(layers: int, *, long: bool, small: bool) -> int:
+def _width(layers: int, minutes: float, *, small: bool) -> int:
     """Units a layer: more where there is one layer alone, or much time."""
+    if layers == 1:
+        return 256 if small or minutes <= 1.5 else 384
+    if minutes <= 3:
+        return 160 if minutes <= 1.5 else 192
     if layers > 2:
-        return 192 if small else 320 if long else 256
-    return 384 if layers == 1 and not small else 256
+        return 192 if small else 320 if minutes > 10 else 256
+    return 256
 
 
 def window_shape(characters: int, plan: Plan) -> tuple[int, int]:
@@ -253,13 +256,13 @@ def _readings(characters: int, values: Mapping[str, Any]) -> float:
 def _dropout(readings: float) -> float:
     """The more often a text is read, the more is left out of each reading (by 256 units; wider layers want more).
 
-    >>> [_dropout(readings) for readings in (0.2, 2, 9, 20, 100)]
+    >>> [_dropout(readings) for readings in (0.2, 9, 12, 20, 100)]
     [0.0, 0.0, 0.1, 0.3, 0.4]
     """
     return next((dropout for most, dropout in _DROPOUT if readings <= most), 0.0)  # not a number: refused elsewhere
 
 
-_DROPOUT = ((3.0, 0.0), (10.0, 0.1), (16.0, 0.2), (30.0, 0.3), (math.inf, 0.4))
+_DROPOUT = ((10.0, 0.0), (13.0, 0.1), (16.0, 0.2), (30.0, 0.3), (math.inf, 0.4))
 
 
 @dataclass(frozen=True, kw_only=True)

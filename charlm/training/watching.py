@@ -20,7 +20,7 @@ from torch import nn
 from charlm.errors import CharlmError
 from charlm.figures import label_point, new_figure, save_figure
 from charlm.lm.evaluate import Evaluation
-from charlm.progress import in_notebook, progress_bar, wrapped
+from charlm.progress import decimals, in_notebook, progress_bar, wrapped
 from charlm.training.interfaces import Observer, StepReport, ValidationReport
 from charlm.training.loop import Outcome
 from charlm.training.recipe import Plan
@@ -30,8 +30,11 @@ __all__ = ["History", "Training", "Watch", "draw_curve", "language_step", "read_
 
 def language_step(report: StepReport) -> str:
     """What stands beside the bar of a language model: loss and speed; on a wide terminal also bits."""
-    bits = f", {report.loss / math.log(2):.3f} bits" if shutil.get_terminal_size().columns >= 100 else ""
-    return f"{report.loss:.3f} nats{bits}, {report.targets_per_second:,.0f} char/s"
+    loss, speed = decimals(report.loss, 3), report.targets_per_second
+    if shutil.get_terminal_size().columns >= 100:
+        return f"{loss} nats, {decimals(report.loss / math.log(2), 3)} bits, {speed:,.0f} char/s"
+    short = f"{speed / 1e6:.1f}M" if speed >= 1e6 else f"{speed / 1e3:.0f}k" if speed >= 1e4 else f"{speed:.0f}"
+    return f"{loss} nats, {short} char/s"
 
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
@@ -88,10 +91,10 @@ class Watch(Observer):
     def on_validation(self, report: ValidationReport) -> None:
         """Says both losses in one line, and the lines after it."""
         done = report.progress
-        train = "" if report.train is None else f"train {report.train:.4f}, "
+        train = "" if report.train is None else f"train {decimals(report.train, 4)}, "
         mark = " (best so far)" if report.improved else ""
         of = "" if done.total is None else f"/{done.total:,}"
-        self.on_note(f"step {done.step:,}{of}: {train}valid {report.valid:.4f} {self._what}{mark}")
+        self.on_note(f"step {done.step:,}{of}: {train}valid {decimals(report.valid, 4)} {self._what}{mark}")
         if self._say is not None:
             for line in self._after(self.model):
                 self.on_note(line)
@@ -205,7 +208,7 @@ class History(Sequence[dict[str, Any]]):
                 axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
         best = self.best
         if best is not None:
-            label_point(axes, f"best {best['valid_nats']:.4f}", best["step"], best["valid_nats"])
+            label_point(axes, f"best {_loss(best['valid_nats'])}", best["step"], best["valid_nats"])
         axes.set(xlabel="step", ylabel=self.loss, title=self.title)
         axes.grid(alpha=0.3)
         if axes.lines:
@@ -219,7 +222,7 @@ _HEAD = ("step", "epoch", "training", "validation", "lr", "seconds")
 
 
 def _loss(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+    return "-" if value is None else decimals(value, 4)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -218,6 +218,20 @@ def test_a_file_that_is_there_is_kept_and_said_or_replaced_by_force(charlm: Run,
     assert "is taken" not in charlm(*compare, "--force")[2]
     assert taken.read_bytes().startswith(b"\x89PNG")
     assert not (tmp_path / "picture-3.png").exists()
+    assert charlm("ngram", verse, "--order", 1, "--smoothing", "kneser-ney", "--out", "kn")[0] == 0
+    for command, ending in (
+        (("ngram", verse, "--order", 1, "--smoothing", "kneser-ney", "--arpa"), ".arpa"),
+        (("score", "kn", verse, "--html"), ".html"),
+    ):
+        taken = (tmp_path / "mine").with_suffix(ending)
+        taken.write_text("mine")
+        assert f"{taken} is taken" in charlm(*command, taken)[2]
+        assert taken.read_text() == "mine"
+        assert taken.with_stem("mine-2").stat().st_size > 100
+        code, _, said = charlm(*command, taken, "--force")
+        assert code == 0
+        assert f"{taken} is taken" not in said
+        assert taken.read_text() != "mine"
 
 
 def test_a_list_is_said_to_be_one_where_it_is_read_as_running_text(charlm: Run) -> None:

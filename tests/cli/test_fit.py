@@ -299,6 +299,16 @@ def test_a_row_without_a_sequence_is_left_blank_and_json_does_not_stop_out(charl
         (5, False),
     ]
     assert [*csv.reader(io.StringIO(Path("said.csv").read_text()))] == rows
+    written = Path("said.csv").read_text()
+    assert "said.csv is taken" in charlm("predict", "run", "t.csv", "--out", "said.csv")[2]
+    assert Path("said.csv").read_text() == written
+    assert "is taken" not in charlm("predict", "run", "t.csv", "--out", "said.csv", "--force")[2]
+    assert Path("said.csv").read_text() != written
+    Path("t.csv").rename("moved.csv")
+    code, _, err = charlm("fit", "--resume", "run", "--max-steps", 3)
+    assert code == 2
+    assert "charlm fit NEW_PATH --resume run" in err
+    assert charlm("fit", "moved.csv", "--resume", "run", "--max-steps", 3)[0] == 0
     Path("none.csv").write_text("x,note\n,first\n")
     assert charlm("predict", "run", "none.csv")[0] == 2
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -326,3 +327,68 @@ def test_excerpts_send_no_control_characters_to_the_terminal(charlm: Run, tmp_pa
     assert code == 0, err
     assert "‹ESC›" in err
     assert "\x1b" not in err
+
+
+TINY = ("--hidden", 4, "--layers", 1, "--batch-size", 4, "--seq-length", 16)
+
+
+def test_a_run_whose_text_has_moved_says_how_to_go_on(charlm: Run, verse: Path) -> None:
+    assert charlm("train", verse, *TINY, "--max-steps", 2, "--out", "run")[0] == 0
+    moved = verse.rename(verse.with_name("moved.txt"))
+    code, out, err = charlm("train", "--resume", "run", "--max-steps", 3)
+    assert (code, out) == (2, "")
+    assert f"{verse} is not there any more" in err
+    assert "charlm train NEW_PATH --resume run" in err
+    assert charlm("train", moved, "--resume", "run", "--max-steps", 3)[0] == 0
+
+
+def test_a_training_file_that_is_held_out_too_is_said(charlm: Run, verse: Path) -> None:
+    other = verse.with_name("other.txt")
+    other.write_text(verse.read_text()[:900])
+    said = "of the held-out files are in the training part too"
+    for valid, test, share in ((verse, verse, "100.0 %"), (other, verse, "50.0 %"), (other, other, "")):
+        code, _, err = charlm("train", verse, "--valid", valid, "--test", test, *TINY, "--max-steps", 1)
+        assert code == 0, err
+        assert (f"{share} {said}" in err) if share else (said not in err)
+
+
+@pytest.mark.parametrize("lr", ["1e6", "1e30"])
+def test_a_training_that_diverges_is_said_in_few_digits(charlm: Run, verse: Path, lr: str) -> None:
+    code, out, err = charlm("train", verse, *TINY, "--lr", lr, "--max-steps", 5, "--out", "run")
+    assert code == 1
+    assert "training diverged" in err
+    assert "--lr" in err
+    assert "Traceback" not in err
+    assert not re.search(r"\d{8}", out + err), out + err
+
+
+def test_early_stopping_watched_a_part_of_networks_alone(charlm: Run, verse: Path) -> None:
+    assert charlm("train", verse, *TINY, "--max-steps", 1, "--out", "net")[0] == 0
+    assert charlm("ngram", verse, "--order", 1, "--out", "counts")[0] == 0
+    for name, watched in (("net", True), ("counts", False)):
+        code, _, err = charlm("eval", name, verse, "--split-part", "valid")
+        assert code == 0
+        assert ("early stopping watched this part" in err) == watched
+
+
+def test_a_text_of_one_symbol_costs_nothing_without_a_minus(charlm: Run) -> None:
+    Path("one.txt").write_text("a" * 600)
+    code, out, err = charlm("train", "one.txt", *TINY, "--max-steps", 2)
+    assert code == 0, err
+    assert "valid 0.0000 nats" in err
+    assert "-0.0" not in out + err
+
+
+def test_whether_the_stop_text_came(charlm: Run) -> None:
+    Path("text.txt").write_text("the cat sat on the mat. " * 30)
+    assert charlm("ngram", "text.txt", "--order", 6, "--out", "m")[0] == 0
+    base = ("sample", "m", "--prompt", "the cat", "--temperature", 0, "--length", 40, "--json")
+    (whole,) = json.loads(charlm(*base)[1])["samples"]
+    (cut,) = json.loads(charlm(*base, "--stop", " on", "--no-characters")[1])["samples"]
+    assert (cut["text"], cut["stopped"], whole["stopped"]) == (" sat", True, False)
+    assert len(whole["characters"]) == 40
+    assert "characters" not in cut
+    for never in ("\\n", "\u20ac", ""):  # neither a backslash nor this sign is in the vocabulary
+        code, out, err = charlm(*base, "--stop", never)
+        assert (code, out) == (2, "")
+        assert "can never come" in err

@@ -242,3 +242,12 @@ def test_all_of_a_text_and_bytes_are_called_so(charlm: Run, verse: Path, monkeyp
     assert "all of other.txt: 899 bytes" in charlm("score", "m", "other.txt", "--by", "line")[2]
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(other.read_bytes())))
     assert charlm("eval", "m", "-")[1].startswith("m on all of standard input (")
+
+
+def test_the_painted_text_is_whole(charlm: Run, models: tuple[Path, Path]) -> None:
+    """The first character has no bits, as nothing stands before it, and is shown all the same."""
+    content = "not to be\n"
+    Path("short.txt").write_text(content)
+    for model in models:
+        painted = charlm("score", model, "short.txt", "--color", "always")[1]
+        assert re.sub(r"\x1b\[[0-9;]*m|⏎", "", painted).rstrip("\n") == content.rstrip("\n")

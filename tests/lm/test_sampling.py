@@ -148,3 +148,16 @@ def test_wrong_options_are_named(model: CharRNN) -> None:
         model.sample("abZ")
     with pytest.raises(OptionError, match="length"):
         model.sample("a", length=0)
+
+
+@pytest.mark.parametrize("temperature", [1e-305, 1e-308, 1e-310, 5e-324])
+@pytest.mark.parametrize("kernels", [True, False])
+def test_a_temperature_next_to_zero_is_argmax(
+    model: CharRNN, temperature: float, kernels: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not kernels:
+        monkeypatch.setattr(CharRNN, "_compiled", lambda self: False)
+    ids, noise = torch.zeros(2, dtype=torch.int64), torch.full((20, 2), 0.7, dtype=torch.float64)
+    drawn, _, _ = model.generate(ids, model.initial_state(2), 20, SamplingRule(temperature=temperature), noise)
+    greedy, _, _ = model.generate(ids, model.initial_state(2), 20, SamplingRule(temperature=0), noise)
+    assert torch.equal(drawn, greedy)

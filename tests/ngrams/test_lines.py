@@ -96,7 +96,7 @@ def test_known_probabilities_are_found_by_eval_by_line_and_line_for_line() -> No
         charlm.ngram(text, order=5, smoothing="kneser-ney"),
         charlm.ngram(text, order=5, smoothing="witten-bell"),
         charlm.train(
-            text, model="gru", layers=1, hidden=16, batch_size=16, seq_length=32, max_steps=120, lr=0.02, seed=1,
+            text, model="gru", layers=1, hidden=16, batch_size=16, seq_length=32, max_steps=400, lr=0.02, seed=1,
             backend="torch", progress=False,
         ),
     ]  # fmt: skip
@@ -112,8 +112,6 @@ def test_known_probabilities_are_found_by_eval_by_line_and_line_for_line() -> No
         alone = sum(each.nats * each.targets for each in line_for_line)
         assert alone == pytest.approx(-own[:60].sum(), rel=1e-4)
         assert [each.targets for each in line_for_line] == [len(line) + 1 for line in held[:60]]
-        about = truth if model.is_baseline else whole.nats  # the network has not learned everything in so few steps
         for found in (whole.nats, by_line, -own.sum() / characters):
-            assert abs(found - about) < 3 * error, (model.title, found, truth, error)
-        assert whole.nats == pytest.approx(truth, abs=0.05)
+            assert abs(found - truth) < 3 * error, (model.title, found, truth, error)
         assert by_line == pytest.approx(whole.nats, rel=1e-5)

@@ -135,3 +135,12 @@ def test_a_part_without_a_target_is_refused() -> None:
         corpus.part(Split.parse("80/10/10"), "exam")
     assert corpus.part(Split.parse("100/0/0"), "train").tolist() == [[0, 3]]
     assert corpus.part(Split.parse("80/10/10"), "all").tolist() == [[0, 3]]
+
+
+def test_one_path_may_stand_for_a_list_of_one(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_text("abracadabra")
+    for one in (path, str(path)):
+        corpus = read_corpus(one)
+        assert np.array_equal(corpus.ids, read_corpus([path]).ids)
+        assert corpus.names == (str(path),)

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charlm.errors import OptionError, TextError
+from charlm.text.corpus import corpus_of_text
 from charlm.text.splits import PARTS, Split, count_targets, overlap, shared_context
+from charlm.text.vocab import Vocab
 
 documents = st.lists(st.text("ab\n", min_size=1, max_size=40), min_size=1, max_size=5)
 cuts = st.tuples(st.integers(1, 100), st.integers(0, 100)).map(
@@ -181,3 +183,17 @@ def test_overlap_is_the_targets_in_common(first: np.ndarray, second: np.ndarray)
     targets = [{i for start, end in rows for i in range(start + 1, end)} for rows in (first, second)]
     assert overlap(first, second) == len(targets[0] & targets[1])
     assert count_targets(first) == len(targets[0])
+
+
+@pytest.mark.parametrize("kind", ["tail", "interleaved:7", "lines:1"])
+def test_no_cut_falls_inside_a_character_that_is_spelled_in_bytes(kind: str) -> None:
+    for size in range(300, 306):
+        content = "a€\n"[: 2 + (kind == "lines:1")] * size
+        corpus = corpus_of_text(content, vocab=Vocab.of("a").with_fallback())
+        parts = corpus.parts(Split.parse(f"{kind}:80/10/10"))
+        assert all(corpus.vocab.begins_character[corpus.ids[spans[:, 0]]].all() for spans in parts.values())
+        pieces = sorted((start, end) for spans in parts.values() for start, end in spans.tolist())
+        read = "".join(corpus.vocab.decode(corpus.ids[start:end]) for start, end in pieces)
+        assert "\ufffd" not in read
+        if kind != "lines:1":  # where a line end is shared as context
+            assert read == content

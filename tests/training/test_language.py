@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.corpus import corpus_of_text
 from charlm.training.language import Lanes, LanguageObjective
+from charlm.training.recipe import choose, validation_limit
 
 TEXT = "she sells sea shells by the sea shore; the shells she sells are sea shells, surely"
 
@@ -74,3 +75,29 @@ def test_what_is_carried_comes_back() -> None:
     first.loss(0)
     second.restore(first.carried())
     assert torch.equal(first.loss(1)[0], second.loss(1)[0])
+
+
+def test_a_validation_reads_a_bounded_number_of_characters_from_all_over() -> None:
+    whole = objective(20)
+    corpus = corpus_of_text(TEXT * 200)
+    lanes = Lanes(corpus.ids, corpus.documents, lanes=2, window=20)
+    segments = [
+        LanguageObjective(whole.model, lanes, corpus.ids, corpus.documents, limit=limit).segments
+        for limit in (None, 320)
+    ]
+    sizes = [(rows[:, 2] - rows[:, 1]).tolist() for rows in segments]
+    assert sum(sizes[0]) == len(corpus) - 1
+    assert sum(sizes[1]) <= 320
+    assert set(sizes[1]) == {9, 10}
+    assert (segments[0][:, :2] == segments[1][:, :2]).all()
+
+
+def test_validations_cost_about_a_tenth_of_a_training_whatever_the_text() -> None:
+    """Of 51 MB, 2.5 of them held out, as of a text of any size: reading costs a third of what learning costs."""
+    for characters, steps in ((51_000_000, 50), (51_000_000, 5000), (10**9, 10**6), (10**6, 10**5)):
+        plan = choose(characters, torch.device("cpu"), {"max_steps": steps, "lanes": 32, "window": 128})
+        limit = validation_limit(characters, plan)
+        learned = steps * 32 * 128
+        assert limit == 50_000 or limit * plan.optimisation.validations / 3 <= 0.11 * learned
+        if steps == 50:
+            assert limit * plan.optimisation.validations < 2_500_000  # less than one reading of the whole part

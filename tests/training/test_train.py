@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tqdm import tqdm
 
 import charlm
 from charlm.errors import CheckpointError, OptionError
@@ -17,7 +18,8 @@ from charlm.nn.kernels.cpu import compiled
 from charlm.recurrent.model import CharRNN
 from charlm.tensors import read_tensors
 from charlm.training.interfaces import StepReport, Unobserved, ValidationReport
-from charlm.training.watching import History, read_metrics
+from charlm.training.options import LoopState
+from charlm.training.watching import _BAR, History, language_step, read_metrics
 from tests.conftest import Run
 
 TEXT = charlm.Text.of("the quick brown fox jumps over the lazy dog. the lazy dog sleeps; the fox jumps.\n" * 30)
@@ -263,3 +265,25 @@ def test_threads_are_those_asked_for_while_it_trains_and_no_longer() -> None:
     assert torch.get_num_threads() == before
     with pytest.raises(OptionError, match="1 to 1024 threads, not 0"):
         charlm.train(TEXT, max_steps=1, threads=0)
+
+
+def test_the_whole_part_is_measured_at_the_end_where_validations_read_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("charlm.training.language_run.validation_limit", lambda characters, plan: 64)
+    text, watch = charlm.Text.of(str(TEXT), split="80/20/0"), Telling()
+    model = charlm.train(text, **{**SMALL, "max_steps": 2}, observer=watch)
+    assert any(f"validations read 64 of {len(text.valid):,} characters" in note for note in watch.notes)
+    assert model.trained.evaluation is not None
+    assert model.trained.evaluation.targets == len(text.valid)
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_bar_of_a_training_fits_a_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    progress = LoopState(step=123_456, total=1_000_000)
+    report = StepReport(progress=progress, loss=1.2345, lr=0.001, targets_per_second=1_234_567.0)
+    line = tqdm.format_meter(
+        123_456, 1_000_000, 7200.0, ncols=columns, prefix="training", bar_format=_BAR, postfix=language_step(report)
+    )
+    assert len(line) <= columns
+    assert line.endswith("1.2M char/s]" if columns == 80 else "1,234,567 char/s]")
+    assert line.rindex("|") - line.index("|") > 3  # so many cells has the bar, even of a million steps in a day
