@@ -515,14 +515,11 @@ EXPORT void charlm_adaptive_read(struct adaptive *a, int64_t n, const int64_t *i
     }
 }
 
-/* The probability of a one at a decision that `depth` others come before; see charlm_adaptive_read for the rest. */
-EXPORT double charlm_adaptive_one(struct adaptive *a, int64_t decision, int64_t depth, const double *models, double *room)
+/* The probability of a one at a decision that `depth` others come before, of the symbol after the last one; `room` as
+   charlm_adaptive_read left it, or full of 0.5 before that. */
+EXPORT double charlm_adaptive_one(struct adaptive *a, int64_t decision, int64_t depth, const double *room)
 {
     struct view v;
-    for (int64_t i = 0; i < (a->symbols - 1) * a->models; i++)
-        room[i] = 0.5;
-    if (models)
-        ones_of(a, models, room, room + a->symbols * a->models);
     aim(a, decision, v.hash);
     look(a, decision, depth, room + decision * a->models, &v);
     return v.final;
