@@ -32,6 +32,7 @@ __all__ = [
     "read_json",
     "sha256_of",
     "still_there",
+    "storage_errors",
     "sweep",
     "unwritten",
     "write_bytes",
@@ -55,7 +56,7 @@ def atomic_writer(path: Path, size: int | None = None) -> Iterator[IO[bytes]]:
     Raises:
         StorageError: the disk is full, the directory cannot be written, or the disk reports an error.
     """
-    try:
+    with storage_errors(path, size):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         try:
@@ -70,6 +71,13 @@ def atomic_writer(path: Path, size: int | None = None) -> Iterator[IO[bytes]]:
                 os.unlink(name)
             raise
         _sync_directory(path.parent)
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path, size: int | None = None) -> Iterator[None]:
+    """Raises an OSError inside the block as the StorageError that `unwritten` makes of it."""
+    try:
+        yield
     except StorageError:
         raise
     except OSError as error:
@@ -193,13 +201,9 @@ def lock(directory: Path) -> Iterator[None]:
         CharlmError: another process that is running holds the lock.
     """
     path = directory / "LOCK"
-    try:
+    with storage_errors(path):
         directory.mkdir(parents=True, exist_ok=True)
         _claim(path)
-    except StorageError:
-        raise
-    except OSError as error:
-        raise unwritten(path, error) from None
     try:
         yield
     finally:

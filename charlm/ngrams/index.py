@@ -132,22 +132,13 @@ class SuffixIndex:
         slot = np.minimum(np.searchsorted(self.alphabet, ids), len(self.alphabet) - 1)
         return np.where(self.alphabet[slot] == ids, slot + 1, 0)
 
-    def find(self, string: Any, within: tuple[int, int] | None = None, depth: int = 0) -> tuple[int, int]:
-        """The interval of sorted suffixes that begin with a string of ids; empty where it never occurs.
-
-        Args:
-            string: ids, at most `DEPTH` of them with what came before.
-            within: look inside this interval only, whose suffixes share their first `depth` symbols.
-            depth: how many symbols are already matched.
-        """
-        low, high = within or (0, len(self))
-        for code in self.codes_of(string).tolist():
-            low, high = (low, low) if code == 0 else self._narrow(low, high, depth, code)
-            depth += 1
+    def find(self, string: Any) -> tuple[int, int]:
+        """The interval of sorted suffixes that begin with a string of at most `DEPTH` ids; empty where it is unseen."""
+        low, high = 0, len(self)
+        for depth, code in enumerate(self.codes_of(string).tolist()):
+            low = self._bisect(low, high, depth, code)
+            high = self._bisect(low, high, depth, code + 1) if code else low
         return low, high
-
-    def _narrow(self, low: int, high: int, depth: int, code: int) -> tuple[int, int]:
-        return self._bisect(low, high, depth, code), self._bisect(low, high, depth, code + 1)
 
     def _bisect(self, low: int, high: int, depth: int, code: int) -> int:
         """The first suffix in low..high whose symbol at `depth` is `code` or higher."""
@@ -232,7 +223,8 @@ class SuffixIndex:
 
     def save(self, directory: Path) -> None:
         """Writes the arrays as `index-NAME.npy`, each file whole or not at all."""
-        sorting.save_arrays(directory, {name: getattr(self, name) for name in sorting.ARRAYS})
+        for name in sorting.ARRAYS:
+            sorting.save_array(directory / sorting.file_of(name), getattr(self, name))
         sorting.save_context(directory, self.context)
 
     @classmethod

@@ -7,10 +7,10 @@ nothing of longer strings and of where a string stands.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import CheckpointError, TextError
-from charlm.files import unwritten, write_with
+from charlm.files import storage_errors
 from charlm.ngrams.levels import Level, Levels, Nodes, without_context
 from charlm.ngrams.strings import Packing, Strings
-from charlm.ngrams.suffixes import load_context, open_array, pieces, save_context
+from charlm.ngrams.suffixes import load_context, open_array, pieces, save_array, save_context
 from charlm.text.vocab import smallest_dtype
 
 __all__ = ["OPENINGS", "CountTables", "TableLevels", "write_tables"]
@@ -88,7 +88,7 @@ class CountTables:
     def save(self, directory: Path) -> None:
         """Writes the tables, each file whole or not at all."""
         for name, array in self._arrays().items():
-            write_with(directory / name, partial(np.save, arr=array, allow_pickle=False))
+            save_array(directory / name, array)
         save_context(directory, self.levels.context_V)
 
     @classmethod
@@ -199,8 +199,8 @@ def write_tables(directory: Path, strings: Iterable[Strings], packing: Packing, 
     """
     directory.mkdir(parents=True, exist_ok=True)
     count = np.dtype(np.int32 if characters <= _MOST else np.int64)
-    levels = [_LevelWriter(directory, order, packing.symbols, count) for order in range(packing.depth)]
-    try:
+    with contextlib.ExitStack() as files:
+        levels = [_LevelWriter(files, directory, order, packing.symbols, count) for order in range(packing.depth)]
         edge = [-1] * packing.depth  # the codes of the string before
         for run in strings:
             for at in range(0, len(run), _PIECE):
@@ -209,9 +209,6 @@ def write_tables(directory: Path, strings: Iterable[Strings], packing: Packing, 
                 yield len(words[0])
         for level in levels:
             level.finish()
-    finally:
-        for level in levels:
-            level.close()
 
 
 def _add(levels: list[_LevelWriter], piece: Strings, packing: Packing, edge: list[int]) -> list[int]:
@@ -236,12 +233,16 @@ def _add(levels: list[_LevelWriter], piece: Strings, packing: Packing, edge: lis
 class _LevelWriter:
     """The files of one level while they grow; the last event and history stay open until the next begins."""
 
-    def __init__(self, directory: Path, order: int, symbols: int, count: np.dtype[Any]) -> None:
+    def __init__(
+        self, files: contextlib.ExitStack, directory: Path, order: int, symbols: int, count: np.dtype[Any]
+    ) -> None:
         self._order, self._events, self._event, self._history = order, 0, 0, 0
         types: tuple[np.dtype[Any], ...] = (np.dtype(np.int32), smallest_dtype(symbols), count, np.dtype(np.int64))
         self._columns = {
             kind: _Column(directory / file_of(order, kind), dtype) for kind, dtype in zip(KINDS, types, strict=True)
         }
+        for column in self._columns.values():
+            files.callback(column.close)
         if order == 0:  # one history, the empty one
             self._columns["first"].add(np.zeros(1, dtype=np.int64))
 
@@ -276,38 +277,27 @@ class _LevelWriter:
         for column in self._columns.values():
             column.finish()
 
-    def close(self) -> None:
-        for column in self._columns.values():
-            column.close()
-
 
 class _Column:
     """A file in numpy's format whose length is known at the end only."""
 
     def __init__(self, path: Path, dtype: np.dtype[Any]) -> None:
         self._path, self._dtype, self.length = path, dtype, 0
-        try:
+        with storage_errors(path):
             self._file: IO[bytes] = open(path, "wb")  # noqa: SIM115 - it stays open while the table grows
-        except OSError as error:
-            raise unwritten(path, error) from None
-        self._head = 0
-        self._write_head()
-        self._head = self._file.tell()
+        self._head = self._write_head()
 
-    def _write_head(self) -> None:
+    def _write_head(self) -> int:
+        """Writes the head of a file of the present length; returns where it ends."""
         about = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": (self.length,)}
-        try:
+        with storage_errors(self._path):
             self._file.seek(0)
             np.lib.format.write_array_header_1_0(self._file, about)
-        except OSError as error:
-            raise unwritten(self._path, error) from None
-        assert self._head in (0, self._file.tell()), "numpy leaves room for the length to grow"
+            return self._file.tell()
 
     def add(self, values: NDArray[Any]) -> None:
-        try:
+        with storage_errors(self._path):
             self._file.write(values.astype(self._dtype).data)
-        except OSError as error:
-            raise unwritten(self._path, error) from None
         self.length += len(values)
 
     def add_sums(self, counts: NDArray[np.int64], begins: NDArray[np.int64], pending: int, *, started: bool) -> int:
@@ -322,16 +312,13 @@ class _Column:
         return int(sums[-1])
 
     def finish(self) -> None:
-        self._write_head()
-        try:
+        head = self._write_head()
+        assert head == self._head, "numpy leaves room for the length to grow"
+        with storage_errors(self._path):
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-        except OSError as error:
-            raise unwritten(self._path, error) from None
 
     def close(self) -> None:
-        try:
+        with contextlib.suppress(OSError):  # an error has been said already
             self._file.close()
-        except OSError:
-            return  # an error has been said already
