@@ -180,12 +180,17 @@ def free_memory() -> int | None:
     return min(found, default=None)
 
 
-def free_name(path: Path) -> Path:
-    """`path` if nothing has that name yet, else `path-2`, `path-3`, ... so that nothing is overwritten."""
+def free_name(path: Path, taken: Callable[[Path], bool] = Path.exists) -> Path:
+    """`path` if nothing has that name yet, else `path-2`, `path-3`, ... so that nothing is overwritten.
+
+    Args:
+        path: the name to begin with.
+        taken: whether a name may not be used; by default whether there is anything.
+    """
     if not path.name:
         raise CharlmError(f"{path} is a directory and no new name: give one, such as {path / 'new'}")
     candidate, number = path, 1
-    while candidate.exists():
+    while taken(candidate):
         number += 1
         candidate = path.with_name(f"{path.stem}-{number}{path.suffix}")
     return candidate

@@ -8,6 +8,7 @@ for shorter histories where the string itself is a history (ARPA-MIT format; SRI
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import IO
 
@@ -135,11 +136,5 @@ def _log10(p_E: Floats) -> Floats:
 
 
 def _write_lines(file: IO[bytes], lines: Iterator[str]) -> None:
-    block: list[str] = []
-    for line in lines:
-        block.append(line)
-        if len(block) == _LINES:
-            file.write(("\n".join(block) + "\n").encode("utf-8"))
-            block = []
-    if block:
-        file.write(("\n".join(block) + "\n").encode("utf-8"))
+    while block := list(islice(lines, _LINES)):
+        file.write(("\n".join(block) + "\n").encode())

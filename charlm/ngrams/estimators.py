@@ -29,6 +29,7 @@ from charlm.text.vocab import Ids
 
 __all__ = [
     "ESTIMATORS",
+    "TUNED",
     "Contexts",
     "Estimator",
     "can_draw",
@@ -43,6 +44,9 @@ _CLASSES: tuple[type[Estimator], ...] = (MaximumLikelihood, AddK, UniformMix, Wi
 
 ESTIMATORS = tuple(cls.name for cls in _CLASSES)
 """The names that `--smoothing` takes."""
+
+TUNED = ("add-k", "uniform-mix")
+"""Those that have a parameter of their own to choose."""
 
 
 def make_estimator(name: str, index: Counts, order: int, **parameters: Any) -> Estimator:
@@ -126,7 +130,7 @@ def tune(name: str, index: Counts, order: int, ids: Ids, spans: Spans) -> dict[s
     >>> round(tune("uniform-mix", index, 1, ids, spans)["weight"], 4)  # 1 of 4 surprises
     0.5
     """
-    if name not in ("add-k", "uniform-mix"):
+    if name not in TUNED:
         return {}
     estimator = make_estimator(name, index, order)
     assert isinstance(estimator, Counted)
@@ -153,13 +157,10 @@ def _counts(estimator: Counted, ids: Ids, spans: Spans) -> tuple[Floats, Floats,
     targets that is so: the P different pairs of numbers. The text is read in stretches, for it may be long.
     """
     found = added_up([np.zeros(0, dtype=np.uint64) for _ in range(2)])
-    for rows, read, new in _stretches(spans, max(1, estimator.order)):
-        ids_N, age_N = read_spans(ids, rows)
-        lengths = rows[:, 1] - rows[:, 0]
-        begins = np.cumsum(lengths) - lengths
-        place_N = np.arange(len(ids_N)) - np.repeat(begins, lengths)
-        age_N += np.repeat(read, lengths)
-        targets = np.flatnonzero((age_N > 1) & (ids_N >= 0) & (place_N >= np.repeat(new, lengths)))
+    for start, end, read, new in _stretches(spans, max(1, estimator.order)):
+        ids_N, place_N = read_spans(ids, np.stack([start, end], axis=1))
+        age_N = place_N + np.repeat(read, end - start)
+        targets = np.flatnonzero((age_N > 1) & (ids_N >= 0) & (place_N > np.repeat(new, end - start)))
         nodes = estimator.levels.nodes(ids_N, age_N, estimator.order)
         contexts = Contexts(nodes=nodes, read_N=age_N).some(targets - 1)
         found_N = estimator.target_counts(contexts, ids_N[targets])
@@ -170,32 +171,25 @@ def _counts(estimator: Counted, ids: Ids, spans: Spans) -> tuple[Floats, Floats,
     return count_P, total_P, found.counts.astype(np.float64)
 
 
-def _stretches(
-    spans: Spans, overlap: int, size: int = 1 << 17
-) -> Iterator[tuple[Spans, NDArray[np.int64], NDArray[np.int64]]]:
-    """Spans in pieces, some at a time: rows of (start, end), the symbols of the span before each, and how many of
-    its own are only there to be looked back at.
+def _stretches(spans: Spans, overlap: int, size: int = 1 << 17) -> Iterator[NDArray[np.int64]]:
+    """Spans in pieces, some at a time. The rows are where each piece starts and ends, how many symbols of the span
+    stand before it, and how many of its own are only there to be looked back at.
 
-    >>> [(rows.tolist(), read.tolist(), new.tolist()) for rows, read, new in _stretches(np.array([[0, 5]]), 1, 3)]
-    [([[0, 3]], [0], [0]), ([[2, 5]], [2], [1])]
+    >>> [rows.tolist() for rows in _stretches(np.array([[0, 5]]), 1, 3)]
+    [[[0], [3], [0], [0]], [[2], [5], [2], [1]]]
     """
-    rows: list[tuple[int, int, int, int]] = []
+    found: list[tuple[int, int, int, int]] = []
     held = 0
     for start, end in spans.tolist():
         for at in range(start, end, size):
             begin = max(start, at - overlap)
-            rows.append((begin, min(at + size, end), begin - start, at - begin))
-            held += rows[-1][1] - begin
+            found.append((begin, min(at + size, end), begin - start, at - begin))
+            held += found[-1][1] - begin
             if held >= size:
-                yield _columns(rows)
-                rows, held = [], 0
-    if rows:
-        yield _columns(rows)
-
-
-def _columns(rows: list[tuple[int, int, int, int]]) -> tuple[Spans, NDArray[np.int64], NDArray[np.int64]]:
-    table = np.array(rows, dtype=np.int64)
-    return table[:, :2], table[:, 2], table[:, 3]
+                yield np.array(found).T
+                found, held = [], 0
+    if found:
+        yield np.array(found).T
 
 
 def _lowest(function: Callable[[float], float], low: float, high: float) -> float:

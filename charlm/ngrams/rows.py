@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from charlm.errors import OptionError
 from charlm.lm.evaluate import Row
 from charlm.ngrams.counted import Counted, Estimator, Floats, check_order, total_of
-from charlm.ngrams.estimators import make_estimator, read_spans
+from charlm.ngrams.estimators import TUNED, make_estimator, read_spans
 from charlm.ngrams.kneser_ney import Interpolated, Weights
 from charlm.ngrams.levels import Counts, Nodes, pick
 from charlm.text.splits import Spans
@@ -24,7 +24,7 @@ from charlm.text.vocab import Ids, Vocab
 
 __all__ = ["ngram_rows", "train_nats"]
 
-_COUNTED = ("none", "add-k", "uniform-mix")
+_COUNTED = ("none", *TUNED)
 _Step = tuple[int, Estimator, Floats, NDArray[np.bool_]]
 
 
