@@ -113,12 +113,10 @@ def tuning_parts(parts: Mapping[str, Spans]) -> tuple[Spans, Spans]:
 
 
 def tune(name: str, index: Counts, order: int, ids: Ids, spans: Spans) -> dict[str, Any]:
-    """The parameters with the lowest nats on the spans of a validation part; empty for estimators without
-    any.
+    """The parameters with the lowest nats on the spans of a validation part; empty for estimators without any.
 
     Args:
-        name: of the estimator; add-k chooses k from 1e-9 to 1e3, uniform-mix its weight from 1e-6 to 1 -
-            1e-6.
+        name: of the estimator; add-k chooses k from 1e-9 to 1e3, uniform-mix its weight from 1e-6 to 1 - 1e-6.
         index: of the training part.
         order: characters of history.
         ids: of the text.

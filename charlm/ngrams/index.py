@@ -42,8 +42,7 @@ class SuffixIndex:
         lcp: uint8, how many symbols a suffix shares with the one before it, at most `DEPTH`.
         alphabet: the ids that occur, ascending.
         symbols: size of the vocabulary, V.
-        context: int64 [V], how many spans begin with each symbol as context that another span counts; see
-            `Levels`.
+        context: int64 [V], how many spans begin with each symbol as context that another span counts; see `Levels`.
 
     >>> index = SuffixIndex.build(np.array([0, 1, 2, 0, 1]), np.array([[0, 5]]), symbols=3)  # abcab
     >>> index.find([0, 1])  # ab: two of the five sorted suffixes

@@ -35,8 +35,7 @@ class Level:
 
     Args:
         order: n, symbols of history.
-        first_H: int32 [H + 1]; the events of history h are numbers first[h] to first[h + 1] (excluded), by
-            id.
+        first_H: int32 [H + 1]; the events of history h are numbers first[h] to first[h + 1] (excluded), by id.
         id_E: the id that each event adds to its history.
         count_E: int32, how often it does; int64 where a text is too long for that. At order 0 the line
             ends that a split of lines puts before its spans as context are not counted.

@@ -44,8 +44,7 @@ class NGramLM(TextModel):
         vocab: of the text.
         index: of its training part.
         order: characters of history, 0 to 32.
-        estimator: how counts become probabilities; a name stands for that estimator with its default
-            parameters.
+        estimator: how counts become probabilities; a name stands for that estimator with its default parameters.
 
     >>> vocab = Vocab.of("abracadabra")
     >>> index = SuffixIndex.build(vocab.encode("abracadabra"), np.array([[0, 11]]), symbols=len(vocab))

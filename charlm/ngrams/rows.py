@@ -183,8 +183,7 @@ class _Best:
 
 
 def train_nats(estimator: Estimator, order: int) -> float:
-    """Nats a character on the training part itself, read off the index: how much of the text a model knows by
-    heart.
+    """Nats a character on the training part itself, read off the index: how much of the text a model knows by heart.
 
     Every target with a full history is one occurrence of an event of the highest level; those near a span's
     beginning are read along it. NaN where the training part has no target.

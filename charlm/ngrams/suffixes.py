@@ -160,8 +160,7 @@ def room_array(codes: Codes, depth: int = DEPTH) -> NDArray[np.uint8]:
 
 
 def lcp_array(codes: Codes, suffixes: NDArray[np.int32]) -> NDArray[np.uint8]:
-    """How many symbols each suffix shares with the one sorted before it, at most `DEPTH`, never across a
-    span's end.
+    """How many symbols each suffix shares with the one sorted before it, at most `DEPTH`, never across a span's end.
 
     >>> lcp_array(np.array([1, 2, 1, 0], dtype=np.uint8), np.array([2, 0, 1], dtype=np.int32)).tolist()
     [0, 1, 0]
