@@ -67,7 +67,10 @@ def merge(
         raise OptionError("a merge adds up two or more n-gram models, made by charlm ngram")
     vocab, parameters = _agreed(shards, tune_on)
     order, symbols, name = shards[0].order, len(vocab), shards[0].smoothing
-    tables_V = [_table(shard.vocab, vocab) for shard in shards]
+    tables_V = [  # the new id of each id of a model
+        vocab.encode("".join(shard.vocab.characters)).astype(np.int64) if shard.vocab != vocab else np.arange(symbols)
+        for shard in shards
+    ]
     packing = Packing(symbols=symbols, depth=order + 1)
     size = capacity_of(parse_size(memory), 1, packing.words)
     source = _TableBlocks([shard.index for shard in shards], tables_V, packing, size)
@@ -117,13 +120,6 @@ def _agreed(shards: list[NGramLM], tune_on: str | Path | None) -> tuple[Vocab, d
             )
     characters = tuple(sorted(set().union(*(shard.vocab.characters for shard in shards))))
     return Vocab(characters, byte_fallback=first.vocab.byte_fallback), first.estimator.parameters()
-
-
-def _table(vocab: Vocab, union: Vocab) -> NDArray[np.int64]:
-    """The id in the union of each id."""
-    if vocab == union:
-        return np.arange(len(vocab))
-    return union.encode("".join(vocab.characters)).astype(np.int64)
 
 
 def _facts(shards: list[NGramLM], tables_V: list[NDArray[np.int64]]) -> Any:

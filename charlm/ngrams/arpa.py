@@ -82,10 +82,7 @@ def write_arpa(model: NGramLM, path: Path) -> None:
 
 def _write(file: IO[bytes], vocab: Vocab, estimator: Interpolated) -> None:
     words = [word_of(vocab.symbol(id)) for id in range(len(vocab))]
-    counts = [
-        len(words) + len(_MARKERS),
-        *(estimator.levels[n].events for n in range(1, estimator.order + 1)),
-    ]
+    counts = [len(words) + len(_MARKERS), *(estimator.levels[n].events for n in range(1, estimator.order + 1))]
     head = ["\\data\\", *(f"ngram {n + 1}={count}" for n, count in enumerate(counts))]
     file.write(("\n".join(head) + "\n").encode())
     strings: list[str] = [""]

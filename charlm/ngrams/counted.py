@@ -32,7 +32,6 @@ __all__ = [
     "UniformMix",
     "check_order",
     "children",
-    "total_of",
 ]
 
 Floats = NDArray[np.float64]
@@ -135,15 +134,12 @@ class Counted(Estimator):
         p_NV = np.empty((len(contexts.read_N), self.symbols))
         used_N = self.used(contexts, longest=self.longest or (generating and self.name == "none"))
         for order in np.unique(used_N).tolist():
-            which = np.flatnonzero(used_N == order)
-            p_NV[which] = self._rows_of(self.levels[order], contexts.nodes[order][which])
-        return p_NV
-
-    def _rows_of(self, level: Level, node_N: Nodes) -> Floats:
-        total_N = total_of(level, node_N)
-        p_NV = np.repeat(self.of_counts(np.zeros_like(total_N), total_N)[:, None], self.symbols, axis=1)
-        row, event = children(level, node_N)
-        p_NV[row, level.id_E[event]] = self.of_counts(level.count_E[event], total_N[row])
+            which, level = np.flatnonzero(used_N == order), self.levels[order]
+            node = contexts.nodes[order][which]
+            total = pick(level.total_H, node)
+            p_NV[which] = self.of_counts(np.zeros_like(total), total)[:, None]
+            row, event = children(level, node)
+            p_NV[which[row], level.id_E[event]] = self.of_counts(level.count_E[event], total[row])
         return p_NV
 
     def targets(self, contexts: Contexts, target_N: NDArray[np.int64]) -> Floats:
@@ -160,7 +156,7 @@ class Counted(Estimator):
             which, level = np.flatnonzero(used_N == order), self.levels[order]
             node = contexts.nodes[order][which]
             count_N[which] = pick(level.count_E, level.child(node, target_N[which]))
-            total_N[which] = total_of(level, node)
+            total_N[which] = pick(level.total_H, node)
         return count_N, total_N
 
     def used(self, contexts: Contexts, *, longest: bool) -> NDArray[np.int64]:
@@ -169,7 +165,7 @@ class Counted(Estimator):
             return np.minimum(contexts.read_N, self.order)
         used_N = np.zeros(len(contexts.read_N), dtype=np.int64)
         for order in range(1, self.order + 1):
-            used_N[total_of(self.levels[order], contexts.nodes[order]) > 0] = order
+            used_N[pick(self.levels[order].total_H, contexts.nodes[order]) > 0] = order
         return used_N
 
     def event_probabilities(self, order: int, *, top: bool, events: Any = slice(None)) -> Floats:
@@ -253,11 +249,6 @@ class UniformMix(Counted):
         seen = np.asarray(total) > 0
         mixed = (1 - self.weight) * (count / np.where(seen, total, 1)) + self.weight / self.symbols
         return np.where(seen, mixed, 1 / self.symbols)
-
-
-def total_of(level: Level, node_N: Nodes) -> NDArray[np.int64]:
-    """How often each history is followed by anything; 0 for the unseen."""
-    return pick(level.total_H, node_N)
 
 
 def children(level: Level, node_N: Nodes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from charlm.errors import OptionError
 from charlm.files import fingerprint
-from charlm.ngrams.counted import AddK, Contexts, Counted, Estimator, Floats, MaximumLikelihood, UniformMix, total_of
+from charlm.ngrams.counted import AddK, Contexts, Counted, Estimator, Floats, MaximumLikelihood, UniformMix
 from charlm.ngrams.kneser_ney import KneserNey, WittenBell
-from charlm.ngrams.levels import Counts, slices
+from charlm.ngrams.levels import Counts, pick, slices
 from charlm.ngrams.strings import added_up
 from charlm.ngrams.tables import CountTables
 from charlm.text.splits import Spans, count_targets
@@ -236,7 +236,7 @@ def can_draw(estimator: Estimator, contexts: Contexts) -> bool:
     if order == 0 and estimator.levels.context_V.any():
         return False  # a symbol that is context alone has a place, and is no event
     full = bool((contexts.read_N >= order).all())
-    return full and bool((total_of(estimator.levels[order], contexts.nodes[order]) > 0).all())
+    return full and bool((pick(estimator.levels[order].total_H, contexts.nodes[order]) > 0).all())
 
 
 def draw_occurrences(

@@ -289,6 +289,8 @@ def count_to_directory(
         workers: `processes` or `scheduler` of `count_past_memory`.
     """
     parts, work = corpus.parts(split), directory / WORK
+    about = [corpus.sha256, encode(corpus.reading), corpus.vocab.to_json()]  # tells these ids from all others
+    identity = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
     def counts_of(spans: Spans, name: str, progress: Progress | None = None) -> CountTables:
         return count_past_memory(
@@ -299,7 +301,7 @@ def count_to_directory(
             directory=work / name,
             memory=memory,
             **workers,
-            identity=_identity(corpus),
+            identity=identity,
             shared_N=corpus.shared_context(spans, parts),
             progress=progress,
         )
@@ -309,9 +311,3 @@ def count_to_directory(
     estimator = make_estimator(smoothing, tables, order, **parameters)
     publish(directory, estimator, corpus.vocab, TextFacts.of(corpus, split))
     return estimator
-
-
-def _identity(corpus: Corpus) -> str:
-    """What tells these ids from all others: the text, how it was read, the vocabulary."""
-    about = [corpus.sha256, encode(corpus.reading), corpus.vocab.to_json()]
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()

@@ -98,11 +98,6 @@ class SuffixIndex:
         return sum(getattr(self, name).nbytes for name in sorting.ARRAYS)
 
     @cached_property
-    def id_dtype(self) -> np.dtype[Any]:
-        """The unsigned type that holds every id of the vocabulary."""
-        return smallest_dtype(self.symbols)
-
-    @cached_property
     def levels(self) -> Levels:
         """The tables of counts by order, made when asked for."""
         return IndexLevels(self)
@@ -122,7 +117,7 @@ class SuffixIndex:
 
     def ids_of(self, codes: NDArray[Any]) -> NDArray[Any]:
         """The ids of codes above 0."""
-        found: NDArray[Any] = self.alphabet.astype(self.id_dtype)[codes.astype(np.int64) - 1]
+        found: NDArray[Any] = self.alphabet.astype(smallest_dtype(self.symbols))[codes.astype(np.int64) - 1]
         return found
 
     def codes_of(self, ids: Any) -> NDArray[np.int64]:
@@ -167,9 +162,8 @@ class SuffixIndex:
         windows = np.lib.stride_tricks.sliding_window_view(codes.astype(self.codes.dtype), depth)
         starts = range(0, len(ids_N), _BLOCK)
         found = [self._match(windows[at : min(at + _BLOCK, len(ids_N))]) for at in starts]
-        if not found:
-            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-        return np.concatenate([block[0] for block in found]), np.concatenate([block[1] for block in found])
+        lengths, places = np.concatenate([np.zeros((2, 0), dtype=np.int64), *found], axis=1)
+        return lengths, places
 
     def _match(self, query_ND: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The same for a block of rows, each the codes from one place on."""

@@ -103,13 +103,14 @@ class Job:
         """Makes a run, unless its file or that of a run made from it is there; deletes what it was made from."""
         above = [self.path(higher, number // FAN ** (higher - level)) for higher in range(level, len(self.sizes))]
         used = [self.path(level - 1, child) for child in self.children(level, number)]
-        if any(path.exists() for path in above):
-            return _delete(used)
-        if not (self.directory / "count.json").exists():
-            raise _unseen(self.directory)
-        runs = [open_run(path, self.packing.words) for path in used]
-        write_run(above[0], merged(runs, self.capacity) if level else [self.source[number]])
-        return _delete(used)
+        if not any(path.exists() for path in above):
+            if not (self.directory / "count.json").exists():
+                raise _unseen(self.directory)
+            runs = [open_run(path, self.packing.words) for path in used]
+            write_run(above[0], merged(runs, self.capacity) if level else [self.source[number]])
+        for path in used:
+            with contextlib.suppress(OSError):
+                path.unlink()
 
     def make_all(self) -> Generator[float, None, None]:
         """Makes the runs one after the other; yields the share that is done."""
@@ -152,12 +153,6 @@ def _unseen(directory: Path) -> CharlmError:
         f"a worker does not see {directory}: keep the model in a directory that all machines share, and the texts and "
         "CHARLM_CACHE too"
     )
-
-
-def _delete(paths: list[Path]) -> None:
-    for path in paths:
-        with contextlib.suppress(OSError):
-            path.unlink()
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from charlm.errors import OptionError
 from charlm.lm.evaluate import Row
-from charlm.ngrams.counted import Counted, Estimator, Floats, check_order, total_of
+from charlm.ngrams.counted import Counted, Estimator, Floats, check_order
 from charlm.ngrams.estimators import TUNED, make_estimator, read_spans
 from charlm.ngrams.kneser_ney import Interpolated, Weights
 from charlm.ngrams.levels import Counts, Nodes, pick
@@ -113,7 +113,7 @@ def _counted_steps(
     for order, nodes in enumerate(index.levels.walk(ids_N, age_N, max(chosen) + 1)):
         history_T, event_T = (node_N[targets] for node_N in nodes)
         level = index.levels[order]
-        total = total_of(level, history_T)
+        total = pick(level.total_H, history_T)
         now = total > 0 if longest else read_T >= order
         count_T = np.where(now, pick(level.count_E, event_T), count_T)
         total_T = np.where(now, total, total_T)
@@ -123,12 +123,8 @@ def _counted_steps(
             assert isinstance(estimator, Counted)
             unseen = -1 if name == "none" else 0  # elsewhere all are equal, and the lowest id is the first of them
             hit_T = np.where(total_T > 0, best_T, unseen) == target_T
-            yield (
-                order,
-                estimator,
-                _log(estimator.of_counts(count_T, total_T), target_T),
-                hit_T & (target_T >= 0),
-            )
+            logp_T = _log(estimator.of_counts(count_T, total_T), target_T)
+            yield order, estimator, logp_T, hit_T & (target_T >= 0)
 
 
 def _interpolated_steps(

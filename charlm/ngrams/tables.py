@@ -100,22 +100,18 @@ class CountTables:
         """
         begins = open_array(directory / OPENINGS, axes=2)
         levels, histories = [], 1
+        sound = begins.dtype == smallest_dtype(symbols + 1) and begins.shape[1] == order + 1
+        sound = sound and int(begins.max(initial=0)) <= symbols
         for number in range(order + 1):
             arrays = [open_array(directory / file_of(number, kind)) for kind in KINDS]
-            if not _sound(*arrays, histories=histories, symbols=symbols):
-                raise _damaged(directory)
+            sound = sound and _sound(*arrays, histories=histories, symbols=symbols)
             levels.append(_level(number, *arrays))
             histories = len(arrays[1])
-        code = smallest_dtype(symbols + 1)
-        if begins.dtype != code or begins.shape[1] != order + 1 or (len(begins) and int(begins.max()) > symbols):
-            raise _damaged(directory)
+        if not sound:
+            raise CheckpointError(
+                f"the tables in {directory} are damaged: their parts do not fit each other; count the text again"
+            )
         return cls(levels=TableLevels(levels, begins, load_context(directory, symbols)), symbols=symbols, order=order)
-
-
-def _damaged(directory: Path) -> CheckpointError:
-    return CheckpointError(
-        f"the tables in {directory} are damaged: their parts do not fit each other; count the text again"
-    )
 
 
 def _level(order: int, first: Any, id: Any, count: Any, total: Any) -> Level:
