@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -151,8 +150,8 @@ def _sigmoid(x: float) -> float:
 
 
 def _counts(estimator: Counted, ids: Ids, spans: Spans) -> tuple[Floats, Floats, Floats]:
-    """How often known targets of the spans came after their history, how often that was followed, and for how many
-    targets that is so: the P different pairs of numbers. The text is read in stretches, for it may be long.
+    """Returns the P different pairs of (count of a target after its history, count of the history), and how many
+    targets of the spans have each pair. The text is read in stretches, as it may be larger than memory.
     """
     found = added_up([np.zeros(0, dtype=np.uint64) for _ in range(2)])
     for start, end, read, new in _stretches(spans, max(1, estimator.order)):
@@ -170,8 +169,8 @@ def _counts(estimator: Counted, ids: Ids, spans: Spans) -> tuple[Floats, Floats,
 
 
 def _stretches(spans: Spans, overlap: int, size: int = 1 << 17) -> Iterator[NDArray[np.int64]]:
-    """Spans in pieces, some at a time. The rows are where each piece starts and ends, how many symbols of the span
-    stand before it, and how many of its own are only there to be looked back at.
+    """Cuts spans into overlapping pieces and yields about `size` symbols of them at a time, as four rows: the start and
+    end of each piece, how many symbols of its span stand before it, and how many of its first are history alone.
 
     >>> [rows.tolist() for rows in _stretches(np.array([[0, 5]]), 1, 3)]
     [[[0], [3], [0], [0]], [[2], [5], [2], [1]]]
@@ -260,23 +259,13 @@ def draw_occurrences(
     return level.id_E[event_TB].astype(np.int64), logp_TB
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Links:
-    """From a history to its occurrences, and from each to the history after it; P places in the sorted order.
-
-    Args:
-        total_H: float64, how many occurrences are followed by anything.
-        place_H: int32, the first of them.
-        after_P: int32, the history one symbol on; arbitrary where nothing follows.
-    """
-
-    total_H: NDArray[np.float64]
-    place_H: NDArray[np.int32]
-    after_P: NDArray[np.int32]
+_Links = tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np.int32]]
+"""For each history, how many of its occurrences are followed by anything and the place of the first; for each place in
+the sorted order, the history one symbol later, which is arbitrary where nothing follows."""
 
 
 def _links(estimator: Estimator) -> _Links:
-    """Made once for an estimator and kept with it."""
+    """The links of an estimator, which are made once and kept with it."""
     kept: _Links | None = estimator.__dict__.get("_links")
     if kept is None:
         level, order = estimator.levels[estimator.order], estimator.order
@@ -285,28 +274,27 @@ def _links(estimator: Estimator) -> _Links:
             after_E = estimator.levels.suffix(order)
             after_P[slices(level.place_E, level.count_E)] = np.repeat(after_E, level.count_E)
         place_H = np.append(level.place_E, 0)[level.first_H[:-1]].astype(np.int32)
-        kept = _Links(total_H=level.total_H.astype(np.float64), place_H=place_H, after_P=after_P)
-        estimator.__dict__["_links"] = kept
+        kept = estimator.__dict__["_links"] = (level.total_H.astype(np.float64), place_H, after_P)
     return kept
 
 
 def _walk(links: _Links, node_B: NDArray[np.int32], noise_TB: NDArray[np.float64]) -> NDArray[np.int32]:
     """The places drawn, [steps, B]."""
+    total_H, place_H, after_P = links
     place_TB = np.empty(noise_TB.shape, dtype=np.int32)
     for step, noise_B in enumerate(noise_TB):
-        total_B = links.total_H[node_B]
+        total_B = total_H[node_B]
         if not total_B.all():
             return place_TB[:step]
         number_B = (noise_B * total_B).astype(np.int32)
-        place_B = np.add(links.place_H[node_B], number_B, out=place_TB[step])
-        node_B = links.after_P[place_B]
+        place_B = np.add(place_H[node_B], number_B, out=place_TB[step])
+        node_B = after_P[place_B]
     return place_TB
 
 
 def _walk_one_by_one(links: _Links, node_B: NDArray[np.int32], noise_TB: NDArray[np.float64]) -> NDArray[np.int32]:
     """The same, lane by lane: quicker for a few."""
-    total: memoryview = links.total_H.data  # items of a view come quicker than an array's
-    place, after = links.place_H.data, links.after_P.data
+    total, place, after = (array.data for array in links)  # items of a view come quicker than an array's
     steps, lanes = len(noise_TB), []
     for node, noise in zip(node_B.tolist(), noise_TB.T.tolist(), strict=True):
         drawn: list[int] = []

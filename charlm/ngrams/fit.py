@@ -169,7 +169,7 @@ def free_directory(wanted: Path, *, may_go_on: bool) -> Path:
 
 @contextlib.contextmanager
 def reserved(directory: Path) -> Iterator[None]:
-    """Holds a directory while a model is made; one that was new and got no model or work to go on with is removed."""
+    """Locks a directory while a model is made; after an error, deletes a new one that holds no model and no work."""
     new = not directory.exists()
     with lock(directory):
         try:

@@ -125,7 +125,10 @@ class Job:
         return [open_run(self.path(last, number), self.packing.words) for number in range(self.sizes[last])]
 
     def claim(self, what: dict[str, str]) -> None:
-        """Makes the directory this count's own: what another count left there is deleted, all where `what` is empty.
+        """Prepares the directory: the runs of the same count stay there, and those of another one are deleted.
+
+        Args:
+            what: tells this count from all others; where it is empty, the runs of any count are deleted.
 
         Raises:
             StorageError: the directory cannot be made or emptied.
@@ -228,10 +231,7 @@ def made_by_workers(job: Job, processes: int, scheduler: str | None) -> Generato
 
 
 def _make(job: Job, ids: _File, spans: _File, level: int, number: int, after: list[None]) -> CharlmError | None:
-    """Makes one run, in a worker; returns an error that is foreseen, as Dask would print the traceback of one raised.
-
-    `after` are the runs below it, which Dask makes first.
-    """
+    """Makes a run in a worker; returns a CharlmError, as Dask would print a traceback. `after` are those below."""
     try:
         text = SpannedText(ids=ids.open(), spans=spans.open().reshape(-1, 2), symbols=job.packing.symbols)
         replace(job, source=TextBlocks(text, job.packing, job.capacity)).make(level, number)

@@ -37,10 +37,9 @@ class Level:
         order: n, symbols of history.
         first_H: int32 [H + 1]; the events of history h are numbers first[h] to first[h + 1] (excluded), by id.
         id_E: the id that each event adds to its history.
-        count_E: int32, how often it does; int64 where a text is too long for that. At order 0 the line
-            ends that a split of lines puts before its spans as context are not counted.
-        place_E: int32, the first sorted suffix that begins with history and id; empty where the level comes
-            from tables, which know of no suffixes.
+        count_E: how often it does; int32, or int64 for a long text. At order 0 the line ends that a split of lines
+            puts before its spans as context are not counted.
+        place_E: int32, the first sorted suffix that begins with history and id; empty for a level from tables.
     """
 
     order: int
@@ -121,8 +120,8 @@ class Levels(abc.ABC):
     """The levels of a text, by order.
 
     Args:
-        context_V: int64 [V], how many spans begin with each symbol as context that another span counts: it is
-            history, and no event of order 0.
+        context_V: int64 [V], how many spans begin with each symbol where another span counts it: here it is a history,
+            but no event of order 0.
     """
 
     context_V: NDArray[np.int64]

@@ -173,7 +173,7 @@ def parse_size(size: int | str) -> int:
 
 
 def publish(directory: Path, estimator: Estimator, vocab: Vocab, facts: TextFacts) -> None:
-    """Puts the tables in their places; `config.json` comes last, and makes them a model."""
+    """Moves the tables into the model's directory and writes `config.json` last, which makes it a model."""
     work = directory / WORK
     with storage_errors(directory):
         for path in sorted((work / "text").glob("level-*.npy")):

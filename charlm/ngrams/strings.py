@@ -269,8 +269,8 @@ def open_run(path: Path, words: int) -> Strings:
 def merged(runs: list[Strings], capacity: int) -> Iterator[Strings]:
     """The strings of sorted runs in sorted order, each once, equal ones added up.
 
-    At each step the next strings of every run are looked at, `capacity` in all, and those are taken that no string
-    further on comes before.
+    Each step reads the next strings of every run, `capacity` in all, and yields those that are not above the last
+    string read of any run that has more.
 
     Args:
         runs: one or more.

@@ -202,12 +202,12 @@ ARRAYS = ("codes", "suffixes", "lcp", "alphabet")
 """The arrays of an index; each is a file."""
 
 CONTEXT = "level-context.npy"
-"""The file of the symbols that begin spans as context alone; there is none where no span has such a beginning."""
+"""The file of what `count_context` counts; it is not written where all of that is 0."""
 
 _BROKEN = (OSError, ValueError, EOFError, SyntaxError, MemoryError, TokenError, TypeError, KeyError, ArithmeticError)
 """What numpy raises for a file that is none of its own, or whose header lies."""
 
-_CHECKED = 1 << 22  # characters of an index that are looked at when it is opened
+_CHECKED = 1 << 22  # items of an array that are checked when it is opened
 
 
 def file_of(name: str) -> str:
@@ -248,7 +248,7 @@ def count_context(ids: Ids, spans: Spans, shared_N: NDArray[np.bool_] | None, sy
 
 
 def save_context(directory: Path, context_V: NDArray[np.int64]) -> None:
-    """Writes what `count_context` found, where it found anything."""
+    """Writes what `count_context` counted, unless all of it is 0."""
     if context_V.any():
         save_array(directory / CONTEXT, context_V)
 
@@ -303,8 +303,7 @@ def _mapped(path: Path) -> Any:
 
 
 def pieces(size: int) -> list[slice]:
-    """What is looked at of an array of this size: the whole, or of a big one 64 pieces, so that opening it does
-    not read it."""
+    """The parts of an array that are checked when it is opened: all of it, or 64 short pieces of a big one."""
     if size <= _CHECKED:
         return [slice(0, size)]
     edges = np.linspace(0, size - _CHECKED // 64, 64).astype(np.int64)

@@ -1,8 +1,8 @@
-"""The counts of one model's orders as tables on the disk: what is left of a text that was counted past memory.
+"""The counts of a model's orders as tables on the disk, as counting past memory writes them.
 
-A level is four files, `level-NN-NAME.npy`, memory-mapped when they are asked; beside them stand the strings that
-begin the spans. They hold what a `SuffixIndex` of the same text says of these orders, number for number, but
-nothing of longer strings and of where a string stands.
+A level is four files, `level-NN-NAME.npy`, which are opened as memory maps. Another file holds the strings that begin
+the spans. For these orders the tables hold the same numbers as a `SuffixIndex` of the text; they hold nothing about
+longer strings, and not where a string stands in the text.
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ def _add(levels: list[_LevelWriter], piece: Strings, packing: Packing, edge: lis
 
 
 class _LevelWriter:
-    """The files of one level while they grow; the last event and history stay open until the next begins."""
+    """Writes the files of one level; the counts of the last event and history are written when the next begins."""
 
     def __init__(
         self, files: contextlib.ExitStack, directory: Path, order: int, symbols: int, count: np.dtype[Any]
@@ -235,10 +235,9 @@ class _LevelWriter:
         self._order, self._events, self._event, self._history = order, 0, 0, 0
         types: tuple[np.dtype[Any], ...] = (np.dtype(np.int32), smallest_dtype(symbols), count, np.dtype(np.int64))
         self._columns = {
-            kind: _Column(directory / file_of(order, kind), dtype) for kind, dtype in zip(KINDS, types, strict=True)
+            kind: _Column(files, directory / file_of(order, kind), dtype)
+            for kind, dtype in zip(KINDS, types, strict=True)
         }
-        for column in self._columns.values():
-            files.callback(column.close)
         if order == 0:  # one history, the empty one
             self._columns["first"].add(np.zeros(1, dtype=np.int64))
 
@@ -277,10 +276,11 @@ class _LevelWriter:
 class _Column:
     """A file in numpy's format whose length is known at the end only."""
 
-    def __init__(self, path: Path, dtype: np.dtype[Any]) -> None:
+    def __init__(self, files: contextlib.ExitStack, path: Path, dtype: np.dtype[Any]) -> None:
         self._path, self._dtype, self.length = path, dtype, 0
         with storage_errors(path):
-            self._file: IO[bytes] = open(path, "wb")  # noqa: SIM115 - it stays open while the table grows
+            self._file: IO[bytes] = open(path, "wb")  # noqa: SIM115 - `files` closes it
+        files.callback(self._close)
         self._head = self._write_head()
 
     def _write_head(self) -> int:
@@ -315,6 +315,6 @@ class _Column:
             os.fsync(self._file.fileno())
             self._file.close()
 
-    def close(self) -> None:
+    def _close(self) -> None:
         with contextlib.suppress(OSError):  # an error has been said already
             self._file.close()
