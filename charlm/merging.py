@@ -1,8 +1,8 @@
 """Adding up the counts of n-gram models, exactly: the model that counting all their texts would have given.
 
-The strings of n + 1 symbols, and the shorter ones that end a span, are read back from each model's levels: a string
-of d symbols ended as many spans as its count exceeds what followed it. They are packed again with the ids of the union
-of the vocabularies, and merged and written as counting past memory does.
+Each model's levels give back the strings of n + 1 symbols and the shorter ones that end a span: a string ends as many
+spans as its count exceeds the counts of what followed it. These strings are packed with the ids of the union of the
+vocabularies, and then merged and written as in counting past memory.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def merge(
 
 def _agreed(shards: list[NGramLM], tune_on: str | Path | None) -> tuple[Vocab, dict[str, Any]]:
     """The union of the vocabularies and the parameters; refuses what cannot be added up exactly."""
-    first = shards[0]
+    first, parameters = shards[0], shards[0].estimator.parameters()
     for shard in shards[1:]:
         for what in ("order", "smoothing"):
             if (one := getattr(first, what)) != (two := getattr(shard, what)):
@@ -107,23 +107,22 @@ def _agreed(shards: list[NGramLM], tune_on: str | Path | None) -> tuple[Vocab, d
         ways = [replace(model.source.reading, encoding="utf-8", vocab_size=None) for model in (first, shard)]
         if ways[0] != ways[1]:
             raise OptionError("the models' texts were read in different ways: count them with the same reading options")
-        fallback = first.vocab.byte_fallback, shard.vocab.byte_fallback
-        if any(fallback) and first.vocab != shard.vocab:
+        if (first.vocab.byte_fallback or shard.vocab.byte_fallback) and first.vocab != shard.vocab:
             raise OptionError(
                 "the models spell different characters in bytes, so their counts cannot be added up exactly: count "
                 "their texts without --vocab-size"
             )
-        if first.estimator.parameters() != shard.estimator.parameters() and tune_on is None:
+        if (other := shard.estimator.parameters()) != parameters and tune_on is None:
             raise OptionError(
-                f"the models differ in the parameter of {first.smoothing}, {first.estimator.parameters()} and "
-                f"{shard.estimator.parameters()}: name a held-out text to tune it on, with --tune-on"
+                f"the models differ in the parameter of {first.smoothing}, {parameters} and {other}: name a held-out "
+                "text to tune it on, with --tune-on"
             )
     characters = tuple(sorted(set().union(*(shard.vocab.characters for shard in shards))))
-    return Vocab(characters, byte_fallback=first.vocab.byte_fallback), first.estimator.parameters()
+    return Vocab(characters, byte_fallback=first.vocab.byte_fallback), parameters
 
 
 def _facts(shards: list[NGramLM], tables_V: list[NDArray[np.int64]]) -> Any:
-    """What is known about the texts; their hash is that of no text, so that none is taken to be split already."""
+    """The facts about all texts; their hash is that of no text, so that no later text is taken for one of them."""
     facts = [shard.source for shard in shards]
     return replace(
         facts[0],

@@ -198,13 +198,10 @@ class Counts(Protocol):
 
 
 def without_context(level: Level, context_V: NDArray[np.int64]) -> Level:
-    """The level of order 0 without the symbols that are counted by the span before theirs.
+    """The level of order 0, in which every symbol is counted, without those that another span counts.
 
     A symbol that stands nowhere else keeps its event, with a count of 0, as it is a history of the level above.
-
-    Args:
-        level: of order 0, in which every symbol is counted.
-        context_V: how many spans begin with each symbol as context that another span counts.
+    For `context_V` see `Levels`.
     """
     return replace(level, count_E=(level.count_E - context_V[level.id_E]).astype(level.count_E.dtype))
 

@@ -32,8 +32,8 @@ class Novelty:
         characters: length of the text that was looked at.
         longest: length of the longest passage that stands in the training text word for word.
         begins: where that passage begins in the text; of several as long, the first.
-        stands: where it begins in the training text: the position in the ids that the index was built from if
-            the spans were given, else the place after all spans are joined.
+        stands: where it begins in the training text: the position in the ids that the index was built from where the
+            spans were given, else the position in the spans joined together.
         passages: how many passages of `PASSAGE` characters the text has, one from each place.
         copied: how many of those stand in the training text.
     """

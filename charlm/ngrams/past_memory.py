@@ -76,12 +76,12 @@ def count_past_memory(
         symbols: size of the vocabulary; ids are below it.
         order: characters of history, 0 to 32.
         directory: where the work is done and the tables end; one of its own, locked by the caller. What a stopped
-            count of the same text left there is gone on with, what any other left is deleted.
+            count of the same text left there is used, what any other left is deleted.
         memory: bytes, of this process and all of `processes` together, with what they have before they count; with a
             `scheduler`, of this process and of each worker.
         processes: how many share the work; more than one are Dask workers on this machine.
         scheduler: address of a Dask scheduler whose workers see the text and `directory` under the same paths.
-        identity: what tells these ids from all others, such as a hash; without one nothing is gone on with.
+        identity: what tells these ids from all others, such as a hash; without one no earlier work is used.
         shared_N: for each span whether its first symbol is context that the span before it counts; see
             `SuffixIndex.build`.
         progress: told how far the work is.
