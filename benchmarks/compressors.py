@@ -9,8 +9,8 @@ A compressor reads a training part by compressing it before the rest, so that it
 
 and of prose, which nothing goes before, bytes · 8 · ln 2 / characters. A model of charlm that is made from the training
 part is measured by the file that `charlm.compress` makes of the last tenth, header included. `--model` names networks
-that were trained on the nine tenths of Tiny Shakespeare alone. Every run is a process of its own, which gives the text
-back, and whose highest memory is printed, with Python and what it imports.
+that were trained on the nine tenths of Tiny Shakespeare alone; `DIR+fast` and `DIR+best` are adaptive. Every run is a
+process of its own, which gives the text back, and whose highest memory is printed, with Python and what it imports.
 
 PPMd, brotli, zstd and paq9a come from the packages pyppmd, brotli, zstandard and the distribution's python3-paq, zpaq
 from the distribution, xz and bzip2 from Python. What is not installed is named; paq8px and cmix are in no index.
@@ -129,14 +129,28 @@ def charlm_tools() -> list[Tool]:
 
 
 def counted(train: bytes, kind: str) -> Any:
-    """A model of the training part: counts alone, or mixed with a cache of what was just read."""
+    """A model of the training part: counts alone, or mixed with a cache or with contexts that learn."""
     charlm = _module("charlm")
     text = charlm.Text.of(train.decode(), split="100/0/0")
     model = charlm.ngram(text, order=5, smoothing="kneser-ney")
+    if kind == "contexts":
+        return charlm.adaptive(model, text)
     return charlm.mix([model], cache=True) if kind == "cache" else model
 
 
-MODELS = {"counts": "charlm, Kneser-Ney of order 5", "cache": "charlm, the same mixed with a cache"}
+def opened(kind: str) -> Any:
+    """The network of a directory, which learns while it reads where `+fast` or `+best` stands behind it."""
+    charlm = _module("charlm")
+    directory, _, learning = kind.partition("+")
+    model = charlm.load(directory)
+    return charlm.adaptive(model, kind=learning) if learning else model
+
+
+MODELS = {
+    "counts": "charlm, Kneser-Ney of order 5",
+    "cache": "charlm, the same mixed with a cache",
+    "contexts": "charlm, the same, adaptive (fast)",
+}
 
 
 def child(arguments: list[str]) -> None:
@@ -147,7 +161,7 @@ def child(arguments: list[str]) -> None:
     else:
         charlm = _module("charlm")
         kind = arguments[0]
-        model = counted(Path(arguments[1]).read_bytes(), kind) if kind in MODELS else charlm.load(kind)
+        model = counted(Path(arguments[1]).read_bytes(), kind) if kind in MODELS else opened(kind)
         pack, unpack = lambda content: charlm.compress(content, model).packed, lambda p: charlm.decompress(p, model)
     content = Path(arguments[-1]).read_bytes()
     started = time.perf_counter()

@@ -32,6 +32,7 @@ __all__ = [
     "read_json",
     "sha256_of",
     "still_there",
+    "storage_errors",
     "sweep",
     "unwritten",
     "write_bytes",
@@ -55,7 +56,7 @@ def atomic_writer(path: Path, size: int | None = None) -> Iterator[IO[bytes]]:
     Raises:
         StorageError: the disk is full, the directory cannot be written, or the disk reports an error.
     """
-    try:
+    with storage_errors(path, size):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         try:
@@ -70,6 +71,13 @@ def atomic_writer(path: Path, size: int | None = None) -> Iterator[IO[bytes]]:
                 os.unlink(name)
             raise
         _sync_directory(path.parent)
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path, size: int | None = None) -> Iterator[None]:
+    """Raises an OSError inside the block as the StorageError that `unwritten` makes of it."""
+    try:
+        yield
     except StorageError:
         raise
     except OSError as error:
@@ -172,12 +180,17 @@ def free_memory() -> int | None:
     return min(found, default=None)
 
 
-def free_name(path: Path) -> Path:
-    """`path` if nothing has that name yet, else `path-2`, `path-3`, ... so that nothing is overwritten."""
+def free_name(path: Path, taken: Callable[[Path], bool] = Path.exists) -> Path:
+    """`path` if nothing has that name yet, else `path-2`, `path-3`, ... so that nothing is overwritten.
+
+    Args:
+        path: the name to begin with.
+        taken: whether a name may not be used; by default whether there is anything.
+    """
     if not path.name:
         raise CharlmError(f"{path} is a directory and no new name: give one, such as {path / 'new'}")
     candidate, number = path, 1
-    while candidate.exists():
+    while taken(candidate):
         number += 1
         candidate = path.with_name(f"{path.stem}-{number}{path.suffix}")
     return candidate
@@ -193,13 +206,9 @@ def lock(directory: Path) -> Iterator[None]:
         CharlmError: another process that is running holds the lock.
     """
     path = directory / "LOCK"
-    try:
+    with storage_errors(path):
         directory.mkdir(parents=True, exist_ok=True)
         _claim(path)
-    except StorageError:
-        raise
-    except OSError as error:
-        raise unwritten(path, error) from None
     try:
         yield
     finally:

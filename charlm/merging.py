@@ -21,13 +21,11 @@ from charlm.checkpoint import load
 from charlm.errors import OptionError
 from charlm.ngrams.estimators import make_estimator, tune
 from charlm.ngrams.fit import free_directory, reserved
-from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.job import Job
 from charlm.ngrams.levels import Counts, pick
 from charlm.ngrams.model import NGramLM
 from charlm.ngrams.past_memory import WORK, capacity_of, make_tables, parse_size, publish
 from charlm.ngrams.strings import Packing, Strings, added_up
-from charlm.ngrams.tables import CountTables
 from charlm.text.corpus import read_corpus
 from charlm.text.vocab import Vocab, smallest_dtype
 
@@ -69,7 +67,10 @@ def merge(
         raise OptionError("a merge adds up two or more n-gram models, made by charlm ngram")
     vocab, parameters = _agreed(shards, tune_on)
     order, symbols, name = shards[0].order, len(vocab), shards[0].smoothing
-    tables_V = [_table(shard.vocab, vocab) for shard in shards]
+    tables_V = [  # the new id of each id of a model
+        vocab.encode("".join(shard.vocab.characters)).astype(np.int64) if shard.vocab != vocab else np.arange(symbols)
+        for shard in shards
+    ]
     packing = Packing(symbols=symbols, depth=order + 1)
     size = capacity_of(parse_size(memory), 1, packing.words)
     source = _TableBlocks([shard.index for shard in shards], tables_V, packing, size)
@@ -77,7 +78,7 @@ def merge(
     for shard, table_V in zip(shards, tables_V, strict=True):
         context_V[table_V] += shard.index.levels.context_V
         codes = np.append(np.zeros(1, np.int64), table_V + 1)
-        openings.append(codes[_openings(shard.index, order + 1)].astype(smallest_dtype(symbols + 1)))
+        openings.append(codes[shard.index.levels.begins(order + 1)].astype(smallest_dtype(symbols + 1)))
     directory = free_directory(Path(out), may_go_on=False)
     with reserved(directory):
         job = Job(source, packing=packing, capacity=size, directory=directory / WORK / "text")
@@ -121,13 +122,6 @@ def _agreed(shards: list[NGramLM], tune_on: str | Path | None) -> tuple[Vocab, d
     return Vocab(characters, byte_fallback=first.vocab.byte_fallback), first.estimator.parameters()
 
 
-def _table(vocab: Vocab, union: Vocab) -> NDArray[np.int64]:
-    """The id in the union of each id."""
-    if vocab == union:
-        return np.arange(len(vocab))
-    return union.encode("".join(vocab.characters)).astype(np.int64)
-
-
 def _facts(shards: list[NGramLM], tables_V: list[NDArray[np.int64]]) -> Any:
     """What is known about the texts; their hash is that of no text, so that none is taken to be split already."""
     facts = [shard.source for shard in shards]
@@ -138,20 +132,6 @@ def _facts(shards: list[NGramLM], tables_V: list[NDArray[np.int64]]) -> Any:
         characters=sum(fact.characters for fact in facts),
         first=int(tables_V[0][facts[0].first]),
     )
-
-
-def _openings(index: Counts, depth: int) -> NDArray[Any]:
-    """The first `depth` codes of each span that is not empty, 0 behind a shorter one."""
-    if isinstance(index, CountTables):
-        return index.levels.begins
-    assert isinstance(index, SuffixIndex)
-    found = np.zeros((len(index.starts), depth), dtype=np.int64)
-    alive = np.arange(len(index.starts))
-    for offset in range(depth):
-        codes = index.codes[index.starts[alive] + offset]
-        alive, codes = alive[codes > 0], codes[codes > 0]
-        found[alive, offset] = index.ids_of(codes).astype(np.int64) + 1
-    return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@
 #define WIDE
 #endif
 
-enum { CONTEXTS = 32, MATCHES = 2, SETS = 10, SELECTORS = 9, APMS = 2, KNOTS = 33, HISTORIES = 2048, LENGTHS = 32 };
+enum { CONTEXTS = 32, MATCHES = 2, SETS = 12, SELECTORS = 11, APMS = 2, KNOTS = 33, HISTORIES = 2048, LENGTHS = 32 };
 enum { DEEPEST = 32, MOST_INPUTS = 2 * CONTEXTS + MATCHES + 8 + 1, BUCKET = 4 };
 
 /* What a context has seen of one decision. */
@@ -215,7 +215,9 @@ WIDE static void look(struct adaptive *a, int64_t decision, int64_t depth, const
     v->set[5] = set + symbol(a, 2), set += ends;
     v->set[6] = set + (int64_t)(mixed((uint64_t)a->now[NOW_WORD], 4) >> 54), set += 1024;
     v->set[7] = set + awaited(a, 0), set += ends;
-    v->set[8] = set + bounded(a->now[NOW_COUNT] - a->now[NOW_LINE], 63) * 8 + bounded(depth, 7);
+    v->set[8] = set + bounded(a->now[NOW_COUNT] - a->now[NOW_LINE], 63) * 8 + bounded(depth, 7), set += 512;
+    v->set[9] = set + (int64_t)(mixed((uint64_t)(before * ends + symbol(a, 2)), 9) >> 54), set += 1024;
+    v->set[10] = set + (int64_t)(mixed((uint64_t)a->now[NOW_WORD1], 9) >> 54);
     for (int s = 0; s < SELECTORS; s++) {
         const double sum = weighed(a->weights + v->set[s] * n, v->x, n);
         v->p_set[s] = squash(sum);
@@ -513,20 +515,17 @@ EXPORT void charlm_adaptive_read(struct adaptive *a, int64_t n, const int64_t *i
     }
 }
 
-/* The probability of a one at a decision that `depth` others come before; see charlm_adaptive_read for the rest. */
-EXPORT double charlm_adaptive_one(struct adaptive *a, int64_t decision, int64_t depth, const double *models, double *room)
+/* The probability of a one at a decision that `depth` others come before, of the symbol after the last one; `room` as
+   charlm_adaptive_read left it, or full of 0.5 before that. */
+EXPORT double charlm_adaptive_one(struct adaptive *a, int64_t decision, int64_t depth, const double *room)
 {
     struct view v;
-    for (int64_t i = 0; i < (a->symbols - 1) * a->models; i++)
-        room[i] = 0.5;
-    if (models)
-        ones_of(a, models, room, room + a->symbols * a->models);
     aim(a, decision, v.hash);
     look(a, decision, depth, room + decision * a->models, &v);
     return v.final;
 }
 
-/* The numbers that adaptive.py must know: contexts, matches, sets of the second mixing, knots, histories, lengths. */
+/* The numbers that contexts.py must agree with; a library of another version is not used. */
 EXPORT void charlm_adaptive_sizes(int64_t *sizes)
 {
     const int64_t all[] = {CONTEXTS, MATCHES, SETS, APMS, KNOTS, HISTORIES, LENGTHS, NOW_HASH + CONTEXTS, sizeof(struct adaptive)};

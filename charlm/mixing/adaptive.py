@@ -256,15 +256,16 @@ class Stepper:
     def __init__(self, model: AdaptiveLM) -> None:
         self._model, self._state = model, model.initial_state(1)
         self._memory, self._begun = model._fresh(), False
-        self._foreseen_EV: Floats = self._state["foreseen"][0].numpy()
         self.child = model._plan.tree.child
 
     def read(self, id: int, *, row: bool = True) -> Floats | None:
         """Reads a symbol; the log-probabilities [V] of the next one, or nothing, which is faster."""
-        ids_11 = torch.tensor([[id]])
-        foreseen_T1EV, self._state = self._model._foreseen(ids_11, self._state)
-        found = self._memory.read(ids_11[:, 0].numpy(), foreseen_T1EV[:, 0], foreseen=self._begun, rows=row)
-        self._foreseen_EV, self._begun = foreseen_T1EV[-1, 0], True
+        foreseen_TEV = None
+        if self._model.models:
+            foreseen_T1EV, self._state = self._model._foreseen(torch.tensor([[id]]), self._state)
+            foreseen_TEV = foreseen_T1EV[:, 0]
+        found = self._memory.read(np.array([id]), foreseen_TEV, foreseen=self._begun, rows=row)
+        self._begun = True
         return None if found is None else found[0]
 
     def one(self, decision: int, depth: int) -> float:
@@ -274,7 +275,7 @@ class Stepper:
             decision: its number, as in `child`.
             depth: how many decisions were before it.
         """
-        return self._memory.one(decision, depth, self._foreseen_EV)
+        return self._memory.one(decision, depth)
 
 
 def adaptive(

@@ -7,6 +7,7 @@ Axes: T steps, E other models, V symbols.
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
 from typing import Any
 
@@ -23,7 +24,7 @@ __all__ = ["Memory", "Plan"]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-CONTEXTS, MATCHES, SELECTORS, APMS, KNOTS, HISTORIES, LENGTHS = 32, 2, 9, 2, 33, 2048, 32
+CONTEXTS, MATCHES, SELECTORS, APMS, KNOTS, HISTORIES, LENGTHS = 32, 2, 11, 2, 33, 2048, 32
 NOW = 24 + CONTEXTS
 
 RATE = 0.0025
@@ -94,10 +95,17 @@ def _kinds(vocab: Vocab) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[
     return kinds, sounds, folded
 
 
+@functools.cache
 def _library() -> Any:
-    """The compiled library; None where there is none, or one that was built before this file."""
+    """The compiled library; None where there is none, or one that was built for another version of this file."""
     used = compiled.library()
-    return used.loaded if used is not None and hasattr(used.loaded, "charlm_adaptive_one") else None
+    if used is None or not hasattr(used.loaded, "charlm_adaptive_sizes"):
+        return None
+    sizes = (ctypes.c_int64 * 9)()
+    used.loaded.charlm_adaptive_sizes(sizes)
+    used.loaded.charlm_adaptive_one.restype = ctypes.c_double
+    own = [CONTEXTS, MATCHES, SELECTORS + 1, APMS, KNOTS, HISTORIES, LENGTHS, NOW, ctypes.sizeof(_Job)]
+    return used.loaded if list(sizes) == own else None
 
 
 class Plan:
@@ -113,7 +121,7 @@ class Plan:
         self.ring_bits = min(26, max(16, math.ceil(math.log2(2 * max(1, characters)))))
         self.match_bits, self.apm_bits, self.follow_bits, self.limit = min(22, self.ring_bits), 14, 16, 255
         self.rate, self.rate_final = RATE, 0.0005
-        sets = self.symbols - 1 + 3 * (self.symbols + 1) + 192 + 64 + 320 + 1024 + 512
+        sets = self.symbols - 1 + 3 * (self.symbols + 1) + 192 + 64 + 320 + 3 * 1024 + 512
         self.shapes: dict[str, tuple[Any, tuple[int, ...]]] = {
             "table": (np.uint64, (1 << self.table_bits,)),
             "maps": (np.float64, (CONTEXTS, HISTORIES)),
@@ -149,7 +157,8 @@ class Memory:
         fixed |= {"kinds": plan.kinds, "sounds": plan.sounds, "folded": plan.folded, "stretch": plan.stretch}
         for name, array in {**fixed, **self.parts}.items():
             setattr(self._job, name, array.ctypes.data)
-        self._room = np.zeros(plan.symbols * (plan.models + 3))
+        self._room = np.full(plan.symbols * (plan.models + 3), 0.5)
+        self._at = ctypes.byref(self._job), ctypes.c_void_p(self._room.ctypes.data)
         self._formulas = None if _library() is not None else Formulas(plan, self.parts)
 
     def begin(self) -> None:
@@ -201,7 +210,9 @@ class Memory:
         self._check(ids_T, targets_T, models_TEV)
         found = np.zeros((count, self.plan.symbols) if rows else count)
         ids_T = np.ascontiguousarray(ids_T, dtype=np.int64)
-        given = None if models_TEV is None or not self.plan.models else np.ascontiguousarray(models_TEV)
+        given = (
+            None if models_TEV is None or not self.plan.models else np.ascontiguousarray(models_TEV, dtype=np.float64)
+        )
         wanted = None if targets_T is None else np.ascontiguousarray(targets_T, dtype=np.int64)
         if self._formulas is not None:
             options: dict[str, Any] = {"targets_T": wanted, "tops_T": tops_T, "rows": rows, "rate": rate}
@@ -209,7 +220,7 @@ class Memory:
             return found if rows or wanted is not None else None
         self._job.rate = rate
         _library().charlm_adaptive_read(
-            ctypes.byref(self._job),
+            self._at[0],
             ctypes.c_int64(count),
             *(None if array is None else ctypes.c_void_p(array.ctypes.data) for array in (ids_T, given)),
             ctypes.c_int64(foreseen),
@@ -217,7 +228,7 @@ class Memory:
             None if wanted is None else ctypes.c_void_p(found.ctypes.data),
             None if tops_T is None else ctypes.c_void_p(tops_T.ctypes.data),
             ctypes.c_void_p(found.ctypes.data) if rows else None,
-            ctypes.c_void_p(self._room.ctypes.data),
+            self._at[1],
         )
         return found if rows or wanted is not None else None
 
@@ -233,15 +244,13 @@ class Memory:
         if models and models_TEV is not None and models_TEV.shape != wanted_shape:
             raise OptionError(f"the rows of the other models have shape {wanted_shape}, not {models_TEV.shape}")
 
-    def one(self, decision: int, depth: int, models_EV: Floats) -> float:
-        """The probability that a decision is a one; nothing is learned."""
+    def one(self, decision: int, depth: int) -> float:
+        """The probability that a decision of the symbol after the last one is a one; nothing is learned."""
         if self._formulas is not None:
-            return self._formulas.one(decision, depth, models_EV if self.plan.models else None)
-        decide = _library().charlm_adaptive_one
-        decide.restype = ctypes.c_double
-        rows = ctypes.c_void_p(np.ascontiguousarray(models_EV).ctypes.data) if self.plan.models else None
-        room = ctypes.c_void_p(self._room.ctypes.data)
-        return float(decide(ctypes.byref(self._job), ctypes.c_int64(decision), ctypes.c_int64(depth), rows, room))
+            return self._formulas.one(decision, depth)
+        job, room = self._at
+        found: float = _library().charlm_adaptive_one(job, ctypes.c_int64(decision), ctypes.c_int64(depth), room)
+        return found
 
     def close(self) -> None:
         """Lets go of the block of memory."""

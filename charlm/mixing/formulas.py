@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.mixing.past import CONTEXTS, COUNT, IN_WORD, LENGTH, LENGTHS, LINE, MATCHES, WORD, Past, Plan, mixed
+from charlm.mixing.past import CONTEXTS, COUNT, IN_WORD, LENGTH, LENGTHS, LINE, MATCHES, WORD, WORD1, Past, Plan, mixed
 
 __all__ = ["Formulas"]
 
@@ -66,6 +66,7 @@ class Formulas:
         self.plan, self.symbols, self.past, self.rate = plan, plan.symbols, Past(plan, parts), 0.0
         self._table, self._maps, self._lucks = parts["table"], parts["maps"], parts["lucks"]
         self._weights, self._finals, self._apms = parts["weights"], parts["finals"], parts["apms"].reshape(-1)
+        self._ones = self.ones(None)
         self._paths = [
             path[:length].tolist() for path, length in zip(plan.tree.path, plan.tree.lengths.tolist(), strict=True)
         ]
@@ -154,6 +155,8 @@ class Formulas:
             (mixed(int(now[WORD]), 4) >> 54, 1024),
             (self.past.awaited(0), ends),
             (column * 8 + shallow, 512),
+            (mixed(before * ends + self.past.symbol(2), 9) >> 54, 1024),
+            (mixed(int(now[WORD1]), 9) >> 54, 1024),
         )
         first = 0
         for number, size in chosen:
@@ -286,8 +289,9 @@ class Formulas:
                 found[t] = self.along(int(targets_T[t]), ones, learning=False)
                 if tops_T is not None:
                     tops_T[t] = self.row(ones).argmax() == targets_T[t]
+        self._ones = ones
         return found
 
-    def one(self, decision: int, depth: int, rows_EV: Floats | None) -> float:
-        """The probability of a one at a decision of the next symbol; nothing is learned."""
-        return self.look(decision, depth, self.ones(rows_EV)[decision]).final
+    def one(self, decision: int, depth: int) -> float:
+        """The probability of a one at a decision of the symbol after the last one; nothing is learned."""
+        return self.look(decision, depth, self._ones[decision]).final

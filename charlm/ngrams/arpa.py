@@ -8,6 +8,7 @@ for shorter histories where the string itself is a history (ARPA-MIT format; SRI
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import IO
 
@@ -81,10 +82,7 @@ def write_arpa(model: NGramLM, path: Path) -> None:
 
 def _write(file: IO[bytes], vocab: Vocab, estimator: Interpolated) -> None:
     words = [word_of(vocab.symbol(id)) for id in range(len(vocab))]
-    counts = [
-        len(words) + len(_MARKERS),
-        *(estimator.levels[n].events for n in range(1, estimator.order + 1)),
-    ]
+    counts = [len(words) + len(_MARKERS), *(estimator.levels[n].events for n in range(1, estimator.order + 1))]
     head = ["\\data\\", *(f"ngram {n + 1}={count}" for n, count in enumerate(counts))]
     file.write(("\n".join(head) + "\n").encode())
     strings: list[str] = [""]
@@ -135,11 +133,5 @@ def _log10(p_E: Floats) -> Floats:
 
 
 def _write_lines(file: IO[bytes], lines: Iterator[str]) -> None:
-    block: list[str] = []
-    for line in lines:
-        block.append(line)
-        if len(block) == _LINES:
-            file.write(("\n".join(block) + "\n").encode("utf-8"))
-            block = []
-    if block:
-        file.write(("\n".join(block) + "\n").encode("utf-8"))
+    while block := list(islice(lines, _LINES)):
+        file.write(("\n".join(block) + "\n").encode())

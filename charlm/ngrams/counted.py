@@ -32,7 +32,6 @@ __all__ = [
     "UniformMix",
     "check_order",
     "children",
-    "total_of",
 ]
 
 Floats = NDArray[np.float64]
@@ -74,6 +73,8 @@ class Estimator(abc.ABC):
     """What `--smoothing` calls it."""
     title: ClassVar[str]
     """What a table calls it."""
+    takes: ClassVar[tuple[str, ...]] = ()
+    """The parameters besides index and order."""
 
     def __init__(self, index: Counts, order: int) -> None:
         self.index, self.order = index, check_order(order)
@@ -82,7 +83,7 @@ class Estimator(abc.ABC):
 
     def parameters(self) -> dict[str, Any]:
         """What the estimator was made with besides index and order; JSON."""
-        return {}
+        return {name: getattr(self, name) for name in self.takes}
 
     @abc.abstractmethod
     def rows(self, contexts: Contexts, *, generating: bool = False) -> Floats:
@@ -118,13 +119,11 @@ class Counted(Estimator):
             `order` symbols; with order 32 this is a model of unbounded order.
     """
 
+    takes: ClassVar[tuple[str, ...]] = ("longest",)
+
     def __init__(self, index: Counts, order: int, *, longest: bool = False) -> None:
         super().__init__(index, order)
         self.longest = bool(longest)
-
-    def parameters(self) -> dict[str, Any]:
-        """What the estimator was made with besides index and order; JSON."""
-        return {"longest": self.longest}
 
     @abc.abstractmethod
     def of_counts(self, count: NDArray[Any], total: NDArray[Any]) -> Floats:
@@ -135,30 +134,30 @@ class Counted(Estimator):
         p_NV = np.empty((len(contexts.read_N), self.symbols))
         used_N = self.used(contexts, longest=self.longest or (generating and self.name == "none"))
         for order in np.unique(used_N).tolist():
-            which = np.flatnonzero(used_N == order)
-            p_NV[which] = self._rows_of(self.levels[order], contexts.nodes[order][which])
-        return p_NV
-
-    def _rows_of(self, level: Level, node_N: Nodes) -> Floats:
-        total_N = total_of(level, node_N)
-        p_NV = np.repeat(self.of_counts(np.zeros_like(total_N), total_N)[:, None], self.symbols, axis=1)
-        row, event = children(level, node_N)
-        p_NV[row, level.id_E[event]] = self.of_counts(level.count_E[event], total_N[row])
+            which, level = np.flatnonzero(used_N == order), self.levels[order]
+            node = contexts.nodes[order][which]
+            total = pick(level.total_H, node)
+            p_NV[which] = self.of_counts(np.zeros_like(total), total)[:, None]
+            row, event = children(level, node)
+            p_NV[which[row], level.id_E[event]] = self.of_counts(level.count_E[event], total[row])
         return p_NV
 
     def targets(self, contexts: Contexts, target_N: NDArray[np.int64]) -> Floats:
         """See `Estimator.targets`."""
-        p_N = np.empty(len(contexts.read_N))
+        return self.of_counts(*self.target_counts(contexts, target_N))
+
+    def target_counts(
+        self, contexts: Contexts, target_N: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """How often each symbol came after the history used in its context, and how often that was followed."""
+        count_N, total_N = np.zeros((2, len(contexts.read_N)), dtype=np.int64)
         used_N = self.used(contexts, longest=self.longest)
         for order in np.unique(used_N).tolist():
             which, level = np.flatnonzero(used_N == order), self.levels[order]
             node = contexts.nodes[order][which]
-            p_N[which] = self.of_events(level, node, level.child(node, target_N[which]))
-        return p_N
-
-    def of_events(self, level: Level, node_N: Nodes, event_N: Nodes) -> Floats:
-        """The probability of given events (`UNSEEN` for symbols that never followed) of given histories."""
-        return self.of_counts(pick(level.count_E, event_N), total_of(level, node_N))
+            count_N[which] = pick(level.count_E, level.child(node, target_N[which]))
+            total_N[which] = pick(level.total_H, node)
+        return count_N, total_N
 
     def used(self, contexts: Contexts, *, longest: bool) -> NDArray[np.int64]:
         """The order used at each context: what was read, at most `order`; or the longest ever followed."""
@@ -166,7 +165,7 @@ class Counted(Estimator):
             return np.minimum(contexts.read_N, self.order)
         used_N = np.zeros(len(contexts.read_N), dtype=np.int64)
         for order in range(1, self.order + 1):
-            used_N[total_of(self.levels[order], contexts.nodes[order]) > 0] = order
+            used_N[pick(self.levels[order].total_H, contexts.nodes[order]) > 0] = order
         return used_N
 
     def event_probabilities(self, order: int, *, top: bool, events: Any = slice(None)) -> Floats:
@@ -210,16 +209,13 @@ class AddK(Counted):
 
     name = "add-k"
     title = "add-k"
+    takes = ("k", "longest")
 
     def __init__(self, index: Counts, order: int, *, k: float = 1.0, longest: bool = False) -> None:
         super().__init__(index, order, longest=longest)
         if not 0 < k < math.inf:
             raise OptionError(f"add-k adds a number above 0, not {k}")
         self.k = float(k)
-
-    def parameters(self) -> dict[str, Any]:
-        """What the estimator was made with besides index and order; JSON."""
-        return {"k": self.k, "longest": self.longest}
 
     def of_counts(self, count: NDArray[Any], total: NDArray[Any]) -> Floats:
         """(count + k) / (total + k V)."""
@@ -240,6 +236,7 @@ class UniformMix(Counted):
 
     name = "uniform-mix"
     title = "maximum likelihood mixed with uniform"
+    takes = ("weight", "longest")
 
     def __init__(self, index: Counts, order: int, *, weight: float = 0.1, longest: bool = False) -> None:
         super().__init__(index, order, longest=longest)
@@ -247,20 +244,11 @@ class UniformMix(Counted):
             raise OptionError(f"the weight of the uniform distribution is between 0 and 1, not {weight}")
         self.weight = float(weight)
 
-    def parameters(self) -> dict[str, Any]:
-        """What the estimator was made with besides index and order; JSON."""
-        return {"weight": self.weight, "longest": self.longest}
-
     def of_counts(self, count: NDArray[Any], total: NDArray[Any]) -> Floats:
         """(1 − weight) count / total + weight / V; 1 / V where total is 0."""
         seen = np.asarray(total) > 0
         mixed = (1 - self.weight) * (count / np.where(seen, total, 1)) + self.weight / self.symbols
         return np.where(seen, mixed, 1 / self.symbols)
-
-
-def total_of(level: Level, node_N: Nodes) -> NDArray[np.int64]:
-    """How often each history is followed by anything; 0 for the unseen."""
-    return pick(level.total_H, node_N)
 
 
 def children(level: Level, node_N: Nodes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

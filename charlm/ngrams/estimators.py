@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from charlm.errors import OptionError
 from charlm.files import fingerprint
-from charlm.ngrams.counted import AddK, Contexts, Counted, Estimator, Floats, MaximumLikelihood, UniformMix, total_of
+from charlm.ngrams.counted import AddK, Contexts, Counted, Estimator, Floats, MaximumLikelihood, UniformMix
 from charlm.ngrams.kneser_ney import KneserNey, WittenBell
 from charlm.ngrams.levels import Counts, pick, slices
 from charlm.ngrams.strings import added_up
@@ -29,6 +29,7 @@ from charlm.text.vocab import Ids
 
 __all__ = [
     "ESTIMATORS",
+    "TUNED",
     "Contexts",
     "Estimator",
     "can_draw",
@@ -44,7 +45,8 @@ _CLASSES: tuple[type[Estimator], ...] = (MaximumLikelihood, AddK, UniformMix, Wi
 ESTIMATORS = tuple(cls.name for cls in _CLASSES)
 """The names that `--smoothing` takes."""
 
-_PARAMETERS = {"none": ("longest",), "add-k": ("k", "longest"), "uniform-mix": ("weight", "longest")}
+TUNED = ("add-k", "uniform-mix")
+"""Those that have a parameter of their own to choose."""
 
 
 def make_estimator(name: str, index: Counts, order: int, **parameters: Any) -> Estimator:
@@ -67,15 +69,15 @@ def make_estimator(name: str, index: Counts, order: int, **parameters: Any) -> E
     """
     if name not in ESTIMATORS:
         raise OptionError(f"unknown smoothing {name!r}: choose one of {', '.join(ESTIMATORS)}")
-    takes = _PARAMETERS.get(name, ())
-    unknown = sorted(set(parameters) - set(takes))
+    made = _CLASSES[ESTIMATORS.index(name)]
+    unknown = sorted(set(parameters) - set(made.takes))
     if unknown:
-        rule = f"takes {' and '.join(takes)}" if takes else "takes no parameters"
+        rule = f"takes {' and '.join(made.takes)}" if made.takes else "takes no parameters"
         raise OptionError(f"the estimator {name} {rule}, not {', '.join(unknown)}")
     for key, value in parameters.items():
         if not isinstance(value, bool if key == "longest" else int | float) or (key != "longest" and value is True):
             raise OptionError(f"the parameter {key} of {name} cannot be {value!r}")
-    return _CLASSES[ESTIMATORS.index(name)](index, order, **parameters)
+    return made(index, order, **parameters)
 
 
 def read_spans(ids: Ids, spans: Spans) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -111,12 +113,10 @@ def tuning_parts(parts: Mapping[str, Spans]) -> tuple[Spans, Spans]:
 
 
 def tune(name: str, index: Counts, order: int, ids: Ids, spans: Spans) -> dict[str, Any]:
-    """The parameters with the lowest nats on the spans of a validation part; empty for estimators without
-    any.
+    """The parameters with the lowest nats on the spans of a validation part; empty for estimators without any.
 
     Args:
-        name: of the estimator; add-k chooses k from 1e-9 to 1e3, uniform-mix its weight from 1e-6 to 1 -
-            1e-6.
+        name: of the estimator; add-k chooses k from 1e-9 to 1e3, uniform-mix its weight from 1e-6 to 1 - 1e-6.
         index: of the training part.
         order: characters of history.
         ids: of the text.
@@ -128,7 +128,7 @@ def tune(name: str, index: Counts, order: int, ids: Ids, spans: Spans) -> dict[s
     >>> round(tune("uniform-mix", index, 1, ids, spans)["weight"], 4)  # 1 of 4 surprises
     0.5
     """
-    if name not in ("add-k", "uniform-mix"):
+    if name not in TUNED:
         return {}
     estimator = make_estimator(name, index, order)
     assert isinstance(estimator, Counted)
@@ -155,61 +155,39 @@ def _counts(estimator: Counted, ids: Ids, spans: Spans) -> tuple[Floats, Floats,
     targets that is so: the P different pairs of numbers. The text is read in stretches, for it may be long.
     """
     found = added_up([np.zeros(0, dtype=np.uint64) for _ in range(2)])
-    for rows, read, new in _stretches(spans, max(1, estimator.order)):
-        ids_N, age_N = read_spans(ids, rows)
-        lengths = rows[:, 1] - rows[:, 0]
-        begins = np.cumsum(lengths) - lengths
-        place_N = np.arange(len(ids_N)) - np.repeat(begins, lengths)
-        age_N += np.repeat(read, lengths)
-        target_N = (age_N > 1) & (ids_N >= 0) & (place_N >= np.repeat(new, lengths))
-        pairs = added_up(_pairs(estimator, ids_N, age_N, np.flatnonzero(target_N)))
+    for start, end, read, new in _stretches(spans, max(1, estimator.order)):
+        ids_N, place_N = read_spans(ids, np.stack([start, end], axis=1))
+        age_N = place_N + np.repeat(read, end - start)
+        targets = np.flatnonzero((age_N > 1) & (ids_N >= 0) & (place_N > np.repeat(new, end - start)))
+        nodes = estimator.levels.nodes(ids_N, age_N, estimator.order)
+        contexts = Contexts(nodes=nodes, read_N=age_N).some(targets - 1)
+        found_N = estimator.target_counts(contexts, ids_N[targets])
+        pairs = added_up([numbers_N.astype(np.uint64) for numbers_N in found_N])
         words = [np.concatenate(both) for both in zip(found.words, pairs.words, strict=True)]
         found = added_up(words, np.concatenate([found.counts, pairs.counts]))
     count_P, total_P = (word.astype(np.float64) for word in found.words)
     return count_P, total_P, found.counts.astype(np.float64)
 
 
-def _pairs(
-    estimator: Counted, ids_N: NDArray[np.int64], age_N: NDArray[np.int64], targets: NDArray[np.int64]
-) -> list[NDArray[np.uint64]]:
-    """How often each target came after its history, and how often that was followed."""
-    nodes = estimator.levels.nodes(ids_N, age_N, estimator.order)
-    used_N = np.minimum(age_N[targets] - 1, estimator.order)
-    count_N, total_N = np.zeros(len(targets), dtype=np.uint64), np.zeros(len(targets), dtype=np.uint64)
-    for order in np.unique(used_N).tolist():
-        which, level = np.flatnonzero(used_N == order), estimator.levels[order]
-        node = nodes[order][targets[which] - 1]
-        count_N[which] = pick(level.count_E, level.child(node, ids_N[targets[which]]))
-        total_N[which] = total_of(level, node)
-    return [count_N, total_N]
+def _stretches(spans: Spans, overlap: int, size: int = 1 << 17) -> Iterator[NDArray[np.int64]]:
+    """Spans in pieces, some at a time. The rows are where each piece starts and ends, how many symbols of the span
+    stand before it, and how many of its own are only there to be looked back at.
 
-
-def _stretches(
-    spans: Spans, overlap: int, size: int = 1 << 17
-) -> Iterator[tuple[Spans, NDArray[np.int64], NDArray[np.int64]]]:
-    """Spans in pieces, some at a time: rows of (start, end), the symbols of the span before each, and how many of
-    its own are only there to be looked back at.
-
-    >>> [(rows.tolist(), read.tolist(), new.tolist()) for rows, read, new in _stretches(np.array([[0, 5]]), 1, 3)]
-    [([[0, 3]], [0], [0]), ([[2, 5]], [2], [1])]
+    >>> [rows.tolist() for rows in _stretches(np.array([[0, 5]]), 1, 3)]
+    [[[0], [3], [0], [0]], [[2], [5], [2], [1]]]
     """
-    rows: list[tuple[int, int, int, int]] = []
+    found: list[tuple[int, int, int, int]] = []
     held = 0
     for start, end in spans.tolist():
         for at in range(start, end, size):
             begin = max(start, at - overlap)
-            rows.append((begin, min(at + size, end), begin - start, at - begin))
-            held += rows[-1][1] - begin
+            found.append((begin, min(at + size, end), begin - start, at - begin))
+            held += found[-1][1] - begin
             if held >= size:
-                yield _columns(rows)
-                rows, held = [], 0
-    if rows:
-        yield _columns(rows)
-
-
-def _columns(rows: list[tuple[int, int, int, int]]) -> tuple[Spans, NDArray[np.int64], NDArray[np.int64]]:
-    table = np.array(rows, dtype=np.int64)
-    return table[:, :2], table[:, 2], table[:, 3]
+                yield np.array(found).T
+                found, held = [], 0
+    if found:
+        yield np.array(found).T
 
 
 def _lowest(function: Callable[[float], float], low: float, high: float) -> float:
@@ -258,7 +236,7 @@ def can_draw(estimator: Estimator, contexts: Contexts) -> bool:
     if order == 0 and estimator.levels.context_V.any():
         return False  # a symbol that is context alone has a place, and is no event
     full = bool((contexts.read_N >= order).all())
-    return full and bool((total_of(estimator.levels[order], contexts.nodes[order]) > 0).all())
+    return full and bool((pick(estimator.levels[order].total_H, contexts.nodes[order]) > 0).all())
 
 
 def draw_occurrences(

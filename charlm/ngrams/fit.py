@@ -21,7 +21,7 @@ from charlm.codec import encode
 from charlm.errors import OptionError
 from charlm.files import free_name, lock
 from charlm.ngrams.counted import Estimator, check_order
-from charlm.ngrams.estimators import ESTIMATORS, make_estimator, tune, tuning_parts
+from charlm.ngrams.estimators import ESTIMATORS, TUNED, make_estimator, tune, tuning_parts
 from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.levels import Counts
 from charlm.ngrams.past_memory import WORK, Progress, count_past_memory, parse_size, publish, smallest_memory
@@ -30,14 +30,13 @@ from charlm.progress import progress_bar
 from charlm.text.corpus import Corpus
 from charlm.text.splits import Spans, Split, count_targets
 from charlm.text.text import Text, TextFacts, as_text
+from charlm.text.vocab import Vocab
 
 if TYPE_CHECKING:  # these import torch, which a count within a memory limit does without
     from charlm.lm.evaluate import Row
     from charlm.ngrams.model import NGramLM
 
 __all__ = [
-    "TUNED",
-    "WORK",
     "best_order",
     "check_options",
     "count",
@@ -48,9 +47,6 @@ __all__ = [
     "reserved",
     "was_stopped",
 ]
-
-TUNED = ("add-k", "uniform-mix")
-"""The estimators that have a parameter of their own to choose."""
 
 
 def ngram(
@@ -104,17 +100,18 @@ def ngram(
     if limit is not None and out is None:
         raise OptionError("a count within memory keeps its work on the disk: name a directory with out=")
     _ = text.train  # refused here where there is nothing to count
+    facts = TextFacts.of(text.corpus, text.split)
     directory = None if out is None else free_directory(Path(out), may_go_on=limit is not None)
     if limit is not None and directory is not None:
         options: dict[str, Any] = {"order": order, "smoothing": smoothing, "progress": progress, **workers}
-        model = _model(text, count_within(limit, directory, text, **options))
+        model = _model(text.vocab, count_within(limit, directory, text, **options))
     else:
         with contextlib.nullcontext() if directory is None else reserved(directory):
             model = count(text.corpus, text.parts, order=order, smoothing=smoothing)
-            model.source = TextFacts.of(text.corpus, text.split)
+            model.source = facts
             if directory is not None:
                 model.write_to(directory)
-    model.directory, model.source = directory, TextFacts.of(text.corpus, text.split)
+    model.directory, model.source = directory, facts
     if arpa is not None:
         from charlm.ngrams.arpa import write_arpa
 
@@ -122,10 +119,10 @@ def ngram(
     return model
 
 
-def _model(text: Text, estimator: Estimator) -> NGramLM:
+def _model(vocab: Vocab, estimator: Estimator) -> NGramLM:
     from charlm.ngrams.model import NGramLM
 
-    return NGramLM(vocab=text.vocab, index=estimator.index, order=estimator.order, estimator=estimator)
+    return NGramLM(vocab=vocab, index=estimator.index, order=estimator.order, estimator=estimator)
 
 
 def check_options(
@@ -167,13 +164,7 @@ def free_directory(wanted: Path, *, may_go_on: bool) -> Path:
         wanted: the name to begin with.
         may_go_on: whether a directory where a count was stopped counts as free, as that count may go on.
     """
-    if not wanted.name:
-        free_name(wanted)  # refuses it
-    directory, number = wanted, 1
-    while directory.exists() and not (may_go_on and was_stopped(directory)):
-        number += 1
-        directory = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
-    return directory
+    return free_name(wanted, lambda directory: directory.exists() and not (may_go_on and was_stopped(directory)))
 
 
 @contextlib.contextmanager
@@ -241,10 +232,7 @@ def count(corpus: Corpus, parts: Mapping[str, Spans], *, order: int, smoothing: 
     """An n-gram model of the training part, its parameter tuned where it has one."""
     parameters = _parameters(corpus, parts, smoothing, [order]).get(order, {})
     index = _index(corpus, parts["train"], parts)
-    from charlm.ngrams.model import NGramLM
-
-    estimator = make_estimator(smoothing, index, order, **parameters)
-    return NGramLM(vocab=corpus.vocab, index=index, order=order, estimator=estimator)
+    return _model(corpus.vocab, make_estimator(smoothing, index, order, **parameters))
 
 
 def best_order(corpus: Corpus, parts: Mapping[str, Spans], *, orders: list[int], smoothing: str) -> int:
@@ -301,6 +289,8 @@ def count_to_directory(
         workers: `processes` or `scheduler` of `count_past_memory`.
     """
     parts, work = corpus.parts(split), directory / WORK
+    about = [corpus.sha256, encode(corpus.reading), corpus.vocab.to_json()]  # tells these ids from all others
+    identity = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
     def counts_of(spans: Spans, name: str, progress: Progress | None = None) -> CountTables:
         return count_past_memory(
@@ -311,7 +301,7 @@ def count_to_directory(
             directory=work / name,
             memory=memory,
             **workers,
-            identity=_identity(corpus),
+            identity=identity,
             shared_N=corpus.shared_context(spans, parts),
             progress=progress,
         )
@@ -321,9 +311,3 @@ def count_to_directory(
     estimator = make_estimator(smoothing, tables, order, **parameters)
     publish(directory, estimator, corpus.vocab, TextFacts.of(corpus, split))
     return estimator
-
-
-def _identity(corpus: Corpus) -> str:
-    """What tells these ids from all others: the text, how it was read, the vocabulary."""
-    about = [corpus.sha256, encode(corpus.reading), corpus.vocab.to_json()]
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()

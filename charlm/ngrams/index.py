@@ -42,8 +42,7 @@ class SuffixIndex:
         lcp: uint8, how many symbols a suffix shares with the one before it, at most `DEPTH`.
         alphabet: the ids that occur, ascending.
         symbols: size of the vocabulary, V.
-        context: int64 [V], how many spans begin with each symbol as context that another span counts; see
-            `Levels`.
+        context: int64 [V], how many spans begin with each symbol as context that another span counts; see `Levels`.
 
     >>> index = SuffixIndex.build(np.array([0, 1, 2, 0, 1]), np.array([[0, 5]]), symbols=3)  # abcab
     >>> index.find([0, 1])  # ab: two of the five sorted suffixes
@@ -99,11 +98,6 @@ class SuffixIndex:
         return sum(getattr(self, name).nbytes for name in sorting.ARRAYS)
 
     @cached_property
-    def id_dtype(self) -> np.dtype[Any]:
-        """The unsigned type that holds every id of the vocabulary."""
-        return smallest_dtype(self.symbols)
-
-    @cached_property
     def levels(self) -> Levels:
         """The tables of counts by order, made when asked for."""
         return IndexLevels(self)
@@ -123,7 +117,7 @@ class SuffixIndex:
 
     def ids_of(self, codes: NDArray[Any]) -> NDArray[Any]:
         """The ids of codes above 0."""
-        found: NDArray[Any] = self.alphabet.astype(self.id_dtype)[codes.astype(np.int64) - 1]
+        found: NDArray[Any] = self.alphabet.astype(smallest_dtype(self.symbols))[codes.astype(np.int64) - 1]
         return found
 
     def codes_of(self, ids: Any) -> NDArray[np.int64]:
@@ -132,22 +126,13 @@ class SuffixIndex:
         slot = np.minimum(np.searchsorted(self.alphabet, ids), len(self.alphabet) - 1)
         return np.where(self.alphabet[slot] == ids, slot + 1, 0)
 
-    def find(self, string: Any, within: tuple[int, int] | None = None, depth: int = 0) -> tuple[int, int]:
-        """The interval of sorted suffixes that begin with a string of ids; empty where it never occurs.
-
-        Args:
-            string: ids, at most `DEPTH` of them with what came before.
-            within: look inside this interval only, whose suffixes share their first `depth` symbols.
-            depth: how many symbols are already matched.
-        """
-        low, high = within or (0, len(self))
-        for code in self.codes_of(string).tolist():
-            low, high = (low, low) if code == 0 else self._narrow(low, high, depth, code)
-            depth += 1
+    def find(self, string: Any) -> tuple[int, int]:
+        """The interval of sorted suffixes that begin with a string of at most `DEPTH` ids; empty where it is unseen."""
+        low, high = 0, len(self)
+        for depth, code in enumerate(self.codes_of(string).tolist()):
+            low = self._bisect(low, high, depth, code)
+            high = self._bisect(low, high, depth, code + 1) if code else low
         return low, high
-
-    def _narrow(self, low: int, high: int, depth: int, code: int) -> tuple[int, int]:
-        return self._bisect(low, high, depth, code), self._bisect(low, high, depth, code + 1)
 
     def _bisect(self, low: int, high: int, depth: int, code: int) -> int:
         """The first suffix in low..high whose symbol at `depth` is `code` or higher."""
@@ -177,9 +162,8 @@ class SuffixIndex:
         windows = np.lib.stride_tricks.sliding_window_view(codes.astype(self.codes.dtype), depth)
         starts = range(0, len(ids_N), _BLOCK)
         found = [self._match(windows[at : min(at + _BLOCK, len(ids_N))]) for at in starts]
-        if not found:
-            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-        return np.concatenate([block[0] for block in found]), np.concatenate([block[1] for block in found])
+        lengths, places = np.concatenate([np.zeros((2, 0), dtype=np.int64), *found], axis=1)
+        return lengths, places
 
     def _match(self, query_ND: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The same for a block of rows, each the codes from one place on."""
@@ -232,7 +216,8 @@ class SuffixIndex:
 
     def save(self, directory: Path) -> None:
         """Writes the arrays as `index-NAME.npy`, each file whole or not at all."""
-        sorting.save_arrays(directory, {name: getattr(self, name) for name in sorting.ARRAYS})
+        for name in sorting.ARRAYS:
+            sorting.save_array(directory / sorting.file_of(name), getattr(self, name))
         sorting.save_context(directory, self.context)
 
     @classmethod
@@ -293,16 +278,14 @@ class IndexLevels(Levels):
             self._suffixes[order] = found.astype(np.int32)
         return self._suffixes[order]
 
-    def openings(self, order: int) -> list[Nodes]:
-        """The strings that begin spans: item d, 0..order + 1, has a node for every span long enough."""
-        index = self._index
-        at, node = index.starts, np.zeros(len(index.starts), dtype=np.int32)
-        found = [node]
-        for depth in range(order + 1):
-            codes = index.codes[at + depth]
-            at, node, codes = at[codes > 0], node[codes > 0], codes[codes > 0]
-            node = self[depth].child(node, index.ids_of(codes))
-            found.append(node)
+    def begins(self, depth: int) -> NDArray[Any]:
+        """See `Levels.begins`."""
+        index, alive = self._index, np.arange(len(self._index.starts))
+        found = np.zeros((len(alive), depth), dtype=smallest_dtype(index.symbols + 1))
+        for offset in range(depth):
+            codes = index.codes[index.starts[alive] + offset]
+            alive, codes = alive[codes > 0], codes[codes > 0]
+            found[alive, offset] = index.ids_of(codes).astype(np.int64) + 1
         return found
 
 

@@ -13,7 +13,6 @@ import contextlib
 import logging
 from collections.abc import Generator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import CharlmError, OptionError
-from charlm.files import read_json, sweep, unwritten, write_json, write_with
+from charlm.files import read_json, storage_errors, sweep, write_json
 from charlm.ngrams.strings import Packing, SpannedText, Strings, added_up, merged, open_run, write_run
+from charlm.ngrams.suffixes import save_array
 
 __all__ = ["FAN", "Blocks", "Job", "TextBlocks", "made_by_workers"]
 
@@ -37,11 +37,9 @@ class Blocks(Protocol):
 
     def __len__(self) -> int:
         """How many pieces."""
-        ...
 
     def __getitem__(self, number: int) -> Strings:
         """The sorted strings of one."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,16 +103,14 @@ class Job:
         """Makes a run, unless its file or that of a run made from it is there; deletes what it was made from."""
         above = [self.path(higher, number // FAN ** (higher - level)) for higher in range(level, len(self.sizes))]
         used = [self.path(level - 1, child) for child in self.children(level, number)]
-        if any(path.exists() for path in above):
-            return _delete(used)
-        if not (self.directory / "count.json").exists():
-            raise CharlmError(
-                f"a worker does not see {self.directory}: keep the model in a directory that all machines share, and "
-                "the texts and CHARLM_CACHE too"
-            )
-        runs = [open_run(path, self.packing.words) for path in used]
-        write_run(above[0], merged(runs, self.capacity) if level else [self.source[number]])
-        return _delete(used)
+        if not any(path.exists() for path in above):
+            if not (self.directory / "count.json").exists():
+                raise _unseen(self.directory)
+            runs = [open_run(path, self.packing.words) for path in used]
+            write_run(above[0], merged(runs, self.capacity) if level else [self.source[number]])
+        for path in used:
+            with contextlib.suppress(OSError):
+                path.unlink()
 
     def make_all(self) -> Generator[float, None, None]:
         """Makes the runs one after the other; yields the share that is done."""
@@ -144,20 +140,19 @@ class Job:
                     file.unlink()  # it has been cut
             sweep(self.directory)
             return
-        try:
+        with storage_errors(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
             for pattern in ("run-*", "level-*.npy", "spans.npy", "ids.npy", "count.json", ".*.tmp"):
                 for file in self.directory.glob(pattern):
                     file.unlink()
-        except OSError as error:
-            raise unwritten(self.directory, error) from None
         write_json(path, about)
 
 
-def _delete(paths: list[Path]) -> None:
-    for path in paths:
-        with contextlib.suppress(OSError):
-            path.unlink()
+def _unseen(directory: Path) -> CharlmError:
+    return CharlmError(
+        f"a worker does not see {directory}: keep the model in a directory that all machines share, and the texts and "
+        "CHARLM_CACHE too"
+    )
 
 
 @dataclass(frozen=True)
@@ -174,7 +169,7 @@ class _File:
         """Where a mapped array is; another one is written to `path` first."""
         base = array.base
         if not isinstance(base, np.memmap):
-            write_with(path, partial(np.save, arr=array, allow_pickle=False))
+            save_array(path, array)
             base = array = np.load(path, mmap_mode="r")
         offset = array.__array_interface__["data"][0] - base.__array_interface__["data"][0]
         return cls(str(Path(str(base.filename)).absolute()), array.dtype.str, base.offset + offset, array.size)
@@ -182,24 +177,6 @@ class _File:
     def open(self) -> NDArray[Any]:
         """The array, mapped and flat."""
         return np.memmap(self.path, self.dtype, "r", self.offset, (self.size,)).view(np.ndarray)
-
-
-@dataclass(frozen=True)
-class _SharedBlocks:
-    """`TextBlocks` that can be sent to a worker."""
-
-    ids: _File
-    spans: _File
-    packing: Packing
-    size: int
-    count: int
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, number: int) -> Strings:
-        text = SpannedText(ids=self.ids.open(), spans=self.spans.open().reshape(-1, 2), symbols=self.packing.symbols)
-        return TextBlocks(text, self.packing, self.size)[number]
 
 
 def made_by_workers(job: Job, processes: int, scheduler: str | None) -> Generator[float, None, None]:
@@ -223,11 +200,9 @@ def made_by_workers(job: Job, processes: int, scheduler: str | None) -> Generato
         ) from None
     blocks = job.source
     assert isinstance(blocks, TextBlocks)
-    ids, spans = _File.of(blocks.text.ids, job.directory / "ids.npy"), blocks.text.spans
-    source = _SharedBlocks(
-        ids, _File.of(np.array(spans), job.directory / "spans.npy"), job.packing, blocks.size, len(blocks)
-    )
-    shared = replace(job, source=source, directory=job.directory.absolute())
+    ids = _File.of(blocks.text.ids, job.directory / "ids.npy")
+    spans = _File.of(np.array(blocks.text.spans), job.directory / "spans.npy")
+    sent = replace(job, source=(), directory=job.directory.absolute())  # the workers open the text themselves
     local = {"threads_per_worker": 1, "memory_limit": 0, "dashboard_address": None, "silence_logs": logging.CRITICAL}
     with contextlib.ExitStack() as stack:
         try:
@@ -239,7 +214,7 @@ def made_by_workers(job: Job, processes: int, scheduler: str | None) -> Generato
         for level, size in enumerate(job.sizes):
             for number in range(size):
                 after = [futures[level - 1, child] for child in job.children(level, number)]
-                futures[level, number] = client.submit(_make, shared, level, number, after, pure=False)
+                futures[level, number] = client.submit(_make, sent, ids, spans, level, number, after, pure=False)
         try:
             for done, future in enumerate(as_completed(futures.values(), raise_errors=False), start=1):
                 if (failed := future.result()) is not None:
@@ -252,10 +227,16 @@ def made_by_workers(job: Job, processes: int, scheduler: str | None) -> Generato
             ) from None
 
 
-def _make(job: Job, level: int, number: int, after: list[None]) -> CharlmError | None:
-    """One run, in a worker; an error that is foreseen is returned, as Dask would print its traceback."""
+def _make(job: Job, ids: _File, spans: _File, level: int, number: int, after: list[None]) -> CharlmError | None:
+    """Makes one run, in a worker; returns an error that is foreseen, as Dask would print the traceback of one raised.
+
+    `after` are the runs below it, which Dask makes first.
+    """
     try:
-        job.make(level, number)
+        text = SpannedText(ids=ids.open(), spans=spans.open().reshape(-1, 2), symbols=job.packing.symbols)
+        replace(job, source=TextBlocks(text, job.packing, job.capacity)).make(level, number)
     except CharlmError as error:
         return error
+    except FileNotFoundError:
+        return _unseen(job.directory)
     return None

@@ -1,7 +1,6 @@
 """Estimators that interpolate every order with the next shorter one: Witten-Bell and modified Kneser-Ney.
 
-    p_n(symbol | history) = share_n(history, symbol) + left_n(history) · p_{n-1}(symbol | history without its
-    first)
+    p_n(symbol | history) = share_n(history, symbol) + left_n(history) · p_{n-1}(symbol | history without its first)
 
 with p_{-1} uniform over the vocabulary, share 0 for an event never seen, and left 1 for a history never
 followed. Where only r < n symbols have been read, as at the beginning of a span, r is the highest order: the
@@ -35,8 +34,7 @@ class Weights:
     """One level's part in the interpolation.
 
     Args:
-        share: float64 [E + 1]; the last is 0 and stands for events never seen, so that the number -1 finds
-            it.
+        share: float64 [E + 1]; the last is 0 and stands for events never seen, so that the number -1 finds it.
         left: float64 [H + 1]; the last is 1 and stands for histories never seen.
     """
 
@@ -138,8 +136,7 @@ class Interpolated(Estimator):
         return p_E
 
     def best_children(self, order: int, *, top: bool) -> tuple[Floats, NDArray[np.int64]]:
-        """For each history of a level the highest probability among its events, and the lowest id that has
-        it.
+        """For each history of a level the highest probability among its events, and the lowest id that has it.
 
         One entry more than histories: -1 in place of a probability, for the unseen and those without events.
         """
@@ -161,8 +158,7 @@ class Interpolated(Estimator):
 
 
 class WittenBell(Interpolated):
-    """(count + types · p_{n-1}) / (total + types), types being how many different symbols followed the
-    history.
+    """(count + types · p_{n-1}) / (total + types), types being how many different symbols followed the history.
 
     Witten and Bell (1991), method C, interpolated as in Chen and Goodman (1999), section 2.6.
     """
@@ -178,16 +174,14 @@ class WittenBell(Interpolated):
 
 
 class KneserNey(Interpolated):
-    """Interpolated modified Kneser-Ney: three discounts an order, shorter orders counted by what precedes
-    them.
+    """Interpolated modified Kneser-Ney: three discounts an order, shorter orders counted by what precedes them.
 
-    Chen and Goodman (1999), section 4.1, after Kneser and Ney (1995), as Heafield et al. (2013) compute it:
-    the highest order counts occurrences, every shorter one the different symbols that stand before the string
-    (the beginning of a span is one such symbol). After only r < n symbols of a span, order r counts occurrences,
-    as is done for n-grams that begin with the mark of a sentence's beginning (Heafield et al. 2013). Where fewer
-    than four counts of counts exist, as at the short orders of characters, or a discount comes out negative or
-    above its count, that order takes the discounts of `FALLBACK`. A span has no symbols of its own for beginning
-    and end.
+    Chen and Goodman (1999), section 4.1, after Kneser and Ney (1995), as Heafield et al. (2013) compute it: the highest
+    order counts occurrences, every shorter one the different symbols that stand before the string (the beginning of a
+    span is one such symbol). After only r < n symbols of a span, order r counts occurrences, as is done for n-grams
+    that begin with the mark of a sentence's beginning (Heafield et al. 2013). Where fewer than four counts of counts
+    exist, as at the short orders of characters, or a discount comes out negative or above its count, that order takes
+    the discounts of `FALLBACK`. A span has no symbols of its own for beginning and end.
     """
 
     name = "kneser-ney"
@@ -211,8 +205,7 @@ class KneserNey(Interpolated):
 def discounts(count_E: NDArray[Any]) -> tuple[float, float, float]:
     """What to take off counts of 1, 2, and 3 or more: Chen and Goodman (1999), equation 26, or `FALLBACK`.
 
-    With n_i the number of events counted i times and Y = n_1 / (n_1 + 2 n_2): D_i = i − (i + 1) Y n_{i+1} /
-    n_i.
+    With n_i the number of events counted i times and Y = n_1 / (n_1 + 2 n_2): D_i = i − (i + 1) Y n_{i+1} / n_i.
 
     >>> discounts(np.array([1, 1, 1, 1, 2, 2, 3, 4]))  # Y = 1/2
     (0.5, 1.25, 1.0)

@@ -10,6 +10,7 @@ Axes: H histories, E events, N places of a text.
 from __future__ import annotations
 
 import abc
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -34,8 +35,7 @@ class Level:
 
     Args:
         order: n, symbols of history.
-        first_H: int32 [H + 1]; the events of history h are numbers first[h] to first[h + 1] (excluded), by
-            id.
+        first_H: int32 [H + 1]; the events of history h are numbers first[h] to first[h + 1] (excluded), by id.
         id_E: the id that each event adds to its history.
         count_E: int32, how often it does; int64 where a text is too long for that. At order 0 the line
             ends that a split of lines puts before its spans as context are not counted.
@@ -94,7 +94,7 @@ class Level:
             return np.full(len(history_N), UNSEEN, dtype=np.int32)
         if len(history_N) <= _FEW:
             pairs = zip(history_N.tolist(), id_N.tolist(), strict=True)
-            return np.array([self._child(history, id) for history, id in pairs], dtype=np.int32)
+            return np.array([self.child_of(history, id) for history, id in pairs], dtype=np.int32)
         low = self.first_H[:-1][history_N]  # history -1 picks some history; it is masked below
         high = self.first_H[1:][history_N]
         active = np.flatnonzero((high - low > 1) & (history_N >= 0))
@@ -108,8 +108,8 @@ class Level:
         right = (self.id_E[found] == id_N) & (low < high) & (history_N >= 0)
         return np.where(right, found, np.int32(UNSEEN))
 
-    def _child(self, history: int, id: int) -> int:
-        """`child` of one pair, without the cost of preparing for many."""
+    def child_of(self, history: int, id: int) -> int:
+        """The same for one pair, without the cost of preparing for many."""
         if history < 0:
             return UNSEEN
         low, high = int(self.first_H[history]), int(self.first_H[history + 1])
@@ -136,29 +136,41 @@ class Levels(abc.ABC):
         """For each event of a level of order 1 or more, the event one level down without the first symbol."""
 
     @abc.abstractmethod
-    def openings(self, order: int) -> list[Nodes]:
-        """The strings that begin spans: item d, 0..order + 1, has a node for every span long enough."""
+    def begins(self, depth: int) -> NDArray[Any]:
+        """The first `depth` codes (id plus 1) of each span, 0 behind a shorter one; [spans, depth]."""
 
-    def nodes(self, ids_N: NDArray[Any], age_N: NDArray[np.int64], depth: int) -> list[Nodes]:
-        """Follows a text: item n is the node of the n symbols that end at each place (itself included), n =
-        0..depth.
+    def openings(self, order: int) -> list[Nodes]:
+        """The strings that begin spans: item d, 0..order + 1, has a node for every span of d symbols or more."""
+        begins = self.begins(order + 1)
+        node = np.zeros(len(begins), dtype=np.int32)
+        found = [node]
+        for depth in range(order + 1):
+            long = begins[:, depth] > 0
+            begins = begins[long]
+            node = self[depth].child(node[long], begins[:, depth].astype(np.int64) - 1)
+            found.append(node)
+        return found
+
+    def walk(self, ids_N: NDArray[Any], age_N: NDArray[np.int64], depth: int) -> Iterator[tuple[Nodes, Nodes]]:
+        """Follows a text: for each order below `depth` the history before each place, and the event there.
 
         Args:
             ids_N: ids of one or more stretches of text, one after the other.
-            age_N: how many symbols of its stretch have been read at each place, itself included; 1 at a
-                beginning.
-            depth: the longest strings wanted.
+            age_N: how many symbols of its stretch have been read at each place, itself included; 1 at a beginning.
+            depth: how many orders.
         """
         node = np.zeros(len(ids_N), dtype=np.int32)
-        found = [node]
-        for n in range(depth):
+        for order in range(depth):
             before = np.zeros_like(node)
-            if n:
+            if order:
                 before[1:] = node[:-1]
-                before[age_N <= n] = UNSEEN
-            node = self[n].child(before, ids_N)
-            found.append(node)
-        return found
+                before[age_N <= order] = UNSEEN
+            node = self[order].child(before, ids_N)
+            yield before, node
+
+    def nodes(self, ids_N: NDArray[Any], age_N: NDArray[np.int64], depth: int) -> list[Nodes]:
+        """Item n, 0..depth, is the node of the n symbols that end at each place, itself included; see `walk`."""
+        return [np.zeros(len(ids_N), dtype=np.int32), *(event for _, event in self.walk(ids_N, age_N, depth))]
 
 
 class Counts(Protocol):
@@ -166,30 +178,24 @@ class Counts(Protocol):
 
     def __len__(self) -> int:
         """How many characters were counted."""
-        ...
 
     @property
     def symbols(self) -> int:
         """Size of the vocabulary, V."""
-        ...
 
     @property
     def nbytes(self) -> int:
         """Bytes of what is stored."""
-        ...
 
     @property
     def levels(self) -> Levels:
         """The counts by order."""
-        ...
 
     def followers(self, history: Any) -> list[tuple[int, int]]:
         """What followed a history, as (id, count) by id; empty where nothing ever did."""
-        ...
 
     def save(self, directory: Path) -> None:
         """Writes what is stored, each file whole or not at all."""
-        ...
 
 
 def without_context(level: Level, context_V: NDArray[np.int64]) -> Level:

@@ -22,7 +22,7 @@ from charlm.lm.sampling import NextCharacter
 from charlm.ngrams.counted import Contexts, Estimator, check_order
 from charlm.ngrams.estimators import can_draw, describe_ngram, draw_occurrences, fingerprints, make_estimator
 from charlm.ngrams.index import SuffixIndex
-from charlm.ngrams.levels import UNSEEN, Counts
+from charlm.ngrams.levels import Counts
 from charlm.ngrams.rows import ngram_rows
 from charlm.ngrams.tables import CountTables
 from charlm.text.splits import Spans
@@ -44,8 +44,7 @@ class NGramLM(TextModel):
         vocab: of the text.
         index: of its training part.
         order: characters of history, 0 to 32.
-        estimator: how counts become probabilities; a name stands for that estimator with its default
-            parameters.
+        estimator: how counts become probabilities; a name stands for that estimator with its default parameters.
 
     >>> vocab = Vocab.of("abracadabra")
     >>> index = SuffixIndex.build(vocab.encode("abracadabra"), np.array([[0, 11]]), symbols=len(vocab))
@@ -92,21 +91,17 @@ class NGramLM(TextModel):
 
     def _read(self, ids_TB: Tensor, state: State) -> tuple[Contexts, State]:
         """The contexts after each id, step by step and lane by lane, and the next state."""
-        steps, lanes = ids_TB.shape
+        steps = len(ids_TB)
         text_BL = np.concatenate([state["history"].numpy(), ids_TB.numpy().T], axis=1)
-        nodes, age_BL = self._nodes(text_BL)
-        new = slice(self.order, self.order + steps)
-        contexts = Contexts(
-            nodes=[node.reshape(lanes, -1)[:, new].T.reshape(-1) for node in nodes],
-            read_N=age_BL[:, new].T.reshape(-1),
-        )
-        return contexts, {"history": torch.from_numpy(text_BL[:, steps:].copy())}
+        return self._contexts(text_BL, steps), {"history": torch.from_numpy(text_BL[:, steps:].copy())}
 
-    def _nodes(self, text_BL: NDArray[np.int64]) -> tuple[list[NDArray[np.int32]], NDArray[np.int64]]:
-        """Follows the lanes of a text with `NOTHING` in front; also how much was read at each place."""
+    def _contexts(self, text_BL: NDArray[np.int64], steps: int = 1) -> Contexts:
+        """The contexts after each of the last symbols of the lanes, which begin with `NOTHING` where they are short."""
         nothing_B = (text_BL == NOTHING).sum(1, keepdims=True)
         age_BL = np.arange(1, text_BL.shape[1] + 1) - nothing_B
-        return self.index.levels.nodes(text_BL.reshape(-1), age_BL.reshape(-1), self.order), age_BL
+        nodes = self.index.levels.nodes(text_BL.reshape(-1), age_BL.reshape(-1), self.order)
+        places_TB = np.arange(text_BL.size).reshape(text_BL.shape)[:, text_BL.shape[1] - steps :].T
+        return Contexts(nodes=nodes, read_N=age_BL.reshape(-1)).some(places_TB.reshape(-1))
 
     def generate(
         self, ids_B: Tensor, state: State, steps: int, rule: SamplingRule, noise_TB: Tensor
@@ -135,11 +130,6 @@ class NGramLM(TextModel):
         read_BL = text_BL[:, steps : steps + self.order]
         logp = torch.from_numpy(np.concatenate(pieces))
         return torch.from_numpy(ids_TB.copy()), logp, {"history": torch.from_numpy(read_BL.copy())}
-
-    def _contexts(self, text_BL: NDArray[np.int64]) -> Contexts:
-        """The contexts after the last symbol of each lane."""
-        nodes, age_BL = self._nodes(text_BL)
-        return Contexts(nodes=[node.reshape(age_BL.shape)[:, -1] for node in nodes], read_N=age_BL[:, -1])
 
     def _draw(
         self, contexts: Contexts, rule: SamplingRule, noise_B: Tensor
@@ -176,21 +166,9 @@ class NGramLM(TextModel):
             found = [(id, count / total, count) for id, count in followers]
         else:
             counts = dict(followers)
-            p_V = self._row_after(history)
-            found = [(id, float(p), counts.get(id, 0)) for id, p in enumerate(p_V.tolist())]
+            contexts = self._contexts(np.array([[NOTHING, *history]]))
+            found = [(id, p, counts.get(id, 0)) for id, p in enumerate(self.estimator.rows(contexts)[0].tolist())]
         return used, sorted(found, key=lambda item: (-item[1], item[0]))
-
-    def _row_after(self, history: list[int]) -> NDArray[np.float64]:
-        ids = np.array([history], dtype=np.int64)
-        if not history:
-            contexts = Contexts(
-                nodes=[np.full(1, UNSEEN if n else 0, dtype=np.int32) for n in range(self.order + 1)],
-                read_N=np.zeros(1, dtype=np.int64),
-            )
-        else:
-            contexts = self._contexts(ids)
-        row: NDArray[np.float64] = self.estimator.rows(contexts)[0]
-        return row
 
     def rows(self, ids: Ids, spans: Spans, orders: Sequence[int], **options: Any) -> Iterator[Row]:
         """What this index and kind of estimator say about a text at several orders; see `ngram_rows`."""

@@ -1,5 +1,4 @@
-"""How much of a generated text was copied from the training text: the longest passage, and the share of short
-ones.
+"""How much of a generated text was copied from the training text: the longest passage, and the share of short ones.
 
 A model that knows its text by heart writes well and says nothing. The same figures for real held-out text
 show how much agreement is natural.

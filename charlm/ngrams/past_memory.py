@@ -11,20 +11,19 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Generator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.errors import OptionError, StorageError, TextError
-from charlm.files import unwritten, write_config, write_json, write_with
+from charlm.errors import OptionError, TextError
+from charlm.files import storage_errors, write_config, write_json
 from charlm.ngrams.counted import Estimator
 from charlm.ngrams.estimators import describe_ngram, fingerprints
 from charlm.ngrams.job import Job, TextBlocks, made_by_workers
 from charlm.ngrams.strings import Packing, SpannedText, merged
-from charlm.ngrams.suffixes import count_context, save_context
+from charlm.ngrams.suffixes import count_context, save_array, save_context
 from charlm.ngrams.tables import OPENINGS, CountTables, write_tables
 from charlm.text.splits import Spans
 from charlm.text.text import TextFacts
@@ -156,7 +155,7 @@ def make_tables(
         done += strings
         tell(0.75 + 0.25 * done / sum(map(len, runs)))
     tell(1.0)
-    write_with(job.directory / OPENINGS, partial(np.save, arr=openings, allow_pickle=False))
+    save_array(job.directory / OPENINGS, openings)
     save_context(job.directory, context_V)
     return CountTables.load(job.directory, symbols=job.packing.symbols, order=job.packing.depth - 1)
 
@@ -176,14 +175,10 @@ def parse_size(size: int | str) -> int:
 def publish(directory: Path, estimator: Estimator, vocab: Vocab, facts: TextFacts) -> None:
     """Puts the tables in their places; `config.json` comes last, and makes them a model."""
     work = directory / WORK
-    try:
+    with storage_errors(directory):
         for path in sorted((work / "text").glob("level-*.npy")):
             os.replace(path, directory / path.name)
         write_json(directory / "vocab.json", vocab.to_json())
         marks = {"files": fingerprints(directory), "vocab_sha256": vocab.sha256}
         write_config(directory, "ngram", describe_ngram(estimator), facts, **marks)
         shutil.rmtree(work)
-    except StorageError:
-        raise
-    except OSError as error:
-        raise unwritten(directory, error) from None

@@ -6,7 +6,7 @@ Axes: N places of a text, T targets, V symbols.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 
 from charlm.errors import OptionError
 from charlm.lm.evaluate import Row
-from charlm.ngrams.counted import Counted, Estimator, Floats, check_order, total_of
-from charlm.ngrams.estimators import make_estimator, read_spans
+from charlm.ngrams.counted import Counted, Estimator, Floats, check_order
+from charlm.ngrams.estimators import TUNED, make_estimator, read_spans
 from charlm.ngrams.kneser_ney import Interpolated, Weights
-from charlm.ngrams.levels import UNSEEN, Counts, Levels, Nodes, pick
+from charlm.ngrams.levels import Counts, Nodes, pick
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids, Vocab
 
 __all__ = ["ngram_rows", "train_nats"]
 
-_COUNTED = ("none", "add-k", "uniform-mix")
+_COUNTED = ("none", *TUNED)
 _Step = tuple[int, Estimator, Floats, NDArray[np.bool_]]
 
 
@@ -65,13 +65,15 @@ def ngram_rows(
     if estimator_name in _COUNTED:
         steps = _counted_steps(estimator_name, index, chosen, ids, spans)
     else:
-        steps = _interpolated_steps(_family(estimator_name, index, chosen), wanted, ids, spans, hits=hits)
+        made = [make_estimator(estimator_name, index, order, **parameters) for order, parameters in chosen.items()]
+        assert isinstance(made[-1], Interpolated)  # the one of the highest order has the weights of all
+        steps = _interpolated_steps(made[-1], wanted, ids, spans, hits=hits)
     since = time.perf_counter()
-    rows = (_row(step, index, training=training) for step in steps)
+    rows: Iterable[Row] = (_row(step, index, training=training) for step in steps)
     if estimator_name not in _COUNTED:  # most of their time goes into what all orders share
-        made = list(rows)
-        mean = (time.perf_counter() - since) / len(made)
-        yield from (replace(row, seconds=mean) for row in made)
+        rows = list(rows)
+        mean = (time.perf_counter() - since) / len(rows)
+        yield from (replace(row, seconds=mean) for row in rows)
         return
     for row in rows:
         yield replace(row, seconds=time.perf_counter() - since)
@@ -94,21 +96,6 @@ def _row(step: _Step, index: Counts, *, training: bool) -> Row:
     )
 
 
-def _walk(
-    levels: Levels, top: int, ids_N: NDArray[np.int64], age_N: NDArray[np.int64]
-) -> Iterator[tuple[Nodes, Nodes]]:
-    """For each order 0..top the history before each target, and the event that the target makes with it."""
-    targets = np.flatnonzero(age_N > 1)
-    node_N = np.zeros(len(ids_N), dtype=np.int32)
-    for order in range(top + 1):
-        before_N = np.zeros_like(node_N)
-        if order:
-            before_N[1:] = node_N[:-1]
-            before_N[age_N <= order] = UNSEEN
-        node_N = levels[order].child(before_N, ids_N)
-        yield before_N[targets], node_N[targets]
-
-
 def _log(p_T: Floats, target_T: NDArray[np.int64]) -> Floats:
     with np.errstate(divide="ignore"):
         return np.where(target_T >= 0, np.log(p_T), np.nan)
@@ -119,12 +106,14 @@ def _counted_steps(
 ) -> Iterator[_Step]:
     """Orders that look at one level each; a target with less history keeps what its shorter history gave."""
     ids_N, age_N = read_spans(ids, spans)
-    read_T, target_T = age_N[age_N > 1] - 1, ids_N[age_N > 1]
+    targets = np.flatnonzero(age_N > 1)
+    read_T, target_T = age_N[targets] - 1, ids_N[targets]
     count_T, total_T, best_T = (np.zeros(len(read_T), dtype=np.int64) for _ in range(3))
     longest = any(parameters.get("longest") for parameters in chosen.values())
-    for order, (history_T, event_T) in enumerate(_walk(index.levels, max(chosen), ids_N, age_N)):
+    for order, nodes in enumerate(index.levels.walk(ids_N, age_N, max(chosen) + 1)):
+        history_T, event_T = (node_N[targets] for node_N in nodes)
         level = index.levels[order]
-        total = total_of(level, history_T)
+        total = pick(level.total_H, history_T)
         now = total > 0 if longest else read_T >= order
         count_T = np.where(now, pick(level.count_E, event_T), count_T)
         total_T = np.where(now, total, total_T)
@@ -134,19 +123,8 @@ def _counted_steps(
             assert isinstance(estimator, Counted)
             unseen = -1 if name == "none" else 0  # elsewhere all are equal, and the lowest id is the first of them
             hit_T = np.where(total_T > 0, best_T, unseen) == target_T
-            yield (
-                order,
-                estimator,
-                _log(estimator.of_counts(count_T, total_T), target_T),
-                hit_T & (target_T >= 0),
-            )
-
-
-def _family(name: str, index: Counts, chosen: Mapping[int, Mapping[str, Any]]) -> Interpolated:
-    """One interpolated estimator of the highest order, which has the weights of all."""
-    made = [make_estimator(name, index, order, **parameters) for order, parameters in chosen.items()]
-    assert isinstance(made[-1], Interpolated)
-    return made[-1]
+            logp_T = _log(estimator.of_counts(count_T, total_T), target_T)
+            yield order, estimator, logp_T, hit_T & (target_T >= 0)
 
 
 def _interpolated_steps(
@@ -154,10 +132,12 @@ def _interpolated_steps(
 ) -> Iterator[_Step]:
     """Orders that are mixed with all below: one more level of weights each."""
     ids_N, age_N = read_spans(ids, spans)
-    read_T, target_T = age_N[age_N > 1] - 1, ids_N[age_N > 1]
+    targets = np.flatnonzero(age_N > 1)
+    read_T, target_T = age_N[targets] - 1, ids_N[targets]
     p_T = np.full(len(read_T), 1 / family.symbols)
     best = _Best(id_T=np.zeros(len(read_T), dtype=np.int64), p_T=p_T)
-    for order, (history_T, event_T) in enumerate(_walk(family.levels, orders[-1], ids_N, age_N)):
+    for order, nodes in enumerate(family.levels.walk(ids_N, age_N, orders[-1] + 1)):
+        history_T, event_T = (node_N[targets] for node_N in nodes)
         short_T = read_T <= order  # nothing longer was read: this is the highest order for these targets
         top_T, top_best = p_T, best
         if order in orders or short_T.any():
@@ -199,8 +179,7 @@ class _Best:
 
 
 def train_nats(estimator: Estimator, order: int) -> float:
-    """Nats a character on the training part itself, read off the index: how much of the text a model knows by
-    heart.
+    """Nats a character on the training part itself, read off the index: how much of the text a model knows by heart.
 
     Every target with a full history is one occurrence of an event of the highest level; those near a span's
     beginning are read along it. NaN where the training part has no target.

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from charlm.errors import CharlmError, TextError
 from charlm.files import atomic_writer
+from charlm.ngrams.suffixes import room_array
 from charlm.text.splits import Spans
 from charlm.text.spool import give_back
 from charlm.text.vocab import Ids, smallest_dtype
@@ -79,16 +80,11 @@ class Packing:
 
     def _cut(self, words: Words, codes: NDArray[Any], size: int) -> None:
         """Clears what stands behind the first separator of each key."""
-        separators = np.flatnonzero(codes == 0)
-        if not len(separators):
-            return
-        room = np.full(size, self.depth, dtype=np.int32)
-        for distance in range(self.depth - 1, -1, -1):
-            places = separators - distance
-            room[places[(places >= 0) & (places < size)]] = distance
+        room = room_array(codes, self.depth)[:size]
         near = np.flatnonzero(room < self.depth)
+        room = room[near].astype(np.int64)
         for word, packed in enumerate(words):
-            kept = np.clip(room[near] - word * self.per_word, 0, self.held(word))
+            kept = np.clip(room - word * self.per_word, 0, self.held(word))
             packed[near] &= self._masks(word)[kept]
 
     def _masks(self, word: int) -> NDArray[np.uint64]:

@@ -32,7 +32,7 @@ __all__ = [
     "open_array",
     "pieces",
     "room_array",
-    "save_arrays",
+    "save_array",
     "save_context",
     "sort_fast",
     "sort_numpy",
@@ -145,23 +145,22 @@ def sort_fast(codes: Codes) -> NDArray[np.int32]:
     return suffixes
 
 
-def room_array(codes: Codes) -> NDArray[np.uint8]:
-    """For each position how many symbols follow before the span ends, itself included, at most `DEPTH`.
+def room_array(codes: Codes, depth: int = DEPTH) -> NDArray[np.uint8]:
+    """For each position how many symbols follow before the span ends, itself included, at most `depth`.
 
     >>> room_array(np.array([1, 1, 0, 1, 0], dtype=np.uint8)).tolist()
     [2, 1, 0, 1, 0]
     """
-    room = np.full(len(codes), DEPTH, dtype=np.uint8)
+    room = np.full(len(codes), depth, dtype=np.uint8)
     ends = np.flatnonzero(codes == 0)
-    for distance in range(DEPTH - 1, -1, -1):
+    for distance in range(depth - 1, -1, -1):
         places = ends - distance
         room[places[places >= 0]] = distance
     return room
 
 
 def lcp_array(codes: Codes, suffixes: NDArray[np.int32]) -> NDArray[np.uint8]:
-    """How many symbols each suffix shares with the one sorted before it, at most `DEPTH`, never across a
-    span's end.
+    """How many symbols each suffix shares with the one sorted before it, at most `DEPTH`, never across a span's end.
 
     >>> lcp_array(np.array([1, 2, 1, 0], dtype=np.uint8), np.array([2, 0, 1], dtype=np.int32)).tolist()
     [0, 1, 0]
@@ -200,7 +199,7 @@ def _equal_bytes(
 
 
 ARRAYS = ("codes", "suffixes", "lcp", "alphabet")
-"""The arrays of an index; each is a file `index-NAME.npy`."""
+"""The arrays of an index; each is a file."""
 
 CONTEXT = "level-context.npy"
 """The file of the symbols that begin spans as context alone; there is none where no span has such a beginning."""
@@ -211,16 +210,30 @@ _BROKEN = (OSError, ValueError, EOFError, SyntaxError, MemoryError, TokenError, 
 _CHECKED = 1 << 22  # characters of an index that are looked at when it is opened
 
 
-def save_arrays(directory: Path, arrays: dict[str, NDArray[Any]]) -> None:
-    """Writes each array, whole or not at all."""
-    for name in ARRAYS:
-        write_with(_path(directory, name), partial(np.save, arr=arrays[name], allow_pickle=False))
+def file_of(name: str) -> str:
+    """The file of an array of an index."""
+    return f"index-{name}.npy"
 
 
 def load_arrays(directory: Path, symbols: int) -> dict[str, NDArray[Any]]:
     """Opens the arrays as memory maps and looks at them; see `SuffixIndex.load`."""
-    arrays = {name: _filled(_path(directory, name)) for name in ARRAYS}
-    _check(arrays, directory, symbols)
+    arrays = {name: open_array(directory / file_of(name), empty=False) for name in ARRAYS}
+    codes, suffixes, lcp, alphabet = arrays.values()
+    kinds = [array.dtype for array in (suffixes, lcp, alphabet)]
+    sound = (
+        kinds == [np.int32, np.uint8, np.int32]
+        and codes.dtype == smallest_dtype(len(alphabet) + 1)
+        and len(suffixes) == len(lcp) < len(codes)
+        and codes[-1] == 0 != codes[0]
+        and int(alphabet[0]) >= 0
+        and int(alphabet[-1]) < symbols
+        and bool((np.diff(alphabet) > 0).all())
+        and all(_sorted(codes, suffixes, lcp, len(alphabet), part) for part in pieces(len(suffixes)))
+    )
+    if not sound:
+        raise CheckpointError(
+            f"the index in {directory} is damaged: its parts do not fit each other; count the text again"
+        )
     return arrays
 
 
@@ -237,7 +250,7 @@ def count_context(ids: Ids, spans: Spans, shared_N: NDArray[np.bool_] | None, sy
 def save_context(directory: Path, context_V: NDArray[np.int64]) -> None:
     """Writes what `count_context` found, where it found anything."""
     if context_V.any():
-        write_with(directory / CONTEXT, partial(np.save, arr=context_V, allow_pickle=False))
+        save_array(directory / CONTEXT, context_V)
 
 
 def load_context(directory: Path, symbols: int) -> NDArray[np.int64]:
@@ -255,22 +268,16 @@ def load_context(directory: Path, symbols: int) -> NDArray[np.int64]:
     return found
 
 
-def _path(directory: Path, name: str) -> Path:
-    return directory / f"index-{name}.npy"
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """Writes an array in numpy's format, whole or not at all."""
+    write_with(path, partial(np.save, arr=array, allow_pickle=False))
 
 
-def _filled(path: Path) -> NDArray[Any]:
-    array = open_array(path)
-    if not len(array):
-        raise CheckpointError(f"{path} does not hold a list of numbers")
-    return array
-
-
-def open_array(path: Path, axes: int = 1) -> NDArray[Any]:
+def open_array(path: Path, axes: int = 1, *, empty: bool = True) -> NDArray[Any]:
     """A file that numpy saved, as a memory map.
 
     Raises:
-        CheckpointError: missing, broken, or not an array of so many axes.
+        CheckpointError: missing, broken, not an array of so many axes, or `empty` where that is not allowed.
     """
     if path.exists() and not path.is_file():
         raise CheckpointError(f"{path} is not a file")
@@ -280,7 +287,7 @@ def open_array(path: Path, axes: int = 1) -> NDArray[Any]:
         raise CheckpointError(f"{path} is missing: the directory is not a whole model") from None
     except _BROKEN as error:
         raise CheckpointError(f"{path} is not a whole index file ({error})") from None
-    if not isinstance(array, np.ndarray) or array.ndim != axes:
+    if not isinstance(array, np.ndarray) or array.ndim != axes or not (empty or len(array)):
         raise CheckpointError(f"{path} does not hold a list of numbers")
     return np.asarray(array)
 
@@ -293,25 +300,6 @@ def _mapped(path: Path) -> Any:
         if array.size:
             raise
         return array
-
-
-def _check(arrays: dict[str, NDArray[Any]], directory: Path, symbols: int) -> None:
-    codes, suffixes, lcp, alphabet = (arrays[name] for name in ARRAYS)
-    kinds = [array.dtype for array in (suffixes, lcp, alphabet)]
-    sound = (
-        kinds == [np.int32, np.uint8, np.int32]
-        and codes.dtype == smallest_dtype(len(alphabet) + 1)
-        and len(suffixes) == len(lcp) < len(codes)
-        and codes[-1] == 0 != codes[0]
-        and int(alphabet[0]) >= 0
-        and int(alphabet[-1]) < symbols
-        and bool((np.diff(alphabet) > 0).all())
-        and all(_sorted(codes, suffixes, lcp, len(alphabet), part) for part in pieces(len(suffixes)))
-    )
-    if not sound:
-        raise CheckpointError(
-            f"the index in {directory} is damaged: its parts do not fit each other; count the text again"
-        )
 
 
 def pieces(size: int) -> list[slice]:

@@ -7,10 +7,10 @@ nothing of longer strings and of where a string stands.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import CheckpointError, TextError
-from charlm.files import unwritten, write_with
+from charlm.files import storage_errors
 from charlm.ngrams.levels import Level, Levels, Nodes, without_context
 from charlm.ngrams.strings import Packing, Strings
-from charlm.ngrams.suffixes import load_context, open_array, pieces, save_context
+from charlm.ngrams.suffixes import load_context, open_array, pieces, save_array, save_context
 from charlm.text.vocab import smallest_dtype
 
 __all__ = ["OPENINGS", "CountTables", "TableLevels", "write_tables"]
@@ -67,10 +67,10 @@ class CountTables:
 
     def followers(self, history: Any) -> list[tuple[int, int]]:
         """What followed a history of at most `order` ids, as (id, count) by id; empty where nothing ever did."""
-        node = np.zeros(1, dtype=np.int32)
+        found = 0
         for depth, id in enumerate(history):
-            node = self.levels[depth].child(node, np.array([id]))
-        level, found = self.levels[len(history)], int(node[0])
+            found = self.levels[depth].child_of(found, id)
+        level = self.levels[len(history)]
         if found < 0:
             return []
         events = slice(int(level.first_H[found]), int(level.first_H[found + 1]))
@@ -78,7 +78,7 @@ class CountTables:
         return [(id, count) for id, count in pairs if count]
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
-        found: dict[str, NDArray[Any]] = {OPENINGS: self.levels.begins}
+        found: dict[str, NDArray[Any]] = {OPENINGS: self.levels.begins(self.order + 1)}
         for order in range(self.order + 1):
             level = self.levels[order] if order else self.levels.every_symbol
             arrays: tuple[NDArray[Any], ...] = (level.first_H, level.id_E, level.count_E, level.total_H)
@@ -88,7 +88,7 @@ class CountTables:
     def save(self, directory: Path) -> None:
         """Writes the tables, each file whole or not at all."""
         for name, array in self._arrays().items():
-            write_with(directory / name, partial(np.save, arr=array, allow_pickle=False))
+            save_array(directory / name, array)
         save_context(directory, self.levels.context_V)
 
     @classmethod
@@ -100,22 +100,18 @@ class CountTables:
         """
         begins = open_array(directory / OPENINGS, axes=2)
         levels, histories = [], 1
+        sound = begins.dtype == smallest_dtype(symbols + 1) and begins.shape[1] == order + 1
+        sound = sound and int(begins.max(initial=0)) <= symbols
         for number in range(order + 1):
             arrays = [open_array(directory / file_of(number, kind)) for kind in KINDS]
-            if not _sound(*arrays, histories=histories, symbols=symbols):
-                raise _damaged(directory)
+            sound = sound and _sound(*arrays, histories=histories, symbols=symbols)
             levels.append(_level(number, *arrays))
             histories = len(arrays[1])
-        code = smallest_dtype(symbols + 1)
-        if begins.dtype != code or begins.shape[1] != order + 1 or (len(begins) and int(begins.max()) > symbols):
-            raise _damaged(directory)
+        if not sound:
+            raise CheckpointError(
+                f"the tables in {directory} are damaged: their parts do not fit each other; count the text again"
+            )
         return cls(levels=TableLevels(levels, begins, load_context(directory, symbols)), symbols=symbols, order=order)
-
-
-def _damaged(directory: Path) -> CheckpointError:
-    return CheckpointError(
-        f"the tables in {directory} are damaged: their parts do not fit each other; count the text again"
-    )
 
 
 def _level(order: int, first: Any, id: Any, count: Any, total: Any) -> Level:
@@ -152,12 +148,12 @@ class TableLevels(Levels):
 
     Args:
         levels: of the orders 0 and up, as in the files: at order 0 every symbol is counted.
-        begins: the first codes (id plus 1) of each span, 0 behind a short one; [spans, depth].
+        begins: see `Levels.begins`.
         context_V: see `Levels`.
     """
 
     def __init__(self, levels: list[Level], begins: NDArray[Any], context_V: NDArray[np.int64]) -> None:
-        self.every_symbol, self.begins, self.context_V = levels[0], begins, context_V
+        self.every_symbol, self._begins, self.context_V = levels[0], begins, context_V
         counted = without_context(levels[0], context_V) if context_V.any() else levels[0]
         self._levels = [counted, *levels[1:]]
         self._suffixes: list[Nodes] = []
@@ -175,16 +171,9 @@ class TableLevels(Levels):
             self._suffixes.append(self[level.order - 1].child(history_E, level.id_E))
         return self._suffixes[order]
 
-    def openings(self, order: int) -> list[Nodes]:
-        """See `Levels.openings`."""
-        node = np.zeros(len(self.begins), dtype=np.int32)
-        rows, found = np.arange(len(self.begins)), [node]
-        for depth in range(order + 1):
-            codes = self.begins[rows, depth]
-            rows, node, codes = rows[codes > 0], node[codes > 0], codes[codes > 0]
-            node = self[depth].child(node, codes.astype(np.int64) - 1)
-            found.append(node)
-        return found
+    def begins(self, depth: int) -> NDArray[Any]:
+        """See `Levels.begins`."""
+        return self._begins[:, :depth]
 
 
 _PIECE = 1 << 17  # strings worked on at once
@@ -206,8 +195,8 @@ def write_tables(directory: Path, strings: Iterable[Strings], packing: Packing, 
     """
     directory.mkdir(parents=True, exist_ok=True)
     count = np.dtype(np.int32 if characters <= _MOST else np.int64)
-    levels = [_LevelWriter(directory, order, packing.symbols, count) for order in range(packing.depth)]
-    try:
+    with contextlib.ExitStack() as files:
+        levels = [_LevelWriter(files, directory, order, packing.symbols, count) for order in range(packing.depth)]
         edge = [-1] * packing.depth  # the codes of the string before
         for run in strings:
             for at in range(0, len(run), _PIECE):
@@ -216,9 +205,6 @@ def write_tables(directory: Path, strings: Iterable[Strings], packing: Packing, 
                 yield len(words[0])
         for level in levels:
             level.finish()
-    finally:
-        for level in levels:
-            level.close()
 
 
 def _add(levels: list[_LevelWriter], piece: Strings, packing: Packing, edge: list[int]) -> list[int]:
@@ -243,12 +229,16 @@ def _add(levels: list[_LevelWriter], piece: Strings, packing: Packing, edge: lis
 class _LevelWriter:
     """The files of one level while they grow; the last event and history stay open until the next begins."""
 
-    def __init__(self, directory: Path, order: int, symbols: int, count: np.dtype[Any]) -> None:
+    def __init__(
+        self, files: contextlib.ExitStack, directory: Path, order: int, symbols: int, count: np.dtype[Any]
+    ) -> None:
         self._order, self._events, self._event, self._history = order, 0, 0, 0
         types: tuple[np.dtype[Any], ...] = (np.dtype(np.int32), smallest_dtype(symbols), count, np.dtype(np.int64))
         self._columns = {
             kind: _Column(directory / file_of(order, kind), dtype) for kind, dtype in zip(KINDS, types, strict=True)
         }
+        for column in self._columns.values():
+            files.callback(column.close)
         if order == 0:  # one history, the empty one
             self._columns["first"].add(np.zeros(1, dtype=np.int64))
 
@@ -283,38 +273,27 @@ class _LevelWriter:
         for column in self._columns.values():
             column.finish()
 
-    def close(self) -> None:
-        for column in self._columns.values():
-            column.close()
-
 
 class _Column:
     """A file in numpy's format whose length is known at the end only."""
 
     def __init__(self, path: Path, dtype: np.dtype[Any]) -> None:
         self._path, self._dtype, self.length = path, dtype, 0
-        try:
+        with storage_errors(path):
             self._file: IO[bytes] = open(path, "wb")  # noqa: SIM115 - it stays open while the table grows
-        except OSError as error:
-            raise unwritten(path, error) from None
-        self._head = 0
-        self._write_head()
-        self._head = self._file.tell()
+        self._head = self._write_head()
 
-    def _write_head(self) -> None:
+    def _write_head(self) -> int:
+        """Writes the head of a file of the present length; returns where it ends."""
         about = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": (self.length,)}
-        try:
+        with storage_errors(self._path):
             self._file.seek(0)
             np.lib.format.write_array_header_1_0(self._file, about)
-        except OSError as error:
-            raise unwritten(self._path, error) from None
-        assert self._head in (0, self._file.tell()), "numpy leaves room for the length to grow"
+            return self._file.tell()
 
     def add(self, values: NDArray[Any]) -> None:
-        try:
+        with storage_errors(self._path):
             self._file.write(values.astype(self._dtype).data)
-        except OSError as error:
-            raise unwritten(self._path, error) from None
         self.length += len(values)
 
     def add_sums(self, counts: NDArray[np.int64], begins: NDArray[np.int64], pending: int, *, started: bool) -> int:
@@ -329,16 +308,13 @@ class _Column:
         return int(sums[-1])
 
     def finish(self) -> None:
-        self._write_head()
-        try:
+        head = self._write_head()
+        assert head == self._head, "numpy leaves room for the length to grow"
+        with storage_errors(self._path):
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-        except OSError as error:
-            raise unwritten(self._path, error) from None
 
     def close(self) -> None:
-        try:
+        with contextlib.suppress(OSError):  # an error has been said already
             self._file.close()
-        except OSError:
-            return  # an error has been said already

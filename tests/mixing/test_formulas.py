@@ -124,5 +124,5 @@ def test_a_decision_alone_is_the_share_of_its_branch() -> None:
     formulas = Formulas(plain.plan, plain.parts)
     formulas.read(ids_T, rows_TEV, foreseen=False, targets_T=None, rows=False, rate=0.0025)
     ones = np.exp(row_V[33:]).sum()  # the root cuts 65 symbols into 33 and 32
-    assert read.one(0, 0, rows_TEV[-1]) == pytest.approx(ones, rel=1e-12)
-    assert formulas.one(0, 0, rows_TEV[-1]) == read.one(0, 0, rows_TEV[-1])
+    assert read.one(0, 0) == pytest.approx(ones, rel=1e-12)
+    assert formulas.one(0, 0) == read.one(0, 0)
