@@ -216,6 +216,7 @@ def describe_sequence(model: SequenceConfig, data: Mapping[str, Any], **more: An
 
 _STEPS = 2000  # that a fit of a common table takes
 _ROWS_OF_FOUR = 2000  # of a class, from which on strings of four characters pay; measured in benchmarks/RESULTS.md
+_LARGE = 10_000  # rows, from which on the occurrences of shorter strings are dropped; measured there too
 
 
 def choose_fit(facts: TableFacts, train_rows: int, given: Mapping[str, Any]) -> FitPlan:
@@ -269,11 +270,15 @@ def choose_fit(facts: TableFacts, train_rows: int, given: Mapping[str, Any]) -> 
 
 
 def _grams(facts: TableFacts, train_rows: int) -> dict[str, Any]:
-    """Of the map of short strings: of four characters where each class has so many rows that these pay."""
+    """Of the map of short strings, which have four characters where each class has so many rows that these pay.
+
+    In another large table their occurrences are left out, not the text's characters, which the layers would miss too.
+    """
     classes = len(facts.classes) if facts.mode == "distribution" else 2
-    if train_rows < _ROWS_OF_FOUR * classes:
-        return {"grams": 1 << 15}
-    return {"grams": 1 << 16, "gram_order": 4, "gram_dropout": 0.3}
+    if train_rows >= _ROWS_OF_FOUR * classes:
+        return {"grams": 1 << 16, "gram_order": 4, "gram_dropout": 0.3}
+    large = {"gram_dropout": 0.6, "dropout": 0.3, "input_dropout": 0.0}
+    return {"grams": 1 << 15, **(large if train_rows >= _LARGE else {})}
 
 
 def _for(owner: type, values: Mapping[str, Any]) -> dict[str, Any]:

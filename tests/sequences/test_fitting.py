@@ -250,12 +250,15 @@ def test_plans_come_back_and_wrong_ones_are_refused(tmp_path: Path) -> None:
 
 def test_strings_of_four_characters_are_for_classes_with_many_rows() -> None:
     known: dict[str, Any] = {"table": "t", "sha256": "", "sequence": "x", "label": "y", "input": "text", "features": 0}
-    for classes, rows, order in ((2, 4000, 4), (2, 3999, 3), (18, 16_000, 3), (0, 4000, 4)):
+    four, large, small = (4, 0.3, 0.5, 0.1), (3, 0.6, 0.3, 0.0), (3, 0.0, 0.5, 0.1)
+    tables = (2, 4000, four), (2, 3999, small), (18, 16_000, large), (18, 9_999, small), (0, 4000, four)
+    for classes, rows, chosen in tables:
         mode, base = ("distribution", (1 / classes,) * classes) if classes else ("score", (0.5,))
         names = tuple(map(str, range(classes)))
         facts = TableFacts(rows=rows, mode=mode, classes=names, base=base, split="80/10/10", **known)
         network = choose_fit(facts, rows, {}).network
-        assert (network.gram_order, network.gram_dropout) == (order, 0.3 if order == 4 else 0.0)
+        assert (network.gram_order, network.gram_dropout, network.dropout, network.input_dropout) == chosen
+        assert choose_fit(facts, rows, {"input_dropout": 0.2}).network.input_dropout == 0.2
         assert choose_fit(facts, rows, {"grams": 0}).network.grams == 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from charlm.errors import CheckpointError, OptionError, TextError
 from charlm.sequences.batches import Sequences
 from charlm.sequences.config import SequenceConfig, fit_scales
 from charlm.sequences.estimators import SequenceClassifier
+from charlm.sequences.fit import fit_table
 from charlm.sequences.fitting import choose_fit
 from charlm.sequences.model import SequenceModel
 from charlm.sequences.models import predict_rows
@@ -118,6 +120,25 @@ def test_equal_sequences_stand_on_one_side(tmp_path: Path) -> None:
     assert {old.inputs.values[row] for row in old.parts["train"]} >= {
         old.inputs.values[row] for row in old.parts["test"]
     }
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_neither_an_equal_sequence_nor_a_group_is_in_two_parts(tmp_path: Path, seed: int) -> None:
+    """What a fit by default divides, with a column of groups: texts come again within a group and in others."""
+    chance = np.random.default_rng(seed)
+    users = chance.integers(0, 120, 600)
+    texts = [f"t{user}-{n % 4}" if n % 25 else f"common{n % 40}" for n, user in enumerate(users)]
+    path = tmp_path / "t.csv"
+    path.write_text(
+        "x,y,user\n" + "".join(f"{t},{n % 2},u{u}\n" for n, (t, u) in enumerate(zip(texts, users, strict=True)))
+    )
+    found = fit_table(path, sequence="x", label="y", group="user", max_steps=1, model="rnn", progress=False)
+    parts = make_task(read_table(path), sequence="x", label="y", group="user").parts
+    assert sorted(np.concatenate([*parts.values()]).tolist()) == list(range(600))
+    assert found.rows == len(parts["test"])
+    for one, other in itertools.combinations(parts.values(), 2):
+        assert not {texts[row] for row in one} & {texts[row] for row in other}
+        assert not {users[row] for row in one} & {users[row] for row in other}
 
 
 def test_groups_stay_together_and_near_equal_texts_are_counted(tmp_path: Path) -> None:
