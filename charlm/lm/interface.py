@@ -279,11 +279,12 @@ def read_segments(
     segments: Segments,
     *,
     lanes: int = 64,
-    chunk: int = 256,
+    chunk: int | None = None,
     hits: bool = True,
     progress: OnRead | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Reads segments with a model, up to `lanes` side by side, `chunk` steps at a time.
+    """Reads segments with a model, up to `lanes` side by side, `chunk` steps at a time, by default some 256 and of few
+    lanes more.
 
     Returns:
         `logp_N`, the log-probability of each scored target in the order of the segments (NaN for targets that
@@ -296,7 +297,8 @@ def read_segments(
     hit_N = np.zeros(len(logp_N), dtype=np.bool_)
     order = np.argsort(segments[:, 0] - segments[:, 2], kind="stable")
     for group in np.split(order, range(lanes, len(order), lanes)):
-        _read_group(model, ids, segments[group], offsets[group], chunk, hits, logp_N, hit_N, progress)
+        steps = chunk or max(256, 4096 // max(1, len(group)))
+        _read_group(model, ids, segments[group], offsets[group], steps, hits, logp_N, hit_N, progress)
     return logp_N, hit_N
 
 

@@ -322,7 +322,7 @@ def adaptive(
 TRUST = 0.5
 """The share of the weight that other models have where reading begins."""
 
-_BLOCK = 2048
+_BLOCK = 512
 """Steps that the other models are ahead of the contexts."""
 
 _LIVE = 2
