@@ -176,7 +176,11 @@ def changed_tensors(path: Path, chance: random.Random) -> None:
             tensors[name] = torch.zeros(0)
         case _ if metadata:
             key = chance.choice(sorted(metadata))
-            metadata[key] = changed_json(metadata[key].encode(), chance).decode()
+            value = metadata[key].encode()
+            try:
+                metadata[key] = changed_json(value, chance).decode()
+            except json.JSONDecodeError:  # a checksum
+                metadata[key] = changed_bytes(value, chance).decode("latin-1")
     write_tensors(path, tensors, metadata)
 
 
