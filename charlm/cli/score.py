@@ -85,19 +85,19 @@ def score_command(
     from charlm.text.words import tokens_of
 
     if not 2 <= len(arguments) <= 3:
-        raise OptionError(
-            "name one model or two and then the text, such as charlm score checkpoints/NAME data/shakespeare.txt"
-        )
+        raise OptionError("name one model or two and then the text: charlm score checkpoints/NAME data/shakespeare.txt")
     *models, text = arguments
     reading = {name: options[name] for name in ("encoding", "newlines", "bytes", "items", "weights")}
     opened = [charlm.load(name, device=options["device"]) for name in models]
-    if (kind := options["adaptive"]) is not None:  # of items each is read by itself, so nothing would be learned
-        opened = [charlm.adaptive(model, kind=kind) for model in opened if by != "item"]
+    kind = options["adaptive"]
     if by == "item":
+        if kind is not None:
+            raise OptionError("each item is scored by itself, so nothing would be learned: leave --adaptive away")
         _show_items(opened, Path(text), top, guesses, reading, as_json)
         return
     if guesses is not None:
         raise OptionError("--guesses is about whole items: add --by item")
+    opened = [charlm.adaptive(model, kind=kind) for model in opened] if kind is not None else opened
     words = {"space": options["space"], "apart": options["apart"], "tokens": tokens_of(options["tokens"])}
     scored = charlm.score(opened, Path(text), part=options["split_part"], **reading, **words)
     _notes(scored)
@@ -128,8 +128,8 @@ def _show_items(
     """The probability of each item of a list."""
     from charlm.lm.items import read_list, training_items
 
-    if len(models) != 1:
-        raise OptionError("each item is scored by itself, by one model: name it and the list, without --adaptive")
+    if len(models) > 1:
+        raise OptionError("items are scored by one model: name it and the list")
     model = models[0]
     items = read_list(model, text, **reading)
     scores = model.score_items(items, guesses=guesses or 0)
