@@ -15,13 +15,13 @@ import importlib
 from typing import TYPE_CHECKING
 
 from charlm.errors import CharlmError
-from charlm.version import __version__
 
 if TYPE_CHECKING:
     from charlm.checkpoint import load
     from charlm.checks import selfcheck
     from charlm.comparison import Comparison, compare
     from charlm.compression import Compressed, compress, decompress
+    from charlm.files import __version__
     from charlm.info import describe
     from charlm.listing import runs
     from charlm.lm.evaluate import Evaluation
@@ -61,6 +61,7 @@ _HOMES = {
     "Text": "charlm.text.text",
     "TextModel": "charlm.lm.model",
     "Vocab": "charlm.text.vocab",
+    "__version__": "charlm.files",
     "adaptive": "charlm.mixing.adaptive",
     "cache": "charlm.text.cache",
     "compare": "charlm.comparison",

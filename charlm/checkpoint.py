@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from charlm.errors import CharlmError, CheckpointError, OptionError
-from charlm.files import FORMAT, describe, fingerprint, read_json, write_config
+from charlm.files import FORMAT, __version__, describe, fingerprint, read_json, write_config
 from charlm.lm.model import TextModel
 from charlm.mixing.adaptive import AdaptiveLM
 from charlm.mixing.cache import CacheLM
@@ -35,7 +35,6 @@ from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.tensors import read_tensors
 from charlm.text.text import TextFacts
 from charlm.text.vocab import Vocab
-from charlm.version import __version__
 
 __all__ = [
     "FORMAT", "TextFacts", "checksum_of", "circumstances", "describe", "grown", "load", "newest", "read_config",

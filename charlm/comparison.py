@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from charlm.checkpoint import TextFacts, load, read_config
+from charlm.drawing import save_figure
 from charlm.errors import CharlmError, OptionError
-from charlm.figures import save_figure
 from charlm.lm.compare import Compared, compare_rows, comparison_figure, summary, tables
 from charlm.lm.evaluate import Row, characters_of, per_character, places_of, row_of, targets_of
 from charlm.lm.model import TextModel, as_models

@@ -17,8 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from charlm.errors import CheckpointError
-from charlm.files import atomic_writer
-from charlm.version import __version__
+from charlm.files import __version__, atomic_writer
 
 __all__ = ["read_tensors", "shapes_in", "write_tensors"]
 

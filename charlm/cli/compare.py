@@ -79,7 +79,7 @@ def compare_command(
     """
     import charlm
     from charlm.comparison import known_models
-    from charlm.figures import check_picture
+    from charlm.drawing import check_picture
 
     if options["plot"] is not None:
         check_picture(Path(options["plot"]))

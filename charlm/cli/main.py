@@ -13,8 +13,8 @@ from typing import Any
 import click
 
 from charlm.errors import CharlmError, LostProcessError, OptionError, StorageError
+from charlm.files import __version__
 from charlm.progress import follower, several
-from charlm.version import __version__
 
 __all__ = ["cli", "main"]
 

@@ -84,7 +84,7 @@ def train_command(texts: tuple[str, ...], resume: str | None, out: str | None, p
     torchrun --nproc-per-node N -m charlm train ... trains in N processes, which share the --batch-size.
     """
     import charlm
-    from charlm.figures import check_picture
+    from charlm.drawing import check_picture
     from charlm.training.distributed import joined
 
     if plot is not None:
@@ -141,7 +141,7 @@ def _was_given(name: str) -> bool:
 
 def _watch() -> Watch:
     """An observer that shows a progress bar, the validations, and a short sample at each."""
-    from charlm.lm.painting import visible
+    from charlm.drawing import visible
     from charlm.training.watching import Watch
 
     def sample(model: CharRNN) -> list[str]:
@@ -181,7 +181,7 @@ def _show(model: CharRNN, plot: str | None) -> None:
 
 def _draw(model: CharRNN, directory: Path, plot: str | None) -> None:
     """The learning curve in the run's directory, and where the user wants it."""
-    from charlm.figures import drawn
+    from charlm.drawing import drawn
 
     drawn("the curve", lambda: model.history.plot(directory / "curve.png"), note)
     if plot is not None:

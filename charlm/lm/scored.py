@@ -15,9 +15,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.drawing import html, shown_symbols, surprise_level
 from charlm.errors import OptionError, TextError
 from charlm.lm.interface import LanguageModel
-from charlm.lm.painting import html, shown_symbols, surprise_level
 from charlm.lm.surprise import (
     Stretch,
     Surprise,
@@ -33,7 +33,7 @@ from charlm.text.corpus import Corpus, read_corpus
 from charlm.text.reading import Reading
 from charlm.text.splits import overlap
 from charlm.text.text import Part, Text, TextFacts
-from charlm.text.words import sentence_starts, token_starts, word_starts
+from charlm.text.units import sentence_starts, token_starts, word_starts
 
 __all__ = ["TextScore", "gained", "score", "score_text"]
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from charlm.errors import CharlmError, OptionError
-from charlm.files import free_name, write_bytes
+from charlm.files import __version__, free_name, write_bytes
 from charlm.lm.evaluate import called
 from charlm.lm.model import TextModel, as_models, as_part
 from charlm.mixing.mixture import mix
@@ -29,7 +29,6 @@ from charlm.pages.playground import Bits, floats, networks_of, playground_page, 
 from charlm.recurrent.model import CharRNN
 from charlm.text.splits import Spans
 from charlm.text.text import Part, Text, read_text
-from charlm.version import __version__
 
 __all__ = ["Export", "Loss", "export"]
 

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from charlm.drawing import shown_symbols
 from charlm.errors import OptionError
 from charlm.lm.model import TextModel
-from charlm.lm.painting import shown_symbols
 from charlm.mixing.mixture import MixtureLM
 from charlm.ngrams.kneser_ney import KneserNey, discounts
 from charlm.ngrams.model import NGramLM

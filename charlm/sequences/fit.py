@@ -11,8 +11,8 @@ from typing import Any
 
 from charlm.checkpoint import load
 from charlm.codec import encode
+from charlm.drawing import drawn
 from charlm.errors import OptionError
-from charlm.figures import drawn
 from charlm.files import free_name, lock, still_there
 from charlm.nn.cells import Cell, cell_name
 from charlm.nn.kernels.choose import device_of, pick_device

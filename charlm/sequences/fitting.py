@@ -15,7 +15,7 @@ import torch
 
 from charlm.codec import encode
 from charlm.errors import CheckpointError, OptionError
-from charlm.files import FORMAT
+from charlm.files import FORMAT, __version__
 from charlm.nn.cells import BUILT_IN, cell_name
 from charlm.nn.kernels.choose import fastest, for_training
 from charlm.recurrent.model import CharRNN
@@ -31,7 +31,6 @@ from charlm.training.interfaces import StepReport
 from charlm.training.keeping import RunKind, Saved, read_saved
 from charlm.training.options import Optimisation, TrainingPlan
 from charlm.training.run import Run, Task
-from charlm.version import __version__
 
 __all__ = [
     "BUDGET", "FIT", "NETWORK", "SCALES", "TRAINING", "Fit", "FitPlan", "SequenceTask", "choose_fit",

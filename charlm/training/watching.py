@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from charlm.drawing import label_point, new_figure, save_figure
 from charlm.errors import CharlmError
-from charlm.figures import label_point, new_figure, save_figure
 from charlm.lm.evaluate import Evaluation
 from charlm.progress import decimals, in_notebook, progress_bar, wrapped
 from charlm.training.interfaces import Observer, StepReport, ValidationReport
