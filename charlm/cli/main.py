@@ -42,10 +42,10 @@ _COMMANDS = {
 
 
 _FILES = {
-    **dict.fromkeys(("info", "runs", "next", "cache", "selfcheck"), "show"),
-    "inspect": "pages",
-    "report": "pages",
-    "export": "pages",
+    **dict.fromkeys(("train", "ngram"), "make"),
+    **dict.fromkeys(("eval", "compare"), "measure"),
+    **dict.fromkeys(("info", "runs", "next", "cache", "selfcheck", "corpus"), "show"),
+    **dict.fromkeys(("inspect", "report", "export"), "pages"),
     "predict": "fit",
     "decompress": "compress",
 }

@@ -22,7 +22,7 @@ from torch.distributed import HashStore, ProcessGroupGloo
 
 from benchmarks.kills import curve, newest_step, weights
 from charlm.cli import main
-from charlm.cli import train as train_module
+from charlm.cli import make as make_module
 from charlm.errors import CharlmError, LostProcessError, OptionError
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.corpus import corpus_of_text
@@ -254,7 +254,7 @@ def test_a_loss_is_said_though_torchrun_ends_the_others_meanwhile(
         said.append(message)
 
     monkeypatch.setattr(Run, "train", train)
-    monkeypatch.setattr(train_module.click, "echo", echo)
+    monkeypatch.setattr(make_module.click, "echo", echo)
     before = signal.signal(signal.SIGTERM, lambda number, frame: cut_off.append(len(said)))
     try:
         arguments = ["train", str(verse), "--hidden", "4", "--device", "cpu", "--out", str(tmp_path / "run")]
