@@ -25,8 +25,7 @@ from charlm.errors import CharlmError, CheckpointError, OptionError
 from charlm.files import FORMAT, __version__, describe, fingerprint, read_json, write_config
 from charlm.lm.model import TextModel
 from charlm.mixing.adaptive import AdaptiveLM
-from charlm.mixing.cache import CacheLM
-from charlm.mixing.mixture import MixtureLM
+from charlm.mixing.mixture import CacheLM, MixtureLM
 from charlm.ngrams.model import NGramLM
 from charlm.nn.kernels.choose import facts, for_reading, pick_device
 from charlm.nn.kernels.cpu import compiled
