@@ -27,8 +27,8 @@ from charlm.nn.heads import DistributionHead
 from charlm.nn.kernels.cpu import compiled
 from charlm.nn.kernels.cpu.generate import Draw, generate, pack
 from charlm.nn.kernels.fused import SERVES
-from charlm.nn.kernels.gpu.graphs import Network, generate_in_graphs
-from charlm.nn.kernels.inputs import check_draws, check_ids, on_gpu
+from charlm.nn.kernels.graphs import Network, generate_in_graphs
+from charlm.nn.kernels.reference import check_draws, check_ids, on_gpu
 from charlm.nn.stack import Stack, drop_symbols, dropout
 from charlm.tensors import write_tensors
 from charlm.text.splits import Spans

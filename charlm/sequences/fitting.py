@@ -17,7 +17,7 @@ from charlm.codec import encode
 from charlm.errors import CheckpointError, OptionError
 from charlm.files import FORMAT, __version__
 from charlm.nn.cells import BUILT_IN, cell_name
-from charlm.nn.kernels.choose import fastest, for_training
+from charlm.nn.kernels import fastest, for_training
 from charlm.recurrent.model import CharRNN
 from charlm.sequences.batches import Examples
 from charlm.sequences.config import SequenceConfig, class_weights, fit_scales

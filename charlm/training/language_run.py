@@ -14,7 +14,7 @@ from charlm.checkpoint import grown, load
 from charlm.codec import encode
 from charlm.errors import CheckpointError, OptionError, TextError
 from charlm.files import describe, still_there
-from charlm.nn.kernels.choose import fastest, for_training
+from charlm.nn.kernels import fastest, for_training
 from charlm.recurrent.model import CharRNN
 from charlm.text.splits import Split, count_targets
 from charlm.text.text import Part, Text, TextFacts, read_text

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from charlm.codec import encode
 from charlm.errors import LostProcessError, OptionError
-from charlm.nn.kernels.choose import for_reading
+from charlm.nn.kernels import for_reading
 from charlm.nn.kernels.cpu import compiled
 from charlm.nn.stack import Stack
 from charlm.progress import several

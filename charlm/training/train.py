@@ -13,7 +13,7 @@ from charlm.errors import LostProcessError, OptionError
 from charlm.files import free_name, lock
 from charlm.lm.evaluate import Evaluation, evaluate
 from charlm.nn.cells import Cell, cell_name
-from charlm.nn.kernels.choose import device_of, notes, pick_device, using_threads
+from charlm.nn.kernels import device_of, notes, pick_device, using_threads
 from charlm.recurrent.model import CharRNN
 from charlm.text.text import Part, Text, TextFacts, as_text
 from charlm.training.distributed import Processes, device_here, in_turn, joined, launch_of
