@@ -115,9 +115,9 @@ def ngram(
                 model.write_to(directory)
     model.directory, model.source = directory, facts
     if arpa is not None:
-        from charlm.ngrams.arpa import write_arpa
+        from charlm.ngrams.kneser_ney import write_arpa
 
-        write_arpa(model, free_name(Path(arpa)))
+        write_arpa(model.estimator, model.vocab, free_name(Path(arpa)))
     return model
 
 
