@@ -28,7 +28,7 @@ from charlm.nn.kernels.cpu import compiled
 from charlm.nn.kernels.cpu.generate import Draw, generate, pack
 from charlm.nn.kernels.fused import SERVES
 from charlm.nn.kernels.graphs import Network, generate_in_graphs
-from charlm.nn.kernels.reference import check_draws, check_ids, on_gpu
+from charlm.nn.kernels.reference import check_draws, check_ids, check_weights, on_gpu
 from charlm.nn.stack import Stack, drop_symbols, dropout
 from charlm.tensors import write_tensors
 from charlm.text.splits import Spans
@@ -237,6 +237,8 @@ class CharRNN(nn.Module, TextModel):
         """
         ids_B = check_ids(ids_B, len(self.vocab), self.device, dim=1)
         noise_TB = check_draws(steps, len(ids_B), noise_TB)
+        if type(self.stack.cell(0)) in SERVES:
+            check_weights(self.modules(), self.head.linear.weight)
         state = self.stack.check_state(state, len(ids_B))
         with torch.inference_mode():
             if not (steps and len(ids_B)) or not (self._compiled() or self._graphed()):

@@ -2,7 +2,8 @@
 
     python -m tests.nn.kernel_fuzz 100000 [FIRST_SEED]
 
-One call in three is as documented; the others have an argument or two of another type, shape, range or layout.
+One call in three is as documented; the others have an argument or two of another type, shape, range, layout or
+device, or weights of which one is of another type or on another device.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from charlm.errors import CharlmError
 from charlm.lm.interface import SamplingRule
@@ -65,7 +67,38 @@ def out_of_range(chance: random.Random, x: Tensor) -> Tensor:
     return x
 
 
-CHANGES: list[Change] = [with_gaps, with_gaps, other_shape, other_thing, other_type, out_of_range, out_of_range]
+def elsewhere(chance: random.Random, x: Tensor) -> Tensor:
+    """The same on `meta`, a device that holds no numbers."""
+    return x.to("meta")
+
+
+def on_a_gpu(chance: random.Random, x: Tensor) -> Tensor:
+    """The same on a GPU that is not there: what asks for the device alone is answered."""
+    with FakeTensorMode():
+        return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="cuda:0")
+
+
+def spoil_weights(chance: random.Random, module: nn.Module) -> None:
+    """One weight, or all, of another type or layout, or on `meta`."""
+    named = [(owner, name) for owner in module.modules() for name, p in owner._parameters.items() if p is not None]
+    ways = [lambda x: x.to("meta"), lambda x: x.to(chance.choice(TYPES[5:8])), lambda x: with_gaps(chance, x)]
+    way = chance.choice(ways)
+    for owner, name in named if chance.random() < 0.2 else [chance.choice(named)]:
+        owner._parameters[name] = nn.Parameter(way(owner._parameters[name].detach()))
+
+
+CHANGES: list[Change] = [
+    with_gaps,
+    with_gaps,
+    other_shape,
+    other_thing,
+    other_type,
+    out_of_range,
+    out_of_range,
+    elsewhere,
+    on_a_gpu,
+]
+MOVED = ("resets_TB", "lengths_B", "noise_TB")  # from any device to that of the weights, which needs a real one
 
 
 def changed(chance: random.Random, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -74,7 +107,7 @@ def changed(chance: random.Random, arguments: dict[str, Any]) -> dict[str, Any]:
     for _ in range(chance.choice([0, 1, 1, 1, 2, 2])):
         name = chance.choice([name for name, value in found.items() if isinstance(value, (Tensor, tuple))] or [None])
         change = chance.choice(CHANGES)
-        if name is None:
+        if name is None or (change is on_a_gpu and name in MOVED):
             break
         try:
             if isinstance(found[name], tuple):
@@ -161,6 +194,8 @@ def layer_case(chance: random.Random, seed: int) -> str:
     }
     if chance.random() < 0.67:
         arguments = changed(chance, arguments)
+    if chance.random() < 0.1:
+        spoil_weights(chance, cell)
     wanted = [chance.random() < 0.7 for _ in range(9)] if chance.random() < 0.6 else [False]
     if any(wanted):
         for tensor in (arguments["x"], *(arguments["state"] if isinstance(arguments["state"], tuple) else ())):
@@ -224,6 +259,8 @@ def generate_case(chance: random.Random, seed: int) -> str:
     }
     if chance.random() < 0.67:
         given = changed(chance, given)
+    if chance.random() < 0.1:
+        spoil_weights(chance, model)
     state = {name: given.pop(name) for name in state}
     rule, found = rule_of(chance), {}
     for compiled in (True, False):

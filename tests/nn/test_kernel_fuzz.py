@@ -87,6 +87,25 @@ def test_what_a_kernel_cannot_read_is_refused(kind: str, name: str, wrong: dict[
 
 
 @pytest.mark.parametrize(("kind", "name"), CASES)
+@pytest.mark.parametrize("part", ["x", "ids", "state", "table", "resets_TB", "lengths_B", "weights", "bias_hh"])
+def test_what_is_on_another_device_is_refused(kind: str, name: str, part: str) -> None:
+    cell, ids, state = layer(kind)
+    given = {"x": ids, "state": state}
+    if part in ("weights", "bias_hh"):
+        for weight in [part] if part == "bias_hh" else list(cell._parameters):
+            if cell._parameters[weight] is not None:
+                setattr(cell, weight, torch.nn.Parameter(cell._parameters[weight].to("meta")))
+    else:
+        tensors = {"x": torch.zeros(4, 3, 5), "ids": ids, "state": state, "table": torch.zeros(9, 5)}
+        tensors |= {"resets_TB": torch.ones(4, 3, dtype=torch.bool), "lengths_B": torch.full((3,), 2)}
+        moved = tensors[part]
+        moved = tuple(tensor.to("meta") for tensor in moved) if isinstance(moved, tuple) else moved.to("meta")
+        given |= {"x" if part == "ids" else part: moved}
+    with pytest.raises(OptionError, match="meta"):
+        backend(name)(cell, **given)
+
+
+@pytest.mark.parametrize(("kind", "name"), CASES)
 def test_a_reset_ends_nan(kind: str, name: str) -> None:
     stack = Stack(kind, inputs=5, hidden=9, layers=2)
     stack.backend = name
@@ -151,6 +170,8 @@ def test_generation_refuses_what_it_cannot_read(monkeypatch: pytest.MonkeyPatch,
         ({"noise_TB": torch.rand(5, 2)}, "5 steps of 3 lanes"),
         ({"noise_TB": torch.ones(5, 3)}, "from 0 to below 1"),
         ({"noise_TB": torch.full((5, 3), torch.nan)}, "from 0 to below 1"),
+        ({"noise_TB": torch.rand(5, 3, device="meta")}, "the noise: the device meta holds no numbers"),
+        ({"ids_B": torch.zeros(3, dtype=torch.int64, device="meta")}, "ids are on meta"),
         ({"ids_B": torch.full((3,), 8)}, "from 0 to 7"),
         ({"ids_B": torch.zeros(3)}, "whole numbers"),
         ({"state": made.initial_state(2)}, r"\[3, 12\] here, not \[2, 12\]"),

@@ -9,11 +9,12 @@ Axes: T steps, B lanes, I inputs, G gates, H units, P outputs, V symbols.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
@@ -27,6 +28,7 @@ __all__ = [
     "check_ids",
     "check_layer",
     "check_lengths",
+    "check_weights",
     "input_rows",
     "loop",
     "on_gpu",
@@ -71,6 +73,9 @@ def check_layer(
     torch.int64
     """
     weight = cell.weight_ih
+    _refuse_meta("the weights", weight.device)
+    if type(cell) in _LAYERS:
+        check_weights([cell], weight)
     if table is not None:
         check_floats("an embedding", table, (None, cell.inputs), weight)
     if _dense(x) and x.is_floating_point():
@@ -88,6 +93,25 @@ def check_layer(
     if lengths_B is not None:
         lengths_B = check_lengths(lengths_B, steps, lanes, weight.device)
     return LayerInputs(x, tuple(state), resets_TB, lengths_B)
+
+
+def check_weights(modules: Iterable[nn.Module], like: Tensor) -> None:
+    """Refuses modules whose own weights are not all in the precision and on the device of `like`.
+
+    >>> check_weights([nn.Linear(2, 3)], torch.zeros(1))
+    """
+    for module in modules:
+        for name, weight in module._parameters.items():
+            if weight is not None and (weight.dtype != like.dtype or weight.device != like.device):
+                raise OptionError(
+                    f"{name} is {weight.dtype} on {weight.device} and other weights are {like.dtype} on {like.device}: "
+                    "move the whole model with `.to`"
+                )
+
+
+def _refuse_meta(what: str, device: torch.device) -> None:
+    if device.type == "meta":
+        raise OptionError(f"{what}: the device meta holds no numbers, move them to the CPU or a GPU")
 
 
 def check_floats(what: str, tensor: Any, shape: tuple[int | None, ...], like: Tensor) -> None:
@@ -112,6 +136,7 @@ def _whole(what: str, tensor: Any, shape: tuple[int, ...], device: torch.device)
         raise OptionError(f"{what} are a tensor of truth values or whole numbers, not {_said(tensor)}")
     if tuple(tensor.shape) != shape:
         raise OptionError(f"{what} have the shape {list(shape)} here, not {list(tensor.shape)}")
+    _refuse_meta(what, tensor.device)
     placed: Tensor = tensor.to(device)
     return placed
 
@@ -156,6 +181,7 @@ def check_ids(ids: Any, symbols: int, device: torch.device, *, dim: int) -> Tens
         raise OptionError(f"ids are whole numbers with {dim} axes, not {ids.dtype} with {ids.dim()}")
     if ids.device != device:
         raise OptionError(f"ids are on {ids.device} and the weights are on {device}: move them there")
+    _refuse_meta("the weights", device)
     whole: Tensor = ids.long()
     if on_gpu(whole):
         torch._assert_async(((whole >= -1) & (whole < symbols)).all())
@@ -179,6 +205,7 @@ def check_draws(steps: int, lanes: int, noise_TB: Any) -> Tensor:
         raise OptionError(
             f"{steps} steps of {lanes} lanes are drawn by noise of at least this shape, not {list(noise_TB.shape)}"
         )
+    _refuse_meta("the noise", noise_TB.device)
     wanted: Tensor = noise_TB[:steps]
     if wanted.is_cpu and wanted.numel():
         least, most = (float(end) for end in torch.aminmax(wanted))
