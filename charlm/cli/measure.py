@@ -10,10 +10,12 @@ import click
 
 from charlm.cli.common import (
     adaptive_option,
+    bits_option,
     echo_json,
     force_option,
     json_option,
     note,
+    opened,
     other_reading_options,
     reading_options,
     split_option,
@@ -38,6 +40,7 @@ from charlm.errors import OptionError
 )
 @adaptive_option
 @other_reading_options
+@bits_option
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
 @json_option
 def eval_command(
@@ -46,6 +49,7 @@ def eval_command(
     split_part: str | None,
     dynamic: bool,
     adaptive: Any,
+    bits: str | None,
     device: str,
     as_json: bool,
     **reading: Any,
@@ -55,7 +59,7 @@ def eval_command(
     from charlm.cli.common import held_out, where
     from charlm.lm.evaluate import called
 
-    network = charlm.load(model, device=device)
+    network = opened(model, device, bits)
     held = held_out(network, texts, split_part, **reading)
     learner = charlm.dynamic(network, held.text) if dynamic else None
     figures = network.evaluate(held)
@@ -64,7 +68,7 @@ def eval_command(
     if adaptive is not None:
         read = charlm.adaptive(network, held.text, kind=adaptive, room=len(held)).evaluate(held)
     if as_json:
-        more: dict[str, Any] = {}
+        more: dict[str, Any] = {} if bits is None else {"bits": int(bits)}
         if learner is not None and learned is not None:
             more["dynamic"] = {**learned.to_json(), **asdict(learner.config)}
         if read is not None:
@@ -82,7 +86,7 @@ def eval_command(
         )
     if read is not None:
         click.echo(f"adaptive ({adaptive}), with contexts that learn from each character once it is scored:\n{read!r}")
-    for sentence in figures.notes:
+    for sentence in [*figures.notes, *([f"weights of {bits} bits"] if bits is not None else [])]:
         note(sentence)
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "Library",
     "Memory",
     "Scatter",
+    "Weights",
     "address",
     "call",
     "described",
@@ -68,6 +69,12 @@ class Memory(ctypes.Structure):
     ]
 
 
+class Weights(ctypes.Structure):
+    """`struct weights` of vector.h."""
+
+    _fields_ = [("panels", ctypes.c_void_p), ("scales", ctypes.c_void_p), ("bits", ctypes.c_int64)]
+
+
 class Generation(ctypes.Structure):
     """`struct generation` of generate.h."""
 
@@ -75,7 +82,7 @@ class Generation(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("cell", "layers", "hidden", "symbols", "lanes", "steps")),
         *((name, ctypes.c_int64) for name in ("threads", "by_units", "top_k")),
         *((name, ctypes.c_double) for name in ("temperature", "top_p")),
-        *((name, ctypes.c_void_p) for name in ("rows", "recurrent", "input", "bias", "bias_n")),
+        *((name, ctypes.c_void_p) for name in ("rows", "recurrent", "below", "bias", "bias_n")),
         *((name, ctypes.c_void_p) for name in ("head", "head_bias", "h", "h_next", "c", "noise")),
         *((name, ctypes.c_void_p) for name in ("ids", "drawn", "logp", "gates", "logits", "weights", "heap")),
     ]
@@ -84,7 +91,8 @@ class Generation(ctypes.Structure):
 def _sizes() -> int:
     """What `sizes` of a library returns that was built from the sources beside this file."""
     return sum(
-        1000**place * ctypes.sizeof(structure) for place, structure in enumerate((Layer, Scatter, Generation, Memory))
+        1000**place * ctypes.sizeof(structure)
+        for place, structure in enumerate((Layer, Scatter, Generation, Memory, Weights))
     )
 
 
