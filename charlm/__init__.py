@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from charlm.sequences.fit import fit_table
     from charlm.sequences.predict import predict_table
     from charlm.text.cache import cache
-    from charlm.text.download import get
+    from charlm.text.catalog import get
     from charlm.text.profile import profile
     from charlm.text.splits import Split
     from charlm.text.text import Part, Text, read_text
@@ -71,7 +71,7 @@ _HOMES = {
     "dynamic": "charlm.recurrent.dynamic",
     "export": "charlm.pages.export",
     "fit_table": "charlm.sequences.fit",
-    "get": "charlm.text.download",
+    "get": "charlm.text.catalog",
     "inspect": "charlm.recurrent.inspection",
     "load": "charlm.checkpoint",
     "mix": "charlm.mixing.mixture",

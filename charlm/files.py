@@ -29,7 +29,6 @@ __all__ = [
     "lock",
     "new_directory",
     "read_json",
-    "sha256_of",
     "still_there",
     "storage_errors",
     "sweep",
@@ -151,15 +150,6 @@ def read_json(path: Path, limit: int = 1 << 28) -> Any:
         raise CharlmError(f"{path} is not valid JSON ({error})") from None
     except OSError as error:
         raise CharlmError(f"{path} cannot be read ({error.strerror})") from None
-
-
-def sha256_of(path: Path, block: int = 1 << 22) -> str:
-    """The SHA-256 of a file's bytes as hexadecimal digits, read in blocks."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(block):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 _GROUP = ("memory.max", "memory.current", "memory.stat")

@@ -43,11 +43,10 @@ _COMMANDS = {
 
 _FILES = {
     **dict.fromkeys(("train", "ngram"), "make"),
-    **dict.fromkeys(("eval", "compare"), "measure"),
+    **dict.fromkeys(("eval", "compare", "compress", "decompress"), "measure"),
     **dict.fromkeys(("info", "runs", "next", "cache", "selfcheck", "corpus"), "show"),
     **dict.fromkeys(("inspect", "report", "export"), "pages"),
     "predict": "fit",
-    "decompress": "compress",
 }
 """The commands that share a file in `charlm.cli`; any other has a file of its own name."""
 

@@ -284,9 +284,9 @@ def ngram_command(
         else:
             model = charlm.ngram(text, order=order, smoothing=smoothing, **options)
             if replaced is not None:
-                from charlm.ngrams.arpa import write_arpa
+                from charlm.ngrams.kneser_ney import write_arpa
 
-                write_arpa(model, replaced)
+                write_arpa(model.estimator, model.vocab, replaced)
     except KeyboardInterrupt:
         if memory is not None:
             note(f"what is done is kept in {directory}: the same command goes on with it")

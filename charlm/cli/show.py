@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from charlm.cli.common import echo_json, json_option, note, note_list, reading_options, split_option
 from charlm.errors import OptionError
-from charlm.text.catalog import CATALOG, KnownText, bundled_names, known
 from charlm.text.splits import Split
+
+if TYPE_CHECKING:
+    from charlm.text.catalog import KnownText
 
 
 @click.command("info")
@@ -142,11 +144,13 @@ def corpus_command() -> None:
 @json_option
 def list_command(as_json: bool) -> None:
     """Show the known texts with size, licence and source."""
+    from charlm.text.catalog import catalog
+
     if as_json:
-        echo_json([_entry(text) for text in CATALOG])
+        echo_json([_entry(text) for text in catalog()])
         return
-    width = max(len(text.name) for text in CATALOG)
-    for text in CATALOG:
+    width = max(len(text.name) for text in catalog())
+    for text in catalog():
         size = _size(text)
         click.echo(f"{text.name:{width}}  {f'{size:,} bytes' if size else 'not here':>17}  {text.about}")
         place = f"data/{text.file}, comes with charlm" if text.bundled else text.source
@@ -189,9 +193,9 @@ def _entry(text: KnownText) -> dict[str, Any]:
 @json_option
 def get_command(name: str, directory: Path, as_json: bool) -> None:
     """Download the known text NAME; a broken download is resumed, and only a whole one is put in place."""
-    from charlm.text import download
+    from charlm.text.catalog import get, known
 
-    path = download.get(name, directory)
+    path = get(name, directory)
     if known(name).bundled:
         note(f"{name} comes with charlm, there is nothing to download")
     if as_json:
@@ -211,6 +215,7 @@ def corpus_info_command(texts: tuple[str, ...], split: Split | None, as_json: bo
     That is its size, its vocabulary, how predictable it is, what repeats, and whether the split leaks.
     """
     import charlm
+    from charlm.text.catalog import bundled_names
     from charlm.text.profile import profile
 
     if not texts:

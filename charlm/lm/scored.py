@@ -28,7 +28,7 @@ from charlm.lm.surprise import (
     stretches,
     whole_characters,
 )
-from charlm.progress import progress_bar, reading_bar
+from charlm.progress import bytes_bar, progress_bar
 from charlm.text.corpus import Corpus, read_corpus
 from charlm.text.reading import Reading
 from charlm.text.splits import overlap
@@ -219,7 +219,7 @@ def read_like(
     readings: set[Reading] = {replace(source.reading, vocab_size=None, **given) for source in sources}
     if len(readings) > 1:
         raise OptionError("the two models read their texts differently (encoding, line ends or bytes): take alike ones")
-    with reading_bar(progress) as tell:
+    with bytes_bar("reading", show=progress) as tell:
         corpus = read_corpus(path, readings.pop(), progress=tell, arrange=False)
     made = [source for source in sources if source.sha256 == corpus.sha256]
     own = next((source.split for source in made if source.reading.items == corpus.reading.items), None)

@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 
 from charlm.cli.main import cli
 from charlm.errors import CharlmError, OptionError
-from charlm.text import catalog, download
-from charlm.text.catalog import CATALOG, KnownText
+from charlm.text import catalog as module
+from charlm.text.catalog import KnownText, catalog
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,7 +36,7 @@ def refusal(*arguments: str, input: str | bytes | None = None) -> str:
 def test_list_names_every_text_with_size_licence_and_source(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     shown = run("list").output
-    for text in CATALOG:
+    for text in catalog():
         assert text.name in shown
         assert text.licence in shown
     assert "1,115,394 bytes" in shown
@@ -47,12 +47,12 @@ def test_list_names_every_text_with_size_licence_and_source(monkeypatch: pytest.
 
 
 def test_get_downloads_and_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fake(text: KnownText, directory: Path, progress: download.BytesHere) -> Path:
+    def fake(text: KnownText, directory: Path, progress: module.BytesHere) -> Path:
         progress(5, 10)
         progress(10, 10)
         return directory / text.file
 
-    monkeypatch.setattr(download, "fetch", fake)
+    monkeypatch.setattr(module, "fetch", fake)
     result = run("get", "text8", "--to", str(tmp_path))
     assert result.stdout.strip() == str(tmp_path / "text8")
     assert json.loads(run("get", "text8", "--json").stdout)["file"] == str(Path("data/text8"))
@@ -66,7 +66,8 @@ def test_get_of_a_bundled_text_points_at_it() -> None:
 
 def test_get_without_a_network_names_the_bundled_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = KnownText(name="far", about="", licence="", source="", file="far.txt", url="http://nowhere.invalid/far.txt")
-    monkeypatch.setattr(catalog, "CATALOG", (*CATALOG, text))
+    known = catalog()
+    monkeypatch.setattr(module, "catalog", lambda: (*known, text))
     assert "data/shakespeare.txt" in refusal("get", "far", "--to", str(tmp_path))
 
 
