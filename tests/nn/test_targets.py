@@ -63,6 +63,8 @@ def assert_right(kind: str, hidden: list[int]) -> None:
     for units, lanes in itertools.product(hidden, [1, 3, 29]):
         model = make(kind, symbols=37, layers=2, hidden=units)
         assert_equal_to_steps(model, SamplingRule(temperature=0.9, top_p=0.9), lanes)
+        assert_equal_to_steps(model.with_bits(8), SamplingRule(), lanes)
+        assert_equal_to_steps(model.with_bits(16), SamplingRule(), lanes)
 
 
 @pytest.mark.parametrize("kind", KINDS)

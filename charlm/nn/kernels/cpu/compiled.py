@@ -30,7 +30,9 @@ __all__ = [
     "fits",
     "libraries",
     "library",
+    "library_path",
     "open_library",
+    "reasons",
     "target",
 ]
 
@@ -136,13 +138,35 @@ def open_library(path: Path) -> list[Library]:
     return found
 
 
+def library_path() -> Path | None:
+    """Where the compiled library lies; None where none was built."""
+    paths = [Path(__file__).with_name(name) for name in ("_native.so", "_native.dll")]
+    return next((path for path in paths if path.exists()), None)
+
+
 @functools.cache
 def libraries() -> list[Library]:
     """The targets that were compiled and run on this machine, the fastest first; none without compiled kernels."""
-    for name in ("_native.so", "_native.dll"):
-        if (path := Path(__file__).with_name(name)).exists():
-            return open_library(path)
-    return []
+    path = library_path()
+    return [] if path is None else open_library(path)
+
+
+def reasons() -> dict[str, str]:
+    """Why each target does not run here, the fastest first; empty for one that does.
+
+    >>> list(reasons())
+    ['avx512', 'avx2', 'neon', 'generic']
+    """
+    there = {found.target for found in libraries()}
+    path = library_path()
+    if path is None:
+        return dict.fromkeys(TARGETS, "no library was compiled when charlm was installed")
+    if not there:
+        return dict.fromkeys(TARGETS, "the library is of another version or processor: install charlm again")
+    loaded = libraries()[0].loaded
+    lacking, absent = "the processor or the operating system lacks its vectors", "the library was compiled without it"
+    why = {name: lacking if hasattr(loaded, f"sizes_{name}") else absent for name in TARGETS}
+    return {**why, **dict.fromkeys(there, "")}
 
 
 @functools.cache
