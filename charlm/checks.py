@@ -26,8 +26,7 @@ from charlm.lm.interface import SamplingRule
 from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.model import NGramLM
 from charlm.nn.cells import BUILT_IN
-from charlm.nn.kernels import BACKENDS
-from charlm.nn.kernels.cpu import compiled
+from charlm.nn.kernels import BACKENDS, compiled
 from charlm.nn.stack import Stack, copy_from_torch, to_torch
 from charlm.progress import progress_bar
 from charlm.recurrent.model import CharRNN, RNNConfig

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from charlm.lm.interface import SamplingRule, State, generate_by_steps
-from charlm.nn.kernels.cpu import compiled
+from charlm.nn.kernels import compiled
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.vocab import Vocab
 

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from charlm.errors import OptionError
 from charlm.nn.cells import Cell
-from charlm.nn.kernels import fused, reference
-from charlm.nn.kernels.cpu import compiled
+from charlm.nn.kernels import compiled, fused, reference
 from charlm.nn.kernels.reference import on_gpu
 
 __all__ = [

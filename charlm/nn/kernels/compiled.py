@@ -132,7 +132,7 @@ def open_library(path: Path) -> list[Library]:
 def libraries() -> list[Library]:
     """The targets that were compiled and run on this machine, the fastest first; none without compiled kernels."""
     for name in ("_native.so", "_native.dll"):
-        if (path := Path(__file__).with_name(name)).exists():
+        if (path := Path(__file__).with_name("cpu") / name).exists():
             return open_library(path)
     return []
 
