@@ -310,7 +310,7 @@ def run_by_torch(
 
 
 def _ragged(cell: Cell, x: Tensor, state: tuple[Tensor, ...], lengths_B: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Lanes of different lengths, packed; as torch refuses a length of 0, such a lane reads a step that is discarded."""
+    """Lanes of different lengths, packed. torch refuses a length of 0: such a lane reads a step that is discarded."""
     some_B = lengths_B > 0
     packed = pack_padded_sequence(without_padding(x, lengths_B), lengths_B.clamp(min=1).cpu(), enforce_sorted=False)
     order, back = packed.sorted_indices, packed.unsorted_indices
