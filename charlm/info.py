@@ -18,7 +18,7 @@ import torch
 from charlm.checkpoint import read_config, read_vocab
 from charlm.errors import CharlmError, CheckpointError
 from charlm.files import read_json
-from charlm.nn.kernels.cpu import compiled
+from charlm.nn.kernels import compiled
 from charlm.tensors import shapes_in
 
 __all__ = ["Machine", "ModelInfo", "describe", "html_table", "machine"]

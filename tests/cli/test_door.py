@@ -8,7 +8,7 @@ import pytest
 
 import charlm as door
 from charlm.errors import CharlmError
-from charlm.nn.kernels.cpu import compiled
+from charlm.nn.kernels import compiled
 from tests.conftest import Run
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from charlm.errors import OptionError
 from charlm.lm.interface import SamplingRule, State, generate_by_steps
-from charlm.nn.kernels.cpu import compiled
-from charlm.nn.kernels.cpu.generate import Packed, pack
+from charlm.nn.kernels import compiled
+from charlm.nn.kernels.generate import Packed, pack
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.tensors import Bits, made_from, quantised
 from charlm.text.vocab import Vocab

@@ -17,7 +17,7 @@ import torch
 
 from charlm.errors import OptionError
 from charlm.lm.interface import SamplingRule
-from charlm.nn.kernels.cpu import compiled, loops
+from charlm.nn.kernels import compiled, loops
 from tests.nn.test_generate_kernels import assert_equal_to_steps, make
 from tests.nn.test_kernels import KINDS, assert_same, numbers
 
@@ -107,7 +107,7 @@ def test_one_library_serves_an_emulated_processor(cpu: str, target: str) -> None
         pytest.skip("the kernels were not compiled for x86-64 here")
     program = (
         "import warnings; warnings.simplefilter('ignore')\n"
-        "from charlm.nn.kernels.cpu.compiled import target\n"
+        "from charlm.nn.kernels.compiled import target\n"
         "from tests.nn.test_targets import KINDS, assert_right\n"
         "for kind in KINDS: assert_right(kind, [19])\n"
         "print(target())"

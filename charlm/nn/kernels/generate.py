@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from charlm.errors import OptionError
 from charlm.nn.cells import Cell, GRUCell, LSTMCell, RNNCell
-from charlm.nn.kernels.cpu import compiled, loops
+from charlm.nn.kernels import compiled, loops
 from charlm.nn.kernels.reference import check_draws, check_ids, input_rows, split_biases
 from charlm.tensors import Bits, made_from
 

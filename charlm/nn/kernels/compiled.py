@@ -140,7 +140,7 @@ def open_library(path: Path) -> list[Library]:
 
 def library_path() -> Path | None:
     """Where the compiled library lies; None where none was built."""
-    paths = [Path(__file__).with_name(name) for name in ("_native.so", "_native.dll")]
+    paths = [Path(__file__).with_name("cpu") / name for name in ("_native.so", "_native.dll")]
     return next((path for path in paths if path.exists()), None)
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from charlm.errors import OptionError
 from charlm.nn.cells import Cell, GRUCell, LSTMCell, RNNCell
-from charlm.nn.kernels.cpu import compiled
-from charlm.nn.kernels.cpu.compiled import Layer, Memory, Scatter, address, call
+from charlm.nn.kernels import compiled
+from charlm.nn.kernels.compiled import Layer, Memory, Scatter, address, call
 
 __all__ = ["backward", "forward", "hash_of", "sum_rows"]
 
