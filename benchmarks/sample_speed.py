@@ -1,6 +1,7 @@
 """Characters a second that charlm draws against a loop over torch's layers, interleaved in one process.
 
-    python -m benchmarks.sample_speed [--streams 1] [--streams 64] [--seconds 3] [--device cuda] [--bits]
+    python -m benchmarks.sample_speed [--streams 1] [--streams 64] [--seconds 3] [--device cuda]
+        [--bits] [--model lstm,3,512]
 
 Both draw from the whole distribution at temperature 1, in float32. torch's side is what one writes with it: an
 embedding, a layer call for one step, a linear map, softmax, `multinomial`, the ids read again without leaving
@@ -24,7 +25,8 @@ from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.tensors import Bits
 from charlm.text.vocab import Vocab
 
-MODELS = [("lstm", 1, 128), ("gru", 2, 256), ("lstm", 3, 512), ("rnn", 1, 128), ("gru", 1, 512)]
+Model = tuple[str, int, int]
+MODELS: list[Model] = [("lstm", 1, 128), ("gru", 2, 256), ("lstm", 3, 512), ("rnn", 1, 128), ("gru", 1, 512)]
 OURS, THEIRS = 400, 40  # characters a measurement
 
 
@@ -56,11 +58,11 @@ def flops(cell: str, layers: int, hidden: int) -> float:
     return Size(cell=cell, hidden=hidden, layers=layers, lanes=1, steps=1).flops / 3
 
 
-def compare_bits(streams: int, seconds: float) -> None:
+def compare_bits(models: list[Model], streams: int, seconds: float) -> None:
     """Prints a line a model: float32's speed, that of 16 and 8 bits against it, and each against torch."""
     sides: list[Bits] = [32, 16, 8]
     count = OURS if streams < 16 else 64  # characters a measurement
-    for model in MODELS:
+    for model in models:
         steps = [*(best([ours(*model, streams, count, bits)]) for bits in sides), best([theirs(*model, streams)])]
         *mine, other = (statistics.median(times) for times in interleaved(steps, seconds))
         against = "  ".join(
@@ -75,19 +77,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--streams", type=int, action="append")
     parser.add_argument("--seconds", type=float, default=3, help="at least so long for a model")
+    parser.add_argument("--model", action="append", metavar="CELL,LAYERS,HIDDEN", help="measure only this one")
     parser.add_argument("--bits", action="store_true", help="compare weights of 32, 16 and 8 bits")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     arguments = parser.parse_args()
     if arguments.device == "cuda":
         gpu.sample(arguments.streams or [], arguments.seconds)
         return
+    named = [name.split(",") for name in arguments.model or []]
+    models = [(cell, int(layers), int(hidden)) for cell, layers, hidden in named] or MODELS
     top = ceiling()
     print(f"load {os.getloadavg()[0]:.1f}; matrix product {top / 1e9:.0f} GFLOP/s")
     for streams in arguments.streams or [1, 64]:
         if arguments.bits:
-            compare_bits(streams, arguments.seconds)
+            compare_bits(models, streams, arguments.seconds)
             continue
-        for model in MODELS:
+        for model in models:
             pair = [best([ours(*model, streams)]), best([theirs(*model, streams)])]
             mine, other = (statistics.median(times) for times in interleaved(pair, arguments.seconds))
             speeds = OURS * streams / mine, THEIRS * streams / other
