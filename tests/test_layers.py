@@ -15,7 +15,7 @@ LEVELS = {
     "progress": 0,
     "drawing": 0,
     "codec": 0,
-    "tensors": 1,
+    "tensors": 0,
     "text": 1,
     "nn": 1,
     "lm": 2,
