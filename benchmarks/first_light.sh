@@ -43,7 +43,7 @@ step() { # NAME SECONDS COMMAND...: runs a command for so many seconds at most
 
 machine() { # card, driver, versions, commit
     nvidia-smi 2> /dev/null
-    "$python" -c 'import sys, torch; from charlm.nn.kernels.choose import facts
+    "$python" -c 'import sys, torch; from charlm.nn.kernels import facts
 print(sys.version); print(facts(torch.device(sys.argv[1])))' "$device"
     git rev-parse HEAD 2> /dev/null
     git status --short 2> /dev/null | head -5

@@ -19,8 +19,8 @@ from torch.nn import functional
 
 from benchmarks.torch_side import SYMBOLS, WIDTHS, Size, Step, TorchModel
 from charlm.lm.interface import SamplingRule
-from charlm.nn.kernels.choose import facts, notes, precision
-from charlm.nn.kernels.gpu.graphs import CudaGraph
+from charlm.nn.kernels import facts, notes, precision
+from charlm.nn.kernels.graphs import CudaGraph
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.vocab import Vocab
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from charlm.drawing import new_figure, save_figure
 from charlm.errors import CharlmError
-from charlm.figures import new_figure, save_figure
 
 __all__ = ["GridCell", "draw_grid"]
 

@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from charlm.nn.kernels.choose import fastest
+from charlm.nn.kernels import fastest
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.corpus import read_corpus
 from charlm.text.splits import Split

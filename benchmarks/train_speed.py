@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from benchmarks import gpu
 from benchmarks.torch_side import SYMBOLS, TORCH, WIDTHS, Size, Step, TorchModel
-from charlm.nn.kernels.choose import fastest
+from charlm.nn.kernels import fastest
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.vocab import Vocab
 

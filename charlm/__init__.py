@@ -15,14 +15,14 @@ import importlib
 from typing import TYPE_CHECKING
 
 from charlm.errors import CharlmError
-from charlm.version import __version__
 
 if TYPE_CHECKING:
     from charlm.checkpoint import load
     from charlm.checks import selfcheck
     from charlm.comparison import Comparison, compare
     from charlm.compression import Compressed, compress, decompress
-    from charlm.info import describe
+    from charlm.files import __version__
+    from charlm.info import describe, machine
     from charlm.listing import runs
     from charlm.lm.evaluate import Evaluation
     from charlm.lm.interface import LanguageModel
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from charlm.sequences.fit import fit_table
     from charlm.sequences.predict import predict_table
     from charlm.text.cache import cache
-    from charlm.text.download import get
+    from charlm.text.catalog import get
     from charlm.text.profile import profile
     from charlm.text.splits import Split
     from charlm.text.text import Part, Text, read_text
@@ -61,6 +61,7 @@ _HOMES = {
     "Text": "charlm.text.text",
     "TextModel": "charlm.lm.model",
     "Vocab": "charlm.text.vocab",
+    "__version__": "charlm.files",
     "adaptive": "charlm.mixing.adaptive",
     "cache": "charlm.text.cache",
     "compare": "charlm.comparison",
@@ -70,9 +71,10 @@ _HOMES = {
     "dynamic": "charlm.recurrent.dynamic",
     "export": "charlm.pages.export",
     "fit_table": "charlm.sequences.fit",
-    "get": "charlm.text.download",
+    "get": "charlm.text.catalog",
     "inspect": "charlm.recurrent.inspection",
     "load": "charlm.checkpoint",
+    "machine": "charlm.info",
     "mix": "charlm.mixing.mixture",
     "merge": "charlm.merging",
     "ngram": "charlm.ngrams.fit",
@@ -113,6 +115,7 @@ __all__ = [
     "get",
     "inspect",
     "load",
+    "machine",
     "merge",
     "mix",
     "ngram",

@@ -22,20 +22,17 @@ import torch
 from torch import nn
 
 from charlm.errors import CharlmError, CheckpointError, OptionError
-from charlm.files import FORMAT, describe, fingerprint, read_json, write_config
+from charlm.files import FORMAT, __version__, describe, fingerprint, read_json, write_config
 from charlm.lm.model import TextModel
 from charlm.mixing.adaptive import AdaptiveLM
-from charlm.mixing.cache import CacheLM
-from charlm.mixing.mixture import MixtureLM
+from charlm.mixing.mixture import CacheLM, MixtureLM
 from charlm.ngrams.model import NGramLM
-from charlm.nn.kernels.choose import facts, for_reading, pick_device
-from charlm.nn.kernels.cpu import compiled
+from charlm.nn.kernels import compiled, facts, for_reading, pick_device
 from charlm.recurrent.dynamic import DynamicConfig, DynamicLM
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.tensors import read_tensors
 from charlm.text.text import TextFacts
 from charlm.text.vocab import Vocab
-from charlm.version import __version__
 
 __all__ = [
     "FORMAT", "TextFacts", "checksum_of", "circumstances", "describe", "grown", "load", "newest", "read_config",

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from charlm.checkpoint import TextFacts, load, read_config
+from charlm.drawing import save_figure
 from charlm.errors import CharlmError, OptionError
-from charlm.figures import save_figure
 from charlm.lm.compare import Compared, compare_rows, comparison_figure, summary, tables
 from charlm.lm.evaluate import Row, characters_of, per_character, places_of, row_of, targets_of
 from charlm.lm.model import TextModel, as_models
@@ -196,12 +196,10 @@ def _checked(model: TextModel, held: Part) -> str | None:
     return None
 
 
-def known_models(
-    text: Text, root: str | Path = "checkpoints", *, device: str = "auto"
-) -> tuple[list[TextModel], list[str]]:
-    """The networks under a directory that were trained on this text with this split, and why others are left out."""
+def known_models(text: Text, *, device: str = "auto") -> tuple[list[TextModel], list[str]]:
+    """The networks under `checkpoints` that were trained on this text with this split, and why others are left out."""
     found, notes = [], []
-    for path in sorted(Path(root).glob("*/config.json")):
+    for path in sorted(Path("checkpoints").glob("*/config.json")):
         try:
             config = read_config(path.parent)
             facts = TextFacts.read(config["text"])

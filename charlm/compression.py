@@ -20,13 +20,13 @@ import numpy as np
 
 from charlm.checkpoint import checksum_of, circumstances, load
 from charlm.errors import CharlmError, CheckpointError, OptionError
+from charlm.files import __version__
 from charlm.lm.coding import decode_symbols, encode_symbols, steps_of
 from charlm.lm.model import TextModel
 from charlm.mixing.adaptive import AdaptiveLM, adaptive
-from charlm.nn.kernels.choose import using_threads
+from charlm.nn.kernels import using_threads
 from charlm.progress import progress_bar
 from charlm.text.vocab import Vocab, put_together, take_apart
-from charlm.version import __version__
 
 __all__ = ["Compressed", "Made", "compress", "decompress", "made"]
 

@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any
 
-__all__ = ["decimals", "follower", "in_notebook", "progress_bar", "reading_bar", "several", "watched", "wrapped"]
+__all__ = ["bytes_bar", "decimals", "follower", "in_notebook", "progress_bar", "several", "watched", "wrapped"]
 
 
 def several() -> bool:
@@ -91,15 +91,17 @@ def progress_bar(total: int | None, label: str, unit: str = "it", *, show: bool 
 
 
 @contextlib.contextmanager
-def reading_bar(show: bool | None = None) -> Iterator[Callable[[int, int], None]]:
-    """A bar for reading a big text: gives a function that is told the bytes read so far and the bytes in all.
+def bytes_bar(
+    label: str, total: int | None = None, *, show: bool | None = None
+) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar for reading or downloading: gives a function that is told the bytes so far and the bytes in all.
 
-    >>> with reading_bar(show=False) as tell:
+    >>> with bytes_bar("reading", show=False) as tell:
     ...     tell(512, 1024)
     """
-    with progress_bar(None, "reading", "B", show=show, unit_scale=True) as bar:
+    with progress_bar(total, label, "B", show=show, unit_scale=True) as bar:
 
-        def tell(done: int, total: int) -> None:
+        def tell(done: int, total: int | None) -> None:
             bar.total = total
             bar.update(done - bar.n)
 

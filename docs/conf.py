@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from charlm.version import __version__
+from charlm.files import __version__
 
 project = "charlm"
 author = "the charlm contributors"

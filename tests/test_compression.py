@@ -15,7 +15,7 @@ from charlm.compression import Compressed, Made, compress, decompress, made
 from charlm.errors import CharlmError, CheckpointError, OptionError
 from charlm.lm.interface import State
 from charlm.lm.model import TextModel
-from charlm.nn.kernels.choose import for_reading
+from charlm.nn.kernels import for_reading
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.vocab import Vocab
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from charlm.errors import CharlmError
-from charlm.files import atomic_writer, free_name, lock, read_json, sha256_of, write_bytes, write_json
+from charlm.files import atomic_writer, free_name, lock, read_json, write_bytes, write_json
 
 
 def test_an_error_while_writing_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
@@ -48,11 +48,6 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
         names.append(path.name)
         path.mkdir()
     assert names == ["run.d", "run-2.d", "run-3.d"]
-
-
-def test_sha256_of_a_known_string(tmp_path: Path) -> None:
-    write_bytes(tmp_path / "abc", b"abc")
-    assert sha256_of(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 def test_a_directory_in_use_is_refused_and_a_dead_owner_forgotten(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ import sys
 
 import torch
 
-from charlm.nn.kernels.gpu import layers as triton_layers
-from charlm.nn.kernels.gpu.layers import error_of
+from charlm.nn.kernels import triton_layers
+from charlm.nn.kernels.triton_layers import error_of
 from tests.nn.test_kernels import numbers
 
 CASES = {

@@ -13,8 +13,8 @@ from typing import Any
 import click
 
 from charlm.errors import CharlmError, LostProcessError, OptionError, StorageError
+from charlm.files import __version__
 from charlm.progress import follower, several
-from charlm.version import __version__
 
 __all__ = ["cli", "main"]
 
@@ -42,12 +42,11 @@ _COMMANDS = {
 
 
 _FILES = {
-    **dict.fromkeys(("info", "runs", "next", "cache", "selfcheck"), "show"),
-    "inspect": "pages",
-    "report": "pages",
-    "export": "pages",
+    **dict.fromkeys(("train", "ngram"), "make"),
+    **dict.fromkeys(("eval", "compare", "compress", "decompress"), "measure"),
+    **dict.fromkeys(("info", "runs", "next", "cache", "selfcheck", "corpus"), "show"),
+    **dict.fromkeys(("inspect", "report", "export"), "pages"),
     "predict": "fit",
-    "decompress": "compress",
 }
 """The commands that share a file in `charlm.cli`; any other has a file of its own name."""
 

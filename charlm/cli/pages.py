@@ -137,8 +137,7 @@ def inspect_command(
     """
     import charlm
     from charlm.cli.common import held_out
-    from charlm.figures import check_picture
-    from charlm.lm.painting import may_paint
+    from charlm.drawing import check_picture, may_paint
     from charlm.pages.page import write_page
     from charlm.pages.text_pages import inspect_page
     from charlm.recurrent.inspection import inspect

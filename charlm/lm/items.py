@@ -25,9 +25,9 @@ from charlm.lm.sampling import Noise
 from charlm.lm.scored import name_of
 from charlm.progress import progress_bar
 from charlm.text.corpus import Corpus, corpus_of_items
-from charlm.text.items import read_items
 from charlm.text.reading import Reading
 from charlm.text.text import HasSource, TextFacts, read_text
+from charlm.text.units import read_items
 from charlm.text.vocab import Vocab
 
 __all__ = [

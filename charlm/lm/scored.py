@@ -15,9 +15,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.drawing import html, shown_symbols, surprise_level
 from charlm.errors import OptionError, TextError
 from charlm.lm.interface import LanguageModel
-from charlm.lm.painting import html, shown_symbols, surprise_level
 from charlm.lm.surprise import (
     Stretch,
     Surprise,
@@ -28,12 +28,12 @@ from charlm.lm.surprise import (
     stretches,
     whole_characters,
 )
-from charlm.progress import progress_bar, reading_bar
+from charlm.progress import bytes_bar, progress_bar
 from charlm.text.corpus import Corpus, read_corpus
 from charlm.text.reading import Reading
 from charlm.text.splits import overlap
 from charlm.text.text import Part, Text, TextFacts
-from charlm.text.words import sentence_starts, token_starts, word_starts
+from charlm.text.units import sentence_starts, token_starts, word_starts
 
 __all__ = ["TextScore", "gained", "score", "score_text"]
 
@@ -219,7 +219,7 @@ def read_like(
     readings: set[Reading] = {replace(source.reading, vocab_size=None, **given) for source in sources}
     if len(readings) > 1:
         raise OptionError("the two models read their texts differently (encoding, line ends or bytes): take alike ones")
-    with reading_bar(progress) as tell:
+    with bytes_bar("reading", show=progress) as tell:
         corpus = read_corpus(path, readings.pop(), progress=tell, arrange=False)
     made = [source for source in sources if source.sha256 == corpus.sha256]
     own = next((source.split for source in made if source.reading.items == corpus.reading.items), None)

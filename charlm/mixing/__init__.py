@@ -1,4 +1,5 @@
-"""Several language models as one, with weights that learn while a text is read.
+"""Several language models as one, and models that learn while a text is read.
 
-Open `mixture` first; `cache` is an n-gram model of what was just read, which a mixture may hold.
+Open `mixture` first: mixtures, and the cache of what was just read, which a mixture may hold. `adaptive` adds contexts
+that learn to any model; `contexts` does so for a lane, `formulas` and `past` say in plain Python what is computed.
 """

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from charlm.errors import OptionError
 from charlm.mixing.formulas import Formulas
-from charlm.nn.kernels.cpu import compiled
+from charlm.nn.kernels import compiled
 from charlm.text.vocab import Vocab
 
 __all__ = ["Memory", "Plan"]

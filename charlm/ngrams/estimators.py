@@ -9,6 +9,8 @@ Axes: T steps, B lanes, H histories, E events, P places in the sorted order.
 from __future__ import annotations
 
 import math
+import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,23 +19,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import OptionError
-from charlm.files import fingerprint
+from charlm.files import fingerprint, storage_errors, write_config, write_json
 from charlm.ngrams.counted import AddK, Contexts, Counted, Estimator, Floats, MaximumLikelihood, UniformMix
 from charlm.ngrams.kneser_ney import KneserNey, WittenBell
 from charlm.ngrams.levels import Counts, pick, slices
 from charlm.ngrams.strings import added_up
 from charlm.ngrams.tables import CountTables
 from charlm.text.splits import Spans, count_targets
-from charlm.text.vocab import Ids
+from charlm.text.text import TextFacts
+from charlm.text.vocab import Ids, Vocab
 
 __all__ = [
     "ESTIMATORS",
     "TUNED",
+    "WORK",
     "Contexts",
     "Estimator",
     "can_draw",
     "draw_occurrences",
     "make_estimator",
+    "publish",
     "read_spans",
     "tune",
     "tuning_parts",
@@ -306,3 +311,19 @@ def _walk_one_by_one(links: _Links, node_B: NDArray[np.int32], noise_TB: NDArray
         steps = len(drawn)
         lanes.append(drawn)
     return np.array([drawn[:steps] for drawn in lanes], dtype=np.int32).T
+
+
+WORK = "counting"
+"""The directory, in that of the model, where a count keeps what it has done so far."""
+
+
+def publish(directory: Path, estimator: Estimator, vocab: Vocab, facts: TextFacts) -> None:
+    """Moves the tables into the model's directory and writes `config.json` last, which makes it a model."""
+    work = directory / WORK
+    with storage_errors(directory):
+        for path in sorted((work / "text").glob("level-*.npy")):
+            os.replace(path, directory / path.name)
+        write_json(directory / "vocab.json", vocab.to_json())
+        marks = {"files": fingerprints(directory), "vocab_sha256": vocab.sha256}
+        write_config(directory, "ngram", describe_ngram(estimator), facts, **marks)
+        shutil.rmtree(work)

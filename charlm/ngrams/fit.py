@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -21,10 +22,10 @@ from charlm.codec import encode
 from charlm.errors import OptionError
 from charlm.files import free_name, lock
 from charlm.ngrams.counted import Estimator, check_order
-from charlm.ngrams.estimators import ESTIMATORS, TUNED, make_estimator, tune, tuning_parts
+from charlm.ngrams.estimators import ESTIMATORS, TUNED, WORK, make_estimator, publish, tune, tuning_parts
 from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.levels import Counts
-from charlm.ngrams.past_memory import WORK, Progress, count_past_memory, parse_size, publish, smallest_memory
+from charlm.ngrams.past_memory import Progress, count_past_memory, smallest_memory
 from charlm.ngrams.tables import CountTables
 from charlm.progress import progress_bar
 from charlm.text.corpus import Corpus
@@ -44,6 +45,7 @@ __all__ = [
     "counted_rows",
     "free_directory",
     "ngram",
+    "parse_size",
     "reserved",
     "was_stopped",
 ]
@@ -113,9 +115,9 @@ def ngram(
                 model.write_to(directory)
     model.directory, model.source = directory, facts
     if arpa is not None:
-        from charlm.ngrams.arpa import write_arpa
+        from charlm.ngrams.kneser_ney import write_arpa
 
-        write_arpa(model, free_name(Path(arpa)))
+        write_arpa(model.estimator, model.vocab, free_name(Path(arpa)))
     return model
 
 
@@ -237,7 +239,7 @@ def count(corpus: Corpus, parts: Mapping[str, Spans], *, order: int, smoothing: 
 
 def best_order(corpus: Corpus, parts: Mapping[str, Spans], *, orders: list[int], smoothing: str) -> int:
     """The order with the lowest nats on the spans to tune on, of which none is reported."""
-    from charlm.ngrams.rows import ngram_rows
+    from charlm.ngrams.orders import ngram_rows
 
     counted, tuned = tuning_parts(parts)
     index = _index(corpus, counted, parts)
@@ -250,7 +252,7 @@ def counted_rows(
     corpus: Corpus, parts: Mapping[str, Spans], held: Spans, *, orders: list[int], smoothings: Iterable[str]
 ) -> Iterator[Row]:
     """The rows of n-gram models of several orders and smoothings over held-out spans, from one index."""
-    from charlm.ngrams.rows import ngram_rows
+    from charlm.ngrams.orders import ngram_rows
 
     index = _index(corpus, parts["train"], parts)
     for smoothing in smoothings:
@@ -311,3 +313,18 @@ def count_to_directory(
     estimator = make_estimator(smoothing, tables, order, **parameters)
     publish(directory, estimator, corpus.vocab, TextFacts.of(corpus, split))
     return estimator
+
+
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([kmgt]?)i?b?", re.IGNORECASE)
+
+
+def parse_size(size: int | str) -> int:
+    """Bytes, given as a whole number or written with K, M, G or T behind it, powers of 1024.
+
+    >>> parse_size("2G"), parse_size("1.5m"), parse_size("640"), parse_size(640)
+    (2147483648, 1572864, 640, 640)
+    """
+    found = _SIZE.fullmatch(str(size).strip()) if type(size) in (int, str) else None
+    if found is None:
+        raise OptionError(f"cannot read the size {str(size)[:40]!r}: write it as 500M or 2G")
+    return int(float(found[1]) * 1024 ** " kmgt".index(found[2].lower() or " "))

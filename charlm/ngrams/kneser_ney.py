@@ -1,4 +1,4 @@
-"""Estimators that interpolate every order with the next shorter one: Witten-Bell and modified Kneser-Ney.
+"""Estimators that interpolate every order with the next shorter one: Witten-Bell and modified Kneser-Ney; ARPA files.
 
     p_n(symbol | history) = share_n(history, symbol) + left_n(history) · p_{n-1}(symbol | history without its first)
 
@@ -6,6 +6,11 @@ with p_{-1} uniform over the vocabulary, share 0 for an event never seen, and le
 followed. Where only r < n symbols have been read, as at the beginning of a span, r is the highest order: the
 probability is that of the model of order r. With order 32 both are models of unbounded order: the longest history
 that was seen has the first word.
+
+An ARPA file holds such a model in the format that KenLM, SRILM and others read, with characters spelled as words
+(ARPA-MIT format; SRILM's ngram-format(5)). A model of order n has strings of 1 to n + 1 characters. Each line is the
+base-10 logarithm of the interpolated probability of the last character after the others, the string, and the logarithm
+of what is left for shorter histories where the string itself is a history.
 """
 
 from __future__ import annotations
@@ -13,15 +18,20 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.errors import OptionError
+from charlm.files import write_with
 from charlm.ngrams.counted import Contexts, Estimator, Floats, children
 from charlm.ngrams.levels import UNSEEN, Counts, Level, Nodes
+from charlm.text.vocab import Vocab
 
-__all__ = ["FALLBACK", "Interpolated", "KneserNey", "Weights", "WittenBell", "discounts"]
+__all__ = ["FALLBACK", "Interpolated", "KneserNey", "Weights", "WittenBell", "discounts", "word_of", "write_arpa"]
 
 FALLBACK = (0.5, 1.0, 1.5)
 """Discounts for counts of 1, 2, 3 and more where the counts of counts yield none, as KenLM's fallback."""
@@ -219,3 +229,104 @@ def discounts(count_E: NDArray[Any]) -> tuple[float, float, float]:
     first, second, third = (i - (i + 1) * y * n[i] / n[i - 1] for i in (1, 2, 3))
     sound = 0 <= first <= 1 and 0 <= second <= 2 and 0 <= third <= 3
     return (first, second, third) if sound else FALLBACK
+
+
+_NEVER = -99.0  # the format's way to write the logarithm of 0
+_MARKERS = ("<unk>", "<s>", "</s>")
+_LINES = 1 << 16  # written at once
+
+
+def word_of(symbol: str) -> str:
+    r"""How a symbol is spelled as a word without white space.
+
+    A visible character stands for itself; every other one, and the backslash, is written `\u` with its code
+    point in braces, hexadecimal; a byte of a vocabulary of bytes keeps the form that `Vocab.symbol` gives it.
+
+    >>> word_of("a"), word_of(" "), word_of("\\"), word_of("<C3>")
+    ('a', '\\u{20}', '\\u{5c}', '<C3>')
+    """
+    if len(symbol) != 1:
+        return symbol
+    plain = symbol.isprintable() and not symbol.isspace() and symbol != "\\"
+    return symbol if plain else f"\\u{{{ord(symbol):x}}}"
+
+
+def write_arpa(estimator: Estimator, vocab: Vocab, path: Path) -> None:
+    """Writes a smoothed model as an ARPA file, whole or not at all.
+
+    The format's words for unknown, beginning and end are listed with probability 0, as readers want them;
+    score without sentence marks. Scores agree with the model's to the seven digits written, from the first symbol on
+    that has a whole history: at the beginning of a text Kneser-Ney counts occurrences at the short orders, for which
+    the format has no place.
+
+    Args:
+        estimator: Witten-Bell or Kneser-Ney; other estimators have no place for shorter histories.
+        vocab: the symbols of the model.
+        path: of the file, replaced if there is one.
+
+    Raises:
+        OptionError: the model's estimator is not an interpolated one.
+    """
+    if not isinstance(estimator, Interpolated):
+        raise OptionError(
+            f"an ARPA file holds a model that mixes all orders, not one with smoothing {estimator.name!r}: "
+            "choose --smoothing kneser-ney or witten-bell"
+        )
+    write_with(path, lambda file: _write(file, vocab, estimator))
+
+
+def _write(file: IO[bytes], vocab: Vocab, estimator: Interpolated) -> None:
+    words = [word_of(vocab.symbol(id)) for id in range(len(vocab))]
+    counts = [len(words) + len(_MARKERS), *(estimator.levels[n].events for n in range(1, estimator.order + 1))]
+    head = ["\\data\\", *(f"ngram {n + 1}={count}" for n, count in enumerate(counts))]
+    file.write(("\n".join(head) + "\n").encode())
+    strings: list[str] = [""]
+    for order in range(estimator.order + 1):
+        file.write(f"\n\\{order + 1}-grams:\n".encode())
+        strings = _strings(estimator, order, strings, words)
+        if order == 0:
+            _write_lines(file, _unseen_lines(estimator, words))
+        _write_lines(file, _lines(estimator, order, strings))
+    file.write(b"\n\\end\\\n")
+
+
+def _strings(estimator: Interpolated, order: int, histories: list[str], words: list[str]) -> list[str]:
+    """The events of a level as words with spaces between, from those of the level below."""
+    level = estimator.levels[order]
+    pairs = zip(level.history_E.tolist(), level.id_E.tolist(), strict=True)
+    if order == 0:
+        return [words[id] for _, id in pairs]
+    return [f"{histories[history]} {words[id]}" for history, id in pairs]
+
+
+def _unseen_lines(estimator: Interpolated, words: list[str]) -> Iterator[str]:
+    """The marker words, and the symbols of the vocabulary that the training part does not have."""
+    yield from (f"{_NEVER:g}\t{marker}\t0" for marker in _MARKERS)
+    seen = set(estimator.levels[0].id_E.tolist())
+    left = estimator.weights(0, top=estimator.order == 0).left[0] / estimator.symbols
+    tail = "\t0" if estimator.order else ""
+    for id, word in enumerate(words):
+        if id not in seen:
+            yield f"{np.log10(left) if left > 0 else _NEVER:.7g}\t{word}{tail}"
+
+
+def _lines(estimator: Interpolated, order: int, strings: list[str]) -> Iterator[str]:
+    """A level's lines; the highest order has no backoff weights."""
+    top = order == estimator.order
+    logp_E = _log10(estimator.event_probabilities(order, top=top)).tolist()
+    if top:
+        yield from (f"{logp:.7g}\t{string}" for logp, string in zip(logp_E, strings, strict=True))
+        return
+    left_E = _log10(estimator.weights(order + 1, top=order + 1 == estimator.order).left[:-1]).tolist()
+    for logp, string, left in zip(logp_E, strings, left_E, strict=True):
+        yield f"{logp:.7g}\t{string}\t{left:.7g}"
+
+
+def _log10(p_E: Floats) -> Floats:
+    with np.errstate(divide="ignore"):
+        return np.maximum(np.log10(p_E), _NEVER)
+
+
+def _write_lines(file: IO[bytes], lines: Iterator[str]) -> None:
+    while block := list(islice(lines, _LINES)):
+        file.write(("\n".join(block) + "\n").encode())

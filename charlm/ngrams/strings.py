@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,18 @@ from charlm.text.splits import Spans
 from charlm.text.spool import give_back
 from charlm.text.vocab import Ids, smallest_dtype
 
-__all__ = ["Packing", "SpannedText", "Strings", "Words", "added_up", "merged", "open_run", "write_run"]
+__all__ = [
+    "Blocks",
+    "Packing",
+    "SpannedText",
+    "Strings",
+    "TextBlocks",
+    "Words",
+    "added_up",
+    "merged",
+    "open_run",
+    "write_run",
+]
 
 Words = list[NDArray[np.uint64]]
 """The words of N keys, one array for each of the W."""
@@ -211,6 +222,41 @@ def _order(words: Words) -> NDArray[np.int64]:
             digits &= (np.uint64(1) << bits) - np.uint64(1)
             order = order[digits.view(np.int64)]
     return order
+
+
+class Blocks(Protocol):
+    """What is counted, in pieces that fit in memory."""
+
+    def __len__(self) -> int:
+        """How many pieces."""
+
+    def __getitem__(self, number: int) -> Strings:
+        """The sorted strings of one."""
+
+
+@dataclass(frozen=True, eq=False)
+class TextBlocks:
+    """The strings of a text, block by block; those at a block's end look into the next.
+
+    Args:
+        text: what is counted.
+        packing: how its strings become keys.
+        size: characters in a block.
+    """
+
+    text: SpannedText
+    packing: Packing
+    size: int
+
+    def __len__(self) -> int:
+        return (len(self.text) + self.size - 1) // self.size
+
+    def __getitem__(self, number: int) -> Strings:
+        start = number * self.size
+        end = min(start + self.size, len(self.text))
+        found = added_up(self.packing.keys(self.text.codes(start, end + self.packing.depth - 1)))
+        nothing = int(not found.words[0][0])  # the key of the separators, before all others
+        return Strings(words=[word[nothing:] for word in found.words], counts=found.counts[nothing:])
 
 
 def added_up(words: Words, counts: NDArray[np.int64] | None = None) -> Strings:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from charlm.errors import OptionError
 from charlm.nn.cells import BUILT_IN, Cell, GRUCell, LSTMCell, RNNCell, make_cell
 from charlm.nn.kernels import backend
-from charlm.nn.kernels.inputs import check_floats, check_lengths
+from charlm.nn.kernels.reference import check_floats, check_lengths
 
 __all__ = ["Stack", "copy_from_torch", "drop_symbols", "dropout", "to_torch"]
 

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from charlm.files import free_name, write_bytes
-from charlm.lm.painting import visible
-from charlm.version import __version__
+from charlm.drawing import visible
+from charlm.files import __version__, free_name, write_bytes
 
 if TYPE_CHECKING:
     from jinja2 import Environment

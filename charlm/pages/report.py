@@ -21,7 +21,7 @@ from charlm.lm.surprise import expected_next, read_surprise
 from charlm.ngrams.fit import counted_rows
 from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.novelty import Novelty, novelty
-from charlm.nn.kernels.choose import pick_device
+from charlm.nn.kernels import pick_device
 from charlm.pages.run_page import (
     RunPage,
     Sample,

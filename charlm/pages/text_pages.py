@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.lm.painting import shown_symbols
+from charlm.drawing import shown_symbols
 from charlm.lm.surprise import Expected, Surprise
 from charlm.pages.page import render
 from charlm.recurrent.agreement import GATE_WORDS, Finding

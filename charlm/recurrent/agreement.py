@@ -23,9 +23,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.figures import new_figure
+from charlm.drawing import new_figure, visible
 from charlm.lm.interface import OnRead
-from charlm.lm.painting import visible
 from charlm.recurrent.atlas import Atlas, Saturation, Unit
 from charlm.recurrent.properties import PROPERTIES, Property, code_points_of
 from charlm.text.vocab import Vocab

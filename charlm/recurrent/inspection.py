@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.drawing import paint, save_figure, shown_symbols
 from charlm.errors import CharlmError, OptionError
-from charlm.figures import save_figure
 from charlm.lm.model import TextModel, as_part
-from charlm.lm.painting import paint, shown_symbols
 from charlm.progress import progress_bar
 from charlm.recurrent.agreement import Finding, search, unit_figure
 from charlm.recurrent.atlas import Atlas, Unit, read_units

@@ -29,7 +29,7 @@ from charlm.codec import encode
 from charlm.errors import CheckpointError, OptionError
 from charlm.files import free_name
 from charlm.nn.cells import Cell
-from charlm.nn.kernels.choose import pick_device
+from charlm.nn.kernels import pick_device
 from charlm.sequences.batches import Examples, Sequences, ragged, rows_of, stepwise
 from charlm.sequences.fit import fit_examples
 from charlm.sequences.model import SequenceModel

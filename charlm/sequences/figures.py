@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from charlm.drawing import new_figure, save_figure
 from charlm.errors import CharlmError
-from charlm.figures import new_figure, save_figure
 from charlm.sequences.metrics import (
     Floats,
     Reliability,

@@ -11,11 +11,11 @@ from typing import Any
 
 from charlm.checkpoint import load
 from charlm.codec import encode
+from charlm.drawing import drawn
 from charlm.errors import OptionError
-from charlm.figures import drawn
 from charlm.files import free_name, lock, still_there
 from charlm.nn.cells import Cell, cell_name
-from charlm.nn.kernels.choose import device_of, pick_device
+from charlm.nn.kernels import device_of, pick_device
 from charlm.recurrent.model import CharRNN
 from charlm.sequences.batches import Examples
 from charlm.sequences.config import fit_scales

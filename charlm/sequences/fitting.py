@@ -15,9 +15,9 @@ import torch
 
 from charlm.codec import encode
 from charlm.errors import CheckpointError, OptionError
-from charlm.files import FORMAT
+from charlm.files import FORMAT, __version__
 from charlm.nn.cells import BUILT_IN, cell_name
-from charlm.nn.kernels.choose import fastest, for_training
+from charlm.nn.kernels import fastest, for_training
 from charlm.recurrent.model import CharRNN
 from charlm.sequences.batches import Examples
 from charlm.sequences.config import SequenceConfig, class_weights, fit_scales
@@ -28,10 +28,9 @@ from charlm.text.vocab import Vocab
 from charlm.training import run
 from charlm.training.distributed import Processes
 from charlm.training.interfaces import StepReport
-from charlm.training.keeping import RunKind, Saved, read_saved
 from charlm.training.options import Optimisation, TrainingPlan
 from charlm.training.run import Run, Task
-from charlm.version import __version__
+from charlm.training.states import RunKind, Saved, read_saved
 
 __all__ = [
     "BUDGET", "FIT", "NETWORK", "SCALES", "TRAINING", "Fit", "FitPlan", "SequenceTask", "choose_fit",
@@ -167,7 +166,7 @@ def start(
 
 
 def read_saved_fit(directory: Path) -> Saved[FitPlan]:
-    """The newest state of a fit that is whole; see `keeping.read_saved`."""
+    """The newest state of a fit that is whole; see `states.read_saved`."""
     return read_saved(directory, FIT)
 
 

@@ -66,11 +66,6 @@ class Reliability:
         full = self.count > 0
         return float(np.abs(self.came - self.said)[full] @ (self.count[full] / self.count.sum()))
 
-    @property
-    def largest_error(self) -> float:
-        """The largest |said − came| of a bin (their equation 5)."""
-        return float(np.nanmax(np.abs(self.came - self.said)))
-
     def to_json(self) -> list[dict[str, Any]]:
         """The points of the reliability curve; empty bins are left out."""
         return [

@@ -20,7 +20,7 @@ from charlm.checkpoint import read_config, read_vocab, read_weights
 from charlm.codec import decode
 from charlm.errors import CharlmError, CheckpointError, OptionError
 from charlm.files import write_json
-from charlm.nn.kernels.choose import for_reading
+from charlm.nn.kernels import for_reading
 from charlm.sequences.baselines import BASELINES, Baseline, Counted, Linear, Trees
 from charlm.sequences.batches import Examples, Sequences
 from charlm.sequences.config import SequenceConfig

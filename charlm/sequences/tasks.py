@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from charlm.errors import OptionError
 from charlm.nn.heads import DistributionHead, distribution_losses
-from charlm.nn.kernels.choose import for_training
+from charlm.nn.kernels import for_training
 from charlm.sequences.batches import Examples, Sequences
 from charlm.sequences.config import SequenceConfig
 from charlm.sequences.model import SequenceModel

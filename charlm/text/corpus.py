@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from charlm.errors import OptionError, TextError
 from charlm.text.cache import BytesRead, corpus_hash, encode_files, is_big
-from charlm.text.items import arranged, item_spans, joined, read_items
 from charlm.text.reading import Reading, decode, files_of, read_content
 from charlm.text.splits import PARTS, Spans, Split, count_targets, shared_context
+from charlm.text.units import arranged, item_spans, joined, read_items
 from charlm.text.vocab import UNKNOWN, Ids, Vocab, code_points, vocabulary_of_counts
 
 __all__ = ["Corpus", "corpus_of_items", "corpus_of_text", "read_corpus", "split_by_files", "split_of"]

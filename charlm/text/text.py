@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from charlm.codec import decode
 from charlm.errors import OptionError, TextError
-from charlm.progress import reading_bar
+from charlm.progress import bytes_bar
 from charlm.text.corpus import Corpus, corpus_of_items, corpus_of_text, read_corpus, split_by_files, split_of
 from charlm.text.reading import Reading, hint_at_newlines
 from charlm.text.splits import PARTS, Spans, Split, count_targets
@@ -334,7 +334,7 @@ def read_text(
     held_out = [name for name in (valid, test) if name is not None]
     if held_out and split is not None:
         raise OptionError("--split divides TEXT itself: it does not go with --valid and --test")
-    with reading_bar(progress) as tell:
+    with bytes_bar("reading", show=progress) as tell:
         held = len(held_out) or split or (None if like is None else like.source.split)
         corpus = read_corpus([*named, *held_out], reading, vocab=vocab, progress=tell, streamed=streamed, held_out=held)
     if vocab is None:

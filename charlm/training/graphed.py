@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from charlm.lm.interface import State, copy_into
-from charlm.nn.kernels.gpu.graphs import CudaGraph, Graph
+from charlm.nn.kernels.graphs import CudaGraph, Graph
 from charlm.training.interfaces import KnownLoss, Stepper, Taken
 from charlm.training.language import LanguageObjective, Window
 from charlm.training.options import Average

@@ -17,15 +17,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from charlm.drawing import label_point, new_figure, save_figure
 from charlm.errors import CharlmError
-from charlm.figures import label_point, new_figure, save_figure
 from charlm.lm.evaluate import Evaluation
 from charlm.progress import decimals, in_notebook, progress_bar, wrapped
 from charlm.training.interfaces import Observer, StepReport, ValidationReport
 from charlm.training.loop import Outcome
 from charlm.training.recipe import Plan
 
-__all__ = ["History", "Training", "Watch", "draw_curve", "language_step", "read_metrics"]
+__all__ = ["History", "Training", "Watch", "language_step", "read_metrics"]
 
 
 def language_step(report: StepReport) -> str:
@@ -234,18 +234,6 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             break
     return rows
-
-
-def draw_curve(metrics: Path, picture: Path, *, title: str = "", loss: str = "nats a character") -> None:
-    """Draws the learning curve of a run; see `History.plot`.
-
-    Args:
-        metrics: the run's `metrics.jsonl`, with at least one row.
-        picture: .png, .svg or .pdf; replaced whole or not at all.
-        title: above the picture.
-        loss: what is shown, for the axis.
-    """
-    History(read_metrics(metrics), title=title, loss=loss).plot(picture)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks import quality, quality_grid, quality_runs
 from benchmarks.grid_picture import GridCell, draw_grid
-from charlm.cli.train import train_command
+from charlm.cli.make import train_command
 from charlm.errors import CharlmError
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.corpus import corpus_of_text, read_corpus

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from charlm.errors import OptionError
 from charlm.mixing.contexts import Memory, Plan, balanced
 from charlm.mixing.formulas import Formulas
-from charlm.nn.kernels.cpu import compiled
+from charlm.nn.kernels import compiled
 from charlm.text.vocab import Vocab
 
 TEXT = "the cat's Hat.\n\nROMEO:\nthe cat sat, 12 on the mat,, the\n  cat's hat (sat).\n"

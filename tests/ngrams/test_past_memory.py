@@ -23,15 +23,13 @@ from hypothesis import strategies as st
 from charlm import files
 from charlm.checkpoint import load
 from charlm.errors import CharlmError, CheckpointError, OptionError, StorageError, TextError
-from charlm.ngrams import job as jobs
 from charlm.ngrams import past_memory as external
 from charlm.ngrams.estimators import ESTIMATORS, make_estimator, tune
 from charlm.ngrams.fit import count, count_to_directory, was_stopped
 from charlm.ngrams.index import SuffixIndex
-from charlm.ngrams.job import Job, TextBlocks
-from charlm.ngrams.past_memory import count_past_memory, smallest_memory
-from charlm.ngrams.rows import ngram_rows
-from charlm.ngrams.strings import Packing, added_up, merged
+from charlm.ngrams.orders import ngram_rows
+from charlm.ngrams.past_memory import Job, count_past_memory, smallest_memory
+from charlm.ngrams.strings import Packing, TextBlocks, added_up, merged
 from charlm.ngrams.tables import CountTables
 from charlm.text.corpus import read_corpus
 from charlm.text.splits import Split
@@ -187,7 +185,7 @@ def test_stopped_at_every_write_it_goes_on_and_ends_the_same(
     tmp_path: Path, tiny: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny(20)
-    monkeypatch.setattr(jobs, "FAN", 2)
+    monkeypatch.setattr(external, "FAN", 2)
     go(tmp_path / "whole")
     whole, made, written = content(tmp_path / "whole"), [], []
     monkeypatch.setattr(TextBlocks, "__getitem__", noting(TextBlocks.__getitem__, made))
@@ -225,11 +223,11 @@ def test_killed_by_the_system_it_goes_on(tmp_path: Path) -> None:
     code = (
         "import sys, time; sys.path.insert(0, 'tests')\n"
         "from pathlib import Path\n"
-        "from charlm.ngrams import job\nfrom charlm.ngrams import past_memory as external\n"
+        "from charlm.ngrams import past_memory as external\n"
         "import numpy as np\n"
         "external.capacity_of = lambda *_: 20\n"
-        "write = job.write_run\n"
-        "job.write_run = lambda *given: (write(*given), time.sleep(0.05))\n"
+        "write = external.write_run\n"
+        "external.write_run = lambda *given: (write(*given), time.sleep(0.05))\n"
         "ids, spans = np.random.default_rng(3).integers(0, 3, 90), np.array([[0, 40], [40, 90]])\n"
         f"external.count_past_memory(ids, spans, symbols=3, order=3, directory=Path({str(tmp_path / 'w')!r}),"
         f" memory={ROOM}, identity='me')"
@@ -317,7 +315,7 @@ def test_a_cluster_counts_the_same_though_a_worker_is_killed(tmp_path: Path, tin
         import signal
         import time
 
-        from charlm.ngrams.job import TextBlocks
+        from charlm.ngrams.strings import TextBlocks
 
         sort = TextBlocks.__getitem__
 
@@ -449,7 +447,7 @@ def test_the_command_goes_on_where_it_was_stopped(
     monkeypatch.setenv("CHARLM_CACHE", str(tmp_path / "cache"))
     command = ["ngram", str(verse), "--memory", "64M", "--out", str(tmp_path / "m")]
     with monkeypatch.context() as patch:
-        patch.setattr(external, "fingerprints", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("charlm.ngrams.estimators.fingerprints", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
         assert CliRunner().invoke(cli, command).exit_code != 0
     assert was_stopped(tmp_path / "m")
     made: list[int] = []

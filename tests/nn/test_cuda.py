@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from charlm.lm.interface import SamplingRule, generate_by_steps
-from charlm.nn.kernels.gpu import layers as selftest
-from charlm.nn.kernels.gpu import layers as triton_layers
+from charlm.nn.kernels import triton_layers
+from charlm.nn.kernels import triton_layers as selftest
 from charlm.nn.stack import Stack
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.vocab import Vocab

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from charlm.nn.kernels import choose as devices
+from charlm.nn import kernels as devices
 
 GPU = torch.device("cuda:0")
 

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from charlm.lm.interface import SamplingRule, generate_by_steps
+from charlm.nn import kernels
 from charlm.nn.cells import make_cell
-from charlm.nn.kernels import choose, fused, inputs, reference
-from charlm.nn.kernels.gpu import graphs
-from charlm.nn.kernels.gpu import layers as triton_layers
+from charlm.nn.kernels import fused, graphs, reference, triton_layers
 from charlm.nn.stack import Stack
 from charlm.recurrent import model as recurrent
 from charlm.recurrent.model import CharRNN, RNNConfig
@@ -22,17 +21,17 @@ from tests.nn.test_graph_generate import Again
 
 @pytest.fixture(autouse=True)
 def _gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (choose, fused, inputs, recurrent, triton_layers):
+    for module in (kernels, fused, reference, recurrent, triton_layers):
         monkeypatch.setattr(module, "on_gpu", lambda thing: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
 
 
 def test_ids_are_checked_without_waiting_for_the_device() -> None:
     ids = torch.tensor([[0, -1, 4]])
-    assert torch.equal(inputs.check_ids(ids, 5, ids.device, dim=2), ids)
+    assert torch.equal(reference.check_ids(ids, 5, ids.device, dim=2), ids)
     for wrong in (5, -2):
         with pytest.raises(RuntimeError):  # on a device: a failed assertion in the stream
-            inputs.check_ids(torch.tensor([[wrong]]), 5, ids.device, dim=2)
+            reference.check_ids(torch.tensor([[wrong]]), 5, ids.device, dim=2)
 
 
 @pytest.mark.parametrize("kind", ["rnn", "gru", "lstm"])

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from charlm.nn import kernels
 from charlm.nn.cells import make_cell
-from charlm.nn.kernels import choose, fused
-from charlm.nn.kernels.gpu import layers as triton_layers
-from charlm.nn.kernels.gpu.layers import Verdict, judge
+from charlm.nn.kernels import fused, triton_layers
+from charlm.nn.kernels.triton_layers import Verdict, judge
 from charlm.nn.stack import Stack
 
 WHAT = ["cuda:0", "lstm", "128", "bfloat16"]
@@ -78,7 +78,7 @@ def test_the_program_runs_as_one_and_a_missing_device_is_a_reason() -> None:
 
 def test_the_error_is_that_of_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the loops in their place it is rounding, with a wrong one it is large."""
-    from charlm.nn.kernels.cpu import loops
+    from charlm.nn.kernels import loops
 
     monkeypatch.setattr(triton_layers, "backward", loops.backward)
     monkeypatch.setattr(triton_layers, "forward", lambda cell, gates, *rest: loops.forward(cell, gates.clone(), *rest))
@@ -94,20 +94,20 @@ def test_on_a_cpu_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     stack.backend = "fused"
     stack(torch.tensor([[1], [2]]))
     assert fused._ours(make_cell("lstm", 3, 900), torch.float32)
-    assert choose.notes(stack) == []
+    assert kernels.notes(stack) == []
 
 
 def test_notes_name_each_reason_once(monkeypatch: pytest.MonkeyPatch) -> None:
     stack = Stack("gru", inputs=3, hidden=16, layers=3)
     stack.backend = "fused"
-    monkeypatch.setattr(choose, "_on_gpu", lambda stack: True)
+    monkeypatch.setattr(kernels, "_on_gpu", lambda stack: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
     monkeypatch.setattr(triton_layers, "fits", lambda cell, like: True)
     monkeypatch.setattr(triton_layers, "verdict_on", lambda cell, like: Verdict(usable=False, reason="they are wrong"))
-    assert choose.notes(stack) == ["they are wrong"]
+    assert kernels.notes(stack) == ["they are wrong"]
     monkeypatch.setattr(triton_layers, "fits", lambda cell, like: False)
-    (note,) = choose.notes(stack)
+    (note,) = kernels.notes(stack)
     assert "gru 16" in note
     assert "torch" in note
     stack.backend = "torch"
-    assert choose.notes(stack) == []
+    assert kernels.notes(stack) == []

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from charlm.lm.interface import SamplingRule, generate_by_steps
-from charlm.nn.kernels.gpu.graphs import Chunks, Graph, Network, chunk, generate_in_graphs
+from charlm.nn.kernels.graphs import Chunks, Graph, Network, chunk, generate_in_graphs
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.vocab import Vocab
 

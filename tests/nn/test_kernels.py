@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from charlm.errors import OptionError
-from charlm.nn.kernels.choose import fastest
-from charlm.nn.kernels.cpu import compiled
+from charlm.nn.kernels import compiled, fastest
 from charlm.nn.stack import Stack
 
 KINDS = ["rnn", "gru", "lstm"]
@@ -239,7 +238,7 @@ def test_the_fastest_is_chosen_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> 
         now[0] += cost.get(stack.backend, 0.0)
         return now[0]
 
-    monkeypatch.setattr("charlm.nn.kernels.choose.time.perf_counter", clock)
+    monkeypatch.setattr("charlm.nn.kernels.time.perf_counter", clock)
     assert fastest(stack, 3, 2, seconds=0) == "torch"
     cost["torch"] = 4.0
     assert fastest(stack, 3, 2, seconds=0) == "fused"

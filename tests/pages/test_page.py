@@ -12,8 +12,8 @@ from pathlib import Path
 import jinja2
 import pytest
 
-from charlm.lm import painting
-from charlm.lm.painting import shown_symbols, visible
+from charlm import drawing
+from charlm.drawing import shown_symbols, visible
 from charlm.pages.page import TEMPLATES, render, write_page
 
 EVIL = "<script>alert(1)</script> </script></style><img src=x onerror=alert(1)> ' \" & \u202egpj.exe\x1b[31m"
@@ -147,9 +147,9 @@ def test_pages_and_terminals_paint_alike() -> None:
         [float(number) / 1000 for number in re.findall(r"\d+", found)]
         for found in re.search(r"levels = \[(.*?)\];\s*const differences = \[(.*?)\];", script).groups()  # type: ignore[union-attr]
     )
-    assert [painting.surprise_level(bound) for bound in levels] == [f"s{i}" for i in range(1, 8)]
-    assert [painting.surprise_level(bound - 0.001) for bound in levels] == [f"s{i}" for i in range(7)]
-    assert [painting.difference_level(bound) for bound in differences] == ["p2", "p3", "p4"]
-    assert [painting.difference_level(0.001 - bound) for bound in differences] == ["n1", "n2", "n3"]
+    assert [drawing.surprise_level(bound) for bound in levels] == [f"s{i}" for i in range(1, 8)]
+    assert [drawing.surprise_level(bound - 0.001) for bound in levels] == [f"s{i}" for i in range(7)]
+    assert [drawing.difference_level(bound) for bound in differences] == ["p2", "p3", "p4"]
+    assert [drawing.difference_level(0.001 - bound) for bound in differences] == ["n1", "n2", "n3"]
     assert "if (size < 250)" in script
-    assert (painting.difference_level(0.25), painting.difference_level(0.249)) == ("p1", "s0")
+    assert (drawing.difference_level(0.25), drawing.difference_level(0.249)) == ("p1", "s0")

@@ -11,7 +11,7 @@ import torch
 from charlm.checkpoint import load, newest
 from charlm.codec import decode, encode
 from charlm.errors import CharlmError, CheckpointError, OptionError
-from charlm.nn.kernels.choose import CANDIDATES, fastest
+from charlm.nn.kernels import CANDIDATES, fastest
 from charlm.nn.stack import Stack
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.sequences.batches import Examples, Sequences

@@ -22,17 +22,17 @@ from torch.distributed import HashStore, ProcessGroupGloo
 
 from benchmarks.kills import curve, newest_step, weights
 from charlm.cli import main
-from charlm.cli import train as train_module
+from charlm.cli import make as make_module
 from charlm.errors import CharlmError, LostProcessError, OptionError
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.corpus import corpus_of_text
 from charlm.training.distributed import ALONE, Group, Processes
 from charlm.training.interfaces import StepReport, Unobserved, ValidationReport
-from charlm.training.keeping import left_by
 from charlm.training.language import Lanes, LanguageObjective
 from charlm.training.loop import Loop
 from charlm.training.options import Optimisation
 from charlm.training.run import Run
+from charlm.training.states import left_by
 
 TEXT = "she sells sea shells by the sea shore; the shells she sells are sea shells, surely, said she.\n" * 5
 CORPUS = corpus_of_text(TEXT)
@@ -254,7 +254,7 @@ def test_a_loss_is_said_though_torchrun_ends_the_others_meanwhile(
         said.append(message)
 
     monkeypatch.setattr(Run, "train", train)
-    monkeypatch.setattr(train_module.click, "echo", echo)
+    monkeypatch.setattr(make_module.click, "echo", echo)
     before = signal.signal(signal.SIGTERM, lambda number, frame: cut_off.append(len(said)))
     try:
         arguments = ["train", str(verse), "--hidden", "4", "--device", "cpu", "--out", str(tmp_path / "run")]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from charlm.nn.kernels.gpu.graphs import Graph
+from charlm.nn.kernels.graphs import Graph
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.vocab import Vocab
 from charlm.training.graphed import GraphedStepper, stepper_for

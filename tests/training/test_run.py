@@ -10,7 +10,7 @@ import torch
 from charlm.checkpoint import load
 from charlm.codec import decode, encode
 from charlm.errors import CharlmError, CheckpointError, OptionError
-from charlm.nn.kernels.choose import pick_device
+from charlm.nn.kernels import pick_device
 from charlm.tensors import read_tensors, write_tensors
 from charlm.text.corpus import corpus_of_text
 from charlm.text.splits import Split

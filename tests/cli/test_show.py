@@ -1,4 +1,4 @@
-"""`charlm corpus` as a user types it."""
+"""charlm corpus and charlm cache: the catalogue, downloads, what is in a text; the copies that charlm keeps."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from click.testing import CliRunner, Result
 
 from charlm.cli.main import cli
 from charlm.errors import CharlmError, OptionError
-from charlm.text import catalog, download
-from charlm.text.catalog import CATALOG, KnownText
+from charlm.text import cache
+from charlm.text import catalog as module
+from charlm.text.catalog import KnownText, catalog
+from tests.conftest import Run
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,7 +38,7 @@ def refusal(*arguments: str, input: str | bytes | None = None) -> str:
 def test_list_names_every_text_with_size_licence_and_source(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     shown = run("list").output
-    for text in CATALOG:
+    for text in catalog():
         assert text.name in shown
         assert text.licence in shown
     assert "1,115,394 bytes" in shown
@@ -47,12 +49,12 @@ def test_list_names_every_text_with_size_licence_and_source(monkeypatch: pytest.
 
 
 def test_get_downloads_and_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fake(text: KnownText, directory: Path, progress: download.BytesHere) -> Path:
+    def fake(text: KnownText, directory: Path, progress: module.BytesHere) -> Path:
         progress(5, 10)
         progress(10, 10)
         return directory / text.file
 
-    monkeypatch.setattr(download, "fetch", fake)
+    monkeypatch.setattr(module, "fetch", fake)
     result = run("get", "text8", "--to", str(tmp_path))
     assert result.stdout.strip() == str(tmp_path / "text8")
     assert json.loads(run("get", "text8", "--json").stdout)["file"] == str(Path("data/text8"))
@@ -66,7 +68,8 @@ def test_get_of_a_bundled_text_points_at_it() -> None:
 
 def test_get_without_a_network_names_the_bundled_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = KnownText(name="far", about="", licence="", source="", file="far.txt", url="http://nowhere.invalid/far.txt")
-    monkeypatch.setattr(catalog, "CATALOG", (*CATALOG, text))
+    known = catalog()
+    monkeypatch.setattr(module, "catalog", lambda: (*known, text))
     assert "data/shakespeare.txt" in refusal("get", "far", "--to", str(tmp_path))
 
 
@@ -142,3 +145,22 @@ def test_wrong_uses_get_one_sentence(tmp_path: Path) -> None:
     assert "is empty" in refusal("info", str(tmp_path / "empty"))
     assert "holds no files" in refusal("info", str(tmp_path / "folder"))
     assert isinstance(run("info", "x", "--split", "1/2").exception, OptionError | SystemExit)
+
+
+def test_the_cache_is_shown_and_cleared(charlm: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHARLM_CACHE", str(tmp_path / "kept"))
+    assert json.loads(charlm("cache", "--json")[1])["entries"] == []
+    monkeypatch.setattr(cache, "BIG", 1)
+    (tmp_path / "text.txt").write_text("abracadabra\n" * 20)
+    assert charlm("corpus", "info", "text.txt")[0] == 0
+    size = sum(path.stat().st_size for path in (tmp_path / "kept").iterdir())
+    found = json.loads(charlm("cache", "--json")[1])
+    assert (found["directory"], found["bytes"], len(found["entries"])) == (str(tmp_path / "kept"), size, 1)
+    shown = charlm("cache")[1]
+    assert f"{size:,} bytes in 1 entries, at most 10,000,000,000" in shown
+    assert f"deleted      {size:,} bytes" in charlm("cache", "--clear")[1]
+    assert not list((tmp_path / "kept").iterdir())
+    monkeypatch.setenv("CHARLM_CACHE_GB", "-1")
+    code, out, err = charlm("cache")
+    assert (code, out) == (2, "")
+    assert "number of gigabytes" in err

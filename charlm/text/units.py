@@ -1,9 +1,12 @@
-"""Items: the texts of a collection (names, passwords, molecules, log lines), each modelled by itself.
+"""Units of a text: words, sentences and tokens inside it, and the items of a collection.
 
-An item is modelled from a begin state to an end mark, and the line feed is both: every item is a span that begins with
-a line feed, which is context alone, and ends with one, which is a target. Counts and states never cross a span. Items
-stand in an order that depends on their content and not on the file, so that two files with the same lines in another
-order, or with a column of counts in place of repeated lines, give the same corpus.
+Words, sentences and given tokens: where they begin, so that every character belongs to exactly one of them.
+
+Items are the texts of a collection (names, passwords, molecules, log lines), each modelled by itself: from a begin
+state to an end mark. The line feed is both: every item is a span that begins with a line feed, which is context alone,
+and ends with one, which is a target. Counts and states never cross a span. Items stand in an order that depends on
+their content and not on the file, so that two files with the same lines in another order, or with a column of counts
+in place of repeated lines, give the same corpus.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import hashlib
 import io
 import json
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +28,100 @@ from charlm.progress import follower
 from charlm.text.reading import Reading, decode, read_content
 from charlm.text.splits import Spans
 
-__all__ = ["MOST", "arranged", "item_spans", "joined", "read_items"]
+__all__ = [
+    "MOST",
+    "arranged",
+    "item_spans",
+    "joined",
+    "read_items",
+    "sentence_starts",
+    "token_starts",
+    "tokens_of",
+    "word_starts",
+]
+
+_WORD, _APART = r"\S+", r"[\w'’\-]+|[^\w\s]+"
+_ENDS = re.compile(r"[.!?…][\"'”’»)\]]*\Z")
+
+
+def _check(space: str) -> None:
+    if space not in ("before", "after"):
+        raise OptionError(f"white space goes with the word 'before' or 'after' it, not {space!r}")
+
+
+def word_starts(text: str, space: str = "before", *, apart: bool = False) -> list[int]:
+    """Where words begin; white space at the end (or the beginning) of a text, with no word to go with, stands alone.
+
+    Args:
+        text: any text.
+        space: `before`: a word includes the white space before it, as many tokens do; `after`: that behind it.
+        apart: take runs of punctuation as words of their own.
+
+    >>> word_starts("to be, or "), word_starts("to be, or ", "after"), word_starts("be, or", apart=True)
+    ([0, 2, 6, 9], [0, 3, 7], [0, 2, 3])
+    """
+    _check(space)
+    word = _APART if apart else _WORD
+    pattern = rf"\s*(?:{word})|\s+" if space == "before" else rf"(?:{word})\s*|\s+"
+    return [found.start() for found in re.finditer(pattern, text)]
+
+
+def sentence_starts(text: str, space: str = "before") -> list[int]:
+    r"""Where sentences begin: after a word that ends in `.`, `!`, `?` or `…`, quotes behind it counted to it, and after
+    a blank line.
+
+    >>> sentence_starts("He went. \"So?\" She\n\nAct II"), sentence_starts("He went. So", "after")
+    ([0, 8, 14, 18], [0, 9])
+    """
+    _check(space)
+    starts, ended, edge = [], True, 0
+    for found in re.finditer(r"\S+", text):
+        between = text[edge : found.start()]
+        if ended or between.count("\n") > 1:
+            starts.append(edge if space == "before" else found.start())
+        ended, edge = _ENDS.search(found[0]) is not None, found.end()
+    return starts if starts[:1] == [0] else [0, *starts]
+
+
+def token_starts(text: str, tokens: Sequence[str], space: str = "before") -> list[int]:
+    """Where tokens begin that were given, such as the words of a table of reading times.
+
+    Args:
+        text: has these tokens in this order, and nothing but white space between them.
+        tokens: none of them empty.
+        space: see `word_starts`.
+
+    Raises:
+        TextError: a token does not stand where it should, or text is left over.
+
+    >>> token_starts("Well, to be", ["Well", ",", "to", "be"])
+    [0, 4, 5, 8]
+    """
+    _check(space)
+    starts, at = [], 0
+    for number, token in enumerate(tokens, 1):
+        begin = at
+        while at < len(text) and text[at].isspace():
+            at += 1
+        if not token or not text.startswith(token, at):
+            raise TextError(
+                f"token {number} is {token[:30]!r}, but at character {at:,} the text goes on with {text[at : at + 9]!r}"
+            )
+        starts.append(begin if space == "before" else at)
+        at += len(token)
+    if text[at:].strip():
+        raise TextError(f"after the last token the text goes on with {text[at:].strip()[:40]!r}")
+    edge = [at] if space == "before" and at < len(text) else []
+    return [*([] if starts[:1] == [0] else [0]), *starts, *edge]
+
+
+def tokens_of(path: str | None) -> list[str] | None:
+    """The tokens of a file, one a line; empty lines are passed over. None of no file."""
+    if path is None:
+        return None
+    text = decode(read_content(Path(path)), Reading(newlines="normalise"), Path(path))
+    return [line.strip() for line in text.split("\n") if line.strip()]
+
 
 _log = logging.getLogger(__name__)
 

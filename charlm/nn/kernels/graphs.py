@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from charlm.nn.cells import Cell
-from charlm.nn.kernels.inputs import input_rows
+from charlm.nn.kernels.reference import input_rows
 
 __all__ = ["CHUNK", "Chunks", "CudaGraph", "Graph", "Network", "chunk", "generate_in_graphs"]
 

@@ -1,4 +1,4 @@
-"""The calls of `cpu.loops` on a GPU: one launch of a Triton kernel each way, where a layer's weights fit one block;
+"""The calls of `loops` on a GPU: one launch of a Triton kernel each way, where a layer's weights fit one block;
 and the test that decides whether the kernels can be trusted on a device, before a layer first goes through them.
 
 The test runs the layer, forwards and backwards, beside the formulas, in a process of its own. If it does not compile,
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from charlm.nn.cells import Cell, LSTMCell, RNNCell, make_cell
 from charlm.nn.kernels import reference
-from charlm.nn.kernels.inputs import on_gpu, split_biases
+from charlm.nn.kernels.reference import on_gpu, split_biases
 
 __all__ = [
     "Verdict",
@@ -94,7 +94,7 @@ def forward(
     keep: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """See `loops.forward`; `extra` is float32 whatever the gates are, and the gates are left as they were."""
-    from charlm.nn.kernels.gpu.kernels import FORWARD
+    from charlm.nn.kernels.triton_kernels import FORWARD
 
     steps, lanes = gates.shape[:2] if ids_TB is None else ids_TB.shape
     hidden = cell.hidden
@@ -123,7 +123,7 @@ def backward(
     state_wanted: bool,
 ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
     """See `loops.backward`."""
-    from charlm.nn.kernels.gpu.kernels import BACKWARD
+    from charlm.nn.kernels.triton_kernels import BACKWARD
 
     y, values, extra = kept
     steps, lanes, hidden = y.shape
@@ -231,7 +231,7 @@ def judge(what: Sequence[str], start: Start, seconds: float = SECONDS) -> Verdic
 def _start(what: Sequence[str], seconds: float) -> tuple[int, str]:
     """This file as a program."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    command = [sys.executable, "-W", "ignore", "-m", "charlm.nn.kernels.gpu.layers", *what]
+    command = [sys.executable, "-W", "ignore", "-m", "charlm.nn.kernels.triton_layers", *what]
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
