@@ -47,7 +47,7 @@ class _Job(ctypes.Structure):
 
 
 def balanced(weights: Ints, deepest: int = DEEPEST) -> Any:
-    """A tree in the order of the symbols that splits them, again and again, into two parts of weights as equal as can be.
+    """A tree in the order of the symbols, which splits them again and again into parts of nearly equal weight.
 
     Frequent symbols take few decisions then (Fano 1949), and symbols that stand beside each other in the vocabulary,
     as lower-case letters do, stay together.
