@@ -1,7 +1,7 @@
 """The part of the build that pyproject.toml cannot say: the kernels in C, compiled where there is a compiler.
 
 One source is compiled once for each target, and all objects are linked into one plain library without Python's headers,
-which `charlm.nn.kernels.cpu.compiled` loads through ctypes. Without a compiler the installation succeeds all the same,
+which `charlm.nn.kernels.compiled` loads through ctypes. Without a compiler the installation succeeds all the same,
 and the recurrent layers run through torch; where CHARLM_WHEEL is set, as it is for published wheels, it is an error.
 """
 

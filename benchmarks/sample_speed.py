@@ -1,10 +1,12 @@
 """Characters a second that charlm draws against a loop over torch's layers, interleaved in one process.
 
     python -m benchmarks.sample_speed [--streams 1] [--streams 64] [--seconds 3] [--device cuda]
+        [--bits] [--model lstm,3,512]
 
 Both draw from the whole distribution at temperature 1, in float32. torch's side is what one writes with it: an
 embedding, a layer call for one step, a linear map, softmax, `multinomial`, the ids read again without leaving
-torch. Each side runs with the thread count that suits it best. Printed: the medians, and their ratio.
+torch. Each side runs with the thread count that suits it best. Printed: the medians, and their ratio. With --bits
+charlm's weights of 32, 16 and 8 bits run in turn with torch; printed are the ratios of each to float32 and to torch.
 """
 
 from __future__ import annotations
@@ -20,19 +22,21 @@ from benchmarks.torch_side import SYMBOLS, Size, Step, TorchModel
 from benchmarks.train_speed import best, ceiling, interleaved
 from charlm.lm.interface import SamplingRule
 from charlm.recurrent.model import CharRNN, RNNConfig
+from charlm.tensors import Bits
 from charlm.text.vocab import Vocab
 
-MODELS = [("lstm", 1, 128), ("gru", 2, 256), ("lstm", 3, 512), ("rnn", 1, 128), ("gru", 1, 512)]
+Model = tuple[str, int, int]
+MODELS: list[Model] = [("lstm", 1, 128), ("gru", 2, 256), ("lstm", 3, 512), ("rnn", 1, 128), ("gru", 1, 512)]
 OURS, THEIRS = 400, 40  # characters a measurement
 
 
-def ours(cell: str, layers: int, hidden: int, streams: int) -> Step:
-    """Draws OURS characters a stream in one call."""
+def ours(cell: str, layers: int, hidden: int, streams: int, steps: int = OURS, bits: Bits = 32) -> Step:
+    """Draws so many characters a stream in one call."""
     vocab = Vocab.of("".join(chr(256 + i) for i in range(SYMBOLS)))
-    model = CharRNN(vocab, RNNConfig(model=cell, layers=layers, hidden=hidden))
+    model = CharRNN(vocab, RNNConfig(model=cell, layers=layers, hidden=hidden)).with_bits(bits)
     ids, state = torch.zeros(streams, dtype=torch.long), model.initial_state(streams)
-    noise = torch.rand(OURS, streams, dtype=torch.float64)
-    return lambda: model.generate(ids, state, OURS, SamplingRule(), noise)
+    noise = torch.rand(steps, streams, dtype=torch.float64)
+    return lambda: model.generate(ids, state, steps, SamplingRule(), noise)
 
 
 def theirs(cell: str, layers: int, hidden: int, streams: int) -> Step:
@@ -54,19 +58,41 @@ def flops(cell: str, layers: int, hidden: int) -> float:
     return Size(cell=cell, hidden=hidden, layers=layers, lanes=1, steps=1).flops / 3
 
 
+def compare_bits(models: list[Model], streams: int, seconds: float) -> None:
+    """Prints a line a model: float32's speed, that of 16 and 8 bits against it, and each against torch."""
+    sides: list[Bits] = [32, 16, 8]
+    count = OURS if streams < 16 else 64  # characters a measurement
+    for model in models:
+        steps = [*(best([ours(*model, streams, count, bits)]) for bits in sides), best([theirs(*model, streams)])]
+        *mine, other = (statistics.median(times) for times in interleaved(steps, seconds))
+        against = "  ".join(
+            f"{bits:2} bits {mine[0] / time:5.2f} ({other * count / THEIRS / time:5.2f} torch)"
+            for bits, time in zip(sides, mine, strict=True)
+        )
+        name = f"{model[0]:5} {model[1]} x {model[2]:3}  {streams:3} streams"
+        print(f"{name}  float32 {count * streams / mine[0]:10,.0f} characters/s   {against}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--streams", type=int, action="append")
     parser.add_argument("--seconds", type=float, default=3, help="at least so long for a model")
+    parser.add_argument("--model", action="append", metavar="CELL,LAYERS,HIDDEN", help="measure only this one")
+    parser.add_argument("--bits", action="store_true", help="compare weights of 32, 16 and 8 bits")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     arguments = parser.parse_args()
     if arguments.device == "cuda":
         gpu.sample(arguments.streams or [], arguments.seconds)
         return
+    named = [name.split(",") for name in arguments.model or []]
+    models = [(cell, int(layers), int(hidden)) for cell, layers, hidden in named] or MODELS
     top = ceiling()
     print(f"load {os.getloadavg()[0]:.1f}; matrix product {top / 1e9:.0f} GFLOP/s")
     for streams in arguments.streams or [1, 64]:
-        for model in MODELS:
+        if arguments.bits:
+            compare_bits(models, streams, arguments.seconds)
+            continue
+        for model in models:
             pair = [best([ours(*model, streams)]), best([theirs(*model, streams)])]
             mine, other = (statistics.median(times) for times in interleaved(pair, arguments.seconds))
             speeds = OURS * streams / mine, THEIRS * streams / other

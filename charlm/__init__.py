@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from charlm.comparison import Comparison, compare
     from charlm.compression import Compressed, compress, decompress
     from charlm.files import __version__
-    from charlm.info import describe
+    from charlm.info import describe, machine
     from charlm.listing import runs
     from charlm.lm.evaluate import Evaluation
     from charlm.lm.interface import LanguageModel
@@ -74,6 +74,7 @@ _HOMES = {
     "get": "charlm.text.catalog",
     "inspect": "charlm.recurrent.inspection",
     "load": "charlm.checkpoint",
+    "machine": "charlm.info",
     "mix": "charlm.mixing.mixture",
     "merge": "charlm.merging",
     "ngram": "charlm.ngrams.fit",
@@ -114,6 +115,7 @@ __all__ = [
     "get",
     "inspect",
     "load",
+    "machine",
     "merge",
     "mix",
     "ngram",

@@ -27,8 +27,7 @@ from charlm.lm.model import TextModel
 from charlm.mixing.adaptive import AdaptiveLM
 from charlm.mixing.mixture import CacheLM, MixtureLM
 from charlm.ngrams.model import NGramLM
-from charlm.nn.kernels import facts, for_reading, pick_device
-from charlm.nn.kernels.cpu import compiled
+from charlm.nn.kernels import compiled, facts, for_reading, pick_device
 from charlm.recurrent.dynamic import DynamicConfig, DynamicLM
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.tensors import read_tensors

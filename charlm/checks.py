@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from charlm.checkpoint import load
+from charlm.info import machine
 from charlm.lm.evaluate import evaluate
 from charlm.lm.interface import SamplingRule
 from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.model import NGramLM
 from charlm.nn.cells import BUILT_IN
 from charlm.nn.kernels import BACKENDS
-from charlm.nn.kernels.cpu import compiled
 from charlm.nn.stack import Stack, copy_from_torch, to_torch
 from charlm.progress import progress_bar
 from charlm.recurrent.model import CharRNN, RNNConfig
@@ -96,7 +96,7 @@ def selfcheck(*, progress: bool | None = None) -> SelfCheck:
     Args:
         progress: show a bar; None shows it on a terminal or in a notebook.
     """
-    kernels, outcomes = compiled.described(), []  # first, as it refuses a wrong CHARLM_KERNELS
+    kernels, outcomes = machine().kernels, []  # first, as it refuses a wrong CHARLM_KERNELS
     with progress_bar(len(CHECKS), "checking", "check", show=progress) as bar:
         for outcome in run_checks():
             outcomes.append(outcome)

@@ -65,7 +65,6 @@ def decode(
     *,
     beside: bool = False,
     whole: bool = False,
-    error: type[CharlmError] = CheckpointError,
 ) -> _Kind:
     """The dataclass that `encode` made a JSON value of.
 
@@ -75,11 +74,9 @@ def decode(
         what: is read, for messages: "the stored plan of training".
         beside: whether keys that are not the dataclass's may stand beside its own; they are left alone.
         whole: whether every field must be there, those with a default too.
-        error: what is raised.
 
     Raises:
-        CharlmError: of the kind `error`; a key is missing or unknown, a value has another type, or the class itself
-            refuses the values.
+        CheckpointError: a key is missing or unknown, a value has another type, or the class itself refuses the values.
 
     >>> from dataclasses import dataclass
     >>> @dataclass(frozen=True)
@@ -95,7 +92,7 @@ def decode(
     try:
         found: _Kind = _object(kind, value, "", beside, whole)
     except (CharlmError, _WrongError, OverflowError) as wrong:
-        raise error(f"{what} is not whole: {wrong}") from None
+        raise CheckpointError(f"{what} is not whole: {wrong}") from None
     return found
 
 

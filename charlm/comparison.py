@@ -196,12 +196,10 @@ def _checked(model: TextModel, held: Part) -> str | None:
     return None
 
 
-def known_models(
-    text: Text, root: str | Path = "checkpoints", *, device: str = "auto"
-) -> tuple[list[TextModel], list[str]]:
-    """The networks under a directory that were trained on this text with this split, and why others are left out."""
+def known_models(text: Text, *, device: str = "auto") -> tuple[list[TextModel], list[str]]:
+    """The networks under `checkpoints` that were trained on this text with this split, and why others are left out."""
     found, notes = [], []
-    for path in sorted(Path(root).glob("*/config.json")):
+    for path in sorted(Path("checkpoints").glob("*/config.json")):
         try:
             config = read_config(path.parent)
             facts = TextFacts.read(config["text"])

@@ -1,20 +1,128 @@
-"""What a model directory holds, read from its small files alone: the facts that `charlm info` prints."""
+"""What `charlm info` prints: what a model directory holds, read from its small files alone, or what the machine has."""
 
 from __future__ import annotations
 
 import html
 import math
+import os
+import platform
+import re
+import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from charlm.checkpoint import read_config, read_vocab
 from charlm.errors import CharlmError, CheckpointError
 from charlm.files import read_json
+from charlm.nn.kernels import compiled
 from charlm.tensors import shapes_in
 
-__all__ = ["ModelInfo", "describe", "html_table"]
+__all__ = ["Machine", "ModelInfo", "describe", "html_table", "machine"]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Machine:
+    """What charlm computes with on this machine; made by `machine`. Its `repr` is what `charlm info --machine` prints.
+
+    Args:
+        kernels: which kernels run the recurrent layers on a CPU, in a sentence.
+        target: what the kernels in use were compiled for; empty where none are.
+        reasons: of every target, why it does not run here; empty for one that does.
+        library: where the compiled kernels lie.
+        compiler: the C compiler that an installation would use; None where there is none.
+        processor: its architecture.
+        vectors: its vector instructions, as the operating system names them; empty where it does not.
+        cores: how many the operating system counts.
+        threads: how many torch uses.
+        torch: its version.
+        torch_vectors: what torch's own kernels use.
+        openmp: torch's version of it; None without.
+        mkl: torch's version of it; None without.
+        gpu: the name of the first CUDA device; None without.
+    """
+
+    kernels: str
+    target: str
+    reasons: dict[str, str]
+    library: str | None
+    compiler: str | None
+    processor: str
+    vectors: tuple[str, ...]
+    cores: int
+    threads: int
+    torch: str
+    torch_vectors: str
+    openmp: str | None
+    mkl: str | None
+    gpu: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """What `charlm info --machine --json` prints."""
+        return asdict(self)
+
+    def __repr__(self) -> str:
+        facts = [("kernels", self.kernels)]
+        faster = list(self.reasons)[: list(self.reasons).index(self.target)] if self.target else list(self.reasons)
+        facts += [("", f"not {name}: {self.reasons[name] or 'CHARLM_KERNELS names another'}") for name in faster]
+        facts += [
+            ("library", self.library or "none"),
+            ("compiler", self.compiler or "none"),
+            ("processor", f"{self.processor}, {self.cores} cores: {' '.join(self.vectors) or 'vector sets not known'}"),
+            ("threads", str(self.threads)),
+            ("torch", f"{self.torch}, {self.torch_vectors}; OpenMP {self.openmp or 'none'}; MKL {self.mkl or 'none'}"),
+            ("GPU", self.gpu or "none"),
+        ]
+        return "\n".join(f"{name:12} {value}" for name, value in facts)
+
+
+def machine() -> Machine:
+    """What charlm computes with on this machine: kernels, compiler, processor, threads, torch.
+
+    Raises:
+        OptionError: CHARLM_KERNELS names kernels that do not run here.
+
+    >>> import torch
+    >>> machine().threads == torch.get_num_threads()
+    True
+    """
+    built = torch.__config__.parallel_info()
+    openmp, mkl = (
+        re.search(pattern, built) for pattern in (r"OpenMP.*a\.k\.a\. OpenMP ([\d.]+)", r"Kernel Library Version (\S+)")
+    )
+    names = [os.environ["CC"].split()[0]] if os.environ.get("CC", "").strip() else ["cc", "gcc", "clang"]
+    return Machine(
+        kernels=compiled.described(),
+        target=compiled.target(),
+        reasons=compiled.reasons(),
+        library=str(path) if (path := compiled.library_path()) is not None else None,
+        compiler=next((found for name in names if (found := shutil.which(name))), None),
+        processor=platform.machine(),
+        vectors=_vectors(Path("/proc/cpuinfo")),
+        cores=os.cpu_count() or 1,
+        threads=torch.get_num_threads(),
+        torch=torch.__version__,
+        torch_vectors=torch.backends.cpu.get_cpu_capability(),
+        openmp=openmp and openmp.group(1),
+        mkl=mkl and mkl.group(1),
+        gpu=torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+    )
+
+
+_VECTORS = re.compile(r"sse4_2|f16c|fma|avx\w*|amx_\w+|asimd\w*|sve\w*|i8mm|bf16")
+
+
+def _vectors(path: Path) -> tuple[str, ...]:
+    """The vector instructions that Linux lists of the first processor; none on another system."""
+    try:
+        listed = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ()
+    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", listed, re.MULTILINE)
+    return tuple(name for name in flags.group(1).split() if _VECTORS.fullmatch(name)) if flags else ()
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

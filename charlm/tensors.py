@@ -1,25 +1,32 @@
 """Files of tensors in the safetensors format, without pickle: equal tensors give equal bytes, each with a checksum.
 
 Reading trusts no file: sizes are compared with the length of the file before memory is allocated.
+`quantised` is the definition of weights of 16 or 8 bits. Axes: R rows and K columns of a matrix.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
-from charlm.errors import CheckpointError
+from charlm.errors import CheckpointError, OptionError
 from charlm.files import __version__, atomic_writer
 
-__all__ = ["read_tensors", "shapes_in", "write_tensors"]
+__all__ = ["Bits", "made_from", "quantised", "read_tensors", "rounded", "shapes_in", "write_tensors"]
+
+Bits = Literal[8, 16, 32]
+"""Of a weight: 32 is float32; 16 and 8 are whole numbers with a float32 scale for each row of a matrix."""
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
@@ -121,3 +128,55 @@ def _compare(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[
     for name, shape in expected.items():
         if found[name] != shape:
             raise CheckpointError(f"{path} does not fit its model: {name} has shape {found[name]}, not {shape}")
+
+
+def quantised(weight_RK: Tensor, bits: Bits) -> tuple[Tensor, Tensor]:
+    """A matrix as whole numbers of 16 or 8 bits [R, K], and the scale of each row, float32 [R].
+
+    The number of largest magnitude in a row becomes the largest whole number; a weight stands for number * scale.
+
+    >>> whole, scale = quantised(torch.tensor([[1.0, -0.5], [0.0, 0.0]]), 8)
+    >>> whole.tolist(), scale.numpy().round(4).tolist()
+    ([[127, -64], [0, 0]], [0.007899999618530273, 1.0])
+    """
+    most = 2 ** (bits - 1) - 1
+    values_RK = weight_RK.detach().cpu().float()
+    scale_R = values_RK.abs().amax(1) / most
+    scale_R = torch.where(scale_R > 0, scale_R, 1.0)
+    whole_RK = (values_RK / scale_R.unsqueeze(1)).round().clamp(-most, most)
+    return whole_RK.to(torch.int8 if bits == 8 else torch.int16), scale_R
+
+
+def rounded(model: _Module, bits: Bits) -> _Module:
+    """A copy of a model each of whose matrices holds the numbers that its weights of so many bits stand for.
+
+    Raises:
+        OptionError: the bits are not 8, 16 or 32, or a weight is not finite.
+    """
+    if bits not in (8, 16, 32):
+        raise OptionError(f"a weight has 8, 16 or 32 bits, not {bits}")
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            if bits != 32 and parameter.dim() == 2:
+                if not bool(parameter.isfinite().all()):
+                    raise OptionError("a weight of this network is not a finite number: it cannot be rounded")
+                whole_RK, scale_R = quantised(parameter, bits)
+                parameter.copy_(whole_RK * scale_R.unsqueeze(1))
+    return twin
+
+
+def made_from(weight_RK: Tensor, bits: Bits) -> tuple[Tensor, Tensor] | None:
+    """The whole numbers and scales that `rounded` made a matrix from, exactly; None where it holds other numbers.
+
+    A scale that is found from the rounded numbers may differ from the first one in its last binary digit.
+    """
+    whole_RK, scale_R = quantised(weight_RK, bits)
+    exact_R = torch.zeros(len(scale_R), dtype=torch.bool)
+    found_R = scale_R
+    for toward in (scale_R, torch.zeros(()), torch.full((), torch.inf)):
+        tried_R = torch.nextafter(scale_R, toward.expand_as(scale_R))
+        fits_R = (whole_RK * tried_R.unsqueeze(1) == weight_RK).all(1)
+        found_R = torch.where(fits_R & ~exact_R, tried_R, found_R)
+        exact_R |= fits_R
+    return (whole_RK, found_R) if bool(exact_R.all()) else None

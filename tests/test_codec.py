@@ -84,5 +84,5 @@ def test_what_is_wrong_is_named(change: dict[str, Any], named: str) -> None:
 
 def test_missing_keys_and_values_that_are_no_objects() -> None:
     for wrong in ({}, [], None, "x"):
-        with pytest.raises(OptionError, match="not whole"):
-            decode(Outer, wrong, error=OptionError)
+        with pytest.raises(CheckpointError, match="not whole"):
+            decode(Outer, wrong)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from charlm.text.text import Part, Text
 
 __all__ = [
+    "bits_option",
     "echo_json",
     "echo_lines",
     "finite",
@@ -30,6 +31,7 @@ __all__ = [
     "json_option",
     "note",
     "note_list",
+    "opened",
     "other_reading_options",
     "reading_options",
     "seed_option",
@@ -44,6 +46,12 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON value for programs.")
 seed_option = click.option(
     "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of all chance."
+)
+
+bits_option = click.option(
+    "--bits",
+    type=click.Choice(["32", "16", "8"]),
+    help="Round a network's weights to whole numbers of so many bits, with a scale for each row.  [default: 32]",
 )
 
 
@@ -97,6 +105,14 @@ split_option = click.option(
     help="Per cent, as 90/5/5; before it tail:, interleaved:LANES:, lines[:SEED]: or paragraphs[:SEED]:. "
     "Default: tail:90/5/5, and tail:80/10/10 under a million characters.",
 )
+
+
+def opened(model: Any, device: str, bits: str | None) -> TextModel:
+    """A language model on a device, with weights of so many bits where these are named."""
+    import charlm
+
+    found = charlm.load(model, device=device)
+    return found if bits is None else found.with_bits(int(bits))  # type: ignore[arg-type]
 
 
 def _item_options(default: str = "") -> list[Callable[[_Command], _Command]]:

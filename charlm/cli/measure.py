@@ -10,12 +10,14 @@ import click
 
 from charlm.cli.common import (
     adaptive_option,
+    bits_option,
     echo_json,
     force_option,
     force_option_saying,
     forced,
     json_option,
     note,
+    opened,
     other_reading_options,
     reading_options,
     split_option,
@@ -41,6 +43,7 @@ from charlm.files import write_bytes
 )
 @adaptive_option
 @other_reading_options
+@bits_option
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
 @json_option
 def eval_command(
@@ -49,6 +52,7 @@ def eval_command(
     split_part: str | None,
     dynamic: bool,
     adaptive: Any,
+    bits: str | None,
     device: str,
     as_json: bool,
     **reading: Any,
@@ -58,7 +62,7 @@ def eval_command(
     from charlm.cli.common import held_out, where
     from charlm.lm.evaluate import called
 
-    network = charlm.load(model, device=device)
+    network = opened(model, device, bits)
     held = held_out(network, texts, split_part, **reading)
     learner = charlm.dynamic(network, held.text) if dynamic else None
     figures = network.evaluate(held)
@@ -67,7 +71,7 @@ def eval_command(
     if adaptive is not None:
         read = charlm.adaptive(network, held.text, kind=adaptive, room=len(held)).evaluate(held)
     if as_json:
-        more: dict[str, Any] = {}
+        more: dict[str, Any] = {} if bits is None else {"bits": int(bits)}
         if learner is not None and learned is not None:
             more["dynamic"] = {**learned.to_json(), **asdict(learner.config)}
         if read is not None:
@@ -85,7 +89,7 @@ def eval_command(
         )
     if read is not None:
         click.echo(f"adaptive ({adaptive}), with contexts that learn from each character once it is scored:\n{read!r}")
-    for sentence in figures.notes:
+    for sentence in [*figures.notes, *([f"weights of {bits} bits"] if bits is not None else [])]:
         note(sentence)
 
 

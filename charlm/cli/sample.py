@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from charlm.cli.common import echo_json, json_option, note, seed_option
+from charlm.cli.common import bits_option, echo_json, json_option, note, opened, seed_option
 from charlm.errors import OptionError
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     "--text", "texts", multiple=True, metavar="TEXT", help="The training text, where --novelty does not find it."
 )
 @seed_option
+@bits_option
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
 @json_option
 @click.option(
@@ -46,19 +47,19 @@ def sample_command(
     prompt: str,
     as_json: bool,
     device: str,
+    bits: str | None,
     with_novelty: bool,
     texts: tuple[str, ...],
     no_characters: bool,
     **options: Any,
 ) -> None:
     """Generate text from MODEL, by default the newest language model under checkpoints/."""
-    import charlm
     from charlm.checkpoint import newest
 
     directory = Path(model) if model is not None else newest(Path("checkpoints"))
     if model is None:
         note(f"model: {directory}")
-    generator = charlm.load(directory, device=device)
+    generator = opened(directory, device, bits)
     items, unique, new = (options.pop(name) for name in ("items", "unique", "new"))
     if items is not None:
         if prompt or with_novelty or options.pop("stop") is not None or options.pop("streams") > 1:

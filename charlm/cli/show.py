@@ -17,15 +17,25 @@ if TYPE_CHECKING:
 
 
 @click.command("info")
-@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.argument("models", nargs=-1, metavar="MODEL...")
+@click.option("--machine", "of_machine", is_flag=True, help="Show kernels, processor, threads and torch instead.")
 @json_option
-def info_command(models: tuple[str, ...], as_json: bool) -> None:
+def info_command(models: tuple[str, ...], of_machine: bool, as_json: bool) -> None:
     """Show what MODEL is: family and shape, weights, text and split, how it was trained, the figure it ended with.
 
     With several models --json prints a list.
     """
-    from charlm.info import describe
+    from charlm.info import describe, machine
 
+    if bool(models) == of_machine:
+        raise OptionError("name one or more models, such as checkpoints/NAME, or --machine alone for what runs here")
+    if of_machine:
+        about = machine()
+        if as_json:
+            echo_json(about.to_json())
+        else:
+            click.echo(repr(about))
+        return
     found = [describe(model) for model in models]
     if as_json:
         values = [info.to_json() for info in found]

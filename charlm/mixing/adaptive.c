@@ -414,23 +414,28 @@ static void expect(struct adaptive *a, const double *row)
 }
 
 /* Whether no symbol is more probable than this one, and none before it equally so. The tree is searched from the more
-   probable branches on; a branch is left where it is less probable than the symbol. */
-static uint8_t is_top(struct adaptive *a, int64_t id, double logp, const double *ones)
+   probable branches on; a branch is left where it is less probable than the symbol. `views` are those of its own path. */
+static uint8_t is_top(struct adaptive *a, int64_t id, double logp, const double *ones, const struct view *views)
 {
     struct { int64_t decision, depth; double logp; } open[2 * DEEPEST];
-    struct view v;
+    struct view own;
+    const int32_t *path = a->path + id * a->depth;
     int64_t n = 0;
     open[n].decision = 0, open[n].depth = 0, open[n++].logp = 0;
     while (n && a->symbols > 1) {
         const int64_t decision = open[--n].decision, depth = open[n].depth;
         const double sum = open[n].logp;
-        aim(a, decision, v.hash);
-        look(a, decision, depth, ones + decision * a->models, &v);
-        const int likely = v.final >= 0.5;
+        const int on_path = depth < a->lengths[id] && path[depth] >> 1 == decision;
+        if (!on_path) {
+            aim(a, decision, own.hash);
+            look(a, decision, depth, ones + decision * a->models, &own);
+        }
+        const double final = on_path ? views[depth].final : own.final;
+        const int likely = final >= 0.5;
         for (int k = 0; k < 2; k++) {
             const int bit = k ? likely : !likely;
             const int32_t child = a->child[decision * 2 + bit];
-            const double both = sum + log(bit ? v.final : 1 - v.final);
+            const double both = sum + log(bit ? final : 1 - final);
             if (child >= 0 && both >= logp)
                 open[n].decision = child, open[n].depth = depth + 1, open[n++].logp = both;
             else if (child < 0 && (both > logp || (both == logp && ~child < id)))
@@ -453,7 +458,7 @@ static double along(struct adaptive *a, int64_t id, const double *ones, int lear
         logp += log(path[d] & 1 ? views[d].final : 1 - views[d].final);
     }
     if (top)
-        *top = is_top(a, id, logp, ones);
+        *top = is_top(a, id, logp, ones, views);
     for (int64_t d = 0; learning && d < a->lengths[id]; d++) /* after all were foreseen, as in a row */
         learn(a, path[d] >> 1, path[d] & 1, views + d);
     return logp;

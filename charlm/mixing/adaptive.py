@@ -31,7 +31,7 @@ from torch import Tensor
 from charlm.errors import OptionError
 from charlm.lm.interface import State
 from charlm.lm.model import TextModel, as_models
-from charlm.mixing.contexts import RATE, Memory, Plan, halved
+from charlm.mixing.contexts import RATE, Memory, Plan, balanced
 from charlm.recurrent.dynamic import dynamic, own_text
 from charlm.recurrent.model import CharRNN
 from charlm.tensors import write_tensors
@@ -81,7 +81,8 @@ class AdaptiveLM(TextModel):
         self.room = room
         self.source = next((model.source for model in models if model.source.sha256), TextFacts())
         characters = len(self.trained) + room
-        self._plan = Plan(vocab, halved(range(len(vocab))), len(models), characters)
+        weights = 1 + np.bincount(self.trained[self.trained >= 0], minlength=len(vocab))
+        self._plan = Plan(vocab, balanced(weights), len(models), characters)
         self._base: Any = None
         self._tag = secrets.randbits(30) + 1 << 32
         self._past: list[tuple[int, Ints]] = [(-1, np.zeros(0, dtype=np.int64))]

@@ -45,7 +45,7 @@ class CacheLM(TextModel):
     Args:
         vocab: the symbols; one that it does not hold is read as one never seen, and counted nowhere.
         order: characters of history, 0 to 32.
-        memory: so many symbols of the past are kept, the newest ones; a step costs time in proportion.
+        memory: the number of newest symbols that are kept; the time of a step grows in proportion to it.
 
     >>> model = CacheLM(Vocab.of("ab"), order=1)
     >>> logp, _ = model.logprobs(torch.tensor([[0], [1], [0]]), model.initial_state(1))
@@ -117,7 +117,7 @@ class _Past:
         self._single_V = np.bincount(read_N[read_N >= 0], minlength=symbols)
 
     def read_on(self, symbol: int) -> None:
-        """Appends a symbol; the oldest one goes where there is no more room."""
+        """Appends a symbol, and removes the oldest one where the memory is full."""
         read_N, match_N = self._read_N, self._match_N
         if self.length == len(read_N):
             if read_N[0] >= 0:

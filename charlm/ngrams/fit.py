@@ -239,7 +239,7 @@ def count(corpus: Corpus, parts: Mapping[str, Spans], *, order: int, smoothing: 
 
 def best_order(corpus: Corpus, parts: Mapping[str, Spans], *, orders: list[int], smoothing: str) -> int:
     """The order with the lowest nats on the spans to tune on, of which none is reported."""
-    from charlm.ngrams.rows import ngram_rows
+    from charlm.ngrams.orders import ngram_rows
 
     counted, tuned = tuning_parts(parts)
     index = _index(corpus, counted, parts)
@@ -252,7 +252,7 @@ def counted_rows(
     corpus: Corpus, parts: Mapping[str, Spans], held: Spans, *, orders: list[int], smoothings: Iterable[str]
 ) -> Iterator[Row]:
     """The rows of n-gram models of several orders and smoothings over held-out spans, from one index."""
-    from charlm.ngrams.rows import ngram_rows
+    from charlm.ngrams.orders import ngram_rows
 
     index = _index(corpus, parts["train"], parts)
     for smoothing in smoothings:

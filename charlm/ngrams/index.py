@@ -144,22 +144,21 @@ class SuffixIndex:
                 high = middle
         return low
 
-    def match(self, ids_N: NDArray[Any], depth: int = DEPTH) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def match(self, ids_N: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """How far the text from each place of another text on can be read in this one.
 
         Args:
             ids_N: the other text, a single stretch; -1 for an unknown character.
-            depth: where to stop, at most `DEPTH`.
 
         Returns:
-            The length of the longest match, 0..depth, and the place in `suffixes` of a suffix that has it.
+            The length of the longest match, at most `DEPTH`, and the place in `suffixes` of a suffix that has it.
 
         >>> index = SuffixIndex.build(np.array([0, 1, 2, 0, 1]), np.array([[0, 5]]), symbols=3)  # abcab
         >>> index.match(np.array([1, 0, 1, 2, 1]))[0].tolist()  # b, abc, bc, c, b
         [1, 3, 2, 1, 1]
         """
-        codes = np.concatenate([self.codes_of(ids_N), np.zeros(depth, dtype=np.int64)])
-        windows = np.lib.stride_tricks.sliding_window_view(codes.astype(self.codes.dtype), depth)
+        codes = np.concatenate([self.codes_of(ids_N), np.zeros(DEPTH, dtype=np.int64)])
+        windows = np.lib.stride_tricks.sliding_window_view(codes.astype(self.codes.dtype), DEPTH)
         starts = range(0, len(ids_N), _BLOCK)
         found = [self._match(windows[at : min(at + _BLOCK, len(ids_N))]) for at in starts]
         lengths, places = np.concatenate([np.zeros((2, 0), dtype=np.int64), *found], axis=1)

@@ -23,7 +23,7 @@ from charlm.ngrams.counted import Contexts, Estimator, check_order
 from charlm.ngrams.estimators import can_draw, describe_ngram, draw_occurrences, fingerprints, make_estimator
 from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.levels import Counts
-from charlm.ngrams.rows import ngram_rows
+from charlm.ngrams.orders import ngram_rows
 from charlm.ngrams.tables import CountTables
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids, Vocab

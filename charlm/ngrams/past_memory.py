@@ -80,7 +80,7 @@ def count_past_memory(
         identity: what tells these ids from all others, such as a hash; without one no earlier work is used.
         shared_N: for each span whether its first symbol is context that the span before it counts; see
             `SuffixIndex.build`.
-        progress: told how far the work is.
+        progress: called with the share of the work that is done.
 
     Raises:
         TextError: no character in the spans, or an id outside the vocabulary.
@@ -132,15 +132,15 @@ def make_tables(
     made: Generator[float, None, None],
     progress: Progress | None = None,
 ) -> CountTables:
-    """Has the runs of a job made and writes its tables.
+    """Makes the runs of a job by iterating over `made`, and writes its tables.
 
     Args:
         job: whose directory is claimed.
         characters: that are counted.
         openings: the first codes of each span; see `TableLevels`.
         context_V: see `Levels`.
-        made: makes the runs while it is read, and yields which share of them is done.
-        progress: told how far the work is: the runs are three quarters.
+        made: a generator that makes the runs as it is iterated, and yields the share of them that is done.
+        progress: called with the share of the work that is done; the runs count as three quarters.
     """
     tell = progress or (lambda share: None)
     with contextlib.closing(made):
@@ -278,7 +278,7 @@ class _File:
 
 
 def made_by_workers(job: Job, processes: int, scheduler: str | None) -> Generator[float, None, None]:
-    """Has the runs of a text made by Dask workers; yields the share that is done.
+    """Makes the runs of a text with Dask workers; yields the share that is done.
 
     Args:
         job: whose source is a `TextBlocks`.

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -25,8 +24,9 @@ from charlm.lm.model import TextModel, as_models, as_part
 from charlm.mixing.mixture import mix
 from charlm.nn.cells import BUILT_IN, Cell
 from charlm.pages.page import write_page
-from charlm.pages.playground import Bits, floats, networks_of, playground_page, quantised
+from charlm.pages.playground import floats, networks_of, playground_page
 from charlm.recurrent.model import CharRNN
+from charlm.tensors import Bits, rounded
 from charlm.text.splits import Spans
 from charlm.text.text import Part, Text, read_text
 
@@ -184,13 +184,7 @@ def _loss(model: CharRNN, bits: Bits, part: Part) -> Loss:
     first = _first(part.under(model.vocab), _TARGETS)
     twin = copy.deepcopy(model).cpu().float()
     own = twin.evaluate(first)
-    with torch.no_grad():
-        for parameter in twin.parameters():
-            if parameter.dim() == 2:
-                values, scale = quantised(parameter, bits)
-                assert scale is not None
-                parameter.copy_(torch.from_numpy(values.astype(np.float32) * scale[:, None]))
-    page = twin.evaluate(first)
+    page = rounded(twin, bits).evaluate(first)
     where = called(part)
     return Loss(name=model.name, text=where, targets=own.targets, nats=own.nats, page_nats=page.nats)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +24,9 @@ from charlm.ngrams.model import NGramLM
 from charlm.nn.cells import BUILT_IN
 from charlm.pages.page import render
 from charlm.recurrent.model import CharRNN
+from charlm.tensors import Bits, quantised
 
-__all__ = ["Bits", "Block", "floats", "networks_of", "playground_page", "quantised"]
-
-Bits = Literal[8, 16, 32]
-"""Of a weight in a page: 32 keeps float32; 16 and 8 are whole numbers with a scale for each row."""
+__all__ = ["Block", "floats", "networks_of", "playground_page"]
 
 _MOST = 24_000_000  # characters of numbers in a page, which a telephone still opens
 _WORKER = ("sampling.js", "models.js", "counts.js", "engine.js")
@@ -122,9 +120,11 @@ def _network(model: CharRNN, bits: Bits, block: Block) -> dict[str, Any]:
     def matrix(weight: Tensor | None) -> dict[str, Any] | None:
         if weight is None:
             return None
-        values, scale = quantised(weight, bits)
-        rows, columns = values.shape
-        scales = None if scale is None else block.add(scale)
+        rows, columns = weight.shape
+        if bits == 32:
+            return {"rows": rows, "columns": columns, "values": block.add(floats(weight)), "scale": None}
+        values, scale = (tensor.numpy() for tensor in quantised(weight, bits))
+        scales = block.add(scale)
         return {"rows": rows, "columns": columns, "values": block.add(values), "scale": scales}
 
     def numbers(bias: Tensor | None) -> dict[str, Any] | None:
@@ -154,24 +154,6 @@ def _network(model: CharRNN, bits: Bits, block: Block) -> dict[str, Any]:
 def floats(tensor: Tensor) -> NDArray[np.float32]:
     """A tensor's numbers as float32 on the CPU."""
     return tensor.detach().cpu().float().numpy()
-
-
-def quantised(weight: Tensor, bits: Bits) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
-    """A matrix in whole numbers of so many bits, and the scale of each row; as it is with 32 bits.
-
-    >>> import torch
-    >>> values, scale = quantised(torch.tensor([[1.0, -0.5], [0.0, 0.0]]), 8)
-    >>> values.tolist(), scale.round(4).tolist()
-    ([[127, -64], [0, 0]], [0.007899999618530273, 1.0])
-    """
-    values = floats(weight)
-    if bits == 32:
-        return values, None
-    most = 2 ** (bits - 1) - 1
-    largest = np.abs(values).max(axis=1)
-    scale = np.where(largest > 0, largest / most, 1).astype(np.float32)
-    kind = np.int8 if bits == 8 else np.int16
-    return np.clip(np.rint(values / scale[:, None]), -most, most).astype(kind), scale
 
 
 def _counts(model: NGramLM, block: Block) -> dict[str, Any]:

@@ -24,13 +24,13 @@ from charlm.lm.interface import SamplingRule, State, generate_by_steps, pick_tar
 from charlm.lm.model import TextModel
 from charlm.nn.cells import CELLS, cell_name
 from charlm.nn.heads import DistributionHead
-from charlm.nn.kernels.cpu import compiled
-from charlm.nn.kernels.cpu.generate import Draw, generate, pack
+from charlm.nn.kernels import compiled
 from charlm.nn.kernels.fused import SERVES
+from charlm.nn.kernels.generate import Draw, generate, pack
 from charlm.nn.kernels.graphs import Network, generate_in_graphs
 from charlm.nn.kernels.reference import check_draws, check_ids, check_weights, on_gpu
 from charlm.nn.stack import Stack, drop_symbols, dropout
-from charlm.tensors import write_tensors
+from charlm.tensors import Bits, rounded, write_tensors
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids, Vocab
 
@@ -125,6 +125,8 @@ class CharRNN(nn.Module, TextModel):
     """The learning curve (`charlm.training.watching.History`) of a model that `charlm.train` returned."""
     trained: Any = None
     """How it was trained (`charlm.training.watching.Training`), where `charlm.train` returned it."""
+    bits: Bits = 32
+    """Of the weights that the compiled generation reads; set by `with_bits`."""
 
     def __init__(self, vocab: Vocab, config: RNNConfig) -> None:
         super().__init__()
@@ -168,6 +170,12 @@ class CharRNN(nn.Module, TextModel):
         """Makes the output's weights the embedding's, where the configuration says so."""
         if self.config.tied and self.embedding is not None:
             self.head.linear.weight = self.embedding.weight
+
+    def with_bits(self, bits: Bits) -> CharRNN:
+        """See `TextModel.with_bits`."""
+        twin = rounded(self, bits)
+        twin.bits = bits
+        return twin
 
     def reset_parameters(self, generator: torch.Generator | None = None, *, wide: bool = True) -> None:
         """Fresh initial weights from this generator: embeddings normal with deviation 1/√E, input weights of the first
@@ -251,7 +259,7 @@ class CharRNN(nn.Module, TextModel):
                 network = Network(cells=cells, table=table, head=self.head.linear)
                 drawn, logp, layers = generate_in_graphs(self, network, rule.draw, rule, ids_B, layers, noise_TB)
             else:
-                packed = pack(self, cells, table, self.head.linear)
+                packed = pack(self, cells, table, self.head.linear, self.bits)
                 draw = Draw(temperature=rule.temperature, top_k=rule.top_k, top_p=rule.top_p)
                 drawn, logp, layers = generate(packed, ids_B, layers, draw, noise_TB)
         after = {f"{name}{n}": t for n, layer in enumerate(layers) for name, t in zip(names, layer, strict=True)}

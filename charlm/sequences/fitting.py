@@ -28,9 +28,9 @@ from charlm.text.vocab import Vocab
 from charlm.training import run
 from charlm.training.distributed import Processes
 from charlm.training.interfaces import StepReport
-from charlm.training.keeping import RunKind, Saved, read_saved
 from charlm.training.options import Optimisation, TrainingPlan
 from charlm.training.run import Run, Task
+from charlm.training.states import RunKind, Saved, read_saved
 
 __all__ = [
     "BUDGET", "FIT", "NETWORK", "SCALES", "TRAINING", "Fit", "FitPlan", "SequenceTask", "choose_fit",
@@ -166,7 +166,7 @@ def start(
 
 
 def read_saved_fit(directory: Path) -> Saved[FitPlan]:
-    """The newest state of a fit that is whole; see `keeping.read_saved`."""
+    """The newest state of a fit that is whole; see `states.read_saved`."""
     return read_saved(directory, FIT)
 
 

@@ -231,7 +231,7 @@ def download(
         part: the file to fill; it stays where a download breaks off, so that the next call can go on.
         size: how many bytes the whole must have; None where unknown.
         progress: called with the bytes that are there and those that there will be.
-        attempts: how many times in a row the connection may break before a new byte arrives.
+        attempts: how many times in a row the connection may break without a new byte.
         timeout: seconds of silence after which a connection counts as broken.
     """
     part.parent.mkdir(parents=True, exist_ok=True)

@@ -54,7 +54,7 @@ def word_starts(text: str, space: str = "before", *, apart: bool = False) -> lis
 
     Args:
         text: any text.
-        space: `before`: a word has the white space before it, as tokens of language models do; `after`: that behind it.
+        space: `before`: a word includes the white space before it, as many tokens do; `after`: that behind it.
         apart: take runs of punctuation as words of their own.
 
     >>> word_starts("to be, or "), word_starts("to be, or ", "after"), word_starts("be, or", apart=True)

@@ -1,6 +1,6 @@
 """Training: from a text to a model that is ready to use.
 
 Open `train` first: `charlm.train`. `recipe` chooses the options that were not given and holds the learning-rate
-schedule, `language` cuts the text into windows and gives the loss, `loop` takes the steps, `run` and `keeping` save and
+schedule, `language` cuts the text into windows and gives the loss, `loop` takes the steps, `run` and `states` save and
 resume, `watching` shows the progress, `distributed` trains in several processes, `graphed` replays steps on a GPU.
 """

@@ -22,10 +22,10 @@ from charlm.text.vocab import Vocab
 from charlm.training.distributed import ALONE, Processes
 from charlm.training.graphed import stepper_for
 from charlm.training.interfaces import Objective, Stepper
-from charlm.training.keeping import RunKind, Saved, read_saved
 from charlm.training.language import Lanes, LanguageObjective, Ring
 from charlm.training.recipe import Plan, affordable, choose, validation_limit, window_shape
 from charlm.training.run import Run, Task, refuse_change, resume
+from charlm.training.states import RunKind, Saved, read_saved
 
 __all__ = [
     "LANGUAGE",

@@ -20,16 +20,15 @@ from torch import Tensor, nn
 
 from charlm.codec import encode
 from charlm.errors import LostProcessError, OptionError
-from charlm.nn.kernels import for_reading
-from charlm.nn.kernels.cpu import compiled
+from charlm.nn.kernels import compiled, for_reading
 from charlm.nn.stack import Stack
 from charlm.progress import several
 from charlm.text.vocab import Vocab
 from charlm.training.distributed import ALONE, Processes
 from charlm.training.interfaces import Objective, Observer, Stepper, Unobserved
-from charlm.training.keeping import DirectoryKeeper, MemoryKeeper, RunKind, Saved, saved_weights, way_on
 from charlm.training.loop import Loop, Outcome
 from charlm.training.options import TrainingPlan
+from charlm.training.states import DirectoryKeeper, MemoryKeeper, RunKind, Saved, saved_weights, way_on
 
 __all__ = ["Run", "Task", "interruptible", "refuse_change", "resume", "same_directory", "start"]
 
@@ -259,7 +258,7 @@ def resume(
 
     Args:
         task: what is trained on what, its data compared with what the run was trained on.
-        saved: the state, from `keeping.read_saved`.
+        saved: the state, from `states.read_saved`.
         device: where it goes on.
         directory: of the run, which the first process has locked (`files.lock`).
         budget: new values of `epochs`, `max_steps`, `minutes`, which replace the old budget; the steps are planned

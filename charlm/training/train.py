@@ -18,7 +18,6 @@ from charlm.recurrent.model import CharRNN
 from charlm.text.text import Part, Text, TextFacts, as_text
 from charlm.training.distributed import Processes, device_here, in_turn, joined, launch_of
 from charlm.training.interfaces import Observer, Unobserved
-from charlm.training.keeping import Saved, left_by, read_saved, states
 from charlm.training.language_run import (
     LANGUAGE,
     LanguageTask,
@@ -31,6 +30,7 @@ from charlm.training.language_run import (
 )
 from charlm.training.recipe import Plan
 from charlm.training.run import Run, interruptible, refuse_change, same_directory, start
+from charlm.training.states import Saved, left_by, read_saved, states
 from charlm.training.watching import History, Training, Watch
 
 __all__ = ["train"]

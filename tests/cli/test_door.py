@@ -8,6 +8,7 @@ import pytest
 
 import charlm as door
 from charlm.errors import CharlmError
+from charlm.nn.kernels import compiled
 from tests.conftest import Run
 
 
@@ -145,6 +146,34 @@ def test_selfcheck(charlm: Run) -> None:
     assert [(check["name"], check["problem"]) for check in printed] == [
         (outcome.name, outcome.problem) for outcome in found.outcomes
     ]
+
+
+def test_machine(charlm: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = door.machine()
+    assert charlm("info", "--machine")[1] == f"{found!r}\n"
+    assert json.loads(charlm("info", "--machine", "--json")[1]) == json.loads(json.dumps(found.to_json()))
+    assert found.kernels in repr(found)
+    assert [name for name, reason in found.reasons.items() if not reason][:1] == [found.target][: len(found.target)]
+    monkeypatch.setenv("CC", "no-such-compiler")
+    monkeypatch.setattr(compiled, "library_path", lambda: None)
+    assert door.machine().compiler is None
+    assert set(door.machine().reasons.values()) == {"no library was compiled when charlm was installed"}
+    for wrong in ((), ("--machine", "checkpoints/a")):
+        assert charlm("info", *wrong)[0] == 2
+
+
+def test_weights_of_few_bits(charlm: Run, counted: str, verse: Path, tmp_path: Path) -> None:
+    text = door.read_text(verse)
+    network = door.train(text, model="gru", hidden=16, epochs=1, out=tmp_path / "net")
+    for bits in (16, 8):
+        twin = door.load(tmp_path / "net").with_bits(bits)
+        printed = json.loads(charlm("eval", tmp_path / "net", verse, "--bits", str(bits), "--json")[1])
+        assert printed["bits"] == bits
+        assert printed["nats"] == twin.evaluate(text).nats != network.evaluate(text).nats
+        sampled = charlm("sample", tmp_path / "net", "--bits", str(bits), "--length", "30")[1]
+        assert sampled == twin.sample(length=30) + "\n"
+    code, _, err = charlm("sample", counted, "--bits", "8")
+    assert (code, "weights of 8 bits are for a network" in err) == (2, True)
 
 
 def test_compare(charlm: Run, counted: str, verse: Path, tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ import pytest
 from numpy.typing import NDArray
 
 from charlm.errors import OptionError
-from charlm.mixing.contexts import Memory, Plan, halved
+from charlm.mixing.contexts import Memory, Plan, balanced
 from charlm.mixing.formulas import Formulas
-from charlm.nn.kernels.cpu import compiled
+from charlm.nn.kernels import compiled
 from charlm.text.vocab import Vocab
 
 TEXT = "the cat's Hat.\n\nROMEO:\nthe cat sat, 12 on the mat,, the\n  cat's hat (sat).\n"
@@ -26,7 +26,7 @@ def vocabulary(symbols: int) -> Vocab:
 
 def memory(symbols: int, models: int) -> Memory:
     """A small memory, so that tables overflow and the ring of what was read comes round."""
-    plan = Plan(vocabulary(symbols), halved(range(symbols)), models, 100)
+    plan = Plan(vocabulary(symbols), balanced(np.arange(symbols) % 7 + 1), models, 100)
     plan.table_bits, plan.ring_bits, plan.match_bits, plan.apm_bits, plan.follow_bits = 10, 6, 6, 6, 6
     sizes = {"table": (1 << 10,), "ring": (64,), "places": (2, 64), "apms": (2, 64, 33), "followers": (3, 64)}
     plan.size = 0
@@ -126,3 +126,12 @@ def test_a_decision_alone_is_the_share_of_its_branch() -> None:
     ones = np.exp(row_V[33:]).sum()  # the root cuts 65 symbols into 33 and 32
     assert read.one(0, 0) == pytest.approx(ones, rel=1e-12)
     assert formulas.one(0, 0) == read.one(0, 0)
+
+
+@pytest.mark.parametrize("symbols", [2, 33, 256])
+def test_a_tree_is_never_deeper_than_asked(symbols: int) -> None:
+    weights = np.minimum(2 ** np.arange(symbols, dtype=np.float64), 2.0**40).astype(np.int64)
+    for deepest in (8, 32):
+        plan = Plan(Vocab.of_bytes() if symbols > 100 else vocabulary(symbols), balanced(weights, deepest), 0, 100)
+        assert plan.tree.lengths[:symbols].max() <= deepest
+        assert (0.5 ** plan.tree.lengths[:symbols].astype(float)).sum() == 1  # every branch ends in a symbol

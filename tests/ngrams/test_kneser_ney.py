@@ -10,7 +10,7 @@ from charlm.ngrams.estimators import make_estimator
 from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.kneser_ney import word_of, write_arpa
 from charlm.ngrams.model import NGramLM
-from charlm.ngrams.rows import ngram_rows
+from charlm.ngrams.orders import ngram_rows
 from charlm.text.vocab import Vocab
 
 TEXT = "so \\ it\u00a0is:\n\tthat é and 統 go, so it goes;\nand so on, and on it goes.\n" * 4 + "the end"

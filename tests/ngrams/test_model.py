@@ -14,7 +14,7 @@ from charlm.lm.interface import SamplingRule, generate_by_steps, take
 from charlm.ngrams.estimators import ESTIMATORS, make_estimator
 from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.model import NOTHING, NGramLM
-from charlm.ngrams.rows import ngram_rows
+from charlm.ngrams.orders import ngram_rows
 from charlm.text.corpus import corpus_of_text, read_corpus
 from charlm.text.splits import Split
 from charlm.text.vocab import Vocab

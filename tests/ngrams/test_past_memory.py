@@ -27,8 +27,8 @@ from charlm.ngrams import past_memory as external
 from charlm.ngrams.estimators import ESTIMATORS, make_estimator, tune
 from charlm.ngrams.fit import count, count_to_directory, was_stopped
 from charlm.ngrams.index import SuffixIndex
+from charlm.ngrams.orders import ngram_rows
 from charlm.ngrams.past_memory import Job, count_past_memory, smallest_memory
-from charlm.ngrams.rows import ngram_rows
 from charlm.ngrams.strings import Packing, TextBlocks, added_up, merged
 from charlm.ngrams.tables import CountTables
 from charlm.text.corpus import read_corpus

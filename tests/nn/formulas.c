@@ -1,6 +1,6 @@
 /* The kernels of one target against the cells' formulas written out in plain C, without Python: for a processor that is
    emulated. Prints the largest errors: of float32 outputs, of float64 outputs, and of float64 gradients against central
-   differences. test_targets.py compiles it and judges what it prints. */
+   differences, and of products with weights of 8 and 16 bits. test_targets.py compiles it and judges what it prints. */
 
 #include "../../charlm/nn/kernels/cpu/kernels.c"
 #include <stdio.h>
@@ -120,6 +120,43 @@ static void test(int cell, int T, int B, int H, int threads, int by_units, doubl
     }
 }
 
+/* The largest error of products of two rows with a panel of whole numbers; 1 where the products of the widened panel are
+   not the same to the last bit. */
+static double few_bits(int bits)
+{
+    enum { DEPTH = 37 };
+    const int floats = VECTOR / 4;
+    static float a[2][DEPTH], scales[4 * VECTOR / 4], wide[DEPTH * VECTOR] __attribute__((aligned(64)));
+    static int16_t panel[DEPTH * VECTOR];
+    double worst = 0;
+    for (int vectors = 2; vectors <= 4; vectors++) {
+        vec_f32 sums[8] = {0}, same[8] = {0};
+        const float *from[] = {a[0], a[1]};
+        const int columns = vectors * floats;
+        for (int i = 0; i < DEPTH * columns; i++) {
+            const int whole = rand() % (bits == 8 ? 255 : 65535) - (bits == 8 ? 127 : 32767);
+            bits == 8 ? (void)(((int8_t *)panel)[i] = (int8_t)whole) : (void)(panel[i] = (int16_t)whole);
+        }
+        for (int i = 0; i < 2 * DEPTH; i++)
+            a[i / DEPTH][i % DEPTH] = (float)random_number();
+        for (int i = 0; i < columns; i++)
+            scales[i] = (float)(fabs(random_number()) / (bits == 8 ? 127 : 32767));
+        products_few[bits == 16][vectors][2](DEPTH, (const char *)panel, scales, from, sums);
+        widen(bits, DEPTH, vectors, (const char *)panel, scales, wide);
+        products_f32[vectors][2](DEPTH, wide, from, same);
+        worst = memcmp(sums, same, sizeof(vec_f32) * 2 * (size_t)vectors) ? 1 : worst;
+        for (int m = 0; m < 2; m++)
+            for (int i = 0; i < columns; i++) {
+                double sum = 0;
+                for (int k = 0; k < DEPTH; k++)
+                    sum += (double)a[m][k] * scales[i] *
+                           (bits == 8 ? ((int8_t *)panel)[k * columns + i] : panel[k * columns + i]);
+                worst = fmax(worst, fabs(sum - ((float *)sums)[m * columns + i]));
+            }
+    }
+    return worst;
+}
+
 int main(void)
 {
     const int cells[] = {RNN, GRU, LSTM}, hidden[] = {1, 19, 40};
@@ -130,6 +167,6 @@ int main(void)
             test(cells[c], 3, 29, hidden[h], 2, 0, worst);
             test(cells[c], 2, 5, hidden[h], 3, 1, worst);
         }
-    printf("%g %g %g\n", worst[0], worst[1], worst[2]);
+    printf("%g %g %g %g\n", worst[0], worst[1], worst[2], fmax(few_bits(8), few_bits(16)));
     return 0;
 }

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from charlm.errors import OptionError
 from charlm.lm.interface import SamplingRule, State, generate_by_steps
-from charlm.nn.kernels.cpu import compiled
+from charlm.nn.kernels import compiled
+from charlm.nn.kernels.generate import Packed, pack
 from charlm.recurrent.model import CharRNN, RNNConfig
+from charlm.tensors import Bits, made_from, quantised
 from charlm.text.vocab import Vocab
 
 KINDS = ["rnn", "gru", "lstm"]
@@ -43,6 +48,18 @@ def start(model: CharRNN, lanes: int, steps: int) -> tuple[Tensor, State, Tensor
     ids = torch.randint(-1, len(model.vocab), (lanes,), generator=random)
     state = {k: torch.randn(v.shape, generator=random) for k, v in model.initial_state(lanes).items()}
     return ids, state, torch.rand(steps, lanes, generator=random, dtype=torch.float64)
+
+
+def rounded_by_hand(model: CharRNN, bits: Bits) -> CharRNN:
+    """The model with every weight w of a row replaced by scale * n for the whole number n nearest to w / scale."""
+    twin = CharRNN(model.vocab, model.config)
+    for name, weight in model.state_dict().items():
+        rows = weight.numpy().copy()
+        for row in rows if weight.dim() == 2 else ():
+            scale = np.abs(row).max() / np.float32(2 ** (bits - 1) - 1)
+            row[:] = np.rint(row / scale) * scale
+        twin.state_dict()[name].copy_(torch.from_numpy(rows))
+    return twin
 
 
 def assert_equal_to_steps(model: CharRNN, rule: SamplingRule, lanes: int, steps: int = 12) -> None:
@@ -166,3 +183,69 @@ def test_weights_changed_by_a_fused_optimiser_are_seen() -> None:
         optimizer.zero_grad()
         (-model(ids, model.initial_state(3))[0].gather(-1, ids.roll(1, 0).unsqueeze(-1)).mean()).backward()
         optimizer.step()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bits", [16, 8])
+def test_weights_of_few_bits_generate_what_the_numbers_they_stand_for_do(kind: str, bits: Bits) -> None:
+    for layers, hidden, lanes in [(1, 5, 1), (3, 24, 2), (2, 67, 3), (2, 24, 80)]:
+        model = make(kind, layers=layers, hidden=hidden)
+        twin, other = model.with_bits(bits), rounded_by_hand(model, bits)
+        assert all(torch.equal(a, b) for a, b in zip(twin.parameters(), other.parameters(), strict=True))
+        assert_equal_to_steps(twin, SamplingRule(temperature=0.9), lanes)
+        assert all(panels.numbers.element_size() == bits // 8 for panels in _packed(twin).recurrent)
+        ids, state, noise = start(twin, lanes, 9)
+        few = twin.generate(ids, state, 9, SamplingRule(), noise)
+        twin.bits = 32
+        whole = twin.generate(ids, state, 9, SamplingRule(), noise)
+        assert all(torch.equal(a, b) for a, b in zip(few[:2], whole[:2], strict=True))
+        assert all(torch.equal(few[2][name], whole[2][name]) for name in few[2])
+
+
+@pytest.mark.parametrize("bits", [16, 8])
+def test_changed_weights_of_few_bits_are_seen(bits: Bits) -> None:
+    twin = make(hidden=24, layers=2).with_bits(bits)
+    assert_equal_to_steps(twin, SamplingRule(), 1)
+    with torch.no_grad():
+        twin.stack.cell(1).weight_hh[0, 0] += 1e-3  # no whole number times the scale any more: packed as float32
+        twin.stack.cell(0).weight_hh.neg_()
+    assert_equal_to_steps(twin, SamplingRule(), 1)
+    sizes = [panels.numbers.element_size() for panels in _packed(twin).recurrent]
+    assert sizes == [bits // 8, 4]
+
+
+def _packed(model: CharRNN) -> Packed:
+    cells = [model.stack.cell(n) for n in range(model.stack.layers)]
+    return pack(model, cells, None, model.head.linear, model.bits)
+
+
+@pytest.mark.parametrize("bits", [16, 8])
+def test_whole_numbers_are_found_again_in_the_rounded_matrix(bits: Bits) -> None:
+    random = torch.Generator().manual_seed(bits)
+    weights = torch.randn(5000, 7, generator=random) * torch.logspace(-30, 30, 5000).unsqueeze(1)
+    weights[3] = 0
+    whole, scale = quantised(weights, bits)
+    assert int(whole.abs().max()) == 2 ** (bits - 1) - 1
+    assert bool(((whole * scale.unsqueeze(1) - weights).abs() <= 0.51 * scale.unsqueeze(1)).all())
+    found = made_from(whole * scale.unsqueeze(1), bits)
+    assert found is not None
+    assert torch.equal(found[0], whole)
+    assert torch.equal(found[0] * found[1].unsqueeze(1), whole * scale.unsqueeze(1))
+    assert made_from(weights, bits) is None
+
+
+def test_without_the_kernels_the_same_text_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    twin = make(hidden=24, layers=2).with_bits(8)
+    text = twin.sample(length=40, seed=3)
+    monkeypatch.setattr(compiled, "library", lambda: None)
+    assert twin.sample(length=40, seed=3) == text
+
+
+def test_bits_that_there_are_not_are_refused() -> None:
+    model = make(hidden=5)
+    with pytest.raises(OptionError, match="a weight has 8, 16 or 32 bits, not 4"):
+        model.with_bits(4)  # type: ignore[arg-type]
+    with torch.no_grad():
+        model.head.linear.weight[0, 0] = math.nan
+    with pytest.raises(OptionError, match="not a finite number"):
+        model.with_bits(8)

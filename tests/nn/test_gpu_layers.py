@@ -78,7 +78,7 @@ def test_the_program_runs_as_one_and_a_missing_device_is_a_reason() -> None:
 
 def test_the_error_is_that_of_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the loops in their place it is rounding, with a wrong one it is large."""
-    from charlm.nn.kernels.cpu import loops
+    from charlm.nn.kernels import loops
 
     monkeypatch.setattr(triton_layers, "backward", loops.backward)
     monkeypatch.setattr(triton_layers, "forward", lambda cell, gates, *rest: loops.forward(cell, gates.clone(), *rest))

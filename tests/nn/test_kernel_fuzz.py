@@ -13,9 +13,8 @@ from torch import Tensor
 from charlm.errors import OptionError
 from charlm.lm.interface import SamplingRule, generate_by_steps
 from charlm.nn.cells import make_cell
-from charlm.nn.kernels import BACKENDS, backend
-from charlm.nn.kernels.cpu import compiled, loops
-from charlm.nn.kernels.cpu import generate as generation
+from charlm.nn.kernels import BACKENDS, backend, compiled, loops
+from charlm.nn.kernels import generate as generation
 from charlm.nn.stack import Stack
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.vocab import Vocab

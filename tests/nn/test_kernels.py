@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from charlm.errors import OptionError
-from charlm.nn.kernels import fastest
-from charlm.nn.kernels.cpu import compiled
+from charlm.nn.kernels import compiled, fastest
 from charlm.nn.stack import Stack
 
 KINDS = ["rnn", "gru", "lstm"]

@@ -17,7 +17,7 @@ import torch
 
 from charlm.errors import OptionError
 from charlm.lm.interface import SamplingRule
-from charlm.nn.kernels.cpu import compiled, loops
+from charlm.nn.kernels import compiled, loops
 from tests.nn.test_generate_kernels import assert_equal_to_steps, make
 from tests.nn.test_kernels import KINDS, assert_same, numbers
 
@@ -63,6 +63,8 @@ def assert_right(kind: str, hidden: list[int]) -> None:
     for units, lanes in itertools.product(hidden, [1, 3, 29]):
         model = make(kind, symbols=37, layers=2, hidden=units)
         assert_equal_to_steps(model, SamplingRule(temperature=0.9, top_p=0.9), lanes)
+        assert_equal_to_steps(model.with_bits(8), SamplingRule(), lanes)
+        assert_equal_to_steps(model.with_bits(16), SamplingRule(), lanes)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -105,7 +107,7 @@ def test_one_library_serves_an_emulated_processor(cpu: str, target: str) -> None
         pytest.skip("the kernels were not compiled for x86-64 here")
     program = (
         "import warnings; warnings.simplefilter('ignore')\n"
-        "from charlm.nn.kernels.cpu.compiled import target\n"
+        "from charlm.nn.kernels.compiled import target\n"
         "from tests.nn.test_targets import KINDS, assert_right\n"
         "for kind in KINDS: assert_right(kind, [19])\n"
         "print(target())"
@@ -125,10 +127,11 @@ def test_neon_gives_the_numbers_of_the_formulas_on_an_emulated_processor(tmp_pat
     source, program = ROOT / "tests/nn/formulas.c", str(tmp_path / "formulas")
     subprocess.run([compiler, "-static", "-O2", *macros, str(source), "-o", program, "-lm", "-lpthread"], check=True)
     done = subprocess.run([qemu, program], capture_output=True, text=True, check=True)
-    single, double, gradient = map(float, done.stdout.split())
+    single, double, gradient, few_bits = map(float, done.stdout.split())
     assert single < 5e-6
     assert double < 1e-13
     assert gradient < 1e-8
+    assert few_bits < 5e-6
 
 
 def test_sums_of_rows_and_hashes_are_those_of_every_target(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from charlm.nn.cells import make_cell
-from charlm.nn.kernels import triton_layers
-from charlm.nn.kernels.cpu import loops
+from charlm.nn.kernels import loops, triton_layers
 
 
 @pytest.mark.slow

@@ -16,8 +16,8 @@ import charlm as door
 from charlm.errors import OptionError
 from charlm.nn.cells import CELLS, Cell
 from charlm.pages.export import export
-from charlm.pages.playground import quantised
 from charlm.recurrent.model import CharRNN, RNNConfig
+from charlm.tensors import quantised
 from charlm.text.text import Text
 from tests.conftest import Run
 
@@ -33,8 +33,7 @@ def network(**shape: Any) -> CharRNN:
 @pytest.mark.parametrize(("bits", "most"), [(8, 127), (16, 32767)])
 def test_quantised_weights_are_off_by_half_a_step_at_most(bits: Any, most: int) -> None:
     weight = nn.Parameter(torch.randn(7, 40, generator=torch.Generator().manual_seed(0)))
-    values, scale = quantised(weight, bits)
-    assert scale is not None
+    values, scale = (found.numpy() for found in quantised(weight, bits))
     step = np.abs(weight.detach().numpy()).max(1) / most
     off = np.abs(values * scale[:, None].astype(np.float64) - weight.detach().numpy())
     assert (off.max(1) <= 0.51 * step).all()
@@ -70,8 +69,7 @@ def test_the_loss_is_that_of_the_weights_in_the_page(tmp_path: Path) -> None:
     for parameter in model.parameters():
         if parameter.dim() == 2:
             values, scale = quantised(parameter, 8)
-            assert scale is not None
-            parameter.data = torch.from_numpy(values * scale[:, None])
+            parameter.data = values * scale.unsqueeze(1)
     assert loss.page_nats == pytest.approx(model.evaluate(TEXT.test).nats, abs=1e-6)
     assert loss.page_nats != loss.nats
     assert f"{loss.page_nats:.4f} nats" in repr(done)

@@ -15,8 +15,8 @@ import charlm
 from charlm.lm.interface import SamplingRule, generate_by_steps
 from charlm.lm.model import TextModel
 from charlm.lm.sampling import Noise
-from charlm.pages.playground import quantised
 from charlm.recurrent.model import CharRNN, RNNConfig
+from charlm.tensors import quantised
 
 pytestmark = pytest.mark.slow
 
@@ -152,8 +152,7 @@ def test_small_numbers_are_those_that_the_loss_was_measured_with(browser: Browse
     for parameter in model.parameters():
         if parameter.dim() == 2:
             values, scale = quantised(parameter, bits)
-            assert scale is not None
-            parameter.data = torch.from_numpy(values.astype(np.float32) * scale[:, None])
+            parameter.data = values * scale.unsqueeze(1)
     found = page.row(12)
     np.testing.assert_allclose(found, model.next(PROMPT[:12]).probabilities, atol=1e-5)
     assert np.abs(found - exact).max() > (1e-5 if bits == 8 else 0)

@@ -28,11 +28,11 @@ from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.corpus import corpus_of_text
 from charlm.training.distributed import ALONE, Group, Processes
 from charlm.training.interfaces import StepReport, Unobserved, ValidationReport
-from charlm.training.keeping import left_by
 from charlm.training.language import Lanes, LanguageObjective
 from charlm.training.loop import Loop
 from charlm.training.options import Optimisation
 from charlm.training.run import Run
+from charlm.training.states import left_by
 
 TEXT = "she sells sea shells by the sea shore; the shells she sells are sea shells, surely, said she.\n" * 5
 CORPUS = corpus_of_text(TEXT)

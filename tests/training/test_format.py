@@ -9,8 +9,8 @@ import torch
 from charlm.checkpoint import load
 from charlm.ngrams.model import NGramLM
 from charlm.text.text import read_text
-from charlm.training.keeping import read_saved
 from charlm.training.language_run import LANGUAGE, resume_language
+from charlm.training.states import read_saved
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 

@@ -13,8 +13,7 @@ from tqdm import tqdm
 import charlm
 from charlm.errors import CheckpointError, OptionError
 from charlm.lm.evaluate import evaluate
-from charlm.nn.kernels import for_reading
-from charlm.nn.kernels.cpu import compiled
+from charlm.nn.kernels import compiled, for_reading
 from charlm.recurrent.model import CharRNN
 from charlm.tensors import read_tensors
 from charlm.training.interfaces import StepReport, Unobserved, ValidationReport

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from charlm.errors import OptionError
 from charlm.nn.cells import Cell
-from charlm.nn.kernels import fused, reference
-from charlm.nn.kernels.cpu import compiled
+from charlm.nn.kernels import compiled, fused, reference
 from charlm.nn.kernels.reference import on_gpu
 
 __all__ = [
@@ -153,7 +152,7 @@ def fastest(
 
 
 def _input(stack: nn.Module, steps: int, lanes: int, table: Tensor | None, dense: bool) -> Tensor:
-    """Something to read, of the real shape."""
+    """An input of the real shape."""
     if dense:
         like = next(stack.parameters())
         return torch.linspace(-1, 1, steps * lanes * stack.cell(0).inputs).to(like).view(steps, lanes, -1)  # type: ignore[operator]
@@ -177,7 +176,7 @@ def _times(choose: Callable[[str], None], run: Callable[[], None], seconds: floa
 
 
 def for_reading(device: torch.device) -> str:
-    """The backend that reads one stream fastest, by rule and not by time, so that a figure can be had again."""
+    """The backend that reads one stream fastest, by rule and not by timing, so that figures can be reproduced."""
     return "fused" if device.type == "cpu" and compiled.library() is not None else "torch"
 
 
@@ -200,7 +199,7 @@ def for_training(device: torch.device, *, ragged: bool = False) -> str:
 def notes(stack: nn.Module) -> list[str]:
     """What a person should know of a stack on a GPU: the precision, and each layer that torch runs instead of `fused`.
 
-    It asks the kernels to test themselves, which takes some seconds the first time. Nothing is said elsewhere.
+    The kernels test themselves for this, which takes some seconds the first time. On a CPU the list is empty.
     """
     if not _on_gpu(stack):
         return []
@@ -237,12 +236,12 @@ def pick_device(name: str) -> torch.device:
 
 
 def device_of(before: str, wanted: str, say: Callable[[str], object]) -> torch.device:
-    """Where a run goes on: on the device asked for, or for `auto` on the one that it had, where there is one.
+    """The device on which a run is resumed: the one asked for, or with `auto` the run's own if this machine has it.
 
     Args:
-        before: the device that it had.
+        before: the run's own device.
         wanted: `auto`, `cpu`, `cuda` or `mps`.
-        say: is told where the old device is not here.
+        say: called with a sentence if this machine does not have the run's own device.
     """
     if wanted != "auto":
         return pick_device(wanted)
@@ -256,7 +255,7 @@ def device_of(before: str, wanted: str, say: Callable[[str], object]) -> torch.d
 
 @contextmanager
 def using_threads(threads: int | None) -> Iterator[None]:
-    """A block in which torch uses so many threads."""
+    """A block in which torch uses this many threads; None leaves their number as it is."""
     before = torch.get_num_threads()
     if threads is not None and not 1 <= threads <= 1024:
         raise OptionError(f"a training uses from 1 to 1024 threads, not {threads}")

@@ -2,7 +2,7 @@
 
 What can be done for all steps at once is: the input's part of the gates before the loop, the gradients of the
 weights after it. Layer 0 adds no product at all, as a one-hot or embedded character picks a row of a table.
-The loop is that of `cpu.loops`, compiled or in torch, or on a GPU one launch (`triton_layers`) where that has passed
+The loop is that of `loops`, compiled or in torch, or on a GPU one launch (`triton_layers`) where that has passed
 its test there; other layers on a GPU are left to torch's. First derivatives only.
 
 Axes: T steps, B lanes, I inputs, G gates, H units, V symbols, D numbers of a lane's gate gradients.
@@ -18,8 +18,7 @@ from torch.nn import functional as F
 
 from charlm.errors import OptionError
 from charlm.nn.cells import Cell, GRUCell, LSTMCell, RNNCell
-from charlm.nn.kernels import reference, triton_layers
-from charlm.nn.kernels.cpu import loops
+from charlm.nn.kernels import loops, reference, triton_layers
 from charlm.nn.kernels.reference import check_layer, input_rows, on_gpu, split_biases
 
 __all__ = ["SERVES", "declined", "run"]

@@ -323,7 +323,7 @@ def run_by_torch(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Like `run`, through torch's own recurrent kernels (oneDNN on a CPU, cuDNN on a GPU) on the same parameters.
 
-    Cells that torch has not, and windows in which a lane is reset, go through the formulas.
+    Cells that torch does not have, and windows in which a lane is reset, are run by the formulas.
     """
     given = check_layer(cell, x, state, table, resets_TB, lengths_B)
     x, state, lengths_B = given.x, given.state, given.lengths_B
@@ -337,7 +337,7 @@ def run_by_torch(
 
 
 def _ragged(cell: Cell, x: Tensor, state: tuple[Tensor, ...], lengths_B: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Lanes of different lengths, packed; torch takes none of length 0, so those read one step that does not count."""
+    """Lanes of different lengths, packed. torch refuses a length of 0: such a lane reads a step that is discarded."""
     some_B = lengths_B > 0
     packed = pack_padded_sequence(without_padding(x, lengths_B), lengths_B.clamp(min=1).cpu(), enforce_sorted=False)
     order, back = packed.sorted_indices, packed.unsorted_indices

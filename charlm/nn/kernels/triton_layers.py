@@ -1,4 +1,4 @@
-"""The calls of `cpu.loops` on a GPU: one launch of a Triton kernel each way, where a layer's weights fit one block;
+"""The calls of `loops` on a GPU: one launch of a Triton kernel each way, where a layer's weights fit one block;
 and the test that decides whether the kernels can be trusted on a device, before a layer first goes through them.
 
 The test runs the layer, forwards and backwards, beside the formulas, in a process of its own. If it does not compile,

@@ -12,8 +12,8 @@ struct generation {
     int64_t top_k;                 /* 0 keeps all; 1 takes the most probable */
     double temperature, top_p;  /* temperature 0 takes the most probable */
     const float *rows;          /* [V + 1, G H]: layer 0's part of the gates for each symbol, last for an unknown */
-    const float **recurrent;    /* of each layer: H zeros (rounded up to a vector) and W_hh in panels */
-    const float **input;        /* of each layer but the first: W_ih in panels */
+    const struct weights *recurrent; /* of each layer: W_hh */
+    const struct weights *below;     /* of each layer: W_ih; the first layer has `rows` instead */
     const float **bias;         /* of each layer but the first: [G H] or NULL */
     const float **bias_n;       /* of each layer of a GRU: [H] or NULL */
     const float *head;          /* [panels of HEAD symbols][H][HEAD] */
@@ -35,17 +35,16 @@ static void one_layer(const struct generation *s, int l, float **h, float **h_ne
     struct layer j = {.steps = 1, .lanes = s->lanes, .hidden = s->hidden, .rows = s->symbols + 1};
     j.ids = l ? NULL : s->ids;
     j.input = l ? s->gates : s->rows;
-    j.packed = (void *)s->recurrent[l];
     j.bias_n = s->bias_n[l];
     j.h0 = h[l], j.y = h_next[l];
     j.c0 = j.extra = s->cell == 4 ? s->c[l] : NULL;
     const float *x = l ? h_next[l - 1] : NULL;
     if (s->cell == 1)
-        one_step_f32_rnn(&j, x, s->input[l], s->bias[l], s->gates, panels, lanes);
+        one_step_f32_rnn(&j, x, s->below + l, s->recurrent + l, s->bias[l], s->gates, panels, lanes);
     else if (s->cell == 3)
-        one_step_f32_gru(&j, x, s->input[l], s->bias[l], s->gates, panels, lanes);
+        one_step_f32_gru(&j, x, s->below + l, s->recurrent + l, s->bias[l], s->gates, panels, lanes);
     else
-        one_step_f32_lstm(&j, x, s->input[l], s->bias[l], s->gates, panels, lanes);
+        one_step_f32_lstm(&j, x, s->below + l, s->recurrent + l, s->bias[l], s->gates, panels, lanes);
 }
 
 /* Logits of some panels of two vectors and some lanes from the top layer's outputs. */

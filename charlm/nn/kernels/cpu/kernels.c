@@ -152,6 +152,6 @@ EXPORT int EXPORTED(vector)(void) { return VECTOR; }
 
 EXPORT int64_t EXPORTED(sizes)(void)
 {
-    const size_t last = sizeof(struct generation) + 1000 * sizeof(struct memory);
+    const size_t last = sizeof(struct generation) + 1000 * (sizeof(struct memory) + 1000 * sizeof(struct weights));
     return (int64_t)(sizeof(struct layer) + 1000 * (sizeof(struct scatter) + 1000 * last));
 }

@@ -276,7 +276,9 @@ static void C(pack)(const struct layer *j, int64_t p, REAL *to, int back)
     }
 }
 
+#if MANTISSA == 23 /* generation is computed in float32 alone */
 #include "step.h"
+#endif
 
 INLINE void C(run)(const struct layer *j, int me, struct team *team, const int back)
 {

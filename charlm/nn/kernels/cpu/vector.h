@@ -169,3 +169,100 @@ static void (*const N(products)[5][SUMS / 2 + 1])(int64_t, const REAL *, const R
 #endif
 };
 #undef P
+
+#if MANTISSA == 23
+/* Weights of 16 or 8 bits, for generation alone: whole numbers, and one scale for each row of the matrix. A weight is
+   number * scale, rounded to float32, so that every product is that of the float32 weights to the last bit. */
+
+/* A matrix in panels: of float32 where `bits` is 32, else of whole numbers, and the scales of the panels' columns. */
+struct weights {
+    const void *panels;
+    const float *scales;
+    int64_t bits;
+};
+
+/* A vector's worth of whole numbers of so many bits as float32. */
+INLINE vec_f32 widened(const void *from, const int bits)
+{
+#if defined(X86) && VECTOR == 64
+    return _mm512_cvtepi32_ps(bits == 8 ? _mm512_cvtepi8_epi32(_mm_loadu_si128(from))
+                                        : _mm512_cvtepi16_epi32(_mm256_loadu_si256(from)));
+#elif defined(X86) && VECTOR == 32
+    return _mm256_cvtepi32_ps(bits == 8 ? _mm256_cvtepi8_epi32(_mm_loadl_epi64(from))
+                                        : _mm256_cvtepi16_epi32(_mm_loadu_si128(from)));
+#elif defined(X86)
+    const __m128i none = _mm_setzero_si128(); /* each number into the highest bits of 32, then moved down with its sign */
+    int32_t four;
+    memcpy(&four, from, sizeof four);
+    return _mm_cvtepi32_ps(
+        bits == 8 ? _mm_srai_epi32(_mm_unpacklo_epi16(none, _mm_unpacklo_epi8(none, _mm_cvtsi32_si128(four))), 24)
+                  : _mm_srai_epi32(_mm_unpacklo_epi16(none, _mm_loadl_epi64(from)), 16));
+#else
+    int8_t bytes __attribute__((vector_size(VECTOR / 4)));
+    int16_t pairs __attribute__((vector_size(VECTOR / 2)));
+    if (bits == 8) {
+        memcpy(&bytes, from, sizeof bytes);
+        return __builtin_convertvector(bytes, vec_f32);
+    }
+    memcpy(&pairs, from, sizeof pairs);
+    return __builtin_convertvector(pairs, vec_f32);
+#endif
+}
+
+#define FEW 2 /* lanes whose sums and the scales fit the registers together */
+
+/* `expanded` for a panel of whole numbers and at most FEW rows. */
+INLINE void expanded_few(const int bits, const int rows, const int vectors, int64_t depth, const char *panel,
+                         const float *scales, const float *const *a, vec_f32 *sums)
+{
+    vec_f32 acc[4 * FEW], scale[4], held[FEW];
+UNROLL(8)
+    for (int i = 0; i < rows * vectors; i++)
+        acc[i] = sums[i];
+UNROLL(4)
+    for (int v = 0; v < vectors; v++)
+        scale[v] = load_f32(scales + v * LONG_, LONG_);
+    for (int64_t k = 0; k < depth; k++, panel += vectors * LONG_ * bits / 8) {
+        __builtin_prefetch(panel + 2048);
+UNROLL(2)
+        for (int m = 0; m < rows; m++)
+            held[m] = all_f32(a[m][k]);
+UNROLL(4)
+        for (int v = 0; v < vectors; v++) {
+            vec_f32 w = widened(panel + v * LONG_ * bits / 8, bits) * scale[v];
+UNROLL(2)
+            for (int m = 0; m < rows; m++)
+                acc[m * vectors + v] += held[m] * w;
+        }
+    }
+UNROLL(8)
+    for (int i = 0; i < rows * vectors; i++)
+        sums[i] = acc[i];
+}
+
+#define PRODUCT(bits, rows, vectors)                                                                                      \
+    static void product_i##bits##_##rows##_##vectors(int64_t depth, const char *panel, const float *scales,               \
+                                                     const float *const *a, vec_f32 *sums)                                \
+    {                                                                                                                     \
+        expanded_few(bits, rows, vectors, depth, panel, scales, a, sums);                                                 \
+    }
+#define PRODUCTS(bits)                                                                                                    \
+    PRODUCT(bits, 1, 2) PRODUCT(bits, 2, 2) PRODUCT(bits, 1, 3) PRODUCT(bits, 2, 3) PRODUCT(bits, 1, 4) PRODUCT(bits, 2, 4)
+PRODUCTS(8)
+PRODUCTS(16)
+#define P(bits, vectors) [vectors] = {[1] = product_i##bits##_1_##vectors, [2] = product_i##bits##_2_##vectors}
+/* products_few[bits == 16][vectors][rows]. */
+static void (*const products_few[2][5][FEW + 1])(int64_t, const char *, const float *, const float *const *, vec_f32 *) = {
+    {P(8, 2), P(8, 3), P(8, 4)}, {P(16, 2), P(16, 3), P(16, 4)}};
+#undef P
+#undef PRODUCT
+#undef PRODUCTS
+
+/* Some rows of a panel of whole numbers as float32, for products with many lanes. */
+static void widen(int64_t bits, int64_t depth, int vectors, const char *panel, const float *scales, float *to)
+{
+    for (int64_t k = 0; k < depth; k++)
+        for (int v = 0; v < vectors; v++, to += LONG_, panel += LONG_ * bits / 8)
+            store_f32(to, (bits == 8 ? widened(panel, 8) : widened(panel, 16)) * load_f32(scales + v * LONG_, LONG_), LONG_);
+}
+#endif

@@ -1,4 +1,4 @@
-"""`charlm corpus` as a user types it."""
+"""charlm corpus and charlm cache: the catalogue, downloads, what is in a text; the copies that charlm keeps."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from click.testing import CliRunner, Result
 
 from charlm.cli.main import cli
 from charlm.errors import CharlmError, OptionError
+from charlm.text import cache
 from charlm.text import catalog as module
 from charlm.text.catalog import KnownText, catalog
+from tests.conftest import Run
 
 ROOT = Path(__file__).parents[2]
 
@@ -143,3 +145,22 @@ def test_wrong_uses_get_one_sentence(tmp_path: Path) -> None:
     assert "is empty" in refusal("info", str(tmp_path / "empty"))
     assert "holds no files" in refusal("info", str(tmp_path / "folder"))
     assert isinstance(run("info", "x", "--split", "1/2").exception, OptionError | SystemExit)
+
+
+def test_the_cache_is_shown_and_cleared(charlm: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHARLM_CACHE", str(tmp_path / "kept"))
+    assert json.loads(charlm("cache", "--json")[1])["entries"] == []
+    monkeypatch.setattr(cache, "BIG", 1)
+    (tmp_path / "text.txt").write_text("abracadabra\n" * 20)
+    assert charlm("corpus", "info", "text.txt")[0] == 0
+    size = sum(path.stat().st_size for path in (tmp_path / "kept").iterdir())
+    found = json.loads(charlm("cache", "--json")[1])
+    assert (found["directory"], found["bytes"], len(found["entries"])) == (str(tmp_path / "kept"), size, 1)
+    shown = charlm("cache")[1]
+    assert f"{size:,} bytes in 1 entries, at most 10,000,000,000" in shown
+    assert f"deleted      {size:,} bytes" in charlm("cache", "--clear")[1]
+    assert not list((tmp_path / "kept").iterdir())
+    monkeypatch.setenv("CHARLM_CACHE_GB", "-1")
+    code, out, err = charlm("cache")
+    assert (code, out) == (2, "")
+    assert "number of gigabytes" in err

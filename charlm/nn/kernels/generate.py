@@ -1,6 +1,7 @@
 """Generation on a CPU as one call a chunk: layers, head, draw, and the drawn symbol read again, all in C.
 
-Axes: T steps, B lanes, G gates, H units, V symbols.
+Weights may have 16 or 8 bits, as `charlm.tensors.quantised` defines them.
+Axes: T steps, B lanes, G gates, H units, V symbols, R rows and K columns of a matrix.
 """
 
 from __future__ import annotations
@@ -10,16 +11,19 @@ import time
 import weakref
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from charlm.errors import OptionError
 from charlm.nn.cells import Cell, GRUCell, LSTMCell, RNNCell
-from charlm.nn.kernels.cpu import compiled, loops
+from charlm.nn.kernels import compiled, loops
 from charlm.nn.kernels.reference import check_draws, check_ids, input_rows, split_biases
+from charlm.tensors import Bits, made_from
 
 __all__ = ["Draw", "Packed", "generate", "pack"]
+
 
 _CODE: dict[type[Cell], int] = {RNNCell: 1, GRUCell: 3, LSTMCell: 4}
 PIECE = 32  # steps, an even number: two buffers of h change places every step
@@ -63,6 +67,20 @@ class Pace:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Panels:
+    """A matrix in panels, and where it holds whole numbers the scale of each of their columns."""
+
+    numbers: Tensor
+    scales: Tensor | None = None
+
+    @property
+    def job(self) -> compiled.Weights:
+        """For C; valid as long as this object."""
+        scales = None if self.scales is None else self.scales.data_ptr()
+        return compiled.Weights(self.numbers.data_ptr(), scales, 8 * self.numbers.element_size())
+
+
+@dataclass(frozen=True, kw_only=True)
 class Packed:
     """A model's weights as `generate` wants them; made by `pack`.
 
@@ -71,8 +89,8 @@ class Packed:
         hidden: H.
         symbols: V.
         rows: [V + 1, GH] the input's part of the first layer's gates.
-        recurrent: a layer each, zeros and then the panels of W_hh.
-        below: a layer each but the first, the panels of W_ih.
+        recurrent: a layer each, W_hh.
+        below: a layer each but the first, W_ih.
         bias: a layer each but the first, [GH].
         bias_n: a layer each, the GRU's [H].
         head: the panels of the output's weights.
@@ -84,8 +102,8 @@ class Packed:
     hidden: int
     symbols: int
     rows: Tensor
-    recurrent: list[Tensor]
-    below: list[Tensor | None]
+    recurrent: list[Panels]
+    below: list[Panels | None]
     bias: list[Tensor | None]
     bias_n: list[Tensor | None]
     head: Tensor
@@ -95,8 +113,8 @@ class Packed:
     @property
     def bytes(self) -> int:
         """What is read for every character."""
-        tensors = [self.head, *self.recurrent, *(tensor for tensor in self.below if tensor is not None)]
-        return sum(tensor.nbytes for tensor in tensors)
+        matrices = [*self.recurrent, *(panels for panels in self.below if panels is not None)]
+        return self.head.nbytes + sum(panels.numbers.nbytes for panels in matrices)
 
 
 def _panels(weight_RK: Tensor, gates: int, units: int) -> Tensor:
@@ -107,10 +125,18 @@ def _panels(weight_RK: Tensor, gates: int, units: int) -> Tensor:
     return padded.view(gates, -1, units, width).permute(1, 3, 0, 2).contiguous().flatten()
 
 
+def _packed_matrix(weight_RK: Tensor, gates: int, units: int, bits: Bits) -> Panels:
+    """In whole numbers where the matrix was made from such, so that packing never changes a weight; else in float32."""
+    whole = None if bits == 32 else made_from(weight_RK, bits)
+    if whole is None:
+        return Panels(numbers=_panels(weight_RK, gates, units))
+    return Panels(numbers=_panels(whole[0], gates, units), scales=_panels(whole[1].unsqueeze(1), gates, units))
+
+
 _kept: weakref.WeakKeyDictionary[nn.Module, tuple[Hashable, Packed]] = weakref.WeakKeyDictionary()
 
 
-def pack(model: nn.Module, cells: list[Cell], table: Tensor | None, head: nn.Linear) -> Packed:
+def pack(model: nn.Module, cells: list[Cell], table: Tensor | None, head: nn.Linear, bits: Bits = 32) -> Packed:
     """The packed weights of a model; made again only when a weight has changed since the last call.
 
     A hash of all weights decides, whoever has changed them and how: it costs what one step of one lane costs.
@@ -120,22 +146,22 @@ def pack(model: nn.Module, cells: list[Cell], table: Tensor | None, head: nn.Lin
         cells: the layers, from the ids upwards; one direction, no projection, float32 on the CPU.
         table: the embedding; None for one-hot.
         head: the map to V logits.
+        bits: of the recurrent layers' weights, where `rounded` has made them of so many; the numbers are the same.
     """
     weights = [*(p for module in (*cells, head) for p in module.parameters()), *([] if table is None else [table])]
     hashes = ((p.shape, loops.hash_of(p.detach().contiguous())) for p in weights)
-    key = (compiled.target(), *hashes)
+    key = (compiled.target(), bits, *hashes)
     if model not in _kept or _kept[model][0] != key:
-        _kept[model] = key, _pack(cells, table, head)
+        _kept[model] = key, _pack(cells, table, head, bits)
     return _kept[model][1]
 
 
-def _pack(cells: list[Cell], table: Tensor | None, head: nn.Linear) -> Packed:
+def _pack(cells: list[Cell], table: Tensor | None, head: nn.Linear, bits: Bits) -> Packed:
     used = compiled.library()
     assert used is not None
     first, floats = cells[0], used.floats
     units = floats * (2 if isinstance(first, RNNCell) else 1)
     biases = [split_biases(cell) for cell in cells]
-    zeros = first.weight_hh.new_zeros(-(-first.hidden // floats) * floats)
     symbols = head.out_features
     bias_V = torch.zeros(symbols) if head.bias is None else head.bias
     return Packed(
@@ -143,8 +169,8 @@ def _pack(cells: list[Cell], table: Tensor | None, head: nn.Linear) -> Packed:
         hidden=first.hidden,
         symbols=symbols,
         rows=input_rows(first, table, biases[0][0]).contiguous(),
-        recurrent=[torch.cat([zeros, _panels(cell.weight_hh, cell.gates, units)]) for cell in cells],
-        below=[None, *(_panels(cell.weight_ih, cell.gates, units) for cell in cells[1:])],
+        recurrent=[_packed_matrix(cell.weight_hh, cell.gates, units, bits) for cell in cells],
+        below=[None, *(_packed_matrix(cell.weight_ih, cell.gates, units, bits) for cell in cells[1:])],
         bias=[bias_G for bias_G, _ in biases],
         bias_n=[None if bias_n is None else bias_n.contiguous() for _, bias_n in biases],
         head=_panels(head.weight, 1, 2 * floats),
@@ -193,13 +219,11 @@ def generate(
         "logp": logp,
         **_room(packed, lanes, threads),
     }
-    lists: dict[str, Sequence[Tensor | None]] = {
-        "recurrent": packed.recurrent,
-        "input": packed.below,
-        "bias": packed.bias,
-        "bias_n": packed.bias_n,
-    }
-    arrays = {name: _pointers(many) for name, many in {**lists, "h": h, "h_next": h_next, "c": c}.items()}
+    lists: dict[str, Sequence[Tensor | None]] = {"bias": packed.bias, "bias_n": packed.bias_n, "h": h, "h_next": h_next}
+    arrays: dict[str, Any] = {name: _pointers(many) for name, many in {**lists, "c": c}.items()}
+    for name, matrices in (("recurrent", packed.recurrent), ("below", packed.below)):
+        jobs = [compiled.Weights() if panels is None else panels.job for panels in matrices]
+        arrays[name] = (compiled.Weights * len(jobs))(*jobs)
     job = compiled.Generation(
         cell=packed.code,
         layers=len(state),

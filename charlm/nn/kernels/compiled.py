@@ -23,13 +23,16 @@ __all__ = [
     "Library",
     "Memory",
     "Scatter",
+    "Weights",
     "address",
     "call",
     "described",
     "fits",
     "libraries",
     "library",
+    "library_path",
     "open_library",
+    "reasons",
     "target",
 ]
 
@@ -68,6 +71,12 @@ class Memory(ctypes.Structure):
     ]
 
 
+class Weights(ctypes.Structure):
+    """`struct weights` of vector.h."""
+
+    _fields_ = [("panels", ctypes.c_void_p), ("scales", ctypes.c_void_p), ("bits", ctypes.c_int64)]
+
+
 class Generation(ctypes.Structure):
     """`struct generation` of generate.h."""
 
@@ -75,7 +84,7 @@ class Generation(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("cell", "layers", "hidden", "symbols", "lanes", "steps")),
         *((name, ctypes.c_int64) for name in ("threads", "by_units", "top_k")),
         *((name, ctypes.c_double) for name in ("temperature", "top_p")),
-        *((name, ctypes.c_void_p) for name in ("rows", "recurrent", "input", "bias", "bias_n")),
+        *((name, ctypes.c_void_p) for name in ("rows", "recurrent", "below", "bias", "bias_n")),
         *((name, ctypes.c_void_p) for name in ("head", "head_bias", "h", "h_next", "c", "noise")),
         *((name, ctypes.c_void_p) for name in ("ids", "drawn", "logp", "gates", "logits", "weights", "heap")),
     ]
@@ -84,7 +93,8 @@ class Generation(ctypes.Structure):
 def _sizes() -> int:
     """What `sizes` of a library returns that was built from the sources beside this file."""
     return sum(
-        1000**place * ctypes.sizeof(structure) for place, structure in enumerate((Layer, Scatter, Generation, Memory))
+        1000**place * ctypes.sizeof(structure)
+        for place, structure in enumerate((Layer, Scatter, Generation, Memory, Weights))
     )
 
 
@@ -128,13 +138,35 @@ def open_library(path: Path) -> list[Library]:
     return found
 
 
+def library_path() -> Path | None:
+    """Where the compiled library lies; None where none was built."""
+    paths = [Path(__file__).with_name("cpu") / name for name in ("_native.so", "_native.dll")]
+    return next((path for path in paths if path.exists()), None)
+
+
 @functools.cache
 def libraries() -> list[Library]:
     """The targets that were compiled and run on this machine, the fastest first; none without compiled kernels."""
-    for name in ("_native.so", "_native.dll"):
-        if (path := Path(__file__).with_name(name)).exists():
-            return open_library(path)
-    return []
+    path = library_path()
+    return [] if path is None else open_library(path)
+
+
+def reasons() -> dict[str, str]:
+    """Why each target does not run here, the fastest first; empty for one that does.
+
+    >>> list(reasons())
+    ['avx512', 'avx2', 'neon', 'generic']
+    """
+    there = {found.target for found in libraries()}
+    path = library_path()
+    if path is None:
+        return dict.fromkeys(TARGETS, "no library was compiled when charlm was installed")
+    if not there:
+        return dict.fromkeys(TARGETS, "the library is of another version or processor: install charlm again")
+    loaded = libraries()[0].loaded
+    lacking, absent = "the processor or the operating system lacks its vectors", "the library was compiled without it"
+    why = {name: lacking if hasattr(loaded, f"sizes_{name}") else absent for name in TARGETS}
+    return {**why, **dict.fromkeys(there, "")}
 
 
 @functools.cache

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from charlm.errors import OptionError
 from charlm.nn.cells import Cell, GRUCell, LSTMCell, RNNCell
-from charlm.nn.kernels.cpu import compiled
-from charlm.nn.kernels.cpu.compiled import Layer, Memory, Scatter, address, call
+from charlm.nn.kernels import compiled
+from charlm.nn.kernels.compiled import Layer, Memory, Scatter, address, call
 
 __all__ = ["backward", "forward", "hash_of", "sum_rows"]
 
@@ -71,8 +71,8 @@ def forward(
         cell: which formula.
         gates: W_ih x + b_ih (+ b_hh): [T, B, GH], or with ids a table [V + 1, GH]. Without ids
             and with `keep` the gates' values replace it.
-        ids_TB: int64; -1 for the table's last row. That none is outside the table is for the caller to see to
-            (`inputs.check_ids`), as it would here be looked at again for every direction.
+        ids_TB: int64; -1 for the table's last row. The caller has checked that none is outside the table
+            (`reference.check_ids`), so that they are not checked again for every direction.
         weight_hh: [GH, H].
         bias_n: the GRU's [H] of b_hn.
         state: the state before, each [B, H].

@@ -73,7 +73,7 @@ class DirectoryKeeper(MemoryKeeper):
 
     Args:
         directory: of the run.
-        command: goes on with such a run, for messages: `charlm train`.
+        command: the command that resumes such a run, for messages: `charlm train`.
         vocab: the symbols of a text input.
         rows: of the learning curve so far.
         description: makes the content of `config.json`; its arguments are further values.
@@ -127,7 +127,7 @@ class DirectoryKeeper(MemoryKeeper):
                 old.unlink(missing_ok=True)
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Writes all other files anew from a state: later ones will be written again, damaged ones are mended."""
+        """Writes all other files anew from a state: those of later steps are replaced, damaged ones are repaired."""
         with self.resumable():
             sweep(self.directory)
             self._write_vocab()
@@ -138,7 +138,7 @@ class DirectoryKeeper(MemoryKeeper):
 
     @contextlib.contextmanager
     def resumable(self) -> Iterator[None]:
-        """A block of writes; where one fails, the error says how to go on."""
+        """A block of writes; if one of them fails, the error says how to resume."""
         try:
             yield
         except OSError as error:
@@ -172,7 +172,7 @@ class RunKind(Generic[P]):
     """What the runs of one command have in common.
 
     Args:
-        command: makes such runs and goes on with them: `charlm train`.
+        command: makes and resumes such runs: `charlm train`.
         plan: the dataclass of their plan.
         check: raises an error where a `config.json`, its plan and its vocabulary do not belong together.
         kind: of the model, as of `checkpoint.read_config`: `sequence`, or None for a language model.
@@ -186,7 +186,7 @@ class RunKind(Generic[P]):
 
 @dataclass(frozen=True, kw_only=True)
 class Saved(Generic[P]):
-    """A run as its newest whole state has it.
+    """A run as its newest undamaged state describes it.
 
     Args:
         plan: how it is trained.
@@ -195,7 +195,7 @@ class Saved(Generic[P]):
         changes: what was changed on the way (device, kernels, batch size, processes).
         progress: a `LoopState` as a JSON value.
         rows: of the learning curve until then.
-        tensors: weights, optimizer, hidden states, generators; see `snapshot`.
+        tensors: weights, optimizer, hidden states, generators; see `Loop.snapshot`.
         notes: sentences about newer states that are damaged and were passed over.
     """
 
@@ -253,7 +253,7 @@ def read_saved(directory: Path, kind: RunKind[P]) -> Saved[P]:
 
 
 class _OtherCommandError(CheckpointError):
-    """A run that another command goes on with."""
+    """A run that another command resumes."""
 
 
 def _read_state(path: Path, kind: RunKind[P], notes: list[str]) -> Saved[P]:
@@ -315,7 +315,7 @@ def saved_weights(model: nn.Module, tensors: Mapping[str, Tensor], directory: Pa
 
 
 def way_on(directory: Path) -> str:
-    """How to go on with a run of several processes that has broken off."""
+    """How to resume a run of several processes that broke off."""
     saved = states(directory)
     if not saved:
         return "nothing was saved yet, so start the run again"

@@ -1,1 +1,0 @@
-"""charlm.nn.kernels.cpu."""
