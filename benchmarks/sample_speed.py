@@ -3,10 +3,12 @@
     python -m benchmarks.sample_speed [--streams 1] [--streams 64] [--seconds 3] [--device cuda]
         [--bits] [--model lstm,3,512]
 
-Both draw from the whole distribution at temperature 1, in float32. torch's side is what one writes with it: an
-embedding, a layer call for one step, a linear map, softmax, `multinomial`, the ids read again without leaving
-torch. Each side runs with the thread count that suits it best. Printed: the medians, and their ratio. With --bits
-charlm's weights of 32, 16 and 8 bits run in turn with torch; printed are the ratios of each to float32 and to torch.
+Both draw from the whole distribution at temperature 1, in float32. torch's side is the faster of two loops that one
+writes with it: `nn.LSTMCell` (`nn.GRUCell`, `nn.RNNCell`) of every layer for one step ("cells"), or `nn.LSTM` called
+for one step ("layers"). Around either stand an embedding, a linear map, softmax, `multinomial`, the ids read again
+without leaving torch. Each side runs with the thread count that suits it best. Printed: the medians, and their ratio.
+With --bits charlm's weights of 32, 16 and 8 bits run in turn with torch; printed are the ratios of each to float32 and
+to torch.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import os
 import statistics
 
 import torch
+from torch import nn
 
 from benchmarks import gpu
 from benchmarks.torch_side import SYMBOLS, Size, Step, TorchModel
@@ -39,16 +42,47 @@ def ours(cell: str, layers: int, hidden: int, streams: int, steps: int = OURS, b
     return lambda: model.generate(ids, state, steps, SamplingRule(), noise)
 
 
-def theirs(cell: str, layers: int, hidden: int, streams: int) -> Step:
-    """Draws THEIRS characters a stream one by one."""
+def theirs(cell: str, layers: int, hidden: int, streams: int) -> dict[str, Step]:
+    """Loops that draw THEIRS characters a stream one by one, by name."""
     model = TorchModel(Size(cell=cell, hidden=hidden, layers=layers, lanes=streams, steps=1), 64).eval()
+    return {"cells": by_cells(model, streams), "layers": by_layers(model, streams)}
 
-    def step() -> None:
+
+def by_cells(model: TorchModel, streams: int) -> Step:
+    """Every layer as torch's cell with the weights of the model's layer."""
+    layers = model.layers
+    kind = {nn.RNN: nn.RNNCell, nn.GRU: nn.GRUCell, nn.LSTM: nn.LSTMCell}[type(layers)]
+    cells = []
+    for number in range(layers.num_layers):
+        cell = kind(layers.hidden_size if number else layers.input_size, layers.hidden_size)
+        own = {name: getattr(layers, f"{name}_l{number}") for name in dict(cell.named_parameters())}
+        cell.load_state_dict(own)
+        cells.append(cell)
+
+    def step() -> torch.Tensor:
+        with torch.inference_mode():
+            ids, states = torch.zeros(streams, dtype=torch.long), [None] * len(cells)
+            for _ in range(THEIRS):
+                x = model.embedding(ids)
+                for number, cell in enumerate(cells):
+                    states[number] = cell(x, states[number])
+                    x = states[number][0] if kind is nn.LSTMCell else states[number]
+                ids = torch.multinomial(model.linear(x).softmax(-1), 1)[:, 0]
+            return ids
+
+    return step
+
+
+def by_layers(model: TorchModel, streams: int) -> Step:
+    """The model's layers for one step at a time."""
+
+    def step() -> torch.Tensor:
         with torch.inference_mode():
             ids, state = torch.zeros(1, streams, dtype=torch.long), None
             for _ in range(THEIRS):
                 y, state = model.layers(model.embedding(ids), state)
                 ids = torch.multinomial(model.linear(y[0]).softmax(-1), 1).t()
+            return ids[0]
 
     return step
 
@@ -63,7 +97,8 @@ def compare_bits(models: list[Model], streams: int, seconds: float) -> None:
     sides: list[Bits] = [32, 16, 8]
     count = OURS if streams < 16 else 64  # characters a measurement
     for model in models:
-        steps = [*(best([ours(*model, streams, count, bits)]) for bits in sides), best([theirs(*model, streams)])]
+        others = best([*theirs(*model, streams).values()])
+        steps = [*(best([ours(*model, streams, count, bits)]) for bits in sides), others]
         *mine, other = (statistics.median(times) for times in interleaved(steps, seconds))
         against = "  ".join(
             f"{bits:2} bits {mine[0] / time:5.2f} ({other * count / THEIRS / time:5.2f} torch)"
@@ -93,12 +128,14 @@ def main() -> None:
             compare_bits(models, streams, arguments.seconds)
             continue
         for model in models:
-            pair = [best([ours(*model, streams)]), best([theirs(*model, streams)])]
+            loops = theirs(*model, streams)
+            pair = [best([ours(*model, streams)]), best([*loops.values()])]
+            loop = next(name for name, step in loops.items() if step is pair[1][0])
             mine, other = (statistics.median(times) for times in interleaved(pair, arguments.seconds))
             speeds = OURS * streams / mine, THEIRS * streams / other
             print(
                 f"{model[0]:5} {model[1]} x {model[2]:3}  {streams:3} streams  {speeds[0]:10,.0f} characters/s "
-                f"({speeds[0] * flops(*model) / top:4.0%})   torch {speeds[1]:10,.0f}   "
+                f"({speeds[0] * flops(*model) / top:4.0%})   torch, {loop:6} {speeds[1]:10,.0f}   "
                 f"ratio {speeds[0] / speeds[1]:6.2f}",
                 flush=True,
             )

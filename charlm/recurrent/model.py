@@ -25,10 +25,9 @@ from charlm.lm.model import TextModel
 from charlm.nn.cells import CELLS, cell_name
 from charlm.nn.heads import DistributionHead
 from charlm.nn.kernels import compiled
-from charlm.nn.kernels.fused import SERVES
 from charlm.nn.kernels.generate import Draw, generate, pack
 from charlm.nn.kernels.graphs import Network, generate_in_graphs
-from charlm.nn.kernels.reference import check_draws, check_ids, check_weights, on_gpu
+from charlm.nn.kernels.reference import SERVES, check_draws, check_ids, check_weights, on_gpu
 from charlm.nn.stack import Stack, drop_symbols, dropout
 from charlm.tensors import Bits, rounded, write_tensors
 from charlm.text.splits import Spans

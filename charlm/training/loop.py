@@ -64,8 +64,7 @@ class Loop:
         processes: Processes = ALONE,
         stepper: Stepper | None = None,
     ) -> None:
-        self.objective, self.options, self.processes = objective, options, processes
-        self.stepper = stepper
+        self.objective, self.options, self.processes, self.stepper = objective, options, processes, stepper
         self.observer, self.keeper = observer or Unobserved(), keeper
         self.save_every, self.should_stop = save_every, should_stop
         self.progress = LoopState()
@@ -91,8 +90,11 @@ class Loop:
         self.objective.module.eval()
         self._budget.plan(self.objective.validate)
         if self.progress.step and (self._budget.reached() or self._budget.late(self._agreed.seconds)):
-            step, budget = self.progress.step, self.options.budget()
-            self.observer.on_note(f"there is nothing to do: the run is at step {step:,}, its budget is {budget}")
+            where = f"the run is at step {self.progress.step:,}, its budget is {self.options.budget()}"
+            self.observer.on_note(f"there is nothing to do: {where}")
+        elif self._stuck():
+            self.observer.on_note("there is nothing to do: the run stopped early; --epochs or --minutes lets it go on")
+            return "no improvement"
         while not self._over():
             self._step()
             if self.progress.skipped_in_a_row >= 20 and not self._roll_back():
@@ -245,7 +247,11 @@ class Loop:
         self._budget.validated(time.perf_counter() - begun)
         if self.keeper is not None:
             self._keep_state()
-        return not (self.options.patience and self.progress.since_best >= self.options.patience)
+        return not self._stuck()
+
+    def _stuck(self) -> bool:
+        """Whether as many validations as the patience allows were without improvement."""
+        return 0 < self.options.patience <= self.progress.since_best
 
     def _look(self) -> ValidationReport:
         begun = time.perf_counter()
@@ -325,9 +331,8 @@ class Loop:
 
     def load_snapshot(self, tensors: Mapping[str, Tensor], progress: Mapping[str, Any]) -> None:
         """Goes on from what `snapshot` returned, on the module's device."""
-        module = self.objective.module
-        snapshot.load(tensors, module, self.optimizer)
-        if self.average is not None:
+        snapshot.load(tensors, module := self.objective.module, self.optimizer)
+        if self.average:
             self.average.restore(snapshot.last_weights(tensors))
         devices = {name: p.device for name, p in module.named_parameters()}
         self._good = {name: t.clone().to(devices[name]) for name, t in snapshot.group(tensors, "good").items()}

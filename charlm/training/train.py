@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from charlm.errors import LostProcessError, OptionError
 from charlm.files import free_name, lock
 from charlm.lm.evaluate import Evaluation, evaluate
 from charlm.nn.cells import Cell, cell_name
-from charlm.nn.kernels import device_of, notes, pick_device, using_threads
+from charlm.nn.kernels import crowded, device_of, notes, pick_device, using_threads
 from charlm.recurrent.model import CharRNN
 from charlm.text.text import Part, Text, TextFacts, as_text
 from charlm.training.distributed import Processes, device_here, in_turn, joined, launch_of
@@ -304,7 +306,10 @@ class _Session:
         """Trains to the end, measures the best weights once more as one stream, and returns the model."""
         model = run.model
         model.source, model.directory = task.facts, run.directory
-        for sentence in notes(model.stack) if self.processes.first else ():
+        told = notes(model.stack) if self.processes.first else []
+        if run.device.type == "cpu" and self.processes.size == 1:
+            told.append(crowded(torch.get_num_threads()))
+        for sentence in filter(None, told):
             self.note(sentence)
         with interruptible() as stopped:
             try:

@@ -114,3 +114,12 @@ def test_the_steps_train_and_draw_on_a_cpu_too() -> None:
         gpu.loop("gru", 1, 8, 3, where)()
     finally:
         gpu.OURS, gpu.THEIRS = monkeys
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_both_loops_over_torch_draw_the_same(cell: str) -> None:
+    drawn = []
+    for loop in sample_speed.theirs(cell, 2, 16, 5).values():
+        torch.manual_seed(3)
+        drawn.append(loop())
+    assert torch.equal(drawn[0], drawn[1])

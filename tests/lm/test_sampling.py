@@ -161,3 +161,26 @@ def test_a_temperature_next_to_zero_is_argmax(
     drawn, _, _ = model.generate(ids, model.initial_state(2), 20, SamplingRule(temperature=temperature), noise)
     greedy, _, _ = model.generate(ids, model.initial_state(2), 20, SamplingRule(temperature=0), noise)
     assert torch.equal(drawn, greedy)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_of_equally_probable_symbols_the_first_are_drawn_and_shown(
+    monkeypatch: pytest.MonkeyPatch, compiled: bool
+) -> None:
+    model = CharRNN(Vocab.of("abcd"), RNNConfig(model="gru", hidden=8))
+    with torch.no_grad():
+        model.head.linear.weight.zero_()
+        model.head.linear.bias.zero_()
+    if not compiled:
+        monkeypatch.setattr(CharRNN, "_compiled", lambda self: False)
+    start, noise = torch.zeros(3, dtype=torch.long), torch.rand(50, 3, dtype=torch.float64)
+    drawn, _, _ = model.generate(start, model.initial_state(3), 50, SamplingRule(top_k=2), noise)
+    assert set(drawn.flatten().tolist()) == {0, 1}
+    assert [symbol for symbol, _ in model.next("a").top(2)] == ["a", "b"]
+
+
+def test_a_stop_text_that_can_never_come_is_refused() -> None:
+    model = CharRNN(Vocab.of("abcd"), RNNConfig(hidden=4))
+    for stop in ("x", ""):
+        with pytest.raises(OptionError, match="can never come"):
+            model.sample("a", length=3, stop=stop)

@@ -100,3 +100,13 @@ def test_a_text_is_a_text_with_a_training_part() -> None:
 def test_sizes_are_powers_of_1024() -> None:
     assert [parse_size(size) for size in ("1K", "3M", "2G", "1T")] == [2**10, 3 * 2**20, 2 * 2**30, 2**40]
     assert parse_size(12345) == 12345
+
+
+def test_a_count_that_is_interrupted_leaves_no_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fit, "count", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ngram(Text.of("abracadabra" * 9), order=2, out=tmp_path / "model")
+    assert not (tmp_path / "model").exists()

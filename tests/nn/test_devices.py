@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from charlm.nn import kernels as devices
+from charlm.nn.kernels import crowded
 
 GPU = torch.device("cuda:0")
 
@@ -48,3 +50,15 @@ def test_the_driver_is_named_where_it_can_be_asked(
     assert driver in line
     assert f"torch {torch.__version__}" in line
     assert "cuDNN 90100" in line
+
+
+@pytest.mark.parametrize(
+    ("running", "threads", "said"), [(1, 2, ""), (2, 2, "1 of 2 cores"), (2, 1, ""), (9, 2, "2 of 2 cores")]
+)
+def test_other_work_is_said(running: int, threads: int, said: str, tmp_path: Path) -> None:
+    load = tmp_path / "loadavg"
+    load.write_text(f"0.50 0.40 0.30 {running}/312 4711\n")
+    found = crowded(threads, cores=2, load=load)
+    assert bool(found) == bool(said)
+    assert said in found
+    assert crowded(threads, cores=2, load=tmp_path / "none") == ""

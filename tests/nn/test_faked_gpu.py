@@ -45,8 +45,8 @@ def test_fused_goes_to_torch_unless_the_kernels_have_passed_their_test(
         called.append(cell.name)
         return run_by_torch(cell, *arguments)
 
-    run_by_torch = reference.run_by_torch
-    monkeypatch.setattr(reference, "run_by_torch", run)
+    run_by_torch = fused.run_by_torch
+    monkeypatch.setattr(fused, "run_by_torch", run)
     monkeypatch.setattr(triton_layers, "fits", lambda cell, like: fits and like.numel() == 0)
     monkeypatch.setattr(triton_layers, "verdict_on", lambda cell, like: triton_layers.Verdict(usable=True))
     stack = Stack(kind, inputs=3, hidden=4)

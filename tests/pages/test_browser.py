@@ -128,6 +128,15 @@ def test_the_shown_distribution_is_the_one_in_the_data(browser: Browser, pages: 
         assert float(cell.split()[0]) == pytest.approx(part / 1e4, abs=0.06)
 
 
+def test_the_table_of_units_takes_most_of_the_window_before_it_scrolls(browser: Browser, pages: Path) -> None:
+    browser.open(pages / "inspect.html")
+    shown, whole, window = browser.run(
+        "const box = document.querySelector('.short'); return [box.clientHeight, box.scrollHeight, innerHeight]"
+    )
+    assert window > 400
+    assert shown >= min(whole, 0.65 * window) - 2
+
+
 def test_a_click_on_a_unit_repaints(browser: Browser, pages: Path) -> None:
     browser.open(pages / "inspect.html")
     painted = "return [...document.querySelectorAll('#units [data-i]')].map((span) => span.className).join(' ')"

@@ -351,3 +351,11 @@ def test_dropout_of_the_input_reads_steps_as_unknown() -> None:
     same = (dropped - unknown[0]).abs().amax(-1) < 1e-9
     assert 0.8 < same.double().mean() < 1
     assert torch.allclose(dropped[~same], known[0])
+
+
+def test_errors_name_axes_in_the_order_that_they_are_given_in() -> None:
+    options = {"cell": "gru", "mode": "distribution", "classes": 3, "hidden": 4, "features": 3}
+    for batch_first, axes in ((True, r"\[B, T, 3\]"), (False, r"\[T, B, 3\]")):
+        model = SequenceModel(**options, batch_first=batch_first)
+        with pytest.raises(OptionError, match=axes + r", not the shape \[2, 5, 4\]"):
+            model(torch.zeros(2, 5, 4))

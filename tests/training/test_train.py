@@ -14,7 +14,7 @@ import charlm
 from charlm.errors import CheckpointError, OptionError
 from charlm.lm.evaluate import evaluate
 from charlm.nn.kernels import compiled, for_reading
-from charlm.recurrent.model import CharRNN
+from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.tensors import read_tensors
 from charlm.training.interfaces import StepReport, Unobserved, ValidationReport
 from charlm.training.options import LoopState
@@ -286,3 +286,23 @@ def test_the_bar_of_a_training_fits_a_terminal(columns: int, monkeypatch: pytest
     assert len(line) <= columns
     assert line.endswith("1.2M char/s]" if columns == 80 else "1,234,567 char/s]")
     assert line.rindex("|") - line.index("|") > 3  # so many cells has the bar, even of a million steps in a day
+
+
+def test_a_run_that_stopped_early_stays_so_until_a_new_budget_comes(tmp_path: Path) -> None:
+    text = charlm.Text.of("the quick brown fox jumps over the lazy dog. " * 60)
+    shape: dict[str, Any] = {"model": "gru", "hidden": 8, "batch_size": 4, "seq_length": 8, "lr": 0.3, "seed": 1}
+    model = charlm.train(text, **shape, max_steps=400, patience=1, out=tmp_path / "run", progress=False)
+    last = model.history.rows[-1]["step"]
+    assert (model.trained.outcome, last < 400) == ("no improvement", True)
+    again = charlm.train(text, resume=tmp_path / "run", progress=False)
+    assert (again.trained.outcome, again.history.rows[-1]["step"]) == ("no improvement", last)
+    on = charlm.train(text, resume=tmp_path / "run", max_steps=last + 20, progress=False)
+    assert on.history.rows[-1]["step"] > last
+
+
+def test_a_loaded_network_has_the_fastest_backend_for_reading(tmp_path: Path) -> None:
+    model = CharRNN(charlm.Text.of("abcd").vocab, RNNConfig(hidden=4))
+    model.save(tmp_path / "net")
+    loaded = charlm.load(tmp_path / "net", device="cpu")
+    assert isinstance(loaded, CharRNN)
+    assert loaded.stack.backend == for_reading(torch.device("cpu")) != "reference"

@@ -8,10 +8,12 @@ of a device beside a figure that was measured on it.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +27,7 @@ __all__ = [
     "BACKENDS",
     "LayerKernel",
     "backend",
+    "crowded",
     "device_of",
     "facts",
     "fastest",
@@ -45,7 +48,7 @@ LayerKernel = Callable[
 BACKENDS: dict[str, LayerKernel] = {
     "reference": reference.run,
     "fused": fused.run,
-    "torch": reference.run_by_torch,
+    "torch": fused.run_by_torch,
 }
 
 
@@ -264,3 +267,33 @@ def using_threads(threads: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def crowded(threads: int, *, cores: int | None = None, load: Path = Path("/proc/loadavg")) -> str:
+    """A sentence for a person whose training shares its cores with other work; empty where it does not.
+
+    Linux alone says how much is running: five looks within 20 ms all have to find other work, for which, beside these
+    threads, there are not enough cores. The number of threads stays as it is, since sums are rounded otherwise by
+    another number, and the same seed would give other weights.
+
+    Args:
+        threads: that the training will use.
+        cores: of the machine.
+        load: the file that says how many threads want to run.
+
+    >>> crowded(1)
+    ''
+    """
+    if threads < 2 or not load.exists():
+        return ""
+    cores = cores or os.cpu_count() or 1
+    others = []
+    for _ in range(5):
+        others.append(int(load.read_text().split()[3].partition("/")[0]) - 1)  # without this thread
+        time.sleep(0.004)
+    if min(others) < 1 or min(others) + threads <= cores:
+        return ""
+    return (
+        f"other work keeps {min(*others, cores)} of {cores} cores busy: training may be faster with --threads 1, "
+        "whose weights differ in rounding"
+    )

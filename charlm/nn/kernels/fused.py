@@ -1,4 +1,4 @@
-"""A layer as one call a sequence: our own loops forwards and, derived by hand, backwards.
+"""A layer as one call a sequence: our own loops forwards and, derived by hand, backwards; or torch's own kernels.
 
 What can be done for all steps at once is: the input's part of the gates before the loop, the gradients of the
 weights after it. Layer 0 adds no product at all, as a one-hot or embedded character picks a row of a table.
@@ -15,17 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from charlm.errors import OptionError
 from charlm.nn.cells import Cell, GRUCell, LSTMCell, RNNCell
 from charlm.nn.kernels import loops, reference, triton_layers
-from charlm.nn.kernels.reference import check_layer, input_rows, on_gpu, split_biases
+from charlm.nn.kernels.reference import SERVES, check_layer, input_rows, on_gpu, split_biases, without_padding
 
-__all__ = ["SERVES", "declined", "run"]
-
-
-SERVES = (RNNCell, GRUCell, LSTMCell)
-"""The cells whose formulas are written out here; exactly these, as a subclass may have another formula."""
+__all__ = ["declined", "run", "run_by_torch"]
 
 
 def run(
@@ -43,7 +40,7 @@ def run(
     """
     dtype = _precision(cell)
     if type(cell) in SERVES and (lengths_B is not None or cell.projection or not _ours(cell, dtype)):
-        return reference.run_by_torch(cell, x, state, table, resets_TB, lengths_B)
+        return run_by_torch(cell, x, state, table, resets_TB, lengths_B)
     given = check_layer(cell, x, state, table, resets_TB, lengths_B)
     x, resets_TB = given.x, given.resets_TB
     alone = len(x) == 1 and x.shape[1] < 16 and not torch.is_grad_enabled()
@@ -162,3 +159,70 @@ def _weight_grad(cell: Cell, grad: Tensor, y: Tensor, h0: Tensor, resets_TB: Ten
         before = torch.cat([h0.unsqueeze(0), y[:-1]]).masked_fill_(resets_TB.bool().unsqueeze(-1), 0)
         weight_grad = grad.t() @ before.flatten(0, 1)
     return weight_grad.roll(-cell.hidden, 0) if isinstance(cell, GRUCell) else weight_grad
+
+
+# -- through torch's layers --------------------------------------------------------------------------------------------
+
+_LAYERS: dict[type[Cell], Any] = {RNNCell: torch.rnn_tanh, GRUCell: torch.gru, LSTMCell: torch.lstm}
+
+
+def run_by_torch(
+    cell: Cell,
+    x: Tensor,
+    state: tuple[Tensor, ...],
+    table: Tensor | None = None,
+    resets_TB: Tensor | None = None,
+    lengths_B: Tensor | None = None,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Like `reference.run`, through torch's own layers (oneDNN on a CPU, cuDNN on a GPU) on the same parameters.
+
+    Cells that torch does not have, and windows in which a lane is reset, are run by the formulas.
+    """
+    given = check_layer(cell, x, state, table, resets_TB, lengths_B)
+    x, state, lengths_B = given.x, given.state, given.lengths_B
+    if type(cell) not in _LAYERS or given.resets_TB is not None or not (len(x) and x.shape[1]):
+        return reference.loop(cell, given, table)
+    if not x.is_floating_point():
+        x = _looked_up(cell, x, table)
+    if lengths_B is None:
+        return _call(cell, (x,), state)
+    return _ragged(cell, x, state, lengths_B)
+
+
+def _ragged(cell: Cell, x: Tensor, state: tuple[Tensor, ...], lengths_B: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Lanes of different lengths, packed. torch refuses a length of 0: such a lane reads a step that is discarded."""
+    some_B = lengths_B > 0
+    packed = pack_padded_sequence(without_padding(x, lengths_B), lengths_B.clamp(min=1).cpu(), enforce_sorted=False)
+    order, back = packed.sorted_indices, packed.unsorted_indices
+    assert order is not None
+    assert back is not None
+    data, after = _call(cell, (packed.data, packed.batch_sizes), tuple(s[order] for s in state))
+    y_TBP, _ = pad_packed_sequence(packed._replace(data=data), total_length=len(x))
+    after = tuple(s[back] for s in after)
+    if bool(some_B.all()):
+        return y_TBP, after
+    some_B1 = some_B.unsqueeze(-1)
+    y_TBP = torch.where(some_B1, y_TBP, torch.zeros_like(y_TBP))
+    return y_TBP, tuple(torch.where(some_B1, new, old) for new, old in zip(after, state, strict=True))
+
+
+def _looked_up(cell: Cell, ids: Tensor, table: Tensor | None) -> Tensor:
+    """The rows that ids stand for: of the embedding, or one-hot; zeros for -1."""
+    rows = torch.eye(cell.inputs, dtype=cell.weight_ih.dtype, device=ids.device) if table is None else table
+    nothing = rows.new_zeros(1, cell.inputs)
+    return F.embedding(torch.where(ids < 0, len(rows), ids), torch.cat([rows, nothing]))
+
+
+def _call(cell: Cell, data: tuple[Tensor, ...], state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """One layer, one direction; `data` is a dense input, or a packed one with its batch sizes."""
+    parameters = [cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh, cell.weight_hr]
+    flat = [parameter for parameter in parameters if parameter is not None]
+    initial = tuple(tensor.unsqueeze(0).contiguous() for tensor in state)
+    options: tuple[Any, ...] = (flat, cell.bias_ih is not None, 1, 0.0, torch.is_grad_enabled(), False)
+    layer = _LAYERS[type(cell)]
+    hidden = initial if isinstance(cell, LSTMCell) else initial[0]
+    if len(data) == 1:
+        y, *after = layer(data[0], hidden, *options, False)
+    else:
+        y, *after = layer(*data, hidden, *options)
+    return y, tuple(tensor.squeeze(0) for tensor in after)
