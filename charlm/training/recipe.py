@@ -152,9 +152,11 @@ def _by_budget(characters: int, device: torch.device, asked: Mapping[str, Any]) 
         values["lr"] = rate(asked.get("model", "gru"), layers, asked.get("hidden", values["hidden"]))
         given = {"layers": layers, **values, **asked}
         values["dropout"] = _dropout(_readings(characters, given) * given["hidden"] / 256)
+    values = {"model": "gru", "layers": layers, "warmup": 50, "lanes": 16, **values}
+    if layers > 2 and asked.get("hidden", values["hidden"]) > 256:
+        return values  # the cosine and one rate for all weights: these know a text by heart too soon otherwise
     symbols = 1.0 if asked.get("embedding") else 8.0  # measured with one-hot input
-    falling = {"hold": 0.5, "lr_final": 0.0, "symbol_rate": symbols}
-    return {"model": "gru", "layers": layers, "warmup": 50, "lanes": 16, **falling, **values}
+    return {**values, "hold": 0.5, "lr_final": 0.0, "symbol_rate": symbols}
 
 
 def _width(layers: int, minutes: float, *, small: bool) -> int:

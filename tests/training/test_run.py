@@ -212,7 +212,9 @@ def test_defaults_follow_the_text_the_time_and_what_is_given() -> None:
         return choose(characters, CPU, given)
 
     brief, usual, long = (chosen(10**6, minutes=minutes) for minutes in (0.4, 5.0, 40.0))
-    assert all(plan.optimisation.hold == 0.5 and plan.optimisation.lr_final == 0.0 for plan in (brief, usual, long))
+    assert all(plan.optimisation.hold == 0.5 and plan.optimisation.lr_final == 0.0 for plan in (brief, usual))
+    assert (long.network.hidden, long.optimisation.hold, long.optimisation.symbol_rate) == (320, None, 1.0)
+    assert chosen(10**6, layers=3, hidden=256).optimisation.hold == 0.5
     assert usual.optimisation.symbol_rate > 1.0
     assert chosen(10**6, embedding=32).optimisation.symbol_rate == 1.0  # measured with one-hot input
     assert choose(10**6, torch.device("cuda"), {}).optimisation.hold is None  # not measured there
