@@ -1,5 +1,6 @@
 """An adaptive model's states: pieces, old states used again, lanes taken out; all bit for bit."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -61,3 +62,10 @@ def test_hits_are_those_of_whole_rows() -> None:
     assert torch.equal(logp_TB, logp_TBV.gather(-1, ids_TB[1:, :, None])[..., 0])
     assert torch.equal(hit_TB, logp_TBV.argmax(-1) == ids_TB[1:])
     assert hit_TB.any()
+
+
+def test_symbols_that_are_frequent_in_the_training_part_take_few_decisions() -> None:
+    trained = np.array([0] * 90 + [1, 2, 3, 4], dtype=np.int64)  # a is more than half of the text
+    counted, even = (AdaptiveLM(Vocab.of("abcde"), trained=ids, room=100) for ids in (trained, trained[:0]))
+    assert ~0 in counted.stepper().child[0].tolist()
+    assert ~0 not in even.stepper().child[0].tolist()

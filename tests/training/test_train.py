@@ -306,3 +306,15 @@ def test_a_loaded_network_has_the_fastest_backend_for_reading(tmp_path: Path) ->
     loaded = charlm.load(tmp_path / "net", device="cpu")
     assert isinstance(loaded, CharRNN)
     assert loaded.stack.backend == for_reading(torch.device("cpu")) != "reference"
+
+
+def test_other_work_is_told_to_the_observer(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Notes(Unobserved):
+        def on_note(self, message: str) -> None:
+            said.append(message)
+
+    said: list[str] = []
+    monkeypatch.setattr("charlm.training.train.crowded", lambda threads: f"busy beside {threads}")
+    text = charlm.Text.of("abracadabra " * 40)
+    charlm.train(text, hidden=4, batch_size=2, seq_length=8, max_steps=2, threads=2, observer=Notes())
+    assert "busy beside 2" in said
