@@ -28,8 +28,6 @@ from charlm.ngrams.strings import Packing, Strings, added_up
 from charlm.text.corpus import read_corpus
 from charlm.text.vocab import Vocab, smallest_dtype
 
-__all__ = ["merge"]
-
 
 def merge(
     models: Sequence[NGramLM | str | Path],

@@ -19,28 +19,6 @@ if TYPE_CHECKING:
     from charlm.lm.model import TextModel
     from charlm.text.text import Part, Text
 
-__all__ = [
-    "bits_option",
-    "echo_json",
-    "echo_lines",
-    "finite",
-    "force_option",
-    "force_option_saying",
-    "forced",
-    "held_out",
-    "json_option",
-    "note",
-    "note_list",
-    "opened",
-    "other_reading_options",
-    "reading_options",
-    "seed_option",
-    "split_option",
-    "table_options",
-    "target",
-    "where",
-]
-
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON value for programs.")

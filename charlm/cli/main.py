@@ -16,8 +16,6 @@ from charlm.errors import CharlmError, LostProcessError, OptionError, StorageErr
 from charlm.files import __version__
 from charlm.progress import follower, several
 
-__all__ = ["cli", "main"]
-
 _COMMANDS = {
     "train": "Train a recurrent model on a text.",
     "ngram": "Count an n-gram model of a text.",

@@ -20,8 +20,6 @@ from charlm.lm.interface import LanguageModel
 from charlm.lm.range_coder import RangeDecoder, RangeEncoder
 from charlm.text.vocab import UNKNOWN
 
-__all__ = ["Coded", "DecisionSteps", "Steps", "decode_symbols", "encode_symbols", "frequencies", "steps_of"]
-
 _PARTS = 1 << 30  # parts of an interval that a row shares out; with those below never 2³¹
 _RANGES = ((0, 0x80), (0xDC80, 0xDD00), (0x80, 0x800), (0x800, 0x10000), (0x10000, 0x110000))
 """Code points by kind: ASCII, bytes that are not of the encoding, and what UTF-8 spells in two, three, four bytes."""

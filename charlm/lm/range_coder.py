@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["RangeDecoder", "RangeEncoder"]
-
 _WORD = (1 << 64) - 1
 _NARROW = 1 << 56  # an interval of fewer numbers is widened by a byte
 

@@ -22,18 +22,6 @@ from charlm.errors import OptionError
 from charlm.ngrams.index import MAX_ORDER
 from charlm.ngrams.levels import Counts, Level, Nodes, pick, slices
 
-__all__ = [
-    "AddK",
-    "Contexts",
-    "Counted",
-    "Estimator",
-    "Floats",
-    "MaximumLikelihood",
-    "UniformMix",
-    "check_order",
-    "children",
-]
-
 Floats = NDArray[np.float64]
 
 

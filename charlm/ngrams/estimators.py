@@ -29,21 +29,6 @@ from charlm.text.splits import Spans, count_targets
 from charlm.text.text import TextFacts
 from charlm.text.vocab import Ids, Vocab
 
-__all__ = [
-    "ESTIMATORS",
-    "TUNED",
-    "WORK",
-    "Contexts",
-    "Estimator",
-    "can_draw",
-    "draw_occurrences",
-    "make_estimator",
-    "publish",
-    "read_spans",
-    "tune",
-    "tuning_parts",
-]
-
 _CLASSES: tuple[type[Estimator], ...] = (MaximumLikelihood, AddK, UniformMix, WittenBell, KneserNey)
 
 ESTIMATORS = tuple(cls.name for cls in _CLASSES)

@@ -37,19 +37,6 @@ if TYPE_CHECKING:  # these import torch, which a count within a memory limit doe
     from charlm.lm.evaluate import Row
     from charlm.ngrams.model import NGramLM
 
-__all__ = [
-    "best_order",
-    "check_options",
-    "count",
-    "count_to_directory",
-    "counted_rows",
-    "free_directory",
-    "ngram",
-    "parse_size",
-    "reserved",
-    "was_stopped",
-]
-
 
 def ngram(
     text: Text,

@@ -28,8 +28,6 @@ from charlm.ngrams.tables import CountTables
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids, Vocab
 
-__all__ = ["NOTHING", "NGramLM"]
-
 NOTHING = -2
 """In a state's history: no character has been read there yet."""
 

@@ -22,8 +22,6 @@ from charlm.ngrams.levels import Counts, Nodes, pick
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids, Vocab
 
-__all__ = ["ngram_rows", "train_nats"]
-
 _COUNTED = ("none", *TUNED)
 _Step = tuple[int, Estimator, Floats, NDArray[np.bool_]]
 

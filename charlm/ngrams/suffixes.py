@@ -20,24 +20,6 @@ from charlm.files import write_with
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids, smallest_dtype
 
-__all__ = [
-    "ARRAYS",
-    "CONTEXT",
-    "DEPTH",
-    "count_context",
-    "fast_available",
-    "lcp_array",
-    "load_arrays",
-    "load_context",
-    "open_array",
-    "pieces",
-    "room_array",
-    "save_array",
-    "save_context",
-    "sort_fast",
-    "sort_numpy",
-]
-
 Codes = NDArray[Any]
 """uint8, uint16 or uint32; 0 separates, the last code is 0."""
 

@@ -30,8 +30,6 @@ from charlm.tensors import Bits, rounded
 from charlm.text.splits import Spans
 from charlm.text.text import Part, Text, read_text
 
-__all__ = ["Export", "Loss", "export"]
-
 _TARGETS = 100_000  # characters that the loss is measured on
 
 

@@ -22,8 +22,6 @@ from charlm.files import __version__, free_name, write_bytes
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["Series", "chart", "render", "ticks", "write_page"]
-
 TEMPLATES = Path(__file__).parent / "templates"
 
 

@@ -26,8 +26,6 @@ from charlm.pages.page import render
 from charlm.recurrent.model import CharRNN
 from charlm.tensors import Bits, quantised
 
-__all__ = ["Block", "floats", "networks_of", "playground_page"]
-
 _MOST = 24_000_000  # characters of numbers in a page, which a telephone still opens
 _WORKER = ("sampling.js", "models.js", "counts.js", "engine.js")
 

@@ -42,8 +42,6 @@ from charlm.text.splits import Spans, count_targets
 from charlm.text.text import Part, Text, read_text
 from charlm.training.watching import read_metrics
 
-__all__ = ["report"]
-
 _TEMPERATURES = (0.5, 0.8, 1.0)
 _LENGTH = 700  # characters of a sample
 _PASSAGE = 6000  # characters of the surprise map

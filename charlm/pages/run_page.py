@@ -20,18 +20,6 @@ from charlm.ngrams.novelty import Novelty
 from charlm.pages.page import Series, chart, render, write_page
 from charlm.sequences.metrics import Reliability, reliability
 
-__all__ = [
-    "RunPage",
-    "Sample",
-    "about_calibration",
-    "about_comparison",
-    "about_curves",
-    "about_result",
-    "about_samples",
-    "next_reliability",
-    "number_cell",
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:

@@ -19,8 +19,6 @@ from charlm.text.corpus import Corpus
 from charlm.text.splits import Spans
 from charlm.text.vocab import Vocab
 
-__all__ = ["MOST", "inspect_page", "map_data", "map_places", "picked_units", "quantised", "score_page"]
-
 MOST = 200_000
 """Symbols that a page shows at most, so that a browser opens it at once."""
 

@@ -19,8 +19,6 @@ from torch import Tensor
 from charlm.errors import OptionError
 from charlm.text.vocab import Vocab
 
-__all__ = ["Examples", "Sequences", "ragged", "rows_of", "stepwise", "summary_features"]
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sequences:

@@ -23,8 +23,6 @@ from numpy.typing import NDArray
 from charlm.errors import TextError
 from charlm.sequences.tables import Table
 
-__all__ = ["Inputs", "Spelling", "is_empty", "is_missing", "read_inputs", "shown", "spelling_of"]
-
 Floats = NDArray[np.float64]
 Steps = Floats | list[list[float]]
 

@@ -17,8 +17,6 @@ from charlm.nn.cells import cell_name
 from charlm.nn.heads import POOLINGS
 from charlm.sequences.batches import Examples
 
-__all__ = ["KINDS", "Scale", "SequenceConfig", "class_weights", "configured", "fit_scales"]
-
 KINDS = ("min-max", "z-score")
 """The ways of scaling."""
 

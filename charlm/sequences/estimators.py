@@ -39,8 +39,6 @@ from charlm.sequences.tabular import TableFacts
 from charlm.text.vocab import Vocab
 from charlm.training.watching import History
 
-__all__ = ["SequenceClassifier", "SequenceScorer"]
-
 
 class SequenceEstimator(BaseEstimator, abc.ABC):  # type: ignore[misc]
     """What both estimators share: reading X, dividing, training, saving."""

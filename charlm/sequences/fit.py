@@ -46,8 +46,6 @@ from charlm.training.interfaces import Observer
 from charlm.training.run import interruptible, refuse_change, same_directory
 from charlm.training.watching import History, Watch
 
-__all__ = ["fit_examples", "fit_table"]
-
 _FLAGS = {"batch": "batch-size"}
 """Names of options on the command line, where they are others."""
 

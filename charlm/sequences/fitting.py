@@ -32,12 +32,6 @@ from charlm.training.options import Optimisation, TrainingPlan
 from charlm.training.run import Run, Task
 from charlm.training.states import RunKind, Saved, read_saved
 
-__all__ = [
-    "BUDGET", "FIT", "NETWORK", "SCALES", "TRAINING", "Fit", "FitPlan", "SequenceTask", "choose_fit",
-    "describe_sequence", "line", "loss_unit", "plan_for", "read_saved_fit", "resume", "start", "step_loss",
-]  # fmt: skip
-
-
 BUDGET = ("epochs", "max_steps", "minutes")
 NETWORK = (
     "cell", "layers", "hidden", "bidirectional", "pooling", "grams", "dropout", "input_dropout", "weight_dropout",

@@ -19,8 +19,6 @@ from charlm.errors import TextError
 from charlm.sequences.cells import Inputs, Spelling, is_empty, is_missing, shown, spelling_of
 from charlm.sequences.tables import Table
 
-__all__ = ["Labels", "as_numbers", "label_cells", "read_labels", "sum_to_one"]
-
 _WORDS = {"true": 1.0, "false": 0.0, "wahr": 1.0, "falsch": 0.0, "yes": 1.0, "no": 0.0}
 _MOST = 10_000  # classes
 _WHOLE = re.compile(r"^([+-]?[0-9]+)\.0+$")

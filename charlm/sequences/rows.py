@@ -17,8 +17,6 @@ from charlm.sequences.labels import as_numbers, label_cells, sum_to_one
 from charlm.sequences.tables import Table
 from charlm.text.splits import PARTS, parse_shares, show_shares
 
-__all__ = ["RowSplit", "groups_of", "guess_columns", "guess_mode", "held_out", "near_equal", "seed_of"]
-
 _GRAMMAR = "write it as 80/10/10, shuffled:SEED:80/10/10 or ordered:80/10/10 (train/valid/test in per cent)"
 
 

@@ -25,17 +25,6 @@ from charlm.sequences.rows import RowSplit, groups_of, guess_columns, guess_mode
 from charlm.sequences.tables import Table, read_table
 from charlm.text.vocab import Vocab
 
-__all__ = [
-    "TableFacts",
-    "TableTask",
-    "make_task",
-    "open_table",
-    "open_task",
-    "open_task_again",
-    "sequences_of",
-    "targets_of",
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class TableFacts:

@@ -26,8 +26,6 @@ from charlm.training.interfaces import Objective
 from charlm.training.loop import Loop
 from charlm.training.options import Optimisation
 
-__all__ = ["Batches", "ExamplesObjective", "ForesightObjective", "SequenceObjective", "check", "pretrained"]
-
 
 class Batches:
     """Every example once an epoch, in an order of the epoch's own; those of one batch have like lengths.
