@@ -138,8 +138,8 @@ def inspect_command(
     import charlm
     from charlm.cli.common import held_out
     from charlm.drawing import check_picture, may_paint
+    from charlm.pages.model_pages import inspect_page
     from charlm.pages.page import write_page
-    from charlm.pages.text_pages import inspect_page
     from charlm.recurrent.inspection import inspect
 
     if plot is not None:

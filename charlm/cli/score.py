@@ -305,8 +305,7 @@ def _stretch_bits(bits: float | None) -> str:
 def write_html(scored: TextScore, wanted: Path) -> None:
     """Makes the page and says where it is."""
     from charlm.lm.surprise import expected_next
-    from charlm.pages.page import write_page
-    from charlm.pages.text_pages import MOST, map_data, score_page
+    from charlm.pages.page import MOST, map_data, score_page, write_page
     from charlm.text.splits import count_targets
 
     spans, names = scored.part.spans, scored.names
@@ -326,7 +325,7 @@ def write_html(scored: TextScore, wanted: Path) -> None:
 
 def _tables(scored: TextScore) -> list[dict[str, Any]]:
     """The strangest lines and characters, for those who read tables and not pictures."""
-    from charlm.pages.text_pages import map_places
+    from charlm.pages.page import map_places
 
     found = []
     names = scored.names

@@ -22,6 +22,7 @@ from charlm.ngrams.fit import counted_rows
 from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.novelty import Novelty, novelty
 from charlm.nn.kernels import pick_device
+from charlm.pages.page import map_data
 from charlm.pages.run_page import (
     RunPage,
     Sample,
@@ -33,7 +34,6 @@ from charlm.pages.run_page import (
     next_reliability,
     number_cell,
 )
-from charlm.pages.text_pages import map_data
 from charlm.progress import progress_bar
 from charlm.sequences.fitted import Wrong, most_wrong
 from charlm.sequences.models import load_sequence

@@ -53,7 +53,7 @@ class RunPage:
         calibration: from `about_calibration`.
         models: from `about_models`.
         wrong: from `about_wrong`.
-        surprise: from `surprise_page.map_data`.
+        surprise: from `page.map_data`.
         surprise_words: the sentence above the surprise map.
     """
 
