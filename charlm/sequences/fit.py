@@ -18,7 +18,7 @@ from charlm.nn.cells import Cell, cell_name
 from charlm.nn.kernels import device_of, pick_device
 from charlm.recurrent.model import CharRNN
 from charlm.sequences.batches import Examples
-from charlm.sequences.config import fit_scales
+from charlm.sequences.config import RowSplit, fit_scales
 from charlm.sequences.figures import draw_confusion
 from charlm.sequences.fitted import TableFit, measured, read_cost, suggested
 from charlm.sequences.fitting import (
@@ -38,7 +38,6 @@ from charlm.sequences.fitting import (
     step_loss,
 )
 from charlm.sequences.models import MODELS, Models, fit_models
-from charlm.sequences.rows import RowSplit
 from charlm.sequences.tabular import TableFacts, TableTask, open_task, open_task_again
 from charlm.sequences.tasks import pretrained
 from charlm.text.vocab import Vocab

@@ -20,10 +20,10 @@ from charlm.nn.cells import BUILT_IN, cell_name
 from charlm.nn.kernels import fastest, for_training
 from charlm.recurrent.model import CharRNN
 from charlm.sequences.batches import Examples
-from charlm.sequences.config import SequenceConfig, class_weights, fit_scales
+from charlm.sequences.config import SequenceConfig, fit_scales
 from charlm.sequences.model import SequenceModel
 from charlm.sequences.tabular import TableFacts, TableTask
-from charlm.sequences.tasks import SequenceObjective
+from charlm.sequences.tasks import SequenceObjective, class_weights
 from charlm.text.vocab import Vocab
 from charlm.training import run
 from charlm.training.distributed import Processes
