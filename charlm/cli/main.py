@@ -42,9 +42,9 @@ _COMMANDS = {
 _FILES = {
     **dict.fromkeys(("train", "ngram"), "make"),
     **dict.fromkeys(("eval", "compare", "compress", "decompress"), "measure"),
-    **dict.fromkeys(("info", "runs", "next", "cache", "selfcheck", "corpus"), "show"),
-    **dict.fromkeys(("inspect", "report", "export"), "pages"),
+    **dict.fromkeys(("info", "runs", "report", "inspect", "export", "corpus", "cache", "selfcheck"), "show"),
     "predict": "fit",
+    "next": "sample",
 }
 """The commands that share a file in `charlm.cli`; any other has a file of its own name."""
 

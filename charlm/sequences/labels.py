@@ -28,7 +28,7 @@ from charlm.sequences.cells import (
     shown,
     spelling_of,
     sum_to_one,
-)  # fmt: skip
+)
 from charlm.sequences.tables import Table
 
 _MOST = 10_000  # classes
