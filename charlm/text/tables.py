@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import OptionError, TextError
-from charlm.sequences.formats import HALF, json_records, read_arrays, read_parquet, write_npz, write_parquet
+from charlm.text.formats import HALF, json_records, read_arrays, read_parquet, write_npz, write_parquet
 from charlm.text.reading import Reading, read_content, unreadable
 
 _DELIMITERS = ("\t", ";", ",", "|")
@@ -127,8 +127,13 @@ def read_table(path: str | Path, *, encoding: str = "utf-8", header: bool = True
     Raises:
         TextError: no table, or a broken one; says in which row what is wrong.
     """
-    Reading(encoding=encoding)  # refuses an unknown one
     name, content = _content(Path(path))
+    return table_of(content, name, encoding=encoding, header=header)
+
+
+def table_of(content: bytes, name: str, *, encoding: str = "utf-8", header: bool = True) -> Table:
+    """`read_table` for the content of a file; messages call it by `name`."""
+    Reading(encoding=encoding)  # refuses an unknown one
     kind = _kind_of(content, name)
     sha256 = hashlib.sha256(content).hexdigest()
     if kind in ("arrays", "parquet"):
@@ -323,13 +328,10 @@ def render_table(table: Table, kind: str | None = None) -> bytes:
         return write_parquet(table.columns)
     if kind == "jsonl":
         lines = (dict(zip(table.columns, row, strict=True)) for row in zip(*table.columns.values(), strict=True))
-        text = "".join(json.dumps(_without_none(line), ensure_ascii=False) + "\n" for line in lines)
+        kept = ({key: value for key, value in line.items() if value is not None} for line in lines)
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept)
         return table.dialect.mark + text.encode(table.dialect.encoding, "backslashreplace")
     return _render_delimited(table)
-
-
-def _without_none(record: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in record.items() if value is not None}
 
 
 def _render_delimited(table: Table) -> bytes:
