@@ -213,24 +213,24 @@ def _delimited_table(text: str, name: str, sha256: str, dialect: Dialect) -> Tab
         dialect, text, first = replace(dialect, delimiter=text[4]), text[5:].lstrip("\r\n"), 2
     else:
         dialect = replace(dialect, delimiter=_sniff(text))
-    rows = [(first + number, row) for number, row in enumerate(_rows(text, dialect.delimiter, name)) if row]
-    while rows and not any(cell.strip() for cell in rows[-1][1]):
+    read = _rows(text, dialect.delimiter, name)
+    rows, numbers = [row for row in read if row], [number for number, row in enumerate(read, first) if row]
+    while rows and not any(cell.strip() for cell in rows[-1]):
         rows.pop()  # empty rows that spreadsheets leave at the end
     if not rows:
         raise TextError(f"{name} is empty: a table has a row that names its columns and a row for each example")
-    names = _header(rows[0][1], name) if dialect.header else [f"column{i + 1}" for i in range(len(rows[0][1]))]
-    rows = rows[1:] if dialect.header else rows
+    names = _header(rows[0], name) if dialect.header else [f"column{i + 1}" for i in range(len(rows[0]))]
+    rows, numbers = rows[dialect.header :], numbers[dialect.header : len(rows)]
     if not rows:
         raise TextError(f"{name} has no rows below its header")
-    shown = {"\t": "(a tab)", _ALONE: "','"}.get(dialect.delimiter, repr(dialect.delimiter))
-    for number, row in rows:
-        if len(row) != len(names):
-            raise TextError(
-                f"row {number} of {name} has {len(row)} cells, the {'header' if dialect.header else 'first row'} has "
-                f"{len(names)}: put cells that hold the separator {shown} in double quotes"
-            )
-    columns = dict(zip(names, zip(*(row for _, row in rows), strict=True), strict=True))
-    numbers = [number for number, _ in rows]
+    if (wrong := next((at for at, row in enumerate(rows) if len(row) != len(names)), None)) is not None:
+        shown = {"\t": "(a tab)", _ALONE: "','"}.get(dialect.delimiter, repr(dialect.delimiter))
+        head = "header" if dialect.header else "first row"
+        raise TextError(
+            f"row {numbers[wrong]} of {name} has {len(rows[wrong])} cells, the {head} has {len(names)}: put cells that "
+            f"hold the separator {shown} in double quotes"
+        )
+    columns = {key: [row[i] for row in rows] for i, key in enumerate(names)}
     return Table(name=name, kind="delimited", columns=columns, numbers=numbers, sha256=sha256, dialect=dialect)
 
 
