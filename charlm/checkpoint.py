@@ -165,7 +165,7 @@ def _read_dynamic(directory: Path, shape: Any, vocab: Vocab, weights: str, devic
     network = load(directory / "network", device=device, weights=weights)
     if not isinstance(network, CharRNN):
         raise CheckpointError(f"{directory}/network is not a recurrent network")
-    size = sum(parameter.numel() for parameter in network.parameters())
+    size = sum(parameter.numel() for parameter in network.dense.values())
     tensors, _ = read_tensors(directory / "sizes.safetensors", {"sizes": (size,)})
     return DynamicLM(network, tensors["sizes"].to(network.device), DynamicConfig(**_numbers(shape)))
 
@@ -283,6 +283,8 @@ def grown(model: CharRNN, vocab: Vocab) -> CharRNN:
             rows, known = (new, old[name]) if name == "embedding.weight" else (new.t(), old[name].t())
             rows.zero_()
             rows[kept] = known
+        elif name == "grams.weight":
+            continue  # strings of other numbers are hashed into other rows: they are learned anew
         else:
             new.copy_(old[name])
     return found

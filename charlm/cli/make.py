@@ -37,6 +37,7 @@ _READING = ("encoding", "newlines", "bytes", "vocab_size", "items", "weights")
     "--weight-dropout", type=float, metavar="P", help="Share of recurrent weights left out, a window at a time."
 )
 @click.option("--input-dropout", type=float, metavar="P", help="Share of the characters read as unknown.")
+@click.option("--grams", type=int, metavar="R", help="Rows of weights for the last 2 to 5 characters; 0 for none.")
 @click.option("--seq-length", type=int, metavar="T", help="Steps between two truncations.")
 @click.option("--batch-size", type=int, metavar="B", help="Pieces of text read side by side, by all processes.")
 @click.option("--lr", type=float, metavar="R", help="Peak learning rate.")

@@ -12,7 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["POOLINGS", "DistributionHead", "Grams", "Pooling", "ScoreHead", "distribution_losses", "score_losses"]
+__all__ = [
+    "POOLINGS",
+    "DistributionHead",
+    "Grams",
+    "Pooling",
+    "RecentGrams",
+    "ScoreHead",
+    "distribution_losses",
+    "score_losses",
+]
 
 
 POOLINGS = ("last", "mean", "max", "attention")
@@ -122,6 +131,72 @@ class Grams(nn.Module):
         return total_BK
 
 
+class RecentGrams(nn.Module):
+    """What the last two to N characters add to the logits of the next one: a row of weights for each string of them.
+
+    These are the maximum-entropy features of an n-gram model, trained together with the network (Mikolov et al. 2011):
+    short strings soon know what follows them, and the network learns what they cannot know. Strings are hashed into
+    rows, as in `Grams`; all rows begin at zero. Row R stays zero, for strings with an unknown character.
+
+    Args:
+        rows: R, how many rows the strings share.
+        symbols: V.
+        order: N, the length of the longest strings, 2 or more.
+
+    >>> grams = RecentGrams(100, 3, order=3)
+    >>> ids_TB, before = torch.tensor([[0], [1], [2]]), grams.initial_state(1)
+    >>> added_TBV, after = grams(ids_TB, before)
+    >>> added_TBV.shape, before.tolist(), after.tolist()
+    (torch.Size([3, 1, 3]), [[-1, -1]], [[1, 2]])
+    """
+
+    def __init__(self, rows: int, symbols: int, *, order: int) -> None:
+        super().__init__()
+        self.rows, self.order = rows, order
+        self.weight = nn.Parameter(torch.zeros(rows + 1, symbols))
+
+    def initial_state(self, lanes: int) -> Tensor:
+        """No character has been read: -1 in [lanes, N - 1]."""
+        return torch.full((lanes, self.order - 1), -1, device=self.weight.device)
+
+    def places(self, ids_TB: Tensor, recent_BN: Tensor, resets_TB: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The rows [T, B, N - 1] of the strings that end at each step, and the last N - 1 characters after all steps.
+
+        Args:
+            ids_TB: characters read; -1 is unknown.
+            recent_BN: the N - 1 characters before them, the last one last.
+            resets_TB: bool; a lane forgets what it has read before the step where it is true.
+        """
+        steps, before = len(ids_TB), self.order - 1
+        all_SB = torch.cat([recent_BN.t(), ids_TB.long()])
+        key_TB, known_TB = all_SB[before:] + 2, all_SB[before:] >= 0
+        marks_SB = None
+        if resets_TB is not None:
+            marks_SB = torch.cat([torch.zeros_like(recent_BN.t(), dtype=torch.bool), resets_TB])
+        found = []
+        for back in range(1, self.order):
+            older_TB = all_SB[before - back : before - back + steps]
+            key_TB = (key_TB * 1_000_003 + older_TB + 2) % 2_147_483_647  # exact in double precision too
+            known_TB = known_TB & (older_TB >= 0)
+            if marks_SB is not None:
+                known_TB = known_TB & ~marks_SB[before - back + 1 : before - back + 1 + steps]
+            found.append(torch.where(known_TB, key_TB % self.rows, self.rows))
+        recent_NB = all_SB[-before:]
+        if marks_SB is not None:  # a reset at the next place or later makes a character forgotten
+            later_NB = marks_SB[-before:].flip(0).cumsum(0).flip(0)
+            recent_NB = recent_NB.masked_fill(torch.cat([later_NB[1:], torch.zeros_like(later_NB[:1])]) > 0, -1)
+        return torch.stack(found, -1), recent_NB.t().contiguous()
+
+    def forward(self, ids_TB: Tensor, recent_BN: Tensor, resets_TB: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The sums [T, B, V] of the rows, whose gradient has only the rows that were read, and the characters after."""
+        places_TBN, recent_BN = self.places(ids_TB, recent_BN, resets_TB)
+        steps, lanes, strings = places_TBN.shape
+        added = F.embedding_bag(
+            places_TBN.view(-1, strings), self.weight, mode="sum", sparse=True, padding_idx=self.rows
+        )
+        return added.view(steps, lanes, -1), recent_BN
+
+
 class DistributionHead(nn.Module):
     """A linear map and a LogSoftmax: log-probabilities over V classes.
 
@@ -147,9 +222,10 @@ class DistributionHead(nn.Module):
             self.linear.weight.uniform_(-bound, bound, generator=generator)
             self.linear.bias.zero_()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Log-probabilities [..., V] of features [..., D]."""
-        log_probabilities: Tensor = self.log_softmax(self.linear(x))
+    def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
+        """Log-probabilities [..., V] of features [..., D]; `added` [..., V] is added to the logits."""
+        logits = self.linear(x) if added is None else self.linear(x) + added
+        log_probabilities: Tensor = self.log_softmax(logits)
         return log_probabilities
 
 

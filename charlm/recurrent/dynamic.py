@@ -82,6 +82,8 @@ class DynamicLM(TextModel):
     the network's hidden states now and at the segment's start (`start.`), each lane's `weights` [B, P], the
     `segment` [B, S] it is in and how many characters of that were `read` [B].
 
+    Weights of strings (`RecentGrams`) stay as they were trained.
+
     While it generates it does not learn, for it would learn from its own inventions; the unfinished segment is
     given up and another begins where reading goes on.
 
@@ -111,7 +113,7 @@ class DynamicLM(TextModel):
         self.network = copy.deepcopy(network).eval()
         self.vocab, self.config, self.source = network.vocab, config or DynamicConfig(), network.source
         self.directory, self.sizes_P = network.directory, sizes_P
-        self.weights_P = flat(p.detach() for p in self.network.parameters())
+        self.weights_P = flat(p.detach() for p in self.network.dense.values())
         if sizes_P.shape != self.weights_P.shape:
             raise OptionError(
                 f"{len(self.weights_P):,} weights have as many gradient sizes, not {tuple(sizes_P.shape)}"
@@ -233,7 +235,7 @@ class DynamicLM(TextModel):
 
     def _named(self, weights_P: Tensor) -> dict[str, Tensor]:
         """A vector of weights in the network's names and shapes."""
-        named = dict(self.network.named_parameters())
+        named = self.network.dense
         pieces = torch.split(weights_P, [p.numel() for p in named.values()])
         return {name: piece.view_as(p) for (name, p), piece in zip(named.items(), pieces, strict=True)}
 

@@ -7,8 +7,8 @@ Axes: T steps, B lanes, V symbols, E embedding, D outputs of the top layer, P we
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,90 +18,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from charlm.codec import decode
-from charlm.errors import CheckpointError, OptionError
+from charlm.errors import OptionError
 from charlm.lm.interface import SamplingRule, State, generate_by_steps, pick_targets
 from charlm.lm.model import TextModel
-from charlm.nn.cells import CELLS, cell_name
-from charlm.nn.heads import DistributionHead
+from charlm.nn.heads import DistributionHead, RecentGrams
 from charlm.nn.kernels import compiled
 from charlm.nn.kernels.generate import Draw, generate, pack
 from charlm.nn.kernels.graphs import Network, generate_in_graphs
 from charlm.nn.kernels.reference import SERVES, check_draws, check_ids, check_weights, on_gpu
 from charlm.nn.stack import Stack, drop_symbols, dropout
+from charlm.recurrent.config import RNNConfig
 from charlm.tensors import Bits, rounded, write_tensors
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids, Vocab
 
 __all__ = ["CharRNN", "RNNConfig", "flat", "forward_with", "gradient_sizes", "mean_nats"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RNNConfig:
-    """The shape of a `CharRNN`.
-
-    Args:
-        model: `rnn`, `gru`, `lstm`, or another cell's name or class (`charlm.nn.cells.Cell`); kept as its name.
-        layers: recurrent layers, one above the other.
-        hidden: units a layer.
-        embedding: width of the character embedding; 0 for one-hot input.
-        dropout: between the layers and before the output, while training.
-        variational: whether its masks are the same for all steps of a window.
-        weight_dropout: of the recurrent weights, for a window at a time, while training.
-        input_dropout: share of the characters that are read as unknown, while training.
-        bias: whether the cells have biases.
-        projection: width of an LSTM's projected output; 0 for none.
-        tied: whether the output's weights are the embedding's (Press and Wolf 2017); both need one width.
-
-    >>> RNNConfig(model="gru", hidden=64).layers
-    1
-    """
-
-    model: str = "lstm"
-    layers: int = 1
-    hidden: int = 128
-    embedding: int = 0
-    dropout: float = 0.0
-    variational: bool = False
-    weight_dropout: float = 0.0
-    input_dropout: float = 0.0
-    bias: bool = True
-    projection: int = 0
-    tied: bool = False
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "model", cell_name(self.model))
-        limits = {
-            "layers": (1, 64),
-            "hidden": (1, 65_536),
-            "embedding": (0, 65_536),
-            "projection": (0, 65_536),
-        }
-        for name, (least, most) in limits.items():
-            if not least <= getattr(self, name) <= most:
-                raise OptionError(f"{name} is a number from {least} to {most:,}, not {getattr(self, name)}")
-        for name in ("dropout", "weight_dropout", "input_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise OptionError(f"{name} is a probability from 0 to below 1, not {getattr(self, name)}")
-        if self.tied and self.embedding != (self.projection or self.hidden):
-            raise OptionError(
-                f"tied weights need an embedding as wide as the output ({self.projection or self.hidden}), "
-                f"not {self.embedding}"
-            )
-
-    @classmethod
-    def read(cls, value: Any) -> RNNConfig:
-        """The shape that a `config.json` holds.
-
-        Raises:
-            CheckpointError: it is not whole, or its cell is not defined in this process.
-        """
-        cell = value.get("model", "lstm") if isinstance(value, Mapping) else "lstm"
-        if cell not in CELLS:
-            raise CheckpointError(
-                f"this network's cell {cell!r} is not defined here: import the module that defines it first"
-            )
-        return decode(cls, value, "the stored shape of the network")
 
 
 class CharRNN(nn.Module, TextModel):
@@ -143,6 +74,7 @@ class CharRNN(nn.Module, TextModel):
             projection=config.projection,
         )
         self.head = DistributionHead(self.stack.outputs, len(vocab))
+        self.grams = RecentGrams(config.grams, len(vocab), order=config.gram_order) if config.grams else None
         self.tie()
         self.eval()
 
@@ -152,7 +84,7 @@ class CharRNN(nn.Module, TextModel):
     @property
     def title(self) -> str:
         """The cell, layers and units."""
-        return f"{self.config.model} {self.config.layers}x{self.config.hidden}"
+        return f"{self.config.model} {self.config.layers}x{self.config.hidden}" + (" with grams" if self.grams else "")
 
     def shape(self) -> dict[str, Any]:
         """See `TextModel.shape`."""
@@ -180,6 +112,8 @@ class CharRNN(nn.Module, TextModel):
         """Fresh initial weights from this generator: embeddings normal with deviation 1/√E, input weights of the first
         layer `wide` (see `Stack.reset_parameters`) or not, the rest as documented with the cells and the head."""
         self.head.reset_parameters(generator)
+        if self.grams is not None:
+            nn.init.zeros_(self.grams.weight)
         self.stack.reset_parameters(generator, symbols=wide)
         if self.embedding is not None:
             with torch.no_grad():
@@ -196,13 +130,27 @@ class CharRNN(nn.Module, TextModel):
         return self.stack.cell(0).weight_ih if self.embedding is None else self.embedding.weight
 
     @property
+    def row_weights(self) -> Tensor | None:
+        """The weights of which a step changes only the rows that it read: those of the strings of last characters."""
+        return None if self.grams is None else self.grams.weight
+
+    @property
+    def dense(self) -> dict[str, nn.Parameter]:
+        """All other weights by name."""
+        return {name: p for name, p in self.named_parameters() if p is not self.row_weights}
+
+    @property
     def parameter_count(self) -> int:
         """How many numbers are learned."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def initial_state(self, lanes: int) -> State:
-        """Of the built-in cells zeros, named h0, h1, ... and for the LSTM c0, c1, ..., each [lanes, width]."""
-        return self.stack.initial_state(lanes)
+        """Of the built-in cells zeros, named h0, h1, ... and for the LSTM c0, c1, ..., each [lanes, width].
+
+        Where strings have weights, `recent` has the last characters, int64 [lanes, gram_order - 1].
+        """
+        state = self.stack.initial_state(lanes)
+        return state if self.grams is None else {**state, "recent": self.grams.initial_state(lanes)}
 
     def forward(
         self,
@@ -223,11 +171,23 @@ class CharRNN(nn.Module, TextModel):
             OptionError: an argument of another type, shape or device, or an id out of range.
         """
         table = None if self.embedding is None else self.embedding.weight
-        ids_TB = drop_symbols(ids_TB, self.config.input_dropout, self.training, generator)
-        y_TBD, state = self.stack(ids_TB, state, table=table, resets_TB=resets_TB, generator=generator)
+        read_TB = drop_symbols(ids_TB, self.config.input_dropout, self.training, generator)
+        y_TBD, after = self.stack(read_TB, state, table=table, resets_TB=resets_TB, generator=generator)
         y_TBD = dropout(y_TBD, self.config.dropout, self.training, generator, shared=self.config.variational)
-        logp_TBV: Tensor = self.head(y_TBD)
-        return logp_TBV, state
+        added_TBV = None
+        if self.grams is not None:
+            added_TBV, after["recent"] = self.grams(ids_TB, self.recent(state, ids_TB.shape[1]), resets_TB)
+        logp_TBV: Tensor = self.head(y_TBD, added_TBV)
+        return logp_TBV, after
+
+    def recent(self, state: State, lanes: int) -> Tensor:
+        """The characters last read, as the state has them, after a check."""
+        assert self.grams is not None
+        recent_BN, shape = state.get("recent"), (lanes, self.grams.order - 1)
+        if recent_BN is None or tuple(recent_BN.shape) != shape:
+            has = "no such tensor" if recent_BN is None else str(list(recent_BN.shape))
+            raise OptionError(f"the state recent has the shape {list(shape)} here, not {has}")
+        return check_ids(recent_BN, len(self.vocab), self.device, dim=2)
 
     def logprobs(self, ids_TB: Tensor, state: State) -> tuple[Tensor, State]:
         """See `LanguageModel.logprobs`."""
@@ -246,7 +206,8 @@ class CharRNN(nn.Module, TextModel):
         noise_TB = check_draws(steps, len(ids_B), noise_TB)
         if type(self.stack.cell(0)) in SERVES:
             check_weights(self.modules(), self.head.linear.weight)
-        state = self.stack.check_state(state, len(ids_B))
+        recent_BN = None if self.grams is None else self.recent(state, len(ids_B))
+        self.stack.check_state(state, len(ids_B))
         with torch.inference_mode():
             if not (steps and len(ids_B)) or not (self._compiled() or self._graphed()):
                 return generate_by_steps(self, ids_B, state, steps, rule, noise_TB)
@@ -260,9 +221,11 @@ class CharRNN(nn.Module, TextModel):
             else:
                 packed = pack(self, cells, table, self.head.linear, self.bits)
                 draw = Draw(temperature=rule.temperature, top_k=rule.top_k, top_p=rule.top_p)
-                drawn, logp, layers = generate(packed, ids_B, layers, draw, noise_TB)
+                rows = None if self.grams is None or recent_BN is None else (self.grams.weight, recent_BN.clone())
+                drawn, logp, layers = generate(packed, ids_B, layers, draw, noise_TB, rows)
+                recent_BN = None if rows is None else rows[1]
         after = {f"{name}{n}": t for n, layer in enumerate(layers) for name, t in zip(names, layer, strict=True)}
-        return drawn, logp, after
+        return drawn, logp, after if recent_BN is None else {**after, "recent": recent_BN}
 
     def _compiled(self) -> bool:
         """Whether the compiled kernels can generate from this model as it is."""
@@ -272,7 +235,7 @@ class CharRNN(nn.Module, TextModel):
 
     def _graphed(self) -> bool:
         """Whether generation is recorded on a GPU: asked for by the backend, as it has not been measured yet."""
-        asked = on_gpu(self.device) and self.stack.backend == "fused"
+        asked = on_gpu(self.device) and self.stack.backend == "fused" and self.grams is None
         return asked and type(self.stack.cell(0)) in SERVES and not self._drops()
 
     def _drops(self) -> bool:
@@ -300,7 +263,7 @@ def gradient_sizes(
         progress: called with 1 after each.
     """
     frozen = copy.deepcopy(network).eval()
-    leaves = list(frozen.parameters())
+    leaves: list[Tensor] = list(frozen.dense.values())
     length = int(min(2 * segment + 1, (spans[:, 1] - spans[:, 0]).max(initial=0)))
     if length < 2:
         raise OptionError("the training part has no character to predict: dynamic evaluation needs one to begin with")
@@ -333,8 +296,8 @@ def _spread(spans: Spans, length: int, samples: int) -> NDArray[np.int64]:
 
 
 def forward_with(network: CharRNN, leaves: Sequence[Tensor], ids_T: Tensor, hidden: State) -> tuple[Tensor, State]:
-    """Rows [T, V] and the next hidden states of one lane by these weights in place of the network's own."""
-    weights = dict(zip((name for name, _ in network.named_parameters()), leaves, strict=True))
+    """Rows [T, V] and the next hidden states of one lane by these weights in place of the network's `dense` ones."""
+    weights = dict(zip(network.dense, leaves, strict=True))
     logp_T1V, hidden = functional_call(network, weights, (ids_T[:, None], hidden))
     return logp_T1V[:, 0], hidden
 

@@ -212,6 +212,9 @@ class Group(Processes):
     ) -> Agreed:
         """See `Processes.step`."""
         trained = [parameter for parameter in parameters if parameter.grad is not None]
+        for parameter in trained:
+            if parameter.grad is not None and parameter.grad.is_sparse:
+                parameter.grad = parameter.grad.to_dense()
         gradients = [parameter.grad.reshape(-1) for parameter in trained if parameter.grad is not None]
         mean = loss.detach().reshape(1).to(gradients[0].dtype)
         facts = mean.new_tensor([count, stop, seconds if self.first else 0.0])

@@ -20,7 +20,7 @@ from charlm.lm.interface import State, copy_into
 from charlm.nn.kernels.graphs import CudaGraph, Graph
 from charlm.training.interfaces import KnownLoss, Stepper, Taken
 from charlm.training.language import LanguageObjective, Window
-from charlm.training.options import Average
+from charlm.training.optimizer import Average
 
 __all__ = ["GraphedStepper", "stepper_for"]
 
@@ -203,9 +203,9 @@ def _average(average: Average, share: Tensor) -> None:
 def stepper_for(objective: LanguageObjective, backend: str) -> Stepper | None:
     """The way of stepping for a device and a backend: a graph where `fused` was asked for on a GPU.
 
-    None, the loop's own steps, everywhere else, and where several processes train together.
+    None, the loop's own steps, everywhere else, where several processes train together, and where strings have weights.
     """
     alone = objective.processes.size == 1
-    if objective.model.device.type != "cuda" or backend != "fused" or not alone:
+    if objective.model.device.type != "cuda" or backend != "fused" or not alone or objective.model.grams is not None:
         return None
     return GraphedStepper(objective, CudaGraph([objective.generator]))

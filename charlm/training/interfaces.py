@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from charlm.errors import CharlmError
-from charlm.training.options import Average, LoopState
+from charlm.training.optimizer import Average
+from charlm.training.options import LoopState
 
 __all__ = [
     "Keeper",
@@ -254,7 +255,7 @@ def load(tensors: Mapping[str, Tensor], module: nn.Module, optimizer: torch.opti
         CharlmError: the tensors are those of another network.
     """
     parameters = dict(module.named_parameters())
-    if not _fits(tensors, parameters):
+    if not _fits(tensors, parameters, getattr(module, "row_weights", None)):
         raise CharlmError("the saved state belongs to a network of another shape")
     with torch.no_grad():
         for name, parameter in parameters.items():
@@ -274,8 +275,8 @@ def group(tensors: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
 
 
 def last_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights to use of this moment: averaged where there is an average."""
-    return group(tensors, "average") or group(tensors, "weights")
+    """The weights to use of this moment: averaged where there is an average, rows of strings as they are."""
+    return {**group(tensors, "weights"), **group(tensors, "average")}
 
 
 def best_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -295,8 +296,8 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     return found.hexdigest()
 
 
-def _fits(tensors: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]) -> bool:
-    """Whether a state has all weights, and nothing that does not belong to one of them."""
+def _fits(tensors: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter], rows: Tensor | None) -> bool:
+    """Whether a state has all weights, and nothing that does not belong to one of them; `rows` have no average."""
     for key, tensor in tensors.items():
         kind, _, rest = key.partition("/")
         slot, _, name = rest.partition("/") if kind == "optimizer" else ("", "", rest)
@@ -305,13 +306,12 @@ def _fits(tensors: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter])
         if name not in parameters:
             return False
         like = torch.zeros(()) if slot == "step" else parameters[name]
+        like = like[:, 0] if slot == "sum" and like.dim() == 2 else like
         if (tensor.shape, tensor.dtype) != (like.shape, like.dtype):
             return False
-        if slot and not {f"optimizer/{each}/{name}" for each in _SLOTS} <= set(tensors):
+        if slot != "sum" and slot and not {f"optimizer/{each}/{name}" for each in _SLOTS} <= set(tensors):
             return False
     whole = set(parameters)
-    return all(set(group(tensors, kind)) in (whole, maybe) for kind, maybe in _WHOLE)
-
-
-_WHOLE: tuple[tuple[str, set[str]], ...] = (("weights", {""}), ("average", set()), ("good", set()))
-"""Groups that are there for every parameter, or (the last two) for none."""
+    dense = {name for name, parameter in parameters.items() if parameter is not rows}
+    allowed = {"weights": (whole,), "average": (dense, set()), "good": (whole, set())}
+    return all(set(group(tensors, kind)) in sets for kind, sets in allowed.items())

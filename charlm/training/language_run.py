@@ -173,11 +173,7 @@ def load_network(model: str | Path | CharRNN | None) -> CharRNN | None:
 
 
 def plan_for(
-    task: LanguageTask,
-    device: torch.device,
-    given: Mapping[str, Any],
-    model: CharRNN | None,
-    processes: Processes,
+    task: LanguageTask, device: torch.device, given: Mapping[str, Any], model: CharRNN | None, processes: Processes
 ) -> tuple[Plan, dict[str, Tensor] | None]:
     """The plan of a new run, and the weights to start from, if any.
 
@@ -196,12 +192,15 @@ def plan_for(
         given["replay_share"] = given.get("replay_share") or REPLAY_SHARE
     if given["lanes"] is None:
         given["lanes"] = -(-choose(size, device, given).lanes // processes.size) * processes.size
+    if processes.size > 1 and given["grams"] is None:
+        given["grams"] = 0  # their gradients would be sent whole
     if model is None:
-        return affordable(choose(size, device, given), size, len(task.corpus.vocab), device), None
+        symbols = len(task.corpus.vocab)
+        return affordable(choose(size, device, given, symbols), size, symbols, device), None
     model = _widen(task, model)
-    for name in ("model", "layers", "hidden", "embedding"):
+    for name in ("model", "layers", "hidden", "embedding", "grams", "gram_order"):
         has = getattr(model.config, name)
-        if given[name] not in (None, has):
+        if given.get(name) not in (None, has):
             raise OptionError(f"--{name} {given[name]} does not fit the weights of --init-from ({has} there)")
         given[name] = has
     plan = choose(size, device, given)
@@ -340,7 +339,7 @@ def replay_of(model: CharRNN, path: str | Path) -> Part:
 
 
 def _facts_of(replay: Part) -> dict[str, Any]:
-    """What `config.json` says about a text that is kept in the mix."""
+    """What `config.json` says about it."""
     facts = TextFacts.of(replay.text.corpus, replay.text.split or Split.default(len(replay.text)))
     return {**encode(facts), "part": replay.name}
 

@@ -28,8 +28,8 @@ from charlm.training.interfaces import (
     Unobserved,
     ValidationReport,
 )
-from charlm.training.options import Average, Budget, LoopState, Optimisation
-from charlm.training.recipe import Schedule, adamw
+from charlm.training.optimizer import Average, Schedule, adamw
+from charlm.training.options import Budget, LoopState, Optimisation
 
 __all__ = ["Loop", "Outcome"]
 
@@ -150,9 +150,9 @@ class Loop:
         loss, count = self.objective.loss(progress.position)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        parameters = list(self.objective.module.parameters())
+        parameters, rows = list(self.objective.module.parameters()), getattr(self.objective.module, "row_weights", None)
         agreed = self.processes.step(parameters, loss, count, stop=self._asked, seconds=self._budget.seconds())
-        norm = nn.utils.clip_grad_norm_(parameters, self.options.clip)
+        norm = nn.utils.clip_grad_norm_([p for p in parameters if p is not rows], self.options.clip)
         finite = math.isfinite(agreed.loss) and math.isfinite(float(norm))
         if finite:
             self.optimizer.step()
@@ -325,7 +325,7 @@ class Loop:
 
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and a JSON value from which `load_snapshot` goes on bit-identically."""
-        averaged = {} if self.average is None else self.average.weights
+        averaged = {} if self.average is None else {name: self.average.weights[name] for name in self.average.dense}
         groups = {"average": averaged, "good": self._good, "carried": self.objective.carried()}
         return snapshot.dump(self.objective.module, self.optimizer, groups), encode(self.progress)
 

@@ -1,77 +1,20 @@
-"""How a model is optimised (`Optimisation`), where the loop stands (`LoopState`), averaged weights (`Average`), and the
-budget: steps, epochs or minutes as a number of steps, and how often to validate.
+"""How a model is optimised (`Optimisation`), where the loop stands (`LoopState`), and the budget: steps, epochs or
+minutes as a number of steps, and how often to validate.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
-
-import torch
-from torch import Tensor, nn
 
 from charlm.codec import decode
 from charlm.errors import OptionError
 from charlm.training.distributed import Processes
 
-__all__ = ["Average", "Budget", "LoopState", "Optimisation", "TrainingPlan", "affordable", "step_limit"]
-
-
-class Average:
-    """A running mean of a module's weights over a fixed share of the steps so far.
-
-    After step t each averaged weight moves towards the weight by 1 / max(1, share · t): an average of polynomial
-    decay (Shamir and Zhang 2013), which early on forgets the first steps as fast as it should, and needs no end of
-    the run to be known. It does what a lower learning rate does, without slowing the optimiser (Polyak 1992).
-
-    Args:
-        module: whose weights are averaged.
-        share: of the steps so far, from above 0 to 1.
-
-    >>> line = nn.Linear(1, 1, bias=False)
-    >>> average = Average(line, share=1.0)  # of all steps: the plain mean
-    >>> for step, value in enumerate([1.0, 2.0, 6.0], start=1):
-    ...     _ = line.weight.data.fill_(value)
-    ...     average.update(step)
-    >>> round(average.weights["weight"].item(), 6)
-    3.0
-    """
-
-    def __init__(self, module: nn.Module, share: float) -> None:
-        self.module, self.share = module, share
-        self.weights = {name: p.detach().clone() for name, p in module.named_parameters()}
-
-    def update(self, step: int) -> None:
-        """Moves the averaged weights towards the module's, after so many steps."""
-        with torch.no_grad():
-            now = [p.detach() for p in self.module.parameters()]
-            torch._foreach_lerp_(list(self.weights.values()), now, self.pace(step))
-
-    def pace(self, step: int) -> float:
-        """The share of the way to the module's weights that the averaged ones move, after so many steps."""
-        return 1 / max(1.0, self.share * step)
-
-    def restore(self, weights: Mapping[str, Tensor]) -> None:
-        """Goes on from these averaged weights."""
-        for name, tensor in self.weights.items():
-            tensor.copy_(weights[name])
-
-    @contextlib.contextmanager
-    def in_place(self) -> Iterator[None]:
-        """A block in which the module has the averaged weights; after it the module has its own again, bit for bit."""
-        own = {name: p.detach().clone() for name, p in self.module.named_parameters()}
-        with torch.no_grad():
-            for name, parameter in self.module.named_parameters():
-                parameter.copy_(self.weights[name])
-            try:
-                yield
-            finally:
-                for name, parameter in self.module.named_parameters():
-                    parameter.copy_(own[name])
+__all__ = ["Budget", "LoopState", "Optimisation", "TrainingPlan", "affordable", "step_limit"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +27,7 @@ class Optimisation:
         hold: share of the steps after the warm-up that have the peak rate, before it falls in a straight line; None
             lets it fall as a cosine from the warm-up on, which is what runs of earlier versions go on with.
         symbol_rate: factor of the learning rate for the weights that the input symbol picks out.
+        row_rate: the peak learning rate of the rows of strings, by Adagrad; it rises and falls as `lr` does.
         warmup: steps of linear warm-up.
         betas: decay of AdamW's running means.
         weight_decay: of the weights that are matrices; biases are left alone.
@@ -99,6 +43,7 @@ class Optimisation:
     lr_final: float = 0.02
     hold: float | None = None
     symbol_rate: float = 1.0
+    row_rate: float = 0.1
     warmup: int = 50
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.01
@@ -122,8 +67,8 @@ class Optimisation:
             raise OptionError("training needs an end: give epochs, max_steps or minutes")
         if not 0 <= self.average <= 1:
             raise OptionError(f"average is a share of the steps from 0 to 1, not {self.average}")
-        if not 0 <= (self.hold or 0) <= 1 or not 0 < self.symbol_rate < math.inf:
-            raise OptionError("hold is a share of the steps from 0 to 1, symbol_rate is above 0 and finite")
+        if not 0 <= (self.hold or 0) <= 1 or not 0 < self.symbol_rate * self.row_rate < math.inf:
+            raise OptionError("hold is a share of the steps from 0 to 1; symbol_rate and row_rate are above 0")
         if self.clip <= 0 or self.warmup < 0 or self.patience < 0 or self.validations < 1 or self.weight_decay < 0:
             raise OptionError("clip and validations are above 0; warmup, patience and weight_decay are not negative")
 

@@ -1,7 +1,6 @@
 """Defaults derived from what is known: the size of the text, the vocabulary, the device and the time allowed.
 
 Every option given by hand is kept; the rest is chosen here, printed in one line and stored with the model.
-`Schedule` is the learning rate as a function of the step alone, so that a resumed run is the same run.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from charlm.errors import OptionError
 from charlm.files import free_memory
@@ -23,8 +21,6 @@ __all__ = [
     "DEFAULT_EPOCHS",
     "DEFAULT_MINUTES",
     "Plan",
-    "Schedule",
-    "adamw",
     "affordable",
     "choose",
     "rate",
@@ -80,6 +76,7 @@ class Plan(TrainingPlan):
             f"dropout {net.dropout:g}" + (" (variational)" if net.variational else ""),
             f"weight dropout {net.weight_dropout:g}" if net.weight_dropout else "",
             f"input dropout {net.input_dropout:g}" if net.input_dropout else "",
+            f"{net.grams:,} rows for strings of 2 to {net.gram_order}" if net.grams else "",
             f"{self.lanes} lanes of {self.window} steps",
             f"{100 * self.replay_share:g} % of them replay" if self.replay_share else "",
             f"lr {opt.lr:g}" + (f" ({opt.symbol_rate:g} times that for symbols)" if opt.symbol_rate != 1 else ""),
@@ -91,12 +88,13 @@ class Plan(TrainingPlan):
         return ", ".join(part for part in parts if part)
 
 
-def choose(characters: int, device: torch.device, given: Mapping[str, Any]) -> Plan:
+def choose(characters: int, device: torch.device, given: Mapping[str, Any], symbols: int = 64) -> Plan:
     """A plan for a training part of so many characters; values of `given` that are not None are kept.
 
     Args:
         characters: targets of the training part.
         device: where training runs.
+        symbols: of the vocabulary.
         given: options by the names of `RNNConfig` and `Optimisation`, and `lanes`, `window`, `backend`, `replay_share`.
 
     >>> plan = choose(1_000_000, torch.device("cpu"), {"layers": 3, "minutes": 2.0, "hidden": None})
@@ -110,6 +108,7 @@ def choose(characters: int, device: torch.device, given: Mapping[str, Any]) -> P
     chosen = _by_budget(characters, device, asked) | asked
     if unbound:
         chosen["epochs"] = DEFAULT_EPOCHS
+    chosen.setdefault("grams", _grams(characters, symbols, device, chosen))
     return Plan(
         network=RNNConfig(**_for(RNNConfig, chosen)),
         optimisation=Optimisation(**_for(Optimisation, chosen)),
@@ -157,6 +156,16 @@ def _by_budget(characters: int, device: torch.device, asked: Mapping[str, Any]) 
         return values  # the cosine and one rate for all weights: these know a text by heart too soon otherwise
     symbols = 1.0 if asked.get("embedding") else 8.0  # measured with one-hot input
     return {**values, "hold": 0.5, "lr_final": 0.0, "symbol_rate": symbols}
+
+
+def _grams(characters: int, symbols: int, device: torch.device, chosen: Mapping[str, Any]) -> int:
+    """Rows for strings, where the text is long and read too few times to be known by heart (benchmarks/RESULTS.md)."""
+    few = characters >= 200_000 and _readings(characters, chosen) <= _FEW_READINGS
+    return _GRAMS if few and symbols <= 256 and device.type == "cpu" else 0
+
+
+_GRAMS = 32_768
+_FEW_READINGS = 6.5  # as `_readings` estimates them, about twice what the machines of benchmarks/RESULTS.md take
 
 
 def _width(layers: int, minutes: float, *, small: bool) -> int:
@@ -265,67 +274,3 @@ def _dropout(readings: float) -> float:
 
 
 _DROPOUT = ((10.0, 0.0), (13.0, 0.1), (16.0, 0.2), (30.0, 0.3), (math.inf, 0.4))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """Linear warm-up, the peak for a share of the steps, then a straight line down (Hu et al. 2024); or, without that
-    share, a cosine down (Loshchilov and Hutter 2017).
-
-    Args:
-        peak: the highest learning rate.
-        warmup: steps until it is reached.
-        total: steps until the decay ends; None while that is not known yet, which is only during warm-up.
-        final: the last learning rate as a share of the peak.
-        hold: share of the steps after the warm-up at the peak; None for the cosine.
-
-    >>> schedule = Schedule(peak=1.0, warmup=10, total=110, final=0.1)
-    >>> schedule.at(0), schedule.at(10), round(schedule.at(60), 9), round(schedule.at(110), 9)
-    (0.1, 1.0, 0.55, 0.1)
-    >>> schedule = Schedule(peak=1.0, warmup=10, total=110, final=0.0, hold=0.5)
-    >>> schedule.at(10), schedule.at(60), round(schedule.at(85), 9), schedule.at(110)
-    (1.0, 1.0, 0.5, 0.0)
-    """
-
-    peak: float
-    warmup: int
-    total: int | None = None
-    final: float = 0.01
-    hold: float | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 < self.peak < math.inf:
-            raise OptionError(f"a learning rate is above 0 and finite, not {self.peak}")
-        if self.warmup < 0 or (self.total is not None and self.total < 1):
-            raise OptionError("a schedule has at least one step and no negative warm-up")
-
-    def at(self, step: int) -> float:
-        """The learning rate of step 0, 1, 2, ..."""
-        if step < self.warmup:
-            return self.peak * (step + 1) / self.warmup
-        if self.total is None or self.total <= self.warmup:
-            return self.peak
-        done = min((step - self.warmup) / (self.total - self.warmup), 1.0)
-        if self.hold is None:
-            left = (1 + math.cos(math.pi * done)) / 2
-        else:
-            left = 1.0 if done <= self.hold else (1 - done) / (1 - self.hold)
-        return self.peak * (self.final + (1 - self.final) * left)
-
-
-def adamw(module: nn.Module, options: Optimisation) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices only, as torch's fused step, which is the fastest on a CPU too.
-
-    Each group of parameters has a `factor` of the learning rate. It is 1 but for the module's `symbol_weights`, where
-    it has such an attribute; the first group always has 1.
-    """
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    symbols = getattr(module, "symbol_weights", None) if options.symbol_rate != 1 else None
-    decay = options.weight_decay
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.dim() > 1 and p is not symbols], "weight_decay": decay, "factor": 1.0},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0, "factor": 1.0},
-        {"params": [p for p in parameters if p is symbols], "weight_decay": decay, "factor": options.symbol_rate},
-    ]
-    groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, lr=options.lr, betas=options.betas, fused=True)

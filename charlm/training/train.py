@@ -53,6 +53,7 @@ def train(
     variational: bool | None = None,
     weight_dropout: float | None = None,
     input_dropout: float | None = None,
+    grams: int | None = None,
     seq_length: int | None = None,
     batch_size: int | None = None,
     lr: float | None = None,
@@ -88,6 +89,7 @@ def train(
         variational: use one dropout mask for all steps of a window.
         weight_dropout: share of the recurrent weights left out, a window at a time.
         input_dropout: share of the characters that are read as unknown.
+        grams: rows of weights by which strings of the last 2 to 5 characters add to the output; 0 for none.
         seq_length: steps between two truncations of backpropagation.
         batch_size: pieces of the text that are read side by side, by all processes together.
         lr: the peak learning rate.
@@ -132,7 +134,7 @@ def train(
     cell = None if model is None else cell_name(model)
     given = {
         "model": cell, "layers": layers, "hidden": hidden, "embedding": embedding, "dropout": dropout,
-        "variational": variational, "weight_dropout": weight_dropout, "input_dropout": input_dropout,
+        "variational": variational, "weight_dropout": weight_dropout, "input_dropout": input_dropout, "grams": grams,
         "window": seq_length, "lanes": batch_size, "lr": lr, "weight_decay": weight_decay, "average": average,
         "patience": patience, "epochs": epochs, "max_steps": max_steps, "minutes": minutes, "seed": seed,
         "backend": backend, "replay_share": replay_share,

@@ -16,8 +16,8 @@ from charlm.errors import OptionError
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.vocab import Vocab
 from charlm.training.distributed import ALONE
+from charlm.training.optimizer import Schedule, adamw
 from charlm.training.options import Budget, LoopState, Optimisation
-from charlm.training.recipe import Schedule, adamw
 
 
 class Clock:

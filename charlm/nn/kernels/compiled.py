@@ -82,11 +82,12 @@ class Generation(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("cell", "layers", "hidden", "symbols", "lanes", "steps")),
-        *((name, ctypes.c_int64) for name in ("threads", "by_units", "top_k")),
+        *((name, ctypes.c_int64) for name in ("threads", "by_units", "top_k", "gram_rows", "recents")),
         *((name, ctypes.c_double) for name in ("temperature", "top_p")),
         *((name, ctypes.c_void_p) for name in ("rows", "recurrent", "below", "bias", "bias_n")),
         *((name, ctypes.c_void_p) for name in ("head", "head_bias", "h", "h_next", "c", "noise")),
         *((name, ctypes.c_void_p) for name in ("ids", "drawn", "logp", "gates", "logits", "weights", "heap")),
+        *((name, ctypes.c_void_p) for name in ("grams", "recent")),
     ]
 
 

@@ -184,7 +184,12 @@ def _pointers(tensors: Sequence[Tensor | None]) -> ctypes.Array[ctypes.c_void_p]
 
 
 def generate(
-    packed: Packed, ids_B: Tensor, state: list[tuple[Tensor, ...]], draw: Draw, noise_TB: Tensor
+    packed: Packed,
+    ids_B: Tensor,
+    state: list[tuple[Tensor, ...]],
+    draw: Draw,
+    noise_TB: Tensor,
+    grams: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, list[tuple[Tensor, ...]]]:
     """Draws a symbol a lane and step, by inversion of the noise.
 
@@ -194,6 +199,7 @@ def generate(
         state: the state of each layer, each [B, H].
         draw: temperature, top-k, top-p.
         noise_TB: floating-point numbers in [0, 1).
+        grams: the weights [R + 1, V] of `RecentGrams`, and the characters [B, N - 1] last read, which change.
 
     Returns:
         The drawn ids [T, B], the log-probability of each in the model's own distribution, and the state in
@@ -224,6 +230,8 @@ def generate(
     for name, matrices in (("recurrent", packed.recurrent), ("below", packed.below)):
         jobs = [compiled.Weights() if panels is None else panels.job for panels in matrices]
         arrays[name] = (compiled.Weights * len(jobs))(*jobs)
+    if grams is not None:
+        tensors |= _checked(packed, grams, lanes)
     job = compiled.Generation(
         cell=packed.code,
         layers=len(state),
@@ -233,6 +241,8 @@ def generate(
         top_k=draw.top_k,
         temperature=draw.temperature,
         top_p=draw.top_p,
+        gram_rows=0 if grams is None else len(grams[0]) - 1,
+        recents=0 if grams is None else grams[1].shape[1],
         **{name: tensor.data_ptr() for name, tensor in tensors.items()},
         **{name: ctypes.addressof(array) for name, array in arrays.items()},
     )
@@ -251,6 +261,19 @@ def _check_state(packed: Packed, state: list[tuple[Tensor, ...]], lanes: int) ->
                 f"the state of a layer is torch.float32 of [{lanes}, {packed.hidden}] on the CPU here, "
                 f"not {tensor.dtype} of {list(tensor.shape)} on {tensor.device}"
             )
+
+
+def _checked(packed: Packed, grams: tuple[Tensor, Tensor], lanes: int) -> dict[str, Tensor]:
+    """The weights of strings and the last characters for C, after a check."""
+    weight, recent_BN = grams
+    kinds = (weight.dtype, recent_BN.dtype, weight.is_cpu and recent_BN.is_cpu)
+    whole = weight.is_contiguous() and recent_BN.is_contiguous() and weight.dim() == 2 and len(weight) > 1
+    if kinds != (torch.float32, torch.int64, True) or not whole or weight.shape[1] != packed.symbols:
+        raise OptionError("weights of strings are torch.float32 [R + 1, V] on the CPU, the last characters torch.int64")
+    if recent_BN.dim() != 2 or len(recent_BN) != lanes or not 1 <= recent_BN.shape[1] < 16:
+        raise OptionError(f"the last characters are [{lanes}, 1 to 15] here, not {list(recent_BN.shape)}")
+    check_ids(recent_BN, packed.symbols, weight.device, dim=2)
+    return {"grams": weight, "recent": recent_BN}
 
 
 def _in_pieces(job: compiled.Generation, packed: Packed, steps: int, threads: int) -> None:

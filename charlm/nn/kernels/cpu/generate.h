@@ -10,6 +10,7 @@ struct generation {
     int64_t cell, layers, hidden, symbols, lanes, steps;
     int64_t threads, by_units;
     int64_t top_k;                 /* 0 keeps all; 1 takes the most probable */
+    int64_t gram_rows, recents;    /* R, and N - 1; 0 where strings have no weights */
     double temperature, top_p;  /* temperature 0 takes the most probable */
     const float *rows;          /* [V + 1, G H]: layer 0's part of the gates for each symbol, last for an unknown */
     const struct weights *recurrent; /* of each layer: W_hh */
@@ -27,7 +28,27 @@ struct generation {
     float *logits;              /* [B, V rounded up to HEAD] room */
     double *weights;            /* [threads, 2 V + 16] room */
     int64_t *heap;              /* [threads, V] room */
+    const float *grams;         /* [R + 1, V]: what strings of the last 2 to N symbols add to the logits */
+    int64_t *recent;            /* [B, N - 1] the symbols read before `ids`, the last one last; changes */
 };
+
+/* Adds the rows of the strings that end with the symbol just read, hashed as RecentGrams does; that symbol becomes a recent one. */
+static void add_grams(const struct generation *s, int64_t b)
+{
+    const int64_t V = s->symbols;
+    float *x = s->logits + b * ((V + HEAD - 1) / HEAD * HEAD);
+    int64_t *recent = s->recent + b * s->recents, key = s->ids[b] + 2;
+    if (s->ids[b] >= 0)
+        for (int64_t back = s->recents; back-- > 0 && recent[back] >= 0;) {
+            key = (key * 1000003 + recent[back] + 2) % 2147483647;
+            const float *row = s->grams + key % s->gram_rows * V;
+            for (int64_t i = 0; i < V; i++)
+                x[i] += row[i];
+        }
+    for (int64_t i = 0; i + 1 < s->recents; i++)
+        recent[i] = recent[i + 1];
+    recent[s->recents - 1] = s->ids[b];
+}
 
 static void one_layer(const struct generation *s, int l, float **h, float **h_next, const int64_t *panels,
                       const int64_t *lanes)
@@ -186,8 +207,11 @@ static void generate_part(void *data, int me, struct team *team)
         head(s, h_next[s->layers - 1], head_panels, lanes);
         if (s->by_units)
             meet(team);
-        for (int64_t b = own_lanes[0]; b < own_lanes[1]; b++)
+        for (int64_t b = own_lanes[0]; b < own_lanes[1]; b++) {
+            if (s->recents)
+                add_grams(s, b);
             draw(s, step, b, me);
+        }
         if (s->by_units)
             meet(team);
     }
