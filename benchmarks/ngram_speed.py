@@ -96,8 +96,8 @@ def run_levels(path: str, order: int) -> dict[str, float]:
 
 
 def run_score(path: str, estimator: str) -> dict[str, float]:
+    from charlm.ngrams.estimators import ngram_rows
     from charlm.ngrams.index import SuffixIndex
-    from charlm.ngrams.orders import ngram_rows
 
     corpus, train, held_out = corpus_of(path)
     index = SuffixIndex.build(corpus.ids, train, symbols=len(corpus.vocab))
@@ -130,8 +130,8 @@ def run_sample(path: str, order: int, streams: int, estimator: str) -> dict[str,
 
 def run_kneser_ney(path: str, method: str) -> dict[str, float]:
     """From text to the held-out number, 5 characters of history."""
+    from charlm.ngrams.estimators import ngram_rows
     from charlm.ngrams.index import SuffixIndex
-    from charlm.ngrams.orders import ngram_rows
 
     since = time.perf_counter()
     corpus, train, held_out = corpus_of(path)

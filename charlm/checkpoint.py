@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from charlm.errors import CharlmError, CheckpointError, OptionError
-from charlm.files import FORMAT, __version__, describe, fingerprint, read_json, write_config
+from charlm.files import FORMAT, __version__, fingerprint, read_json
 from charlm.lm.model import TextModel
 from charlm.mixing.adaptive import AdaptiveLM
 from charlm.mixing.mixture import CacheLM, MixtureLM
@@ -33,11 +33,6 @@ from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.tensors import read_tensors
 from charlm.text.text import TextFacts
 from charlm.text.vocab import Vocab
-
-__all__ = [
-    "FORMAT", "TextFacts", "checksum_of", "circumstances", "describe", "grown", "load", "newest", "read_config",
-    "read_vocab", "read_weights", "write_config",
-]  # fmt: skip
 
 
 def _check_files(directory: Path, files: Any) -> None:

@@ -36,8 +36,6 @@ from charlm.text.splits import Split
 from charlm.text.text import TextFacts
 from charlm.training.language import Lanes, LanguageObjective
 
-__all__ = ["CHECKS", "Outcome", "SelfCheck", "run_checks", "selfcheck"]
-
 _TEXT = "the bell rang twice; the tide went out.\nwho heard it first, the abbess or the eel?\n" * 3
 
 

@@ -19,8 +19,6 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from charlm.errors import CharlmError, CheckpointError
 
-__all__ = ["decode", "encode"]
-
 _Kind = TypeVar("_Kind")
 _NAMES: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 _LARGEST = 1 << 62  # no whole number that is stored comes near it

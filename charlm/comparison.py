@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from charlm.checkpoint import TextFacts, load, read_config
+from charlm.checkpoint import load, read_config
 from charlm.drawing import save_figure
 from charlm.errors import CharlmError, OptionError
 from charlm.lm.compare import Compared, compare_rows, comparison_figure, summary, tables
@@ -26,14 +26,12 @@ from charlm.progress import progress_bar
 from charlm.recurrent.dynamic import dynamic as learning
 from charlm.recurrent.model import CharRNN
 from charlm.text.splits import Spans, count_targets, overlap
-from charlm.text.text import Part, Text, as_text
+from charlm.text.text import Part, Text, TextFacts, as_text
 from charlm.text.vocab import Ids, Vocab
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
-
-__all__ = ["Comparison", "compare", "known_models"]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -28,8 +28,6 @@ from charlm.nn.kernels import using_threads
 from charlm.progress import progress_bar
 from charlm.text.vocab import Vocab, put_together, take_apart
 
-__all__ = ["Compressed", "Made", "compress", "decompress", "made"]
-
 MAGIC, VERSION = b"chlm", 1
 _HEAD = struct.Struct(">4sB6s")  # letters, version, checksum of the rest
 _SUMS = struct.Struct(">8s6s4s")  # checksums of content, model and the model's numbers

@@ -27,24 +27,6 @@ from charlm.files import write_with
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = [
-    "DIFFERENCES",
-    "LEVELS",
-    "check_picture",
-    "difference_level",
-    "drawn",
-    "html",
-    "label_point",
-    "legend",
-    "may_paint",
-    "new_figure",
-    "paint",
-    "save_figure",
-    "shown_symbols",
-    "surprise_level",
-    "visible",
-]
-
 _FORMATS = ("png", "svg", "pdf")
 
 

@@ -19,26 +19,6 @@ from typing import IO, Any
 from charlm.codec import encode
 from charlm.errors import CharlmError, OptionError, StorageError
 
-__all__ = [
-    "FORMAT",
-    "atomic_writer",
-    "describe",
-    "fingerprint",
-    "free_memory",
-    "free_name",
-    "lock",
-    "new_directory",
-    "read_json",
-    "still_there",
-    "storage_errors",
-    "sweep",
-    "unwritten",
-    "write_bytes",
-    "write_config",
-    "write_json",
-    "write_with",
-]
-
 
 @contextlib.contextmanager
 def atomic_writer(path: Path, size: int | None = None) -> Iterator[IO[bytes]]:

@@ -21,8 +21,6 @@ from charlm.files import read_json
 from charlm.nn.kernels import compiled
 from charlm.tensors import shapes_in
 
-__all__ = ["Machine", "ModelInfo", "describe", "html_table", "machine"]
-
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Machine:

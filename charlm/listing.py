@@ -16,8 +16,6 @@ from charlm.errors import CharlmError, CheckpointError
 from charlm.info import ModelInfo, describe, html_table
 from charlm.training.watching import read_metrics
 
-__all__ = ["Run", "Runs", "SeedMean", "runs"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Run:

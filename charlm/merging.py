@@ -19,16 +19,14 @@ from numpy.typing import NDArray
 
 from charlm.checkpoint import load
 from charlm.errors import OptionError
-from charlm.ngrams.estimators import WORK, make_estimator, publish, tune
-from charlm.ngrams.fit import free_directory, parse_size, reserved
+from charlm.ngrams.estimators import make_estimator, tune
+from charlm.ngrams.fit import WORK, free_directory, parse_size, publish, reserved
 from charlm.ngrams.levels import Counts, pick
 from charlm.ngrams.model import NGramLM
 from charlm.ngrams.past_memory import Job, capacity_of, make_tables
 from charlm.ngrams.strings import Packing, Strings, added_up
 from charlm.text.corpus import read_corpus
 from charlm.text.vocab import Vocab, smallest_dtype
-
-__all__ = ["merge"]
 
 
 def merge(

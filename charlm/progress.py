@@ -10,8 +10,6 @@ import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any
 
-__all__ = ["bytes_bar", "decimals", "follower", "in_notebook", "progress_bar", "several", "watched", "wrapped"]
-
 
 def several() -> bool:
     """Whether torchrun started several processes, of which this is one."""

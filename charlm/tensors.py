@@ -22,8 +22,6 @@ from torch import Tensor, nn
 from charlm.errors import CheckpointError, OptionError
 from charlm.files import __version__, atomic_writer
 
-__all__ = ["Bits", "made_from", "quantised", "read_tensors", "rounded", "shapes_in", "write_tensors"]
-
 Bits = Literal[8, 16, 32]
 """Of a weight: 32 is float32; 16 and 8 are whole numbers with a float32 scale for each row of a matrix."""
 _Module = TypeVar("_Module", bound=nn.Module)

@@ -114,7 +114,7 @@ def test_every_smoothing_says_the_same(texts: list[Path], tmp_path: Path, name: 
 
 
 def charlm_rows(index: Any, vocab: Any, name: str, ids: Any, spans: Any, parameters: Any) -> Any:
-    from charlm.ngrams.orders import ngram_rows
+    from charlm.ngrams.estimators import ngram_rows
 
     return ngram_rows(index, vocab, name, [3], ids, spans, parameters={3: parameters})
 

@@ -19,28 +19,6 @@ if TYPE_CHECKING:
     from charlm.lm.model import TextModel
     from charlm.text.text import Part, Text
 
-__all__ = [
-    "bits_option",
-    "echo_json",
-    "echo_lines",
-    "finite",
-    "force_option",
-    "force_option_saying",
-    "forced",
-    "held_out",
-    "json_option",
-    "note",
-    "note_list",
-    "opened",
-    "other_reading_options",
-    "reading_options",
-    "seed_option",
-    "split_option",
-    "table_options",
-    "target",
-    "where",
-]
-
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON value for programs.")
@@ -48,6 +26,12 @@ seed_option = click.option(
     "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of all chance."
 )
 
+device_option = click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
+split_part_option = click.option(
+    "--split-part",
+    type=click.Choice(["test", "valid", "train", "all"]),
+    help="Which part of the model's own text.  [default: test, else valid; all of a foreign text]",
+)
 bits_option = click.option(
     "--bits",
     type=click.Choice(["32", "16", "8"]),
@@ -209,6 +193,19 @@ def finite(value: float | None) -> float | None:
 def echo_json(value: Any) -> None:
     """Strict JSON on stdout: no NaN, no Infinity."""
     click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def echo_json_lines(values: Iterable[Any]) -> None:
+    """JSON Lines on stdout, strict too: one value a line."""
+    echo_lines(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n" for value in values)
+
+
+def show(found: Any, as_json: bool) -> None:
+    """What a call returned: its JSON value for programs, or its `repr` for a person."""
+    if as_json:
+        echo_json(found.to_json())
+    else:
+        click.echo(repr(found))
 
 
 def echo_lines(lines: Iterable[str]) -> None:

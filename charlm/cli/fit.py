@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from charlm.cli.common import echo_json, force_option, json_option, note, table_options, target
+from charlm.cli.common import device_option, echo_json, force_option, json_option, note, table_options, target
 from charlm.files import write_bytes
 
 
@@ -133,7 +133,7 @@ def _plot(found: Any, plot: str) -> None:
 )
 @click.option("--no-labels", is_flag=True, help="Do not look at the labels, even if the table has some.")
 @click.option("--out", metavar="FILE", help="Write the table here: its own format, or .npz or .csv of arrays.")
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
+@device_option
 @json_option
 @force_option
 def predict_command(

@@ -16,8 +16,6 @@ from charlm.errors import CharlmError, LostProcessError, OptionError, StorageErr
 from charlm.files import __version__
 from charlm.progress import follower, several
 
-__all__ = ["cli", "main"]
-
 _COMMANDS = {
     "train": "Train a recurrent model on a text.",
     "ngram": "Count an n-gram model of a text.",
@@ -44,9 +42,9 @@ _COMMANDS = {
 _FILES = {
     **dict.fromkeys(("train", "ngram"), "make"),
     **dict.fromkeys(("eval", "compare", "compress", "decompress"), "measure"),
-    **dict.fromkeys(("info", "runs", "next", "cache", "selfcheck", "corpus"), "show"),
-    **dict.fromkeys(("inspect", "report", "export"), "pages"),
+    **dict.fromkeys(("info", "runs", "report", "inspect", "export", "corpus", "cache", "selfcheck"), "show"),
     "predict": "fit",
+    "next": "sample",
 }
 """The commands that share a file in `charlm.cli`; any other has a file of its own name."""
 

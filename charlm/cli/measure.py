@@ -11,6 +11,7 @@ import click
 from charlm.cli.common import (
     adaptive_option,
     bits_option,
+    device_option,
     echo_json,
     force_option,
     force_option_saying,
@@ -21,6 +22,7 @@ from charlm.cli.common import (
     other_reading_options,
     reading_options,
     split_option,
+    split_part_option,
     target,
 )
 from charlm.cli.make import SMOOTHINGS
@@ -31,11 +33,7 @@ from charlm.files import write_bytes
 @click.command("eval")
 @click.argument("model")
 @click.argument("texts", nargs=-1, required=True, metavar="TEXT...")
-@click.option(
-    "--split-part",
-    type=click.Choice(["test", "valid", "train", "all"]),
-    help="Which part of the model's own text.  [default: test, else valid; all of a foreign text]",
-)
+@split_part_option
 @click.option(
     "--dynamic",
     is_flag=True,
@@ -44,7 +42,7 @@ from charlm.files import write_bytes
 @adaptive_option
 @other_reading_options
 @bits_option
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
+@device_option
 @json_option
 def eval_command(
     model: str,
@@ -134,7 +132,7 @@ class _Orders(click.ParamType[list[int]]):
 @click.option("--cache", is_flag=True, help="Also mix in counts of the text as it is read, in rows of their own.")
 @adaptive_option
 @click.option("--plot", metavar="FILE", help="Draw the comparison as .png, .svg or .pdf.")
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
+@device_option
 @json_option
 @force_option
 def compare_command(
@@ -188,7 +186,7 @@ _file = click.Path(path_type=Path)
 @click.option("--out", type=_file, metavar="FILE", help="What is written.  [default: the file's name and .charlm]")
 @adaptive_option
 @click.option("--lanes", type=int, metavar="B", help="Pieces read side by side: faster, about two bytes each.")
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
+@device_option
 @force_option
 @json_option
 def compress_command(

@@ -1,4 +1,4 @@
-"""`charlm sample`: generates text from any language model, as it goes."""
+"""`charlm sample` generates text from any language model, as it goes; `next` shows what may come next."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from charlm.cli.common import bits_option, echo_json, json_option, note, opened, seed_option
+from charlm.cli.common import bits_option, device_option, echo_json, json_option, note, opened, seed_option
 from charlm.errors import OptionError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 )
 @seed_option
 @bits_option
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
+@device_option
 @json_option
 @click.option(
     "--no-characters", is_flag=True, help="In JSON, leave out the list of characters with their probabilities."
@@ -194,3 +194,28 @@ def _sample(stream: Stream, model: TextModel, *, characters: bool) -> dict[str, 
             for id, logp in zip(stream.ids, stream.logps, strict=True)
         ],
     }
+
+
+@click.command("next")
+@click.argument("model")
+@click.argument("history")
+@click.option("--top", type=click.IntRange(1), metavar="N", help="Show the N most probable characters only.")
+@json_option
+def next_command(model: str, history: str, top: int | None, as_json: bool) -> None:
+    """Show how probable each character is in MODEL after the text HISTORY."""
+    import charlm
+
+    found = charlm.load(model, device="cpu").next(history)
+    if not as_json:
+        click.echo("\n".join(found.lines(top)))
+        return
+    counts = found.counts
+    distribution = [
+        {
+            "char": found.vocab.symbol(id),
+            "probability": float(found.probabilities[id]),
+            "count": None if counts is None else counts.get(id, 0),
+        }
+        for id in found.listed[:top]
+    ]
+    echo_json({"history": history, "history_used": found.used, "distribution": distribution})

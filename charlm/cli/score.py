@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from charlm.cli.common import adaptive_option, echo_lines, finite, force_option, note, other_reading_options, target
+from charlm.cli.common import (
+    adaptive_option,
+    device_option,
+    echo_json_lines,
+    echo_lines,
+    finite,
+    force_option,
+    note,
+    other_reading_options,
+    split_part_option,
+    target,
+)
 from charlm.errors import OptionError
 from charlm.progress import progress_bar
 
@@ -36,11 +46,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Rank lines or documents by bits a character, bits in all, or the most surprising character.",
 )
-@click.option(
-    "--split-part",
-    type=click.Choice(["test", "valid", "train", "all"]),
-    help="Which part of the model's own text.  [default: test, else valid; all of a foreign text]",
-)
+@split_part_option
 @click.option(
     "--guesses",
     type=click.IntRange(100),
@@ -60,7 +66,7 @@ if TYPE_CHECKING:
     help="Paint characters; auto paints on a terminal unless NO_COLOR is set.",
 )  # fmt: skip
 @other_reading_options
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
+@device_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON Lines for programs: one value an item.")
 @force_option
 def score_command(
@@ -106,9 +112,7 @@ def score_command(
         if not as_json:
             return
     if as_json:
-        echo_lines(
-            json.dumps(item, ensure_ascii=False, allow_nan=False) + "\n" for item in _items(scored, by, top, rank)
-        )
+        echo_json_lines(_items(scored, by, top, rank))
     elif by != "char" or top is not None:
         echo_lines(line + "\n" for line in _ranking(scored, by, top, rank))
     elif may_paint(color):
@@ -137,7 +141,7 @@ def _show_items(
     if scores.percentile_N is None and isinstance(why := training_items(model), str):
         note(f"no percentiles: {why}")
     if as_json:
-        echo_lines(json.dumps(scores.to_json(i), ensure_ascii=False, allow_nan=False) + "\n" for i in scores.order(top))
+        echo_json_lines(map(scores.to_json, scores.order(top)))
     else:
         echo_lines("\t".join(row) + "\n" for row in scores.rows(top))
 
@@ -285,7 +289,8 @@ def stretch_rows(
                 text = visible(scored.text(first.start, first.end))
                 yield first.start, [*bits, str(scored.place(first.start)), str(first.characters), text]
                 continue
-            values = [_stretch_bits(stretch.bits_per_char) for stretch in group]
+            means = [stretch.bits_per_char for stretch in group]
+            values = ["unknown" if bits is None else number(bits) for bits in means]
             values += [number(gained(*group))] if len(values) == 2 else []
             text = visible(scored.text(first.start, first.end).removesuffix("\n"))
             where = f"{name}:{first.number}" if several else str(first.number)
@@ -298,15 +303,10 @@ def stretch_rows(
     return [*names, *(["line", "text"] if by == "line" else ["characters", "document"])], rows()
 
 
-def _stretch_bits(bits: float | None) -> str:
-    return "unknown" if bits is None else number(bits)
-
-
 def write_html(scored: TextScore, wanted: Path) -> None:
     """Makes the page and says where it is."""
     from charlm.lm.surprise import expected_next
-    from charlm.pages.page import write_page
-    from charlm.pages.text_pages import MOST, map_data, score_page
+    from charlm.pages.page import MOST, map_data, score_page, write_page
     from charlm.text.splits import count_targets
 
     spans, names = scored.part.spans, scored.names
@@ -326,7 +326,7 @@ def write_html(scored: TextScore, wanted: Path) -> None:
 
 def _tables(scored: TextScore) -> list[dict[str, Any]]:
     """The strangest lines and characters, for those who read tables and not pictures."""
-    from charlm.pages.text_pages import map_places
+    from charlm.pages.page import map_places
 
     found = []
     names = scored.names

@@ -1,4 +1,8 @@
-"""`charlm info`, `runs`, `next`, `cache`, `selfcheck` and `corpus`: each makes one call and shows what it returns."""
+"""Commands that show what is there: each makes one call and shows what it returns, as lines or as a page.
+
+`charlm info` and `runs` are about models, `report`, `inspect` and `export` make pages about them, `corpus` and `cache`
+are about texts, `selfcheck` about this installation.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from charlm.cli.common import echo_json, json_option, note, note_list, reading_options, split_option
+from charlm.cli.common import (
+    device_option,
+    echo_json,
+    force_option,
+    held_out,
+    json_option,
+    note,
+    note_list,
+    reading_options,
+    seed_option,
+    show,
+    split_option,
+    split_part_option,
+    target,
+)
 from charlm.errors import OptionError
 from charlm.text.splits import Split
 
@@ -30,11 +48,7 @@ def info_command(models: tuple[str, ...], of_machine: bool, as_json: bool) -> No
     if bool(models) == of_machine:
         raise OptionError("name one or more models, such as checkpoints/NAME, or --machine alone for what runs here")
     if of_machine:
-        about = machine()
-        if as_json:
-            echo_json(about.to_json())
-        else:
-            click.echo(repr(about))
+        show(machine(), as_json)
         return
     found = [describe(model) for model in models]
     if as_json:
@@ -56,7 +70,6 @@ def runs_command(directories: tuple[str, ...], as_csv: bool, as_json: bool) -> N
 
     Of runs that differ in the seed alone, the mean and the standard deviation stand below. Without DIR: checkpoints.
     """
-    from charlm.errors import OptionError
     from charlm.listing import runs
 
     if as_csv and as_json:
@@ -72,29 +85,132 @@ def runs_command(directories: tuple[str, ...], as_csv: bool, as_json: bool) -> N
         click.echo(repr(found))
 
 
-@click.command("next")
-@click.argument("model")
-@click.argument("history")
-@click.option("--top", type=click.IntRange(1), metavar="N", help="Show the N most probable characters only.")
+@click.command("report")
+@click.argument("directory", metavar="DIR")
+@click.option(
+    "--text", "texts", multiple=True, metavar="TEXT", help="The run's text, where it is not in its old place."
+)
+@click.option("--out", metavar="FILE", help="The page.  [default: DIR/report.html]")
+@device_option
+@seed_option
+@force_option
+def report_command(directory: str, texts: tuple[str, ...], out: str | None, device: str, seed: int) -> None:
+    """Make one HTML page about the run in DIR: curves, comparison, samples, surprise, calibration, options.
+
+    The page is a single file that needs no network. It is made with the text that the model was made from. Of a run of
+    `charlm fit` it shows how it learned, its figures on the test part, and its calibration.
+    """
+    from charlm.pages.report import report
+
+    page = report(directory, texts or None, device=device, seed=seed)
+    wanted = target(Path(directory) / "report.html" if out is None else out, "the page")
+    click.echo(page.save(wanted, overwrite=True))
+
+
+@click.command("export")
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a page that runs the model.")
+@click.option("--onnx", type=click.Path(path_type=Path), metavar="FILE", help="Write an ONNX file of one network.")
+@click.option(
+    "--bits",
+    type=click.Choice(["8", "16", "32"]),
+    default="16",
+    show_default=True,
+    help="Of a weight in the page; 32 keeps float32.",
+)
+@click.option("--mixture", is_flag=True, help="Put two MODELs into the page as one that learns how far to trust each.")
+@click.option(
+    "--text",
+    "texts",
+    multiple=True,
+    metavar="TEXT",
+    help="Measure the loss by --bits on this text.  [default: the held-out part of the first model's own text]",
+)
 @json_option
-def next_command(model: str, history: str, top: int | None, as_json: bool) -> None:
-    """Show how probable each character is in MODEL after the text HISTORY."""
+def export_command(
+    models: tuple[str, ...], html: Path | None, onnx: Path | None, bits: str, mixture: bool, texts: tuple[str, ...],
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Write MODEL, or two MODELs side by side, as one HTML page that runs them in any browser, without a network.
+
+    In the page a person writes a beginning, generates, sees what was expected at every character, takes another way
+    from there, and scores a text. What networks lose by weights of 16 or 8 bits is measured and printed.
+    """
     import charlm
 
-    found = charlm.load(model, device="cpu").next(history)
-    if not as_json:
-        click.echo("\n".join(found.lines(top)))
-        return
-    counts = found.counts
-    distribution = [
-        {
-            "char": found.vocab.symbol(id),
-            "probability": float(found.probabilities[id]),
-            "count": None if counts is None else counts.get(id, 0),
-        }
-        for id in found.listed[:top]
-    ]
-    echo_json({"history": history, "history_used": found.used, "distribution": distribution})
+    opened = [charlm.load(model) for model in models]
+    part = held_out(opened[0], texts, None) if texts else None
+    done = charlm.export(opened, html=html, onnx=onnx, bits=int(bits), text=part, mixture=mixture)  # type: ignore[arg-type]
+    show(done, as_json)
+
+
+@click.command("inspect")
+@click.argument("model")
+@click.argument("texts", nargs=-1, required=True, metavar="TEXT...")
+@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write one page to look at in a browser.")
+@click.option(
+    "--plot", type=click.Path(path_type=Path), metavar="FILE", help="Draw the best units: .png, .svg or .pdf."
+)
+@click.option("--layer", type=click.IntRange(0), metavar="N", help="Look at one layer only, counted from 0.")
+@click.option(
+    "--unit",
+    "units",
+    multiple=True,
+    metavar="L:N[:h|c]",
+    help="Show this unit over the text instead of the tables: colours on a terminal, else a table. Can be repeated.",
+)
+@click.option("--start", type=click.IntRange(0), default=0, show_default=True, help="First character to read.")
+@click.option(
+    "--length", type=click.IntRange(1), default=50_000, show_default=True, metavar="N", help="Characters to read."
+)
+@click.option(
+    "--shown",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Of these the last N are shown.  [default: 1000; in a page 4000]",
+)
+@split_part_option
+@click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True)
+@device_option
+@seed_option
+@json_option
+@force_option
+def inspect_command(
+    model: str, texts: tuple[str, ...], html: Path | None, plot: Path | None, units: tuple[str, ...],
+    shown: int | None, split_part: str | None, color: str, device: str, as_json: bool, **options: Any,
+) -> None:  # fmt: skip
+    """Search the hidden units of MODEL over TEXT for those that follow something with a name.
+
+    The area is that under the ROC curve among positions of the same character: 0.5 is chance, 1 is perfect. The unit is
+    chosen on the first half of what is read and reported on the second; the control is the highest area of any unit
+    when the property is shifted along the text. Layers and units are counted from 0; in an LSTM `c` is the cell state
+    and `h` the output.
+    """
+    import charlm
+    from charlm.drawing import check_picture, may_paint
+    from charlm.pages.model_pages import inspect_page
+    from charlm.pages.page import write_page
+    from charlm.recurrent.inspection import inspect
+
+    if plot is not None:
+        check_picture(plot)
+    network = charlm.load(model, device=device)
+    part, shown = held_out(network, texts, split_part), shown or (4000 if html else 1000)
+    found = inspect(network, part, units=units, shown=shown, **options)
+    if as_json:
+        echo_json(found.to_json())
+    elif units and html is None:
+        click.echo(found.painted() if may_paint(color) else found.unit_table(), color=True)
+    elif html is None:
+        click.echo(repr(found))
+        for sentence in found.notes:
+            note(sentence)
+    if plot is not None:
+        picture = target(plot, "the picture")
+        found.plot(picture)
+        note(f"picture in {picture}")
+    if html is not None:
+        click.echo(write_page(target(html, "the page"), inspect_page(found), overwrite=True), err=as_json)
 
 
 @click.command("selfcheck")
@@ -107,10 +223,7 @@ def selfcheck_command(as_json: bool) -> int:
     from charlm.checks import selfcheck
 
     found = selfcheck()
-    if as_json:
-        echo_json(found.to_json())
-    else:
-        click.echo(repr(found))
+    show(found, as_json)
     return 0 if found.passed else 1
 
 
@@ -177,17 +290,9 @@ def _size(text: KnownText) -> int | None:
 
 
 def _entry(text: KnownText) -> dict[str, Any]:
-    return {
-        "name": text.name,
-        "about": text.about,
-        "bytes": _size(text),
-        "licence": text.licence,
-        "source": text.source,
-        "file": f"data/{text.file}",
-        "bundled": text.bundled,
-        "url": text.url,
-        "checksum": text.checksum,
-    }
+    more = {"bundled": text.bundled, "url": text.url, "checksum": text.checksum}
+    about = {"name": text.name, "about": text.about, "bytes": _size(text), "licence": text.licence}
+    return {**about, "source": text.source, "file": f"data/{text.file}", **more}
 
 
 @corpus_command.command("get")
@@ -233,7 +338,4 @@ def corpus_info_command(texts: tuple[str, ...], split: Split | None, as_json: bo
     text = charlm.read_text(texts, split=split, **reading)
     note_list(text)
     found = profile(text)
-    if as_json:
-        echo_json(found.to_json())
-    else:
-        click.echo(repr(found))
+    show(found, as_json)

@@ -1,13 +1,18 @@
 """Arithmetic coding on top of any language model: symbols to bytes and back, at the cost of their log-probabilities.
 
+A range coder with carry (Martin 1979; Schindler 1998) of 64 bits: a symbol that has `size` of `total` parts leaves so
+much of an interval of whole numbers, and a byte is written whenever fewer than 2⁵⁶ numbers are left in it. The bytes
+are the shortest number in the last interval. `part` of a coder writes or reads, so that what is coded is said once.
+
 `encode_symbols` and `decode_symbols` ask the model for the same numbers in the same calls, one step at a time, so that
-both see the same bits.
-Axes: T steps, B lanes (pieces of the text side by side, each read as a text of its own), V symbols.
+both see the same bits. Axes: B lanes (pieces of the text side by side, each read as a text of its own), V symbols.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,17 +21,113 @@ import torch
 from numpy.typing import NDArray
 
 from charlm.errors import CharlmError
-from charlm.lm.interface import LanguageModel
-from charlm.lm.range_coder import RangeDecoder, RangeEncoder
+from charlm.lm.interface import LanguageModel, OnRead
 from charlm.text.vocab import UNKNOWN
 
-__all__ = ["Coded", "DecisionSteps", "Steps", "decode_symbols", "encode_symbols", "frequencies", "steps_of"]
+Integers = NDArray[np.int64]
+Sums = Integers | Sequence[int]
+"""Numbers of parts summed up, from 0 to the total."""
+
+_WORD = (1 << 64) - 1
+_NARROW = 1 << 56  # an interval of fewer numbers is widened by a byte
+
+
+class RangeEncoder:
+    """Writes symbols of known frequencies; `finish` gives the bytes.
+
+    >>> coder = RangeEncoder()
+    >>> for start in (0, 1, 3):
+    ...     coder.encode(start, 1, 4)
+    >>> coder.finish().hex()  # the quarters 0, 1 and 3 one after the other are 00 01 11 in binary
+    '1f'
+    """
+
+    def __init__(self) -> None:
+        self._low, self._range, self._written = 0, _WORD, bytearray()
+        self.bits = 0.0  # that the symbols cost by their frequencies
+
+    def encode(self, start: int, size: int, total: int) -> None:
+        """Takes the part [start, start + size) of a total of at most 2³¹; `size` is 1 or more."""
+        unit = self._range // total
+        self._low += unit * start
+        self._range = unit * size
+        self.bits += math.log2(total / size)
+        if self._low > _WORD:
+            self._low &= _WORD
+            self._carry()
+        while self._range < _NARROW:
+            self._written.append(self._low >> 56)
+            self._low = self._low << 8 & _WORD
+            self._range <<= 8
+
+    def part(self, sums: Sums, which: int | None) -> int:
+        """Writes which of the parts came, and returns it."""
+        assert which is not None
+        start = int(sums[which])
+        self.encode(start, int(sums[which + 1]) - start, int(sums[-1]))
+        return which
+
+    def _carry(self) -> None:
+        """Adds one to the number that was written so far."""
+        last = len(self._written) - 1
+        while self._written[last] == 0xFF:
+            self._written[last] = 0
+            last -= 1
+        self._written[last] += 1
+
+    def finish(self) -> bytes:
+        """The bytes of the shortest number in the interval; zeros follow it, and zeros at its end are left out."""
+        for size in range(9):
+            kept = 64 - 8 * size
+            number = (self._low + self._range - 1) >> kept << kept
+            if number >= self._low:
+                break
+        if number > _WORD:
+            self._carry()
+        self._written += (number & _WORD).to_bytes(8, "big")[:size]
+        return bytes(self._written).rstrip(b"\0")
+
+
+class RangeDecoder:
+    """Reads what a `RangeEncoder` wrote, given the same frequencies.
+
+    >>> coder = RangeDecoder(bytes([0x1F]))
+    >>> [coder.part(range(5)) for _ in range(3)]
+    [0, 1, 3]
+    """
+
+    def __init__(self, written: bytes) -> None:
+        self._written, self._at, self._range, self._unit = written, 8, _WORD, 1
+        self._value = int.from_bytes(written[:8].ljust(8, b"\0"), "big")  # above the interval's lower end
+
+    def place(self, total: int) -> int:
+        """Which part of the total the next symbol's share contains."""
+        self._unit = self._range // total
+        return min(self._value // self._unit, total - 1)
+
+    def take(self, start: int, size: int) -> None:
+        """Goes on to the symbol after the one with this share, of the total that `place` was asked for."""
+        self._value -= self._unit * start
+        self._range = self._unit * size
+        while self._range < _NARROW:
+            following = self._written[self._at] if self._at < len(self._written) else 0
+            self._value = (self._value << 8 | following) & _WORD
+            self._at += 1
+            self._range <<= 8
+
+    def part(self, sums: Sums, which: int | None = None) -> int:
+        """Reads which of the parts came."""
+        which = bisect_right(sums, self.place(int(sums[-1]))) - 1
+        start = int(sums[which])
+        self.take(start, int(sums[which + 1]) - start)
+        return which
+
+
+Coder = RangeEncoder | RangeDecoder
 
 _PARTS = 1 << 30  # parts of an interval that a row shares out; with those below never 2³¹
 _RANGES = ((0, 0x80), (0xDC80, 0xDD00), (0x80, 0x800), (0x800, 0x10000), (0x10000, 0x110000))
 """Code points by kind: ASCII, bytes that are not of the encoding, and what UTF-8 spells in two, three, four bytes."""
-
-Integers = NDArray[np.int64]
 
 
 def frequencies(logp_BV: NDArray[Any]) -> Integers:
@@ -64,19 +165,9 @@ class Steps:
             self.logp_BV = logp_TBV[0].cpu().numpy()
         self._sums_BV = frequencies(self.logp_BV)
 
-    def encode(self, coder: RangeEncoder, lane: int, id: int) -> None:
-        """Writes the next symbol of a lane."""
-        sums_V = self._sums_BV[lane]
-        start = int(sums_V[id])
-        coder.encode(start, int(sums_V[id + 1]) - start, int(sums_V[-1]))
-
-    def decode(self, coder: RangeDecoder, lane: int) -> int:
-        """Reads the next symbol of a lane."""
-        sums_V = self._sums_BV[lane]
-        id = int(sums_V.searchsorted(coder.place(int(sums_V[-1])), side="right")) - 1
-        start = int(sums_V[id])
-        coder.take(start, int(sums_V[id + 1]) - start)
-        return id
+    def code(self, coder: Coder, lane: int, id: int | None = None) -> int:
+        """Writes the next symbol of a lane, or reads it where it is None."""
+        return coder.part(self._sums_BV[lane], id)
 
     def numbers(self) -> bytes:
         """What the model computed last, for a checksum."""
@@ -94,36 +185,25 @@ class DecisionSteps(Steps):
         self._stepper: Any = model.stepper()  # type: ignore[attr-defined]
         self._child: list[list[int]] = self._stepper.child.tolist()
         above = {child: (decision, bit) for decision, pair in enumerate(self._child) for bit, child in enumerate(pair)}
-        self._paths: list[list[tuple[int, int]]] = []
-        for id in range(len(model.vocab)):
-            path, node = [], ~id
+        self._bits: list[list[int]] = [[] for _ in range(len(model.vocab))]  # of each symbol's path
+        for id, bits in enumerate(self._bits):
+            node = ~id
             while node in above:
-                path.append(above[node])
-                node = above[node][0]
-            self._paths.append(path[::-1])
+                node, bit = above[node]
+                bits.insert(0, bit)
 
     def read(self, ids_B: Integers) -> None:
         """Reads the last symbol."""
         self._stepper.read(int(ids_B[0]), row=False)
 
-    def _zeros(self, decision: int, depth: int) -> int:
-        return min(max(1, int((1 - self._stepper.one(decision, depth)) * _PARTS)), _PARTS - 1)
-
-    def encode(self, coder: RangeEncoder, lane: int, id: int) -> None:
-        """Writes the next symbol."""
-        for depth, (decision, bit) in enumerate(self._paths[id]):
-            zeros = self._zeros(decision, depth)
-            coder.encode(*((zeros, _PARTS - zeros) if bit else (0, zeros)), _PARTS)
-
-    def decode(self, coder: RangeDecoder, lane: int) -> int:
-        """Reads the next symbol."""
-        node = depth = 0
-        while node >= 0 and self._paths[0]:
-            zeros = self._zeros(node, depth)
-            bit = coder.place(_PARTS) >= zeros
-            coder.take(*((zeros, _PARTS - zeros) if bit else (0, zeros)))
+    def code(self, coder: Coder, lane: int, id: int | None = None) -> int:
+        """Writes the next symbol, or reads it."""
+        node, depth = 0 if self._child else ~0, 0
+        while node >= 0:
+            zeros = min(max(1, int((1 - self._stepper.one(node, depth)) * _PARTS)), _PARTS - 1)
+            bit = coder.part((0, zeros, _PARTS), None if id is None else self._bits[id][depth])
             node, depth = self._child[node][bit], depth + 1
-        return ~node if self._paths[0] else 0
+        return ~node
 
     def numbers(self) -> bytes:
         """The probability of a one at the first decisions, for a checksum."""
@@ -144,85 +224,43 @@ class _Unknown:
     """
 
     def __init__(self) -> None:
-        self._came = [[1, 1], [1, 1]]
-        self._places: dict[int, int] = {}
-        self._codes: list[int] = []
-        self._counts = np.zeros(64, dtype=np.int64)
-        self._kinds = [1] * len(_RANGES)
+        self._came, self._kinds = np.ones((2, 2), np.int64), np.ones(len(_RANGES), np.int64)
+        self._codes, self._places, self._counts = list[int](), dict[int, int](), np.zeros(0, np.int64)
 
-    def encode(self, coder: RangeEncoder, after: bool, code: int) -> None:
-        """Writes that a code point comes, or with -1 that none does."""
-        known, unknown = self._came[after]
-        coder.encode(*((0, known) if code < 0 else (known, unknown)), known + unknown)
-        self._came[after][code >= 0] += 2
-        if code < 0:
-            return
-        new, total = max(1, len(self._codes)), int(self._counts.sum())
-        if (place := self._places.get(code)) is None:
-            coder.encode(total, new, total + new)
-            self._encode_new(coder, code)
-        else:
-            coder.encode(int(self._counts[:place].sum()), int(self._counts[place]), total + new)
-        self._count(code)
-
-    def decode(self, coder: RangeDecoder, after: bool) -> int:
-        """Reads which code point comes, -1 for none."""
-        known, unknown = self._came[after]
-        comes = coder.place(known + unknown) >= known
-        coder.take(*((known, unknown) if comes else (0, known)))
-        self._came[after][comes] += 2
+    def code(self, coder: Coder, after: bool, code: int | None = None) -> int:
+        """Writes that a code point comes, or with -1 that none does; reads that where it is None."""
+        came, size = self._came[int(after)], len(self._codes)
+        comes = coder.part(_summed(came), None if code is None else int(code >= 0))
+        came[comes] += 2
         if not comes:
             return UNKNOWN
-        new, total = max(1, len(self._codes)), int(self._counts.sum())
-        at = coder.place(total + new)
-        if at >= total:
-            coder.take(total, new)
-            code = self._decode_new(coder)
-        else:
-            ends = np.cumsum(self._counts)
-            place = int(np.searchsorted(ends, at, side="right"))
-            coder.take(int(ends[place] - self._counts[place]), int(self._counts[place]))
-            code = self._codes[place]
-        self._count(code)
-        return code
-
-    def _encode_new(self, coder: RangeEncoder, code: int) -> None:
-        kind = next(kind for kind, (first, end) in enumerate(_RANGES) if first <= code < end)
-        coder.encode(sum(self._kinds[:kind]), self._kinds[kind], sum(self._kinds))
-        first, end = _RANGES[kind]
-        coder.encode(code - first, 1, end - first)
-        self._kinds[kind] += 1
-
-    def _decode_new(self, coder: RangeDecoder) -> int:
-        at, kind, start = coder.place(sum(self._kinds)), 0, 0
-        while at >= start + self._kinds[kind]:
-            start += self._kinds[kind]
-            kind += 1
-        coder.take(start, self._kinds[kind])
-        first, end = _RANGES[kind]
-        code = first + coder.place(end - first)
-        coder.take(code - first, 1)
-        self._kinds[kind] += 1
-        return code
-
-    def _count(self, code: int) -> None:
-        place = self._places.setdefault(code, len(self._codes))
-        if place == len(self._codes):
-            self._codes.append(code)
-        if place == len(self._counts):
-            self._counts = np.concatenate([self._counts, np.zeros_like(self._counts)])
+        parts = np.append(self._counts, max(1, size))
+        place = coder.part(_summed(parts), None if code is None else self._places.get(code, size))
+        if place == size:
+            found = self._new(coder, code)
+            self._codes.append(found)
+            self._places[found], self._counts = size, np.append(self._counts, 0)
         self._counts[place] += 1
+        return self._codes[place]
+
+    def _new(self, coder: Coder, code: int | None) -> int:
+        """A code point that comes for the first time."""
+        found = next((kind for kind, (first, end) in enumerate(_RANGES) if first <= (code or 0) < end), None)
+        kind = coder.part(_summed(self._kinds), found)
+        self._kinds[kind] += 1
+        first, end = _RANGES[kind]
+        return first + coder.part(range(end - first + 1), None if code is None else code - first)
+
+
+def _summed(parts: Integers) -> Integers:
+    return np.concatenate([[0], np.cumsum(parts)])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Coded:
-    """Symbols as bytes, and what they cost.
+    """Symbols as bytes, the bits that they cost by their frequencies, and those of them that are for unknown ones.
 
-    Args:
-        written: the bytes.
-        bits: that all symbols cost by the frequencies they were coded with; `written` is as long, to within a byte
-            or two.
-        unknown_bits: how many of these say whether unknown characters come, and which.
+    `written` is as long as `bits`, to within a byte or two.
     """
 
     written: bytes
@@ -241,13 +279,7 @@ def _places(symbols: int, lanes: int) -> Iterator[range]:
 
 
 def encode_symbols(
-    model: LanguageModel,
-    first: int,
-    ids: Integers,
-    codes: Integers,
-    *,
-    lanes: int = 1,
-    progress: Callable[[int], object] | None = None,
+    model: LanguageModel, first: int, ids: Integers, codes: Integers, *, lanes: int = 1, progress: OnRead | None = None
 ) -> Coded:
     """Codes symbols at the cost of their log-probabilities under a model.
 
@@ -268,10 +300,10 @@ def encode_symbols(
         for lane, id in enumerate(here_B.tolist()):
             if unknown is not None:
                 before = coder.bits
-                unknown.encode(coder, bool(last_B[lane] < 0), code_at.get(at[lane], -1))
+                unknown.code(coder, bool(last_B[lane] < 0), code_at.get(at[lane], -1))
                 unknown_bits += coder.bits - before
             if id >= 0:
-                steps.encode(coder, lane, id)
+                steps.code(coder, lane, id)
         last_B[: len(at)] = here_B
         if progress is not None:
             progress(len(at))
@@ -286,18 +318,15 @@ def decode_symbols(
     symbols: int,
     unknown: int,
     lanes: int = 1,
-    progress: Callable[[int], object] | None = None,
+    progress: OnRead | None = None,
 ) -> tuple[Integers, Integers]:
     """The ids and the code points of unknown characters that `encode_symbols` wrote.
 
     Args:
         model: the one that coded them; another one, or one that rounds differently, gives nonsense.
-        first: as for `encode_symbols`.
         written: its bytes.
-        symbols: how many to read.
-        unknown: how many of them are outside the vocabulary.
-        lanes: as for `encode_symbols`.
-        progress: called with the number of symbols that were just decoded.
+        symbols, unknown: how many to read, and how many of them are outside the vocabulary.
+        first, lanes, progress: as for `encode_symbols`.
 
     Raises:
         CharlmError: the bytes hold something else than so many symbols.
@@ -308,11 +337,11 @@ def decode_symbols(
     for at in _places(len(ids), lanes):
         steps.read(last_B)
         for lane, place in enumerate(at):
-            code = UNKNOWN if guess is None else guess.decode(coder, bool(last_B[lane] < 0))
+            code = UNKNOWN if guess is None else guess.code(coder, bool(last_B[lane] < 0))
             if code >= 0:
                 code_at[place], last_B[lane] = code, UNKNOWN
             else:
-                last_B[lane] = steps.decode(coder, lane)
+                last_B[lane] = steps.code(coder, lane)
         ids[at.start : at.stop : at.step] = last_B[: len(at)]
         if progress is not None:
             progress(len(at))

@@ -20,8 +20,6 @@ from charlm.lm.evaluate import Evaluation, Row, measure, standard_error
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Compared", "compare_rows", "comparison_figure", "summary", "tables"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:

@@ -21,22 +21,6 @@ from charlm.text.splits import Spans, count_targets, overlap
 from charlm.text.text import Part, TextFacts
 from charlm.text.vocab import Ids, Vocab
 
-__all__ = [
-    "Evaluation",
-    "Row",
-    "called",
-    "characters_of",
-    "evaluate",
-    "evaluate_part",
-    "measure",
-    "per_character",
-    "places_of",
-    "row_of",
-    "standard_error",
-    "targets_of",
-    "wide",
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Row:

@@ -24,22 +24,6 @@ from charlm.text.splits import Spans
 from charlm.text.spool import give_back
 from charlm.text.vocab import Ids, Vocab
 
-__all__ = [
-    "LanguageModel",
-    "OnRead",
-    "SamplingRule",
-    "Segments",
-    "State",
-    "copy_into",
-    "detach",
-    "generate_by_steps",
-    "lane_segments",
-    "pick_targets",
-    "read_segments",
-    "span_segments",
-    "take",
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingRule:
@@ -111,17 +95,6 @@ class SamplingRule:
         drawn = (cumulative <= threshold).sum(-1)
         last = (cumulative < cumulative[:, -1:]).sum(-1)  # the last symbol with any probability
         return torch.minimum(drawn, last)
-
-
-def _most(x_BV: Tensor, k: int) -> Tensor:
-    """Which k numbers of each row are the largest; among equal ones the first.
-
-    >>> _most(torch.tensor([[1.0, 2.0, 1.0, 1.0]]), 3).tolist()
-    [[True, True, True, False]]
-    """
-    least_B1 = x_BV.topk(k, dim=-1).values[..., -1:]
-    above_BV, equal_BV = x_BV > least_B1, x_BV == least_B1
-    return above_BV | (equal_BV & (equal_BV.cumsum(-1) <= k - above_BV.sum(-1, keepdim=True)))
 
 
 State = dict[str, Tensor]

@@ -30,17 +30,6 @@ from charlm.text.text import HasSource, TextFacts, read_text
 from charlm.text.units import read_items
 from charlm.text.vocab import Vocab
 
-__all__ = [
-    "ItemSample",
-    "ItemScores",
-    "end_mark",
-    "guess_numbers",
-    "read_list",
-    "sample_items",
-    "score_items",
-    "training_items",
-]
-
 _REFERENCE = 10_000  # training items that a percentile is taken among
 _EQUAL = 1e-5  # log-probabilities that differ by less are of one item, read in other company
 _LANES = 2500  # items drawn side by side

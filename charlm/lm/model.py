@@ -23,8 +23,6 @@ from charlm.lm.scored import TextScore, score_text
 from charlm.tensors import Bits
 from charlm.text.text import Part, Text, TextFacts
 
-__all__ = ["TextModel"]
-
 
 class TextModel(LanguageModel, abc.ABC):
     """A language model of characters, ready to use.

@@ -21,8 +21,6 @@ from charlm.errors import OptionError, UnknownCharacterError
 from charlm.lm.interface import LanguageModel, SamplingRule, State, take
 from charlm.text.vocab import Vocab
 
-__all__ = ["NextCharacter", "Noise", "Stream", "generate_streams", "next_character"]
-
 
 class Noise:
     """Uniform numbers in [0, 1), a generator of its own for each stream.

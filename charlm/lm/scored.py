@@ -35,8 +35,6 @@ from charlm.text.splits import overlap
 from charlm.text.text import Part, Text, TextFacts
 from charlm.text.units import sentence_starts, token_starts, word_starts
 
-__all__ = ["TextScore", "gained", "score", "score_text"]
-
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class TextScore:

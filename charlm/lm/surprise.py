@@ -22,20 +22,6 @@ from charlm.text.corpus import Corpus
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids, Vocab
 
-__all__ = [
-    "RANKS",
-    "Expected",
-    "Stretch",
-    "Surprise",
-    "difference",
-    "expected_next",
-    "line_starts",
-    "ranked",
-    "read_surprise",
-    "stretches",
-    "whole_characters",
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Surprise:

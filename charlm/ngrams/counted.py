@@ -21,18 +21,7 @@ from numpy.typing import NDArray
 from charlm.errors import OptionError
 from charlm.ngrams.index import MAX_ORDER
 from charlm.ngrams.levels import Counts, Level, Nodes, pick, slices
-
-__all__ = [
-    "AddK",
-    "Contexts",
-    "Counted",
-    "Estimator",
-    "Floats",
-    "MaximumLikelihood",
-    "UniformMix",
-    "check_order",
-    "children",
-]
+from charlm.ngrams.tables import CountTables
 
 Floats = NDArray[np.float64]
 
@@ -85,6 +74,12 @@ class Estimator(abc.ABC):
         """What the estimator was made with besides index and order; JSON."""
         return {name: getattr(self, name) for name in self.takes}
 
+    def describe(self) -> dict[str, Any]:
+        """What `config.json` says of a model with this estimator; `tables` where it was counted past memory."""
+        tables = {"tables": True} if isinstance(self.index, CountTables) else {}
+        about = {"order": self.order, "smoothing": self.name, "parameters": self.parameters()}
+        return {**about, "characters": len(self.index), **tables}
+
     @abc.abstractmethod
     def rows(self, contexts: Contexts, *, generating: bool = False) -> Floats:
         """P(each symbol | context), float64 [N, V]; NaN throughout where undefined.
@@ -107,6 +102,27 @@ class Estimator(abc.ABC):
             top: whether the level is the highest of its model, or serves a shorter history.
             events: which ones; all by default.
         """
+
+    def train_nats(self, order: int) -> float:
+        """Nats a character on the training part itself: how much of the text a model of this order knows by heart.
+
+        They are read off the index: every target with a full history is one occurrence of an event of the highest
+        level; those near a span's beginning are read along it. NaN where the training part has no target.
+        """
+        levels, total, targets = self.levels, 0.0, 0
+        openings = levels.openings(order)
+        for shorter in range(1, order):
+            p_start = self.event_probabilities(shorter, top=True, events=openings[shorter + 1])
+            total += float(np.log(p_start).sum())
+            targets += len(p_start)
+        count_E = levels[order].count_E.astype(np.int64)
+        if order == 0:  # first characters are no targets; those that are context alone are not in the counts either
+            count_E = count_E + levels.context_V[levels[0].id_E] - np.bincount(openings[1], minlength=len(count_E))
+        some = count_E > 0
+        logp_E = np.log(self.event_probabilities(order, top=True)[some])
+        total += float((count_E[some] * logp_E).sum())
+        targets += int(count_E.sum())
+        return -total / targets if targets else float("nan")
 
 
 class Counted(Estimator):

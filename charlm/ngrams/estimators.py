@@ -1,48 +1,30 @@
-"""The estimators by name, the choice of their parameters on a validation part, and sampling from maximum likelihood.
+"""The estimators by name, the choice of their parameters on a validation part, and a text scored at many orders.
 
-Sampling needs no distribution: the occurrences of a history are neighbours in the sorted order of the index, and sorted
-by what follows, so the occurrence number floor(noise · total) is the draw that inverts the cumulative distribution.
-
-Axes: T steps, B lanes, H histories, E events, P places in the sorted order.
+All orders are scored in one pass: every order takes one step from the order below. Axes: N places of a text, T targets,
+V symbols, P pairs of counts.
 """
 
 from __future__ import annotations
 
 import math
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import Any
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import OptionError
-from charlm.files import fingerprint, storage_errors, write_config, write_json
-from charlm.ngrams.counted import AddK, Contexts, Counted, Estimator, Floats, MaximumLikelihood, UniformMix
-from charlm.ngrams.kneser_ney import KneserNey, WittenBell
-from charlm.ngrams.levels import Counts, pick, slices
+from charlm.ngrams.counted import AddK, Contexts, Counted, Estimator, Floats, MaximumLikelihood, UniformMix, check_order
+from charlm.ngrams.kneser_ney import Interpolated, KneserNey, Weights, WittenBell
+from charlm.ngrams.levels import Counts, Nodes, pick
 from charlm.ngrams.strings import added_up
-from charlm.ngrams.tables import CountTables
 from charlm.text.splits import Spans, count_targets
-from charlm.text.text import TextFacts
 from charlm.text.vocab import Ids, Vocab
 
-__all__ = [
-    "ESTIMATORS",
-    "TUNED",
-    "WORK",
-    "Contexts",
-    "Estimator",
-    "can_draw",
-    "draw_occurrences",
-    "make_estimator",
-    "publish",
-    "read_spans",
-    "tune",
-    "tuning_parts",
-]
+if TYPE_CHECKING:  # it imports torch, which a count within a memory limit does without
+    from charlm.lm.evaluate import Row
 
 _CLASSES: tuple[type[Estimator], ...] = (MaximumLikelihood, AddK, UniformMix, WittenBell, KneserNey)
 
@@ -211,119 +193,151 @@ def _lowest(function: Callable[[float], float], low: float, high: float) -> floa
     return (low + high) / 2
 
 
-def describe_ngram(estimator: Estimator) -> dict[str, Any]:
-    """What `NGramLM.config` says of a model with this estimator; `tables` where it was counted past memory."""
-    index = estimator.index
-    return {
-        "order": estimator.order,
-        "smoothing": estimator.name,
-        "parameters": estimator.parameters(),
-        "characters": len(index),
-        **({"tables": True} if isinstance(index, CountTables) else {}),
-    }
+# -- many orders in one pass -------------------------------------------------------------------------------------------
+
+_COUNTED = ("none", *TUNED)
+_Step = tuple[int, Estimator, Floats, NDArray[np.bool_]]
 
 
-def fingerprints(directory: Path) -> dict[str, str]:
-    """The fingerprint of every file of an n-gram model's counts."""
-    files = sorted([*directory.glob("index-*.npy"), *directory.glob("level-*.npy")])
-    return {path.name: fingerprint(path) for path in files}
+def ngram_rows(
+    index: Counts, vocab: Vocab, estimator_name: str, orders: Sequence[int], ids: Ids, spans: Spans, *,
+    parameters: Mapping[int, Mapping[str, Any]] | None = None, hits: bool = True, training: bool = True,
+) -> Iterator[Row]:  # fmt: skip
+    """What n-gram models of several orders say about the targets of a text, from one index in one pass.
 
-
-_FEW = 16  # lanes followed one by one
-
-
-def can_draw(estimator: Estimator, contexts: Contexts) -> bool:
-    """Whether every lane has read a full history, and one that was followed by something."""
-    order = estimator.order
-    if isinstance(estimator.index, CountTables):
-        return False  # tables know of no places
-    if order == 0 and estimator.levels.context_V.any():
-        return False  # a symbol that is context alone has a place, and is no event
-    full = bool((contexts.read_N >= order).all())
-    return full and bool((pick(estimator.levels[order].total_H, contexts.nodes[order]) > 0).all())
-
-
-def draw_occurrences(
-    estimator: Estimator, contexts: Contexts, noise_TB: NDArray[np.float64]
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Draws symbols until the noise is used up or a lane comes to a history that nothing follows.
+    A row's `seconds` are those of its order; of the interpolated estimators, whose orders share most of the work,
+    the mean over all orders.
 
     Args:
-        estimator: maximum likelihood.
-        contexts: for which `can_draw` holds.
-        noise_TB: numbers in [0, 1).
-
-    Returns:
-        The ids and log-probabilities of the steps made, at least one where there is noise; each [steps, B].
+        index: of the training part.
+        vocab: of text and index.
+        estimator_name: as `--smoothing` takes it.
+        orders: characters of history, each 0 to 32; rows come in ascending order.
+        ids: of the text; -1 for an unknown character.
+        spans: of the part to score.
+        parameters: of the estimator, by order.
+        hits: whether `hit_T` is wanted; without it all are False.
+        training: whether `Estimator.train_nats` is wanted.
     """
-    level, links = estimator.levels[estimator.order], _links(estimator)
-    walk = _walk_one_by_one if noise_TB.shape[1] <= _FEW else _walk
-    place_TB = walk(links, contexts.nodes[estimator.order], noise_TB)
-    event_TB = np.searchsorted(level.place_E, place_TB, side="right") - 1
-    logp_TB = np.log(level.count_E[event_TB] / level.total_H[level.history_E[event_TB]])
-    return level.id_E[event_TB].astype(np.int64), logp_TB
+    if index.symbols != len(vocab):
+        raise OptionError(f"the index is for {index.symbols} symbols, the vocabulary has {len(vocab)}")
+    wanted = sorted({check_order(order) for order in orders})
+    chosen = {order: dict((parameters or {}).get(order, {})) for order in wanted}
+    if not wanted:
+        return
+    if estimator_name in _COUNTED:
+        steps = _counted_steps(estimator_name, index, chosen, ids, spans)
+    else:
+        made = [make_estimator(estimator_name, index, order, **parameters) for order, parameters in chosen.items()]
+        assert isinstance(made[-1], Interpolated)  # the one of the highest order has the weights of all
+        steps = _interpolated_steps(made[-1], wanted, ids, spans, hits=hits)
+    since = time.perf_counter()
+    rows: Iterable[Row] = (_row(step, index, training=training) for step in steps)
+    if estimator_name not in _COUNTED:  # most of their time goes into what all orders share
+        rows = list(rows)
+        mean = (time.perf_counter() - since) / len(rows)
+        yield from (replace(row, seconds=mean) for row in rows)
+        return
+    for row in rows:
+        yield replace(row, seconds=time.perf_counter() - since)
+        since = time.perf_counter()
 
 
-_Links = tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np.int32]]
-"""For each history, how many of its occurrences are followed by anything and the place of the first; for each place in
-the sorted order, the history one symbol later, which is arbitrary where nothing follows."""
+def _row(step: _Step, index: Counts, *, training: bool) -> Row:
+    from charlm.lm.evaluate import Row
+
+    order, estimator, logp_T, hit_T = step
+    return Row(
+        name=f"{estimator.title}, order {order}",
+        family="ngram",
+        is_baseline=True,
+        logp_T=logp_T,
+        hit_T=hit_T,
+        order=order,
+        smoothing=estimator.name,
+        ngrams=index.levels[order].events,
+        bytes=index.nbytes,
+        train_nats=estimator.train_nats(order) if training else None,
+    )
 
 
-def _links(estimator: Estimator) -> _Links:
-    """The links of an estimator, which are made once and kept with it."""
-    kept: _Links | None = estimator.__dict__.get("_links")
-    if kept is None:
-        level, order = estimator.levels[estimator.order], estimator.order
-        after_P = np.zeros(len(estimator.index), dtype=np.int32)
-        if order:
-            after_E = estimator.levels.suffix(order)
-            after_P[slices(level.place_E, level.count_E)] = np.repeat(after_E, level.count_E)
-        place_H = np.append(level.place_E, 0)[level.first_H[:-1]].astype(np.int32)
-        kept = estimator.__dict__["_links"] = (level.total_H.astype(np.float64), place_H, after_P)
-    return kept
+def _log(p_T: Floats, target_T: NDArray[np.int64]) -> Floats:
+    with np.errstate(divide="ignore"):
+        return np.where(target_T >= 0, np.log(p_T), np.nan)
 
 
-def _walk(links: _Links, node_B: NDArray[np.int32], noise_TB: NDArray[np.float64]) -> NDArray[np.int32]:
-    """The places drawn, [steps, B]."""
-    total_H, place_H, after_P = links
-    place_TB = np.empty(noise_TB.shape, dtype=np.int32)
-    for step, noise_B in enumerate(noise_TB):
-        total_B = total_H[node_B]
-        if not total_B.all():
-            return place_TB[:step]
-        number_B = (noise_B * total_B).astype(np.int32)
-        place_B = np.add(place_H[node_B], number_B, out=place_TB[step])
-        node_B = after_P[place_B]
-    return place_TB
+def _counted_steps(
+    name: str, index: Counts, chosen: Mapping[int, Mapping[str, Any]], ids: Ids, spans: Spans
+) -> Iterator[_Step]:
+    """Orders that look at one level each; a target with less history keeps what its shorter history gave."""
+    ids_N, age_N = read_spans(ids, spans)
+    targets = np.flatnonzero(age_N > 1)
+    read_T, target_T = age_N[targets] - 1, ids_N[targets]
+    count_T, total_T, best_T = (np.zeros(len(read_T), dtype=np.int64) for _ in range(3))
+    longest = any(parameters.get("longest") for parameters in chosen.values())
+    for order, nodes in enumerate(index.levels.walk(ids_N, age_N, max(chosen) + 1)):
+        history_T, event_T = (node_N[targets] for node_N in nodes)
+        level = index.levels[order]
+        total = pick(level.total_H, history_T)
+        now = total > 0 if longest else read_T >= order
+        count_T = np.where(now, pick(level.count_E, event_T), count_T)
+        total_T = np.where(now, total, total_T)
+        best_T = np.where(now, pick(level.id_E, pick(level.best_H, history_T)), best_T)
+        if order in chosen:
+            estimator = make_estimator(name, index, order, **{**chosen[order], "longest": longest})
+            assert isinstance(estimator, Counted)
+            unseen = -1 if name == "none" else 0  # elsewhere all are equal, and the lowest id is the first of them
+            hit_T = np.where(total_T > 0, best_T, unseen) == target_T
+            logp_T = _log(estimator.of_counts(count_T, total_T), target_T)
+            yield order, estimator, logp_T, hit_T & (target_T >= 0)
 
 
-def _walk_one_by_one(links: _Links, node_B: NDArray[np.int32], noise_TB: NDArray[np.float64]) -> NDArray[np.int32]:
-    """The same, lane by lane: quicker for a few."""
-    total, place, after = (array.data for array in links)  # items of a view come quicker than an array's
-    steps, lanes = len(noise_TB), []
-    for node, noise in zip(node_B.tolist(), noise_TB.T.tolist(), strict=True):
-        drawn: list[int] = []
-        for number in noise[:steps]:
-            if not total[node]:
-                break
-            drawn.append(place[node] + int(number * total[node]))
-            node = after[drawn[-1]]  # noqa: PLW2901
-        steps = len(drawn)
-        lanes.append(drawn)
-    return np.array([drawn[:steps] for drawn in lanes], dtype=np.int32).T
+def _interpolated_steps(
+    family: Interpolated, orders: Sequence[int], ids: Ids, spans: Spans, *, hits: bool
+) -> Iterator[_Step]:
+    """Orders that are mixed with all below: one more level of weights each."""
+    ids_N, age_N = read_spans(ids, spans)
+    targets = np.flatnonzero(age_N > 1)
+    read_T, target_T = age_N[targets] - 1, ids_N[targets]
+    p_T = np.full(len(read_T), 1 / family.symbols)
+    best = _Best(id_T=np.zeros(len(read_T), dtype=np.int64), p_T=p_T)
+    for order, nodes in enumerate(family.levels.walk(ids_N, age_N, orders[-1] + 1)):
+        history_T, event_T = (node_N[targets] for node_N in nodes)
+        short_T = read_T <= order  # nothing longer was read: this is the highest order for these targets
+        top_T, top_best = p_T, best
+        if order in orders or short_T.any():
+            top_T = _mixed(p_T, family.weights(order, top=True), history_T, event_T)
+            top_best = best.above(family, order, history_T, top=True) if hits else best
+        if order in orders:
+            yield order, family, _log(top_T, target_T), (top_best.id_T == target_T) & (target_T >= 0) & hits
+        if order < orders[-1]:
+            p_T = np.where(short_T, top_T, _mixed(p_T, family.weights(order, top=False), history_T, event_T))
+            best = best.above(family, order, history_T, top=False).where(short_T, top_best) if hits else best
 
 
-WORK = "counting"
-"""The directory, in that of the model, where a count keeps what it has done so far."""
+def _mixed(p_T: Floats, weights: Weights, history_T: Nodes, event_T: Nodes) -> Floats:
+    return np.asarray(p_T * weights.left[history_T] + weights.share[event_T])
 
 
-def publish(directory: Path, estimator: Estimator, vocab: Vocab, facts: TextFacts) -> None:
-    """Moves the tables into the model's directory and writes `config.json` last, which makes it a model."""
-    work = directory / WORK
-    with storage_errors(directory):
-        for path in sorted((work / "text").glob("level-*.npy")):
-            os.replace(path, directory / path.name)
-        write_json(directory / "vocab.json", vocab.to_json())
-        marks = {"files": fingerprints(directory), "vocab_sha256": vocab.sha256}
-        write_config(directory, "ngram", describe_ngram(estimator), facts, **marks)
-        shutil.rmtree(work)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Best:
+    """The most probable symbol of each context, the lowest id among equals, and its probability.
+
+    One order higher it is an event of the longer history, or the same symbol as before: every symbol that
+    never followed the longer history keeps its probability times one factor.
+    """
+
+    id_T: NDArray[np.int64]
+    p_T: Floats
+
+    def above(self, family: Interpolated, order: int, history_T: Nodes, *, top: bool) -> _Best:
+        """The same one order higher."""
+        most_H, id_H = family.best_children(order, top=top)
+        most_T, id_T = most_H[history_T], id_H[history_T]
+        kept_T = self.p_T * family.weights(order, top=top).left[history_T]
+        new_T = (most_T > kept_T) | ((most_T == kept_T) & (id_T < self.id_T))
+        return _Best(id_T=np.where(new_T, id_T, self.id_T), p_T=np.where(new_T, most_T, kept_T))
+
+    def where(self, which_T: NDArray[np.bool_], other: _Best) -> _Best:
+        """The other's entries at some targets, and these at the rest."""
+        return _Best(id_T=np.where(which_T, other.id_T, self.id_T), p_T=np.where(which_T, other.p_T, self.p_T))

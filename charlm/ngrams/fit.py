@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,12 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 from charlm.codec import encode
 from charlm.errors import OptionError
-from charlm.files import free_name, lock
+from charlm.files import free_name, lock, storage_errors, write_config, write_json
 from charlm.ngrams.counted import Estimator, check_order
-from charlm.ngrams.estimators import ESTIMATORS, TUNED, WORK, make_estimator, publish, tune, tuning_parts
+from charlm.ngrams.estimators import ESTIMATORS, TUNED, make_estimator, ngram_rows, tune, tuning_parts
 from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.levels import Counts
 from charlm.ngrams.past_memory import Progress, count_past_memory, smallest_memory
+from charlm.ngrams.suffixes import fingerprints
 from charlm.ngrams.tables import CountTables
 from charlm.progress import progress_bar
 from charlm.text.corpus import Corpus
@@ -36,19 +38,6 @@ from charlm.text.vocab import Vocab
 if TYPE_CHECKING:  # these import torch, which a count within a memory limit does without
     from charlm.lm.evaluate import Row
     from charlm.ngrams.model import NGramLM
-
-__all__ = [
-    "best_order",
-    "check_options",
-    "count",
-    "count_to_directory",
-    "counted_rows",
-    "free_directory",
-    "ngram",
-    "parse_size",
-    "reserved",
-    "was_stopped",
-]
 
 
 def ngram(
@@ -239,8 +228,6 @@ def count(corpus: Corpus, parts: Mapping[str, Spans], *, order: int, smoothing: 
 
 def best_order(corpus: Corpus, parts: Mapping[str, Spans], *, orders: list[int], smoothing: str) -> int:
     """The order with the lowest nats on the spans to tune on, of which none is reported."""
-    from charlm.ngrams.orders import ngram_rows
-
     counted, tuned = tuning_parts(parts)
     index = _index(corpus, counted, parts)
     rows = ngram_rows(index, corpus.vocab, smoothing, orders, corpus.ids, tuned, hits=False, training=False)
@@ -252,12 +239,26 @@ def counted_rows(
     corpus: Corpus, parts: Mapping[str, Spans], held: Spans, *, orders: list[int], smoothings: Iterable[str]
 ) -> Iterator[Row]:
     """The rows of n-gram models of several orders and smoothings over held-out spans, from one index."""
-    from charlm.ngrams.orders import ngram_rows
-
     index = _index(corpus, parts["train"], parts)
     for smoothing in smoothings:
         parameters = _parameters(corpus, parts, smoothing, orders)
         yield from ngram_rows(index, corpus.vocab, smoothing, orders, corpus.ids, held, parameters=parameters)
+
+
+WORK = "counting"
+"""The directory, in that of the model, where a count keeps what it has done so far."""
+
+
+def publish(directory: Path, estimator: Estimator, vocab: Vocab, facts: TextFacts) -> None:
+    """Moves the tables into the model's directory and writes `config.json` last, which makes it a model."""
+    work = directory / WORK
+    with storage_errors(directory):
+        for path in sorted((work / "text").glob("level-*.npy")):
+            os.replace(path, directory / path.name)
+        write_json(directory / "vocab.json", vocab.to_json())
+        marks = {"files": fingerprints(directory), "vocab_sha256": vocab.sha256}
+        write_config(directory, "ngram", estimator.describe(), facts, **marks)
+        shutil.rmtree(work)
 
 
 def was_stopped(directory: Path) -> bool:

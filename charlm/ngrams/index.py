@@ -22,8 +22,6 @@ from charlm.ngrams.suffixes import DEPTH
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids, smallest_dtype
 
-__all__ = ["DEPTH", "MAX_ORDER", "SuffixIndex"]
-
 MAX_ORDER = DEPTH - 1
 """The longest history that the index tells apart."""
 

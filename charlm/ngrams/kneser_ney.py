@@ -31,8 +31,6 @@ from charlm.ngrams.counted import Contexts, Estimator, Floats, children
 from charlm.ngrams.levels import UNSEEN, Counts, Level, Nodes
 from charlm.text.vocab import Vocab
 
-__all__ = ["FALLBACK", "Interpolated", "KneserNey", "Weights", "WittenBell", "discounts", "word_of", "write_arpa"]
-
 FALLBACK = (0.5, 1.0, 1.5)
 """Discounts for counts of 1, 2, 3 and more where the counts of counts yield none, as KenLM's fallback."""
 

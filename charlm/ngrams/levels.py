@@ -19,8 +19,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["UNSEEN", "Counts", "Level", "Levels", "Nodes", "pick", "slices", "without_context"]
-
 UNSEEN = -1
 """In place of a node: the string never occurs, or is longer than what has been read."""
 

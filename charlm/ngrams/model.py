@@ -1,6 +1,8 @@
 """The n-gram language model: counts, an estimator, and the last characters as its state.
 
-Axes: T steps, B lanes, V symbols, K characters of history kept in the state.
+Sampling from maximum likelihood needs no distribution: the occurrences of a history are neighbours in the sorted order
+of the index, and sorted by what follows, so the occurrence number floor(noise · total) is the draw that inverts the
+cumulative distribution. Axes: T steps, B lanes, V symbols, H histories, P places in the sorted order.
 """
 
 from __future__ import annotations
@@ -20,15 +22,13 @@ from charlm.lm.interface import SamplingRule, State, pick_targets
 from charlm.lm.model import TextModel
 from charlm.lm.sampling import NextCharacter
 from charlm.ngrams.counted import Contexts, Estimator, check_order
-from charlm.ngrams.estimators import can_draw, describe_ngram, draw_occurrences, fingerprints, make_estimator
+from charlm.ngrams.estimators import make_estimator, ngram_rows
 from charlm.ngrams.index import SuffixIndex
-from charlm.ngrams.levels import Counts
-from charlm.ngrams.orders import ngram_rows
+from charlm.ngrams.levels import Counts, pick, slices
+from charlm.ngrams.suffixes import fingerprints
 from charlm.ngrams.tables import CountTables
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids, Vocab
-
-__all__ = ["NOTHING", "NGramLM"]
 
 NOTHING = -2
 """In a state's history: no character has been read there yet."""
@@ -116,8 +116,8 @@ class NGramLM(TextModel):
         done, contexts = 0, self._contexts(text_BL)
         pieces: list[NDArray[np.float64]] = [np.zeros((0, len(ids_B)))]
         while done < steps:
-            if plain and can_draw(self.estimator, contexts):
-                ids_TB, logp_TB = draw_occurrences(self.estimator, contexts, noise_TB[done:steps].numpy())
+            if plain and _can_draw(self.estimator, contexts):
+                ids_TB, logp_TB = _draw_occurrences(self.estimator, contexts, noise_TB[done:steps].numpy())
                 text_BL = np.concatenate([text_BL, ids_TB.T], axis=1)
                 contexts = self._contexts(text_BL[:, -self.order - 1 :])
             else:
@@ -207,7 +207,7 @@ class NGramLM(TextModel):
 
     def shape(self) -> dict[str, Any]:
         """See `TextModel.shape`."""
-        return describe_ngram(self.estimator)
+        return self.estimator.describe()
 
     def write_files(self, directory: Path) -> dict[str, Any]:
         """Writes the counts; returns their checksums."""
@@ -251,3 +251,87 @@ class NGramLM(TextModel):
 def _log(p: NDArray[np.float64]) -> NDArray[np.float64]:
     with np.errstate(divide="ignore"):
         return np.log(p)
+
+
+_FEW = 16  # lanes followed one by one
+
+
+def _can_draw(estimator: Estimator, contexts: Contexts) -> bool:
+    """Whether every lane has read a full history, and one that was followed by something."""
+    order = estimator.order
+    if isinstance(estimator.index, CountTables):
+        return False  # tables know of no places
+    if order == 0 and estimator.levels.context_V.any():
+        return False  # a symbol that is context alone has a place, and is no event
+    full = bool((contexts.read_N >= order).all())
+    return full and bool((pick(estimator.levels[order].total_H, contexts.nodes[order]) > 0).all())
+
+
+def _draw_occurrences(
+    estimator: Estimator, contexts: Contexts, noise_TB: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Draws symbols until the noise is used up or a lane comes to a history that nothing follows.
+
+    Args:
+        estimator: maximum likelihood.
+        contexts: for which `_can_draw` holds.
+        noise_TB: numbers in [0, 1).
+
+    Returns:
+        The ids and log-probabilities of the steps made, at least one where there is noise; each [steps, B].
+    """
+    level, links = estimator.levels[estimator.order], _links(estimator)
+    walk = _walk_one_by_one if noise_TB.shape[1] <= _FEW else _walk
+    place_TB = walk(links, contexts.nodes[estimator.order], noise_TB)
+    event_TB = np.searchsorted(level.place_E, place_TB, side="right") - 1
+    logp_TB = np.log(level.count_E[event_TB] / level.total_H[level.history_E[event_TB]])
+    return level.id_E[event_TB].astype(np.int64), logp_TB
+
+
+_Links = tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np.int32]]
+"""For each history, how many of its occurrences are followed by anything and the place of the first; for each place in
+the sorted order, the history one symbol later, which is arbitrary where nothing follows."""
+
+
+def _links(estimator: Estimator) -> _Links:
+    """The links of an estimator, which are made once and kept with it."""
+    kept: _Links | None = estimator.__dict__.get("_links")
+    if kept is None:
+        level, order = estimator.levels[estimator.order], estimator.order
+        after_P = np.zeros(len(estimator.index), dtype=np.int32)
+        if order:
+            after_E = estimator.levels.suffix(order)
+            after_P[slices(level.place_E, level.count_E)] = np.repeat(after_E, level.count_E)
+        place_H = np.append(level.place_E, 0)[level.first_H[:-1]].astype(np.int32)
+        kept = estimator.__dict__["_links"] = (level.total_H.astype(np.float64), place_H, after_P)
+    return kept
+
+
+def _walk(links: _Links, node_B: NDArray[np.int32], noise_TB: NDArray[np.float64]) -> NDArray[np.int32]:
+    """The places drawn, [steps, B]."""
+    total_H, place_H, after_P = links
+    place_TB = np.empty(noise_TB.shape, dtype=np.int32)
+    for step, noise_B in enumerate(noise_TB):
+        total_B = total_H[node_B]
+        if not total_B.all():
+            return place_TB[:step]
+        number_B = (noise_B * total_B).astype(np.int32)
+        place_B = np.add(place_H[node_B], number_B, out=place_TB[step])
+        node_B = after_P[place_B]
+    return place_TB
+
+
+def _walk_one_by_one(links: _Links, node_B: NDArray[np.int32], noise_TB: NDArray[np.float64]) -> NDArray[np.int32]:
+    """The same, lane by lane: quicker for a few."""
+    total, place, after = (array.data for array in links)  # items of a view come quicker than an array's
+    steps, lanes = len(noise_TB), []
+    for node, noise in zip(node_B.tolist(), noise_TB.T.tolist(), strict=True):
+        drawn: list[int] = []
+        for number in noise[:steps]:
+            if not total[node]:
+                break
+            drawn.append(place[node] + int(number * total[node]))
+            node = after[drawn[-1]]  # noqa: PLW2901
+        steps = len(drawn)
+        lanes.append(drawn)
+    return np.array([drawn[:steps] for drawn in lanes], dtype=np.int32).T

@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import OptionError
-from charlm.ngrams.index import DEPTH, SuffixIndex
+from charlm.ngrams.index import SuffixIndex
+from charlm.ngrams.suffixes import DEPTH
 from charlm.text.splits import Spans
-
-__all__ = ["PASSAGE", "Novelty", "novelty"]
 
 PASSAGE = 20
 """Characters of the passages that are counted."""

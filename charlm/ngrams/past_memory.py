@@ -29,17 +29,6 @@ from charlm.ngrams.tables import OPENINGS, CountTables, write_tables
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids
 
-__all__ = [
-    "FAN",
-    "Job",
-    "Progress",
-    "capacity_of",
-    "count_past_memory",
-    "made_by_workers",
-    "make_tables",
-    "smallest_memory",
-]
-
 Progress = Callable[[float], None]
 """Called with the share of the work that is done."""
 

@@ -23,19 +23,6 @@ from charlm.text.splits import Spans
 from charlm.text.spool import give_back
 from charlm.text.vocab import Ids, smallest_dtype
 
-__all__ = [
-    "Blocks",
-    "Packing",
-    "SpannedText",
-    "Strings",
-    "TextBlocks",
-    "Words",
-    "added_up",
-    "merged",
-    "open_run",
-    "write_run",
-]
-
 Words = list[NDArray[np.uint64]]
 """The words of N keys, one array for each of the W."""
 

@@ -16,27 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import CheckpointError
-from charlm.files import write_with
+from charlm.files import fingerprint, write_with
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids, smallest_dtype
-
-__all__ = [
-    "ARRAYS",
-    "CONTEXT",
-    "DEPTH",
-    "count_context",
-    "fast_available",
-    "lcp_array",
-    "load_arrays",
-    "load_context",
-    "open_array",
-    "pieces",
-    "room_array",
-    "save_array",
-    "save_context",
-    "sort_fast",
-    "sort_numpy",
-]
 
 Codes = NDArray[Any]
 """uint8, uint16 or uint32; 0 separates, the last code is 0."""
@@ -319,3 +301,9 @@ def _sorted(codes: Any, suffixes: Any, lcp: Any, most: int, part: slice) -> bool
     agree = first[1:] == first[:-1]
     in_range = int(first[0]) > 0 and int(first[-1]) <= most and (part.start or int(shared[0]) == 0)
     return bool(in_range and (first[1:] >= first[:-1]).all() and ((shared[1:] > 0) == agree).all())
+
+
+def fingerprints(directory: Path) -> dict[str, str]:
+    """The fingerprint of every file of an n-gram model's counts."""
+    files = sorted([*directory.glob("index-*.npy"), *directory.glob("level-*.npy")])
+    return {path.name: fingerprint(path) for path in files}

@@ -24,8 +24,6 @@ from charlm.ngrams.strings import Packing, Strings
 from charlm.ngrams.suffixes import load_context, open_array, pieces, save_array, save_context
 from charlm.text.vocab import smallest_dtype
 
-__all__ = ["OPENINGS", "CountTables", "TableLevels", "write_tables"]
-
 KINDS = ("first", "id", "count", "total")
 """The files of a level."""
 

@@ -1,6 +1,6 @@
 """HTML pages that work without a network.
 
-Open `page.py` first: how a page is made of templates, and its charts. Each other file makes one kind of page:
-`run_page.py` (its figures are measured in `report.py`), `text_pages.py`, and `playground.py`, a page that runs models;
-`export.py` writes models as such pages, and as ONNX files.
+Open `page.py` first: how a page is made of templates, its charts and maps of surprise. `run_page.py` is the page about
+a run, whose figures are measured in `report.py`; `model_pages.py` shows hidden units, and runs models; `export.py`
+writes models as such pages, and as ONNX files.
 """

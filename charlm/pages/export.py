@@ -23,14 +23,12 @@ from charlm.lm.evaluate import called
 from charlm.lm.model import TextModel, as_models, as_part
 from charlm.mixing.mixture import mix
 from charlm.nn.cells import BUILT_IN, Cell
+from charlm.pages.model_pages import floats, networks_of, playground_page
 from charlm.pages.page import write_page
-from charlm.pages.playground import floats, networks_of, playground_page
 from charlm.recurrent.model import CharRNN
 from charlm.tensors import Bits, rounded
 from charlm.text.splits import Spans
 from charlm.text.text import Part, Text, read_text
-
-__all__ = ["Export", "Loss", "export"]
 
 _TARGETS = 100_000  # characters that the loss is measured on
 

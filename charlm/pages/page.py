@@ -1,6 +1,7 @@
 """Self-contained HTML pages: templates, style and scripts are files of their own and stand inside the finished page.
 
 Charts are computed here as numbers (`chart`): where a template draws lines, dots and ticks, in the colours of the page.
+So is the map of surprise (`map_data`), a text whose characters are painted by their bits.
 
 A page works from the disk without a network: a Content-Security-Policy forbids every connection, and allows no style
 and no script but those whose hashes it names, so that a text that holds markup stays text.
@@ -16,13 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from charlm.drawing import visible
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.drawing import shown_symbols, visible
 from charlm.files import __version__, free_name, write_bytes
+from charlm.lm.surprise import Expected, Surprise
+from charlm.text.corpus import Corpus
+from charlm.text.splits import Spans
+from charlm.text.vocab import Vocab
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-
-__all__ = ["Series", "chart", "render", "ticks", "write_page"]
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -107,6 +113,8 @@ def _environment() -> Environment:
 _WIDTH, _HEIGHT = 720, 392
 _LEFT, _RIGHT, _TOP, _BOTTOM = 84, 672, 18, 326
 
+Ends = tuple[float, float]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
@@ -147,13 +155,7 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 
 def chart(
-    series: Sequence[Series],
-    *,
-    x: str,
-    y: str,
-    words: str,
-    x_range: tuple[float, float] | None = None,
-    y_range: tuple[float, float] | None = None,
+    series: Sequence[Series], *, x: str, y: str, words: str, x_range: Ends | None = None, y_range: Ends | None = None
 ) -> dict[str, Any]:
     """The values that the macro `chart` of the templates draws.
 
@@ -202,7 +204,7 @@ def _runs(points: Sequence[tuple[float, float | None]]) -> list[list[tuple[float
     return [run for run in runs if run]
 
 
-def _axis(values: Sequence[float], ends: tuple[float, float] | None) -> list[float]:
+def _axis(values: Sequence[float], ends: Ends | None) -> list[float]:
     low, high = ends or (min(values, default=0.0), max(values, default=1.0))
     return ticks(low, high)
 
@@ -213,3 +215,135 @@ def _scale(value: float, axis: Sequence[float], first: float, last: float) -> fl
 
 def _text(value: float) -> str:
     return f"{value:,.0f}" if value == int(value) else f"{value:g}"
+
+
+# -- maps of surprise --------------------------------------------------------------------------------------------------
+
+MOST = 200_000
+"""Symbols that a page shows at most, so that a browser opens it at once."""
+
+_IMPOSSIBLE, _UNKNOWN, _CONTEXT, _UNDEFINED = -1, -2, -3, -4  # as in surprise.js
+
+
+def map_data(
+    shown: Corpus,
+    spans: Spans,
+    vocab: Vocab,
+    surprises: Sequence[Surprise],
+    names: Sequence[str],
+    *,
+    expected: Expected | None = None,
+    most: int = MOST,
+) -> dict[str, Any]:
+    """What `surprise.js` draws: the text of the spans, its bits, and what was expected.
+
+    Args:
+        shown: the text in symbols that can be shown, at the positions of the model's own.
+        spans: what was read; their first characters are context.
+        vocab: of the first model, whose symbols `expected` speaks of.
+        surprises: of one or two models, a symbol each (not `whole_characters`).
+        names: of the models.
+        expected: of the first model, for the first targets.
+        most: symbols to show.
+    """
+    place_M = np.concatenate([np.arange(start, end) for start, end in spans.tolist()])[:most]
+    starts = np.cumsum(np.concatenate([[0], spans[:, 1] - spans[:, 0]]))[:-1]
+    symbols, table = _symbols(shown.vocab, vocab)
+    return {
+        "symbols": symbols,
+        "ids": table[shown.ids[place_M]].tolist(),
+        "breaks": starts[starts < len(place_M)].tolist(),
+        "models": list(names),
+        "bits": [_thousandths(surprise, place_M).tolist() for surprise in surprises],
+        "top": None if expected is None else _top(expected, surprises[0], place_M),
+    }
+
+
+def map_places(spans: Spans, positions: Sequence[int], most: int = MOST) -> list[int | None]:
+    """Where positions of a text stand in the map of some spans; None where that does not show them.
+
+    A position before a span (the beginning of a line that the span cuts) stands at the span's beginning.
+
+    >>> map_places(np.array([[10, 20], [30, 40]]), [12, 25, 33, 50], most=15)
+    [2, 10, 13, None]
+    """
+    lengths = spans[:, 1] - spans[:, 0]
+    offsets = np.cumsum(lengths) - lengths
+    found: list[int | None] = []
+    for position in positions:
+        span = int(np.searchsorted(spans[:, 1], position, side="right"))
+        place = most if span == len(spans) else int(offsets[span]) + max(0, position - int(spans[span, 0]))
+        found.append(place if place < most else None)
+    return found
+
+
+def _symbols(shown: Vocab, model: Vocab) -> tuple[list[str], NDArray[np.int64]]:
+    """The model's symbols and after them those it lacks, and the table from the text's ids into these."""
+    symbols = shown_symbols(model.characters, model.byte_fallback)
+    numbers = {symbol: number for number, symbol in enumerate(symbols)}
+    wanted = shown_symbols(shown.characters, shown.byte_fallback)
+    if shown == model:
+        return symbols, np.arange(len(symbols))
+    table = [numbers.setdefault(symbol, len(numbers)) for symbol in wanted]
+    return list(numbers), np.array(table, dtype=np.int64)
+
+
+def _thousandths(surprise: Surprise, place_M: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Thousandths of bits of the symbols at these places, or the code that says why there are none."""
+    index_M, there_M = _find(surprise.position_N, place_M)
+    bits_M, undefined_M = surprise.bits_N[index_M], surprise.undefined_N[index_M]
+    finite_M = np.where(np.isfinite(bits_M), bits_M, 0)
+    found: NDArray[np.int64] = np.rint(1000 * finite_M).astype(np.int64)
+    found[np.isinf(bits_M)] = _IMPOSSIBLE
+    found[undefined_M] = _UNDEFINED
+    found[np.isnan(bits_M)] = _UNKNOWN
+    found[~there_M] = _CONTEXT
+    return found
+
+
+def _find(position_N: NDArray[np.int64], place_M: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Where places stand among positions, and whether they do."""
+    index_M = np.minimum(np.searchsorted(position_N, place_M), len(position_N) - 1)
+    return index_M, position_N[index_M] == place_M
+
+
+def _top(expected: Expected, surprise: Surprise, place_M: NDArray[np.int64]) -> dict[str, Any]:
+    """The expected symbols as flat lists, probabilities in millionths, -1 where there are none."""
+    index_M, there_M = _find(surprise.position_N, place_M)
+    n = len(expected.ids_NK)
+    steps = int(np.searchsorted(np.maximum.accumulate(np.where(there_M, index_M, -1)), n))
+    index, there = index_M[:steps], there_M[:steps]
+    probability = expected.probability_NK[np.where(there, index, 0)].astype(np.float64)
+    parts = np.where(np.isnan(probability) | ~there[:, None], -1, np.rint(1e6 * np.nan_to_num(probability)))
+    ids = expected.ids_NK[np.where(there, index, 0)]
+    return {"steps": steps, "ids": ids.ravel().tolist(), "parts": parts.astype(np.int64).ravel().tolist()}
+
+
+def score_page(
+    data: dict[str, Any],
+    *,
+    title: str,
+    facts: Sequence[tuple[str, str]],
+    notes: Sequence[str],
+    tables: Sequence[dict[str, Any]],
+) -> str:
+    """The HTML of a surprise map.
+
+    Args:
+        data: from `map_data`.
+        title: of the page.
+        facts: names and values at its head.
+        notes: sentences below them.
+        tables: each with `heading`, `words`, `caption`, `columns` (heading, whether it is a number), `rows` and
+            `places` (where each row stands in the map, or None).
+    """
+    return render(
+        "score.html",
+        title=title,
+        data={"surprise": data},
+        scripts=("textmap.js", "surprise.js"),
+        facts=facts,
+        notes=notes,
+        models=data["models"],
+        tables=tables,
+    )

@@ -22,6 +22,7 @@ from charlm.ngrams.fit import counted_rows
 from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.novelty import Novelty, novelty
 from charlm.nn.kernels import pick_device
+from charlm.pages.page import map_data
 from charlm.pages.run_page import (
     RunPage,
     Sample,
@@ -33,7 +34,6 @@ from charlm.pages.run_page import (
     next_reliability,
     number_cell,
 )
-from charlm.pages.text_pages import map_data
 from charlm.progress import progress_bar
 from charlm.sequences.fitted import Wrong, most_wrong
 from charlm.sequences.models import load_sequence
@@ -41,8 +41,6 @@ from charlm.sequences.tabular import TableFacts, open_task_again
 from charlm.text.splits import Spans, count_targets
 from charlm.text.text import Part, Text, read_text
 from charlm.training.watching import read_metrics
-
-__all__ = ["report"]
 
 _TEMPERATURES = (0.5, 0.8, 1.0)
 _LENGTH = 700  # characters of a sample

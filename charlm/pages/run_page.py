@@ -20,18 +20,6 @@ from charlm.ngrams.novelty import Novelty
 from charlm.pages.page import Series, chart, render, write_page
 from charlm.sequences.metrics import Reliability, reliability
 
-__all__ = [
-    "RunPage",
-    "Sample",
-    "about_calibration",
-    "about_comparison",
-    "about_curves",
-    "about_result",
-    "about_samples",
-    "next_reliability",
-    "number_cell",
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
@@ -65,7 +53,7 @@ class RunPage:
         calibration: from `about_calibration`.
         models: from `about_models`.
         wrong: from `about_wrong`.
-        surprise: from `surprise_page.map_data`.
+        surprise: from `page.map_data`.
         surprise_words: the sentence above the surprise map.
     """
 

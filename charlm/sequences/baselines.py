@@ -25,8 +25,6 @@ from charlm.ngrams.index import SuffixIndex
 from charlm.sequences.batches import Sequences, summary_features
 from charlm.sequences.metrics import Floats, mean_nats, softmax
 
-__all__ = ["BASELINES", "Baseline", "Counted", "Linear", "Trees"]
-
 
 class Baseline(abc.ABC):
     """A fitted model that gives each whole sequence a probability for every class."""

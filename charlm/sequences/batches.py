@@ -6,7 +6,7 @@ Axes: N sequences, T steps, B lanes, F numbers a step.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,8 +18,6 @@ from torch import Tensor
 
 from charlm.errors import OptionError
 from charlm.text.vocab import Vocab
-
-__all__ = ["Examples", "Sequences", "ragged", "rows_of", "stepwise", "summary_features"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -179,6 +177,34 @@ class Examples:
     def digest(self) -> str:
         """A SHA-256 of everything in them."""
         return hashlib.sha256((self.inputs.digest() + self.targets.digest()).encode()).hexdigest()
+
+
+def groups_of(sequences: Sequence[Any], more: Sequence[Hashable] | None = None) -> NDArray[np.int64]:
+    """The number of each row's group: rows with equal sequences belong together.
+
+    Args:
+        sequences: strings or arrays of numbers.
+        more: a value a row; rows with equal values belong together too.
+
+    >>> groups_of(["a", "b", "a", "c"]).tolist(), groups_of(["a", "b", "a", "c"], [1, 2, 3, 2]).tolist()
+    ([0, 1, 0, 2], [0, 1, 0, 1])
+    """
+    keys = [each if isinstance(each, str) else (np.shape(each), np.asarray(each).tobytes()) for each in sequences]
+    same = _numbered(keys)
+    if more is None:
+        return same
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    other = _numbered(list(more)) + same.max() + 1
+    size = int(other.max()) + 1
+    _, parts = connected_components(coo_array((np.ones(len(same)), (same, other)), shape=(size, size)), directed=False)
+    return _numbered(parts[same].tolist())
+
+
+def _numbered(keys: Sequence[Hashable]) -> NDArray[np.int64]:
+    known: dict[Hashable, int] = {}
+    return np.array([known.setdefault(key, len(known)) for key in keys], dtype=np.int64)
 
 
 def summary_features(inputs: Sequences) -> NDArray[np.float64]:

@@ -23,8 +23,6 @@ from numpy.typing import NDArray
 from charlm.errors import TextError
 from charlm.sequences.tables import Table
 
-__all__ = ["Inputs", "Spelling", "is_empty", "is_missing", "read_inputs", "shown", "spelling_of"]
-
 Floats = NDArray[np.float64]
 Steps = Floats | list[list[float]]
 
@@ -36,6 +34,9 @@ _LISTED = re.compile(r"[0-9]+(?:,[0-9]+)+")
 _PLAIN = re.compile(r"[0-9eE+\-. ]+")
 _LIKE = re.compile(r"[\s0-9eE+\-.,;|]+")
 _STEPS = re.compile(r"[;|]")
+WORDS = {"true": 1.0, "false": 0.0, "wahr": 1.0, "falsch": 0.0, "yes": 1.0, "no": 0.0}
+"""Words that are numbers as labels of a Score."""
+
 _MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "?", "#n/a", "#nv"))
 
 
@@ -173,6 +174,42 @@ def read_inputs(
     return _packed(
         table, column, [_of_json(table, column, row, value) for row, value in enumerate(values)], features, []
     )
+
+
+def sum_to_one(numbers: Sequence[float | None]) -> bool:
+    """Whether numbers are probabilities of the classes, but for rounding.
+
+    >>> sum_to_one([0.25, 0.75]), sum_to_one([1.5, -0.5])
+    (True, False)
+    """
+    return abs(sum(number or 0.0 for number in numbers) - 1) < 1e-3 and all((number or 0) >= 0 for number in numbers)
+
+
+def as_numbers(value: Any) -> list[float | None]:
+    """The numbers in a label, None for what is none.
+
+    >>> as_numbers("0,5 x"), as_numbers([1, "yes"])
+    ([0.5, None], [1.0, 1.0])
+    """
+    if isinstance(value, list):
+        return [number for each in value for number in as_numbers(each)]
+    if isinstance(value, str):
+        parts = value.split()
+        if len(parts) != 1:
+            return [number for part in parts for number in as_numbers(part)] or [None]
+        if value.strip().lower() in WORDS:
+            return [WORDS[value.strip().lower()]]
+        try:
+            return [Spelling(comma="," in value).number(parts[0], "")]
+        except TextError:
+            return [None]
+    return [float(value)] if isinstance(value, bool | int | float) and abs(value) <= 1e300 else [None]
+
+
+def label_cells(table: Table, column: str) -> list[Any]:
+    """The cells of a column as Python's own values."""
+    cells = table.column(column)
+    return list(cells.tolist() if isinstance(cells, np.ndarray) else cells)
 
 
 # -- strings -----------------------------------------------------------------------------------------------------------

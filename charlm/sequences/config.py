@@ -1,23 +1,26 @@
-"""The shape of a `SequenceModel` (`SequenceConfig`), and how its numbers are scaled (`Scale`).
+"""The shape of a `SequenceModel` (`SequenceConfig`), how its numbers are scaled (`Scale`), and which rows of a table
+train, validate and test (`RowSplit`).
 
-`charlm.codec` stores both. Axes: N rows, F features.
+`charlm.codec` stores them. Axes: N rows, F features.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, fields, replace
+from fractions import Fraction
 from typing import Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
-from charlm.errors import OptionError
+from charlm.errors import OptionError, TextError
 from charlm.nn.cells import cell_name
 from charlm.nn.heads import POOLINGS
 from charlm.sequences.batches import Examples
-
-__all__ = ["KINDS", "Scale", "SequenceConfig", "class_weights", "configured", "fit_scales"]
+from charlm.text.splits import PARTS, parse_shares, show_shares
 
 KINDS = ("min-max", "z-score")
 """The ways of scaling."""
@@ -63,8 +66,6 @@ class Scale:
             rows_NF: finite numbers, at least one row; computed in float64.
             kind: `min-max` or `z-score`.
         """
-        if kind not in KINDS:
-            raise OptionError(f"unknown scaling {kind!r}: choose one of {', '.join(KINDS)}")
         if rows_NF.dim() != 2 or not rows_NF.numel():
             raise OptionError(f"a scale is fitted to a table of rows and features, not to {tuple(rows_NF.shape)}")
         rows_NF = rows_NF.detach().cpu().double()
@@ -220,9 +221,7 @@ def configured(config: SequenceConfig | None, text: bool, options: dict[str, Any
         return config
     if text:
         options = {"features": 0, **options}
-    if "proj_size" in options:
-        options = {**options, "projection": options["proj_size"]}
-        del options["proj_size"]
+    options = {"projection" if name == "proj_size" else name: value for name, value in options.items()}
     names = {field.name for field in fields(SequenceConfig)}
     unknown = sorted(set(options) - names)
     if unknown:
@@ -252,22 +251,99 @@ def fit_scales(
     return config
 
 
-def class_weights(wanted: str | None, train: Examples, mode: str, classes: int) -> tuple[float, ...] | None:
-    """What the loss of each class counts: for `balanced` N / (V n_v), so that each class counts the same.
+_GRAMMAR = "write it as 80/10/10, shuffled:SEED:80/10/10 or ordered:80/10/10 (train/valid/test in per cent)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowSplit:
+    """A division of rows into train, valid and test.
 
     Args:
-        wanted: `balanced`, or `none` or None for no weights.
-        train: the training part; of a Score labels from 0 to 1, which are shares of no and of yes.
-        mode, classes: of the model.
+        shares: per cent of each part; they sum to 100, training has some.
+        seed: rows are dealt out after shuffling with it; None takes them in their order, the test part last.
+
+    `80/10/10` and `shuffled:80/10/10` shuffle with seed 0, `shuffled:7:80/10/10` with 7; `ordered:80/10/10` does not:
+    for rows that follow each other in time.
+
+    >>> split = RowSplit.parse("60/20/20")
+    >>> str(split), {part: len(rows) for part, rows in split.parts(10).items()}
+    ('shuffled:0:60/20/20', {'train': 6, 'valid': 2, 'test': 2})
+    >>> RowSplit.parse("ordered:50/25/25").parts(4)["test"].tolist()
+    [3]
     """
-    if wanted in (None, "none"):
-        return None
-    values = train.targets.values
-    if wanted != "balanced" or (mode == "score" and not bool(((values >= 0) & (values <= 1)).all())):
-        raise OptionError("class weights are `balanced` or `none`, for classes and for labels from 0 to 1")
-    if mode == "score":
-        counts = torch.stack([(1 - values).sum(), values.sum()])
-    else:
-        counts = torch.bincount(values, minlength=classes) if train.targets.ids else values.sum(0)
-    shares = counts.double().clamp(min=0.5) / counts.sum()
-    return tuple((1 / (len(counts) * shares)).tolist())
+
+    shares: tuple[Fraction, Fraction, Fraction] = (Fraction(80), Fraction(10), Fraction(10))
+    seed: int | None = 0
+
+    def __post_init__(self) -> None:
+        if min(self.shares) < 0 or not self.shares[0]:
+            raise OptionError(f"a split needs a training part and no negative share: {_GRAMMAR}")
+        if sum(self.shares) != 100:
+            raise OptionError(f"the shares of a split sum to 100, not to {float(sum(self.shares)):g}: {_GRAMMAR}")
+
+    @classmethod
+    def parse(cls, text: str) -> RowSplit:
+        """Reads the way a split is written on the command line and in checkpoints."""
+        *head, shares = text.strip().split(":")
+        kind = head[0] if head else "shuffled"
+        if kind not in ("shuffled", "ordered") or len(head) > (2 if kind == "shuffled" else 1):
+            raise OptionError(f"cannot read the split {text[:80]!r}: {_GRAMMAR}")
+        if len(head) == 2 and not re.fullmatch(r"[0-9]{1,18}", head[1]):
+            raise OptionError(f"{head[1][:40]!r} in the split {text[:80]!r} is not a whole number: {_GRAMMAR}")
+        seed = None if kind == "ordered" else int(head[1]) if len(head) == 2 else 0
+        return cls(shares=parse_shares(shares, text, _GRAMMAR), seed=seed)
+
+    def __str__(self) -> str:
+        shares = show_shares(self.shares)
+        return f"ordered:{shares}" if self.seed is None else f"shuffled:{self.seed}:{shares}"
+
+    def parts(self, rows: int, groups: NDArray[np.int64] | None = None) -> dict[str, NDArray[np.int64]]:
+        """The numbers of the rows of each part, in rising order; every row is in exactly one.
+
+        Shares are rounded down to whole rows, but a part that was asked for gets at least one. With groups the parts
+        end at the boundary of groups that is nearest to their share; in an ordered split a group stands where its
+        first row does.
+
+        Args:
+            rows: how many there are.
+            groups: the number of each row's group, [rows]; rows of one group fall into the same part.
+
+        Raises:
+            TextError: fewer rows, or groups, than parts.
+        """
+        wanted = [share > 0 for share in self.shares]
+        if rows < sum(wanted):
+            raise TextError(
+                f"{rows} rows cannot be divided by {self}: give the table more rows, or use --split 100/0/0"
+            )
+        order = np.arange(rows) if self.seed is None else np.random.default_rng(self.seed).permutation(rows)
+        valid, test = (max(int(rows * share / 100), int(share > 0)) for share in self.shares[1:])
+        train = rows - valid - test
+        while train < 1:  # many small parts of few rows
+            valid, test = (valid - 1, test) if valid > test else (valid, test - 1)
+            train += 1
+        cut = [train, train + valid]
+        if groups is not None:
+            order, cut = self._grouped(order, cut, groups)
+        pieces = np.split(order, cut)
+        return {part: np.sort(piece).astype(np.int64) for part, piece in zip(PARTS, pieces, strict=True)}
+
+    def _grouped(
+        self, order: NDArray[np.int64], cut: list[int], groups: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], list[int]]:
+        """The rows with those of a group side by side, and the cuts moved to where groups end."""
+        _, first, place, sizes = np.unique(groups[order], return_index=True, return_inverse=True, return_counts=True)
+        order = order[np.argsort(first[place.reshape(-1)], kind="stable")]
+        ends = np.cumsum(sizes[np.argsort(first)])
+        valid, test = (int(share > 0) for share in self.shares[1:])
+        if len(ends) < 1 + valid + test:
+            raise TextError(
+                f"{len(order):,} rows in {len(ends)} groups of equal sequences cannot be divided by {self}, as a group "
+                "falls into one part: give the table more different rows, or use --split 100/0/0"
+            )
+        last = len(ends) - test
+        one = int(np.clip(np.abs(ends - cut[0]).argmin() + 1, 1, last - valid))
+        two = (
+            one if not valid else last if not test else int(np.clip(np.abs(ends - cut[1]).argmin() + 1, one + 1, last))
+        )
+        return order, [int(ends[one - 1]), int(ends[two - 1])]

@@ -34,12 +34,9 @@ from charlm.sequences.batches import Examples, Sequences, ragged, rows_of, stepw
 from charlm.sequences.fit import fit_examples
 from charlm.sequences.model import SequenceModel
 from charlm.sequences.models import Models, load_sequence, save_sequence
-from charlm.sequences.rows import held_out, seed_of
-from charlm.sequences.tabular import TableFacts
+from charlm.sequences.tabular import TableFacts, held_out, seed_of
 from charlm.text.vocab import Vocab
 from charlm.training.watching import History
-
-__all__ = ["SequenceClassifier", "SequenceScorer"]
 
 
 class SequenceEstimator(BaseEstimator, abc.ABC):  # type: ignore[misc]

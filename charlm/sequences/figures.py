@@ -31,8 +31,6 @@ from charlm.sequences.metrics import (
     reliability,
 )
 
-__all__ = ["Figures", "distribution_figures", "draw_confusion", "draw_reliability", "score_figures"]
-
 _NAMES = {
     "accuracy": "accuracy",
     "log_loss": "log loss, nats",

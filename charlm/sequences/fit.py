@@ -18,7 +18,7 @@ from charlm.nn.cells import Cell, cell_name
 from charlm.nn.kernels import device_of, pick_device
 from charlm.recurrent.model import CharRNN
 from charlm.sequences.batches import Examples
-from charlm.sequences.config import fit_scales
+from charlm.sequences.config import RowSplit, fit_scales
 from charlm.sequences.figures import draw_confusion
 from charlm.sequences.fitted import TableFit, measured, read_cost, suggested
 from charlm.sequences.fitting import (
@@ -38,15 +38,12 @@ from charlm.sequences.fitting import (
     step_loss,
 )
 from charlm.sequences.models import MODELS, Models, fit_models
-from charlm.sequences.rows import RowSplit
 from charlm.sequences.tabular import TableFacts, TableTask, open_task, open_task_again
 from charlm.sequences.tasks import pretrained
 from charlm.text.vocab import Vocab
 from charlm.training.interfaces import Observer
 from charlm.training.run import interruptible, refuse_change, same_directory
 from charlm.training.watching import History, Watch
-
-__all__ = ["fit_examples", "fit_table"]
 
 _FLAGS = {"batch": "batch-size"}
 """Names of options on the command line, where they are others."""

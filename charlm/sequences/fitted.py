@@ -26,8 +26,6 @@ from charlm.sequences.tabular import TableFacts, TableTask
 from charlm.training.loop import Outcome
 from charlm.training.watching import History
 
-__all__ = ["Measured", "TableFit", "Threshold", "Wrong", "measured", "most_wrong", "read_cost", "suggested"]
-
 _COLUMNS = ("log_loss", "accuracy", "area_under_curve", "expected_calibration_error")
 _RARE = 0.1
 """The share of the rows below which a class is called rare."""

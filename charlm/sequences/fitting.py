@@ -20,10 +20,10 @@ from charlm.nn.cells import BUILT_IN, cell_name
 from charlm.nn.kernels import fastest, for_training
 from charlm.recurrent.model import CharRNN
 from charlm.sequences.batches import Examples
-from charlm.sequences.config import SequenceConfig, class_weights, fit_scales
+from charlm.sequences.config import SequenceConfig, fit_scales
 from charlm.sequences.model import SequenceModel
 from charlm.sequences.tabular import TableFacts, TableTask
-from charlm.sequences.tasks import SequenceObjective
+from charlm.sequences.tasks import SequenceObjective, class_weights
 from charlm.text.vocab import Vocab
 from charlm.training import run
 from charlm.training.distributed import Processes
@@ -31,12 +31,6 @@ from charlm.training.interfaces import StepReport
 from charlm.training.options import Optimisation, TrainingPlan
 from charlm.training.run import Run, Task
 from charlm.training.states import RunKind, Saved, read_saved
-
-__all__ = [
-    "BUDGET", "FIT", "NETWORK", "SCALES", "TRAINING", "Fit", "FitPlan", "SequenceTask", "choose_fit",
-    "describe_sequence", "line", "loss_unit", "plan_for", "read_saved_fit", "resume", "start", "step_loss",
-]  # fmt: skip
-
 
 BUDGET = ("epochs", "max_steps", "minutes")
 NETWORK = (

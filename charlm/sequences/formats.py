@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 
 from charlm.errors import OptionError, TextError
 
-__all__ = ["HALF", "json_records", "read_arrays", "read_parquet", "write_npz", "write_parquet"]
-
 HALF = re.compile("[\ud800-\udfff]")
 """A surrogate: half a character, which no file can spell."""
 

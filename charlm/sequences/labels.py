@@ -1,4 +1,5 @@
-"""Cells of a table as labels: numbers for a Score; classes, or shares of the classes, for a Distribution.
+"""Cells of a table as labels: numbers for a Score; classes, or shares of the classes, for a Distribution; and which
+column holds them (`guess_columns`).
 
 A label is for the whole sequence, or there is one for every step: numbers or names separated by spaces (for a text, as
 many characters as it has serve too), a list in JSON Lines, a second axis of an array. Shares of V classes are V numbers
@@ -16,12 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import TextError
-from charlm.sequences.cells import Inputs, Spelling, is_empty, is_missing, shown, spelling_of
+from charlm.sequences.cells import (
+    WORDS,
+    Inputs,
+    Spelling,
+    as_numbers,
+    is_empty,
+    is_missing,
+    label_cells,
+    shown,
+    spelling_of,
+    sum_to_one,
+)
 from charlm.sequences.tables import Table
 
-__all__ = ["Labels", "as_numbers", "label_cells", "read_labels", "sum_to_one"]
-
-_WORDS = {"true": 1.0, "false": 0.0, "wahr": 1.0, "falsch": 0.0, "yes": 1.0, "no": 0.0}
 _MOST = 10_000  # classes
 _WHOLE = re.compile(r"^([+-]?[0-9]+)\.0+$")
 
@@ -45,52 +54,10 @@ class Labels:
     notes: list[str]
 
 
-def sum_to_one(numbers: Sequence[float | None]) -> bool:
-    """Whether numbers are probabilities of the classes, but for rounding.
-
-    >>> sum_to_one([0.25, 0.75]), sum_to_one([1.5, -0.5])
-    (True, False)
-    """
-    return abs(sum(number or 0.0 for number in numbers) - 1) < 1e-3 and all((number or 0) >= 0 for number in numbers)
-
-
-def as_numbers(value: Any) -> list[float | None]:
-    """The numbers in a label, None for what is none.
-
-    >>> as_numbers("0,5 x"), as_numbers([1, "yes"])
-    ([0.5, None], [1.0, 1.0])
-    """
-    if isinstance(value, list):
-        return [number for each in value for number in as_numbers(each)]
-    if isinstance(value, str):
-        parts = value.split()
-        if len(parts) != 1:
-            return [number for part in parts for number in as_numbers(part)] or [None]
-        if value.strip().lower() in _WORDS:
-            return [_WORDS[value.strip().lower()]]
-        try:
-            return [Spelling(comma="," in value).number(parts[0], "")]
-        except TextError:
-            return [None]
-    return [float(value)] if isinstance(value, bool | int | float) and abs(value) <= 1e300 else [None]
-
-
-def label_cells(table: Table, column: str) -> list[Any]:
-    """The cells of a column as Python's own values."""
-    cells = table.column(column)
-    return list(cells.tolist() if isinstance(cells, np.ndarray) else cells)
-
-
 def read_labels(
-    table: Table,
-    column: str,
-    inputs: Inputs,
-    *,
-    mode: str,
-    every: bool | None = None,
-    classes: Sequence[str] | None = None,
-    bounded: bool = True,
-) -> Labels:
+    table: Table, column: str, inputs: Inputs, *, mode: str, every: bool | None = None,
+    classes: Sequence[str] | None = None, bounded: bool = True,
+) -> Labels:  # fmt: skip
     """The labels of a column.
 
     Args:
@@ -163,7 +130,7 @@ def _counted(labels: list[Any], steps: int, every: bool, where: str) -> list[Any
 def _score(label: Any, spelling: Spelling, bounded: bool, where: str) -> float:
     if isinstance(label, str):
         word = label.lower()
-        value = _WORDS[word] if word in _WORDS else _number(label, spelling, where)
+        value = WORDS[word] if word in WORDS else _number(label, spelling, where)
     elif isinstance(label, bool | int | float) and abs(label) <= 1e300:
         value = float(label)
     else:
@@ -187,12 +154,7 @@ def _number(label: str, spelling: Spelling, where: str) -> float:
 
 
 def _classes(
-    table: Table,
-    column: str,
-    inputs: Inputs,
-    cells: list[Any],
-    every: bool | None,
-    known: Sequence[str] | None,
+    table: Table, column: str, inputs: Inputs, cells: list[Any], every: bool | None, known: Sequence[str] | None
 ) -> Labels:
     lengths = inputs.lengths
     rows = [_split(value, steps, every, inputs.kind) for value, steps in zip(cells, lengths, strict=True)]
@@ -311,3 +273,69 @@ def _check_classes(classes: Sequence[str], rows: int, name: str, column: str) ->
         raise TextError(
             f"column {column[:80]!r} of {name} holds {len(classes):,} classes in {rows:,} rows: is it the label?"
         )
+
+
+# -- what is not named -------------------------------------------------------------------------------------------------
+
+_SEQUENCE = (
+    "sequence sequences text texts sentence message domain domains url urls host smiles password passwords word name "
+    "line input inputs x data"
+)
+"""Usual names of the column of sequences, in the order in which they are looked for; and of labels below."""
+_OTHER = ("lengths", "id", "nr", "nr.", "no", "no.", "number", "nummer", "index", "row")
+_LABEL = "label labels class classes family category target targets language lang type score scores y output"
+
+
+def guess_columns(table: Table, sequence: str | None, label: str | None) -> tuple[str, str | None, list[str]]:
+    """The columns of sequences and labels: those named, else by their usual names, else of two the first and last.
+
+    Returns:
+        Both names (None for a label that is not there), and a sentence about what was guessed.
+
+    >>> table = Table(name="t", kind="delimited", columns={"id": [], "Text": [], "label": []}, numbers=[], sha256="")
+    >>> guess_columns(table, None, None)
+    ('Text', 'label', ["the sequences are in column 'Text', the labels in column 'label'"])
+    """
+    names = [name for name in table.columns if name.lower() not in _OTHER] or [*table.columns]
+    for name in (sequence, label):
+        if name is not None:
+            table.column(name)
+    guessed = [] if sequence else ["the sequences are in column {sequence!r}"]
+    if sequence is None:
+        others = [name for name in names if name != label]
+        usual = [name for usual in _SEQUENCE.split() for name in others if name.lower() == usual]
+        if (not usual and len(others) > (2 if label is None else 1)) or not others:
+            listed = ", ".join(repr(name[:40]) for name in names[:12])
+            raise TextError(
+                f"which column of {table.name} holds the sequences? Say --sequence-column; there are {listed}"
+            )
+        sequence = (usual or others)[0]
+    if label is None:
+        others = [name for name in names if name != sequence]
+        usual = [name for usual in _LABEL.split() for name in others if name.lower() == usual]
+        label = usual[0] if usual else others[0] if len(others) == 1 else None
+        guessed += [] if label is None else ["the labels in column {label!r}"]
+    note = ", ".join(guessed).format(sequence=sequence[:80], label=(label or "")[:80])
+    return sequence, label, [note] if note else []
+
+
+def guess_mode(table: Table, column: str) -> tuple[str, str]:
+    """`score` or `distribution`, by what the labels are, and why.
+
+    Numbers within 0..1 are Scores; so are others unless they are whole and few (at most 20 different ones, each in five
+    rows or more on average), which are classes. Names are classes; rows of numbers that sum to 1 are shares.
+    """
+    values = [value for value in label_cells(table, column) if not is_missing(value)]
+    numbers = [number for value in values for number in as_numbers(value)]
+    if not values or None in numbers:
+        return "distribution", "the labels are names"
+    found = [number for number in numbers if number is not None]
+    if any(len(row) > 1 and sum_to_one(row) for row in map(as_numbers, values)):
+        return "distribution", "the labels sum to 1"
+    different = set(found)
+    if all(0 <= number <= 1 for number in different):
+        return "score", "the labels are numbers in 0..1"
+    few = len(different) <= 20 and 5 * len(different) <= len(found)
+    if few and all(number == int(number) for number in different):
+        return "distribution", "the labels are a few whole numbers"
+    return "score", "the labels are numbers"

@@ -23,21 +23,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from charlm.errors import CharlmError
 
-__all__ = [
-    "Reliability",
-    "accuracy",
-    "area_under_curve",
-    "average_precision",
-    "brier_score",
-    "detection",
-    "log_loss",
-    "mean_nats",
-    "r_squared",
-    "reliability",
-    "softmax",
-    "threshold_for",
-]
-
 Floats = NDArray[np.float64]
 
 

@@ -21,8 +21,6 @@ from charlm.sequences.batches import Sequences
 from charlm.sequences.config import SequenceConfig, configured
 from charlm.text.vocab import Vocab
 
-__all__ = ["SequenceModel"]
-
 
 class SequenceModel(nn.Module):
     """Recurrent layers under a `ScoreHead` or a `DistributionHead`.

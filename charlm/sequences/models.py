@@ -29,11 +29,6 @@ from charlm.sequences.metrics import Floats, mean_nats, softmax
 from charlm.sequences.model import SequenceModel
 from charlm.tensors import read_tensors, write_tensors
 
-__all__ = [
-    "BASELINES_FILE", "MODELS", "Models", "SequenceCheckpoint", "best_of", "fit_models", "load_sequence",
-    "predict_rows", "save_sequence", "shares_of",
-]  # fmt: skip
-
 MODELS = ("rnn", "counted", "linear", "trees", "mix")
 """Names of models: the network, the baselines, and the mix of all that there are."""
 

@@ -23,8 +23,6 @@ from charlm.sequences.models import load_sequence
 from charlm.sequences.tables import Table, render_table
 from charlm.sequences.tabular import TableFacts, open_table, sequences_of, targets_of
 
-__all__ = ["Predictions", "check_config", "figures_of", "predict_table"]
-
 _COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
 
 

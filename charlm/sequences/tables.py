@@ -28,8 +28,6 @@ from charlm.errors import OptionError, TextError
 from charlm.sequences.formats import HALF, json_records, read_arrays, read_parquet, write_npz, write_parquet
 from charlm.text.reading import Reading, read_content, unreadable
 
-__all__ = ["Dialect", "Table", "read_table", "render_table"]
-
 _DELIMITERS = ("\t", ";", ",", "|")
 _ALONE = "\x1f"  # stands for the separator of a table with one column
 _LARGEST = 1 << 31  # bytes

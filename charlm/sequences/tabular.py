@@ -6,8 +6,9 @@ the whole table.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,23 +19,12 @@ from numpy.typing import NDArray
 
 from charlm.codec import decode
 from charlm.errors import CheckpointError, OptionError
-from charlm.sequences.batches import Examples, Sequences
-from charlm.sequences.cells import Inputs, read_inputs
-from charlm.sequences.labels import Labels, label_cells, read_labels
-from charlm.sequences.rows import RowSplit, groups_of, guess_columns, guess_mode, near_equal
+from charlm.sequences.batches import Examples, Sequences, groups_of
+from charlm.sequences.cells import Inputs, label_cells, read_inputs
+from charlm.sequences.config import RowSplit
+from charlm.sequences.labels import Labels, guess_columns, guess_mode, read_labels
 from charlm.sequences.tables import Table, read_table
 from charlm.text.vocab import Vocab
-
-__all__ = [
-    "TableFacts",
-    "TableTask",
-    "make_task",
-    "open_table",
-    "open_task",
-    "open_task_again",
-    "sequences_of",
-    "targets_of",
-]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,35 +183,15 @@ def make_task(
     if inputs.kind == "text" and vocab is None:
         vocab = Vocab.of("".join(inputs.values[row] for row in train.tolist()))
     facts = TableFacts(
-        table=table.name,
-        sha256=table.sha256,
-        rows=len(table),
-        sequence=sequence,
-        label=label,
-        lengths=lengths or "",
-        label_file=given.get("label_file", ""),
-        encoding=given.get("encoding", "utf-8"),
-        header=given.get("header", True),
-        input=inputs.kind,
-        features=inputs.features,
-        mode=mode,
-        every=labels.every,
-        bounded=bounded,
-        split=str(split),
-        group=group or "",
-        distinct=distinct,
-        classes=labels.classes,
+        table=table.name, sha256=table.sha256, rows=len(table), sequence=sequence, label=label, lengths=lengths or "",
+        label_file=given.get("label_file", ""), encoding=given.get("encoding", "utf-8"),
+        header=given.get("header", True), input=inputs.kind, features=inputs.features, mode=mode, every=labels.every,
+        bounded=bounded, split=str(split), group=group or "", distinct=distinct, classes=labels.classes,
         base=_base_rate(labels, train),
-    )
+    )  # fmt: skip
     vocab = vocab if inputs.kind == "text" else None
-    return TableTask(
-        table=table,
-        facts=facts,
-        inputs=inputs,
-        labels=labels,
-        vocab=vocab,
-        notes=[*notes, *inputs.notes, *labels.notes],
-    )
+    notes += [*inputs.notes, *labels.notes]
+    return TableTask(table=table, facts=facts, inputs=inputs, labels=labels, vocab=vocab, notes=notes)
 
 
 def _divide(table: Table, inputs: Inputs, split: RowSplit, group: str, distinct: bool) -> dict[str, NDArray[np.int64]]:
@@ -240,8 +210,9 @@ def _leaks(inputs: Inputs, parts: Mapping[str, NDArray[np.int64]]) -> list[str]:
         notes.append(f"{repeated:,} rows repeat the sequence of another one: equal sequences stay in one part")
     held = [row for part in ("valid", "test") for row in parts[part].tolist()]
     if inputs.kind == "text" and held:
-        train = [inputs.values[row] for row in parts["train"].tolist()]
-        near = near_equal([inputs.values[row] for row in held], train)
+        plain = [" ".join(text.casefold().split()) for text in inputs.values]
+        train = {plain[row] for row in parts["train"].tolist()}
+        near = sum(plain[row] in train for row in held)
         if near:
             notes.append(
                 f"{near:,} of {len(held):,} held-out texts are equal to one of the training part but for case and "
@@ -256,6 +227,31 @@ def _base_rate(labels: Labels, rows: NDArray[np.int64]) -> tuple[float, ...]:
         return (float(values.mean()),)
     shares = values.mean(axis=0) if labels.kind == "shares" else np.bincount(values, minlength=len(labels.classes))
     return tuple((shares / shares.sum()).tolist())
+
+
+_LEAST = 20  # sequences from which on some are held out to stop training early
+
+
+def held_out(rows: Sequence[Any], fraction: float, seed: int) -> dict[str, NDArray[np.int64]]:
+    """The rows that are trained on and the share that early stopping watches; equal sequences stand on one side.
+
+    >>> {part: len(rows) for part, rows in held_out([*"abcdefghij"] * 2, 0.2, 0).items()}
+    {'train': 16, 'valid': 4, 'test': 0}
+    """
+    if not 0 <= fraction < 1:
+        raise OptionError(f"validation_fraction is a share from 0 to below 1, not {fraction}")
+    groups = groups_of(rows)
+    held = Fraction(str(fraction)) * 100 if len(rows) >= _LEAST and groups.max() > 0 else Fraction(0)
+    return RowSplit(shares=(100 - held, held, Fraction(0)), seed=seed).parts(len(rows), groups)
+
+
+def seed_of(chance: Any) -> int:
+    """A seed from a number, a `numpy.random.RandomState`, or None, which draws one."""
+    from sklearn.utils import check_random_state
+
+    if isinstance(chance, int | np.integer) and not isinstance(chance, bool):
+        return int(chance)
+    return int(check_random_state(chance).randint(2**31 - 1))
 
 
 def sequences_of(inputs: Inputs, vocab: Vocab | None) -> Sequences:

@@ -26,8 +26,6 @@ from charlm.training.interfaces import Objective
 from charlm.training.loop import Loop
 from charlm.training.options import Optimisation
 
-__all__ = ["Batches", "ExamplesObjective", "ForesightObjective", "SequenceObjective", "check", "pretrained"]
-
 
 class Batches:
     """Every example once an epoch, in an order of the epoch's own; those of one batch have like lengths.
@@ -300,3 +298,24 @@ def _refuse(wrong_N: Tensor, what: str, owner_N: Tensor | None = None) -> None:
     if bool(wrong_N.any()):
         number = int(wrong_N.nonzero()[0, 0])
         raise OptionError(f"example {(number if owner_N is None else int(owner_N[number])) + 1} {what}")
+
+
+def class_weights(wanted: str | None, train: Examples, mode: str, classes: int) -> tuple[float, ...] | None:
+    """What the loss of each class counts: for `balanced` N / (V n_v), so that each class counts the same.
+
+    Args:
+        wanted: `balanced`, or `none` or None for no weights.
+        train: the training part; of a Score labels from 0 to 1, which are shares of no and of yes.
+        mode, classes: of the model.
+    """
+    if wanted in (None, "none"):
+        return None
+    values = train.targets.values
+    if wanted != "balanced" or (mode == "score" and not bool(((values >= 0) & (values <= 1)).all())):
+        raise OptionError("class weights are `balanced` or `none`, for classes and for labels from 0 to 1")
+    if mode == "score":
+        counts = torch.stack([(1 - values).sum(), values.sum()])
+    else:
+        counts = torch.bincount(values, minlength=classes) if train.targets.ids else values.sum(0)
+    shares = counts.double().clamp(min=0.5) / counts.sum()
+    return tuple((1 / (len(counts) * shares)).tolist())

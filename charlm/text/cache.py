@@ -31,20 +31,6 @@ from charlm.text.splits import Spans
 from charlm.text.spool import Spool, dtype_of, map_ids, write_ids
 from charlm.text.vocab import Ids, Vocab, vocabulary_of_counts
 
-__all__ = [
-    "BIG",
-    "BytesRead",
-    "Cache",
-    "CacheEntry",
-    "Encoded",
-    "cache",
-    "cache_bound",
-    "cache_directory",
-    "corpus_hash",
-    "encode_files",
-    "is_big",
-]
-
 BIG = 64 << 20
 """From how many bytes on texts go through the cache."""
 

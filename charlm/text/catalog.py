@@ -28,8 +28,6 @@ from charlm.errors import CharlmError, OptionError
 from charlm.files import atomic_writer, write_json
 from charlm.progress import bytes_bar
 
-__all__ = ["BytesHere", "KnownText", "bundled_names", "catalog", "download", "fetch", "get", "known"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class KnownText:

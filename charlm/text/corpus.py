@@ -17,8 +17,6 @@ from charlm.text.splits import PARTS, Spans, Split, count_targets, shared_contex
 from charlm.text.units import arranged, item_spans, joined, read_items
 from charlm.text.vocab import UNKNOWN, Ids, Vocab, code_points, vocabulary_of_counts
 
-__all__ = ["Corpus", "corpus_of_items", "corpus_of_text", "read_corpus", "split_by_files", "split_of"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:

@@ -15,16 +15,6 @@ from numpy.typing import NDArray
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids
 
-__all__ = [
-    "compressed_size",
-    "distinct_share",
-    "entropies",
-    "longest_repeat",
-    "longest_shared",
-    "shared_share",
-    "whole",
-]
-
 _MASK = (1 << 64) - 1
 _Places = tuple[NDArray[np.int64], ...]
 

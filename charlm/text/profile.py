@@ -24,8 +24,6 @@ from charlm.text.splits import PARTS, Spans, Split
 from charlm.text.text import Text
 from charlm.text.vocab import Ids
 
-__all__ = ["LEAK", "PASSAGE", "Leak", "Profile", "looks_like_list", "profile"]
-
 PASSAGE = 40
 """The length of the passages that are counted as distinct or repeated."""
 

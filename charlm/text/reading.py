@@ -18,19 +18,6 @@ from charlm.errors import OptionError, TextError
 from charlm.progress import follower
 from charlm.text.vocab import code_points
 
-__all__ = [
-    "Decoder",
-    "Reading",
-    "check_head",
-    "decode",
-    "empty",
-    "files_of",
-    "hint_at_newlines",
-    "nothing_but_a_mark",
-    "read_content",
-    "unreadable",
-]
-
 _log = logging.getLogger(__name__)
 
 _HEAD = 1 << 13

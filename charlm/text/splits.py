@@ -22,8 +22,6 @@ from charlm.errors import OptionError, TextError
 if TYPE_CHECKING:
     from charlm.text.vocab import Ids
 
-__all__ = ["PARTS", "Spans", "Split", "count_targets", "overlap", "parse_shares", "shared_context", "show_shares"]
-
 Spans = NDArray[np.int64]
 """Rows of (start, end), end excluded, in the order of the text."""
 

@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 from charlm.files import atomic_writer
 from charlm.text.vocab import Ids, Vocab
 
-__all__ = ["Spool", "dtype_of", "give_back", "map_ids", "write_ids"]
-
 _EVERY = 1 << 24
 _READ: WeakKeyDictionary[mmap.mmap, int] = WeakKeyDictionary()
 """How many ids of each mapped file were read since its pages were given back."""

@@ -23,8 +23,6 @@ from charlm.text.reading import Reading, hint_at_newlines
 from charlm.text.splits import PARTS, Spans, Split, count_targets
 from charlm.text.vocab import Vocab
 
-__all__ = ["HasSource", "Part", "Text", "TextFacts", "as_text", "read_text"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class TextFacts:

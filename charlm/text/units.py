@@ -28,18 +28,6 @@ from charlm.progress import follower
 from charlm.text.reading import Reading, decode, read_content
 from charlm.text.splits import Spans
 
-__all__ = [
-    "MOST",
-    "arranged",
-    "item_spans",
-    "joined",
-    "read_items",
-    "sentence_starts",
-    "token_starts",
-    "tokens_of",
-    "word_starts",
-]
-
 _WORD, _APART = r"\S+", r"[\w'’\-]+|[^\w\s]+"
 _ENDS = re.compile(r"[.!?…][\"'”’»)\]]*\Z")
 

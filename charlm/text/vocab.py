@@ -20,17 +20,6 @@ from numpy.typing import NDArray
 
 from charlm.errors import CharlmError, TextError, UnknownCharacterError
 
-__all__ = [
-    "UNKNOWN",
-    "Ids",
-    "Vocab",
-    "code_points",
-    "put_together",
-    "smallest_dtype",
-    "take_apart",
-    "vocabulary_of_counts",
-]
-
 Ids = NDArray[Any]
 """A one-dimensional array of ids: uint8, uint16 or uint32, or a signed type where `UNKNOWN` occurs."""
 

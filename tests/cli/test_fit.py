@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 import charlm as door
+from charlm.sequences.config import RowSplit
 from charlm.sequences.estimators import SequenceClassifier
 from charlm.sequences.formats import read_arrays, write_npz
 from charlm.sequences.metrics import accuracy, brier_score, log_loss
-from charlm.sequences.rows import RowSplit
 from tests.conftest import Run
 
 

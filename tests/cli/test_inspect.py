@@ -12,7 +12,7 @@ import torch
 
 from charlm.checkpoint import TextFacts
 from charlm.drawing import save_figure
-from charlm.pages.text_pages import picked_units
+from charlm.pages.model_pages import picked_units
 from charlm.recurrent.agreement import rows_of, unit_figure
 from charlm.recurrent.atlas import Unit, read_units
 from charlm.recurrent.model import CharRNN, RNNConfig

@@ -7,9 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from charlm.lm.coding import DecisionSteps, Steps, decode_symbols, encode_symbols, frequencies
+from charlm.lm.coding import (
+    DecisionSteps,
+    RangeDecoder,
+    RangeEncoder,
+    Steps,
+    decode_symbols,
+    encode_symbols,
+    frequencies,
+)
 from charlm.lm.interface import LanguageModel
-from charlm.lm.range_coder import RangeDecoder, RangeEncoder
 from charlm.text.vocab import Vocab
 from tests.lm.test_contract import CORPUS, MODELS
 
@@ -207,7 +214,7 @@ def test_decisions_cost_what_rows_cost() -> None:
     for last, id in zip([0, *ids.tolist()], ids.tolist(), strict=False):
         for steps, coder in zip(by_rows, coders, strict=True):
             steps.read(np.array([last]))
-            steps.encode(coder, 0, id)
+            steps.code(coder, 0, id)
     assert coders[1].bits == pytest.approx(coders[0].bits, abs=1e-3)
     coded = encode_symbols(Habit(), 0, ids, np.zeros(0, dtype=np.int64))
     assert coded.written == coders[1].finish()

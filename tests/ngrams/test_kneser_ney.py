@@ -6,11 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charlm.errors import OptionError
-from charlm.ngrams.estimators import make_estimator
+from charlm.ngrams.estimators import make_estimator, ngram_rows
 from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.kneser_ney import word_of, write_arpa
 from charlm.ngrams.model import NGramLM
-from charlm.ngrams.orders import ngram_rows
 from charlm.text.vocab import Vocab
 
 TEXT = "so \\ it\u00a0is:\n\tthat é and 統 go, so it goes;\nand so on, and on it goes.\n" * 4 + "the end"

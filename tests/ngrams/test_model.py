@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 
 from charlm.errors import CheckpointError, OptionError
 from charlm.lm.interface import SamplingRule, generate_by_steps, take
-from charlm.ngrams.estimators import ESTIMATORS, make_estimator
+from charlm.ngrams.estimators import ESTIMATORS, make_estimator, ngram_rows
 from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.model import NOTHING, NGramLM
-from charlm.ngrams.orders import ngram_rows
 from charlm.text.corpus import corpus_of_text, read_corpus
 from charlm.text.splits import Split
 from charlm.text.vocab import Vocab

@@ -24,10 +24,9 @@ from charlm import files
 from charlm.checkpoint import load
 from charlm.errors import CharlmError, CheckpointError, OptionError, StorageError, TextError
 from charlm.ngrams import past_memory as external
-from charlm.ngrams.estimators import ESTIMATORS, make_estimator, tune
+from charlm.ngrams.estimators import ESTIMATORS, make_estimator, ngram_rows, tune
 from charlm.ngrams.fit import count, count_to_directory, was_stopped
 from charlm.ngrams.index import SuffixIndex
-from charlm.ngrams.orders import ngram_rows
 from charlm.ngrams.past_memory import Job, count_past_memory, smallest_memory
 from charlm.ngrams.strings import Packing, TextBlocks, added_up, merged
 from charlm.ngrams.tables import CountTables
@@ -447,7 +446,7 @@ def test_the_command_goes_on_where_it_was_stopped(
     monkeypatch.setenv("CHARLM_CACHE", str(tmp_path / "cache"))
     command = ["ngram", str(verse), "--memory", "64M", "--out", str(tmp_path / "m")]
     with monkeypatch.context() as patch:
-        patch.setattr("charlm.ngrams.estimators.fingerprints", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("charlm.ngrams.fit.fingerprints", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
         assert CliRunner().invoke(cli, command).exit_code != 0
     assert was_stopped(tmp_path / "m")
     made: list[int] = []

@@ -12,14 +12,13 @@ import torch
 from charlm.codec import encode
 from charlm.errors import CheckpointError, OptionError, TextError
 from charlm.sequences.batches import Sequences
-from charlm.sequences.config import SequenceConfig, fit_scales
+from charlm.sequences.config import RowSplit, SequenceConfig, fit_scales
 from charlm.sequences.estimators import SequenceClassifier
 from charlm.sequences.fit import fit_table
 from charlm.sequences.fitting import choose_fit
 from charlm.sequences.model import SequenceModel
 from charlm.sequences.models import predict_rows
 from charlm.sequences.predict import check_config, figures_of
-from charlm.sequences.rows import RowSplit
 from charlm.sequences.tables import read_table
 from charlm.sequences.tabular import TableFacts, TableTask, make_task
 

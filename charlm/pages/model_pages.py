@@ -1,7 +1,7 @@
-"""A page that runs models: their weights or counts as one block of deflated numbers, and what the scripts need to know.
+"""Pages about what is inside a model: one that runs models, and one about hidden units (`charlm inspect --html`).
 
-`templates/models.js` and `counts.js` read the numbers as they are described here, and do the arithmetic of
-`nn/cells.py` and `ngrams/`.
+Of a page that runs models, the weights or counts are one block of deflated numbers. `templates/models.js` and
+`counts.js` read them as they are described here, and do the arithmetic of `nn/cells.py` and `ngrams/`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,10 +24,11 @@ from charlm.ngrams.kneser_ney import KneserNey, discounts
 from charlm.ngrams.model import NGramLM
 from charlm.nn.cells import BUILT_IN
 from charlm.pages.page import render
+from charlm.recurrent.agreement import GATE_WORDS, Finding
+from charlm.recurrent.atlas import Atlas, Saturation, Unit
+from charlm.recurrent.inspection import Inspection
 from charlm.recurrent.model import CharRNN
 from charlm.tensors import Bits, quantised
-
-__all__ = ["Block", "floats", "networks_of", "playground_page"]
 
 _MOST = 24_000_000  # characters of numbers in a page, which a telephone still opens
 _WORKER = ("sampling.js", "models.js", "counts.js", "engine.js")
@@ -199,3 +201,87 @@ def networks_of(model: TextModel) -> list[CharRNN]:
     if isinstance(model, MixtureLM):
         return [network for part in model.models for network in networks_of(part)]
     return [model] if isinstance(model, CharRNN) else []
+
+
+# -- hidden units ------------------------------------------------------------------------------------------------------
+
+_BYTES = 1_500_000  # of unit values in a page: two thirds of its 3 MB, as base64 takes a third more
+
+
+def picked_units(
+    atlas: Atlas, findings: Sequence[Finding], chosen: Sequence[Unit], steps: int, most: int = _BYTES
+) -> list[Unit]:
+    """The units that go into a page: those asked for, those found, and as many others as there is room for."""
+    wanted = [*chosen, *(finding.unit for finding in findings if finding.found)]
+    spread = atlas.values_UT[:, -steps:].astype(np.float32).std(axis=1)
+    wanted += [atlas.units[u] for u in np.argsort(-spread, kind="stable").tolist()]
+    room = max(1, len(set(chosen)), most // max(1, steps))
+    return list(dict.fromkeys(wanted))[:room]
+
+
+def inspect_page(inspection: Inspection) -> str:
+    """The HTML of the page; under 3 MB while some thousands of characters are shown.
+
+    The first unit that was asked for is painted at the start, else the first one found.
+    """
+    atlas, findings, chosen, steps = inspection.atlas, inspection.findings, inspection.chosen, len(inspection.ids)
+    units = picked_units(atlas, findings, chosen, steps)
+    values_UT = np.stack([inspection.values(unit) for unit in units])
+    numbers = quantised(torch.from_numpy(values_UT), 8)[0].numpy()
+    data: dict[str, Any] = {
+        "symbols": list(inspection.symbols),
+        "ids": list(inspection.ids),
+        "units": [str(unit) for unit in units],
+        "largest": [round(float(value), 4) for value in np.abs(values_UT).max(axis=1)],
+        "values": base64.b64encode(numbers.tobytes()).decode(),
+        "follows": _words(findings),
+        "top": atlas.top_SK.ravel().tolist(),
+        "parts": np.rint(1e6 * atlas.chance_SK.astype(np.float64)).astype(np.int64).ravel().tolist(),
+    }
+    listed = [finding for finding in findings if finding.found and finding.unit in units]
+    listed_names = {str(finding.unit) for finding in listed} | {str(unit) for unit in chosen}
+    return render(
+        "inspect.html",
+        title=f"Hidden units of {inspection.name}",
+        data={"inspect": data},
+        scripts=("textmap.js", "inspect.js"),
+        facts=[
+            ("Model", f"{inspection.name} ({inspection.kind})"),
+            ("Text", inspection.where),
+            ("Read", f"{len(atlas.ids):,} characters, of which the last {steps:,} are shown"),
+        ],
+        findings=listed,
+        chosen=[str(unit) for unit in dict.fromkeys(chosen)],
+        others=[name for name in sorted(data["units"], key=_order) if name not in listed_names],
+        missing=sorted({f.follows for f in findings} - {f.follows for f in findings if f.found}),
+        gates=_charts(atlas.gates),
+    )
+
+
+def _order(name: str) -> tuple[int, int, str]:
+    layer, number, signal = name.split(":")
+    return int(layer), int(number), signal
+
+
+def _words(findings: Sequence[Finding]) -> dict[str, str]:
+    """What each found unit follows best, in words."""
+    words: dict[str, str] = {}
+    for finding in findings:
+        if finding.found:
+            words.setdefault(str(finding.unit), finding.follows + ("" if finding.rises else " (falls there)"))
+    return words
+
+
+def _charts(gates: Sequence[Saturation]) -> list[dict[str, Any]]:
+    """For each kind of gate the points (layer, unit, share nearly closed, share nearly open) of a scatter plot."""
+    charts = []
+    for gate in dict.fromkeys(item.gate for item in gates):
+        rows = [item for item in gates if item.gate == gate]
+        points = [
+            (item.layer, unit, float(left), float(right))
+            for item in rows
+            for unit, (left, right) in enumerate(zip(item.left_H, item.right_H, strict=True))
+        ]
+        means = [(item.layer, float(item.left_H.mean()), float(item.right_H.mean())) for item in rows]
+        charts.append({"gate": gate, "words": GATE_WORDS[gate], "points": points, "means": means})
+    return charts
