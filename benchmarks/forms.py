@@ -27,8 +27,7 @@ from charlm.cli.common import held_out
 from charlm.errors import CharlmError
 from charlm.lm.interface import SamplingRule
 from charlm.lm.sampling import generate_streams
-from charlm.ngrams.index import SuffixIndex
-from charlm.ngrams.novelty import novelty
+from charlm.ngrams.index import SuffixIndex, novelty
 from charlm.text.text import Part
 
 LATEX = re.compile(r"\\begin\s*\{([^{}]*)\}|\\end\s*\{([^{}]*)\}|\\.|[{}]", re.DOTALL)

@@ -138,8 +138,7 @@ def _novelty(model: TextModel, streams: list[Stream], texts: Sequence[str]) -> d
         streams: the texts that were generated.
         texts: where the training text is now; empty for the paths that the model was made from.
     """
-    from charlm.ngrams.index import SuffixIndex
-    from charlm.ngrams.novelty import novelty
+    from charlm.ngrams.index import SuffixIndex, novelty
     from charlm.text.corpus import read_corpus
 
     names = list(texts or model.source.names)

@@ -1,13 +1,16 @@
-"""One sorted index of a text, from which the counts of every n-gram order are read.
+"""One sorted index of a text, from which the counts of every n-gram order are read; and what a text has copied.
 
 The text's codes, its suffixes in sorted order, and how much each shares with the one before: six bytes a
 character for up to 255 different symbols in under 2 GiB of text. All places where a string stands are
 neighbours in the sorted order, so every count is the length of an interval.
+
+`novelty` says how much of a generated text was copied from the training text: a model that knows its text by heart
+writes well and says nothing. The same figures for real held-out text show how much agreement is natural.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.errors import OptionError, TextError
+from charlm.errors import OptionError
 from charlm.ngrams import suffixes as sorting
-from charlm.ngrams.levels import Level, Levels, Nodes, without_context
+from charlm.ngrams.levels import IndexLevels, Levels
 from charlm.ngrams.suffixes import DEPTH
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids, smallest_dtype
@@ -26,7 +29,6 @@ MAX_ORDER = DEPTH - 1
 """The longest history that the index tells apart."""
 
 _BLOCK = 1 << 13  # rows matched at once
-_METHODS = ("auto", "numpy", "fast")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,13 +58,7 @@ class SuffixIndex:
 
     @classmethod
     def build(
-        cls,
-        ids: Ids,
-        spans: Spans,
-        *,
-        symbols: int,
-        method: str = "auto",
-        shared_N: NDArray[np.bool_] | None = None,
+        cls, ids: Ids, spans: Spans, *, symbols: int, method: str = "auto", shared_N: NDArray[np.bool_] | None = None
     ) -> SuffixIndex:
         """Sorts the suffixes of the spans of a text; no string crosses a span's end.
 
@@ -79,9 +75,8 @@ class SuffixIndex:
             TextError: no character in the spans, an id outside the vocabulary, or 2 GiB or more of text.
             OptionError: an unknown method, or `fast` without pydivsufsort.
         """
-        fast = _use_fast(method)
-        codes, alphabet = _encode(ids, spans, symbols)
-        suffixes = sorting.sort_fast(codes) if fast else sorting.sort_numpy(codes)
+        codes, alphabet = sorting.codes_of_spans(ids, spans, symbols)
+        suffixes = sorting.sort_suffixes(codes, method)
         lcp = sorting.lcp_array(codes, suffixes)
         context = sorting.count_context(ids, spans, shared_N, symbols)
         return cls(codes=codes, suffixes=suffixes, lcp=lcp, alphabet=alphabet, symbols=symbols, context=context)
@@ -229,96 +224,123 @@ class SuffixIndex:
         )
 
 
-class IndexLevels(Levels):
-    """The levels of an index, made one after the other as they are asked for, and kept."""
+# -- what was copied ---------------------------------------------------------------------------------------------------
 
-    def __init__(self, index: SuffixIndex) -> None:
-        self._index, self.context_V = index, index.context
-        self._levels: list[Level] = []
-        self._suffixes: dict[int, Nodes] = {}
-        self._ended = np.zeros(0, dtype=np.int32)  # sorted suffixes too short to have an event at this order
+PASSAGE = 20
+"""Characters of the passages that are counted."""
 
-    def __getitem__(self, order: int) -> Level:
-        while len(self._levels) <= order:
-            self._levels.append(self._make(len(self._levels)))
-        return self._levels[order]
-
-    def _make(self, order: int) -> Level:
-        index = self._index
-        place = np.flatnonzero(index.lcp <= order).astype(np.int32)
-        count = np.diff(place, append=np.int32(len(index)))
-        alive = np.ones(len(place), dtype=np.bool_)
-        alive[np.searchsorted(place, self._ended)] = False
-        place, count = place[alive], count[alive]
-        codes = index.codes.take(index.suffixes[place] + np.int32(order), mode="clip")
-        ends = codes == 0
-        if ends.any():
-            self._ended = np.union1d(self._ended, place[ends]).astype(np.int32)
-            place, count, codes = place[~ends], count[~ends], codes[~ends]
-        begins = self._levels[order - 1].place_E if order else np.zeros(1, dtype=np.int32)
-        first = np.append(np.searchsorted(place, begins), len(place))
-        level = Level(
-            order=order,
-            first_H=first.astype(np.int32),
-            id_E=index.ids_of(codes),
-            count_E=count.astype(np.int32),
-            place_E=place,
-        )
-        return level if order else without_context(level, self.context_V)
-
-    def suffix(self, order: int) -> Nodes:
-        """For each event of a level of order 1 or more, the event one level down without the first symbol."""
-        if order not in self._suffixes:
-            index, place = self._index, self[order].place_E
-            shorter = index.places[index.suffixes[place] + np.int32(1)]
-            found = np.searchsorted(self[order - 1].place_E, shorter, side="right") - 1
-            self._suffixes[order] = found.astype(np.int32)
-        return self._suffixes[order]
-
-    def begins(self, depth: int) -> NDArray[Any]:
-        """See `Levels.begins`."""
-        index, alive = self._index, np.arange(len(self._index.starts))
-        found = np.zeros((len(alive), depth), dtype=smallest_dtype(index.symbols + 1))
-        for offset in range(depth):
-            codes = index.codes[index.starts[alive] + offset]
-            alive, codes = alive[codes > 0], codes[codes > 0]
-            found[alive, offset] = index.ids_of(codes).astype(np.int64) + 1
-        return found
+_MOST_PLACES = 1 << 16  # of one passage, tried for the longest continuation
 
 
-def _use_fast(method: str) -> bool:
-    if method not in _METHODS:
-        raise OptionError(f"unknown method {method!r}: choose one of {', '.join(_METHODS)}")
-    if method == "fast" and not sorting.fast_available():
-        raise OptionError("the method 'fast' needs pydivsufsort: install charlm[fast], or use 'numpy'")
-    return method == "fast" or (method == "auto" and sorting.fast_available())
+@dataclass(frozen=True, kw_only=True)
+class Novelty:
+    """What a text has in common with the training text.
+
+    Args:
+        characters: length of the text that was looked at.
+        longest: length of the longest passage that stands in the training text word for word.
+        begins: where that passage begins in the text; of several as long, the first.
+        stands: where it begins in the training text: the position in the ids that the index was built from where the
+            spans were given, else the position in the spans joined together.
+        passages: how many passages of `PASSAGE` characters the text has, one from each place.
+        copied: how many of those stand in the training text.
+    """
+
+    characters: int
+    longest: int
+    begins: int
+    stands: int
+    passages: int
+    copied: int
+
+    @property
+    def share(self) -> float | None:
+        """Share of passages that stand in the training text; None for a text shorter than one."""
+        return self.copied / self.passages if self.passages else None
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures by name, with the share."""
+        return {**asdict(self), "share": self.share}
 
 
-def _encode(ids: Ids, spans: Spans, symbols: int) -> tuple[NDArray[Any], NDArray[np.int32]]:
-    """The codes of the spans with their separators, and the ids that occur."""
+def novelty(index: SuffixIndex, ids: NDArray[Any], *, spans: Spans | None = None) -> Novelty:
+    """Compares a text with the one that an index was built from.
+
+    Args:
+        index: of the training text.
+        ids: the text, a single stretch; -1 for a character the training text's vocabulary lacks.
+        spans: the spans the index was built from, to tell positions in the whole text.
+
+    >>> index = SuffixIndex.build(np.array([0, 1, 2, 0, 1, 3]), np.array([[0, 6]]), symbols=4)  # abcabd
+    >>> found = novelty(index, np.array([3, 2, 0, 1, 3, 3]))  # dcabdd
+    >>> found.longest, found.begins, found.stands  # cabd
+    (4, 1, 2)
+    """
+    ids = np.asarray(ids)
+    if ids.ndim != 1:
+        raise OptionError(f"novelty looks at one text, not at {ids.ndim} axes of them: take one stream")
+    lengths, places = index.match(ids)
+    longest, begins, position = _longest(index, ids, lengths, places)
+    passages = max(0, len(ids) - PASSAGE + 1)
+    stands, copied = _position(index, position, spans), int((lengths[:passages] >= PASSAGE).sum())
+    found = {"characters": len(ids), "longest": longest, "begins": begins, "stands": stands}
+    return Novelty(**found, passages=passages, copied=copied)
+
+
+def _longest(
+    index: SuffixIndex, ids: NDArray[Any], lengths: NDArray[np.int64], places: NDArray[np.int64]
+) -> tuple[int, int, int]:
+    """Length, beginning in the text and position in the index's codes of the longest common passage."""
+    if not len(ids) or not lengths.max():
+        return 0, 0, 0
+    begins = int(lengths.argmax())
+    best = (int(lengths[begins]), begins, int(index.suffixes[places[begins]]))
+    if best[0] < DEPTH:
+        return best
+    codes = index.codes_of(ids).astype(index.codes.dtype)
+    full = lengths == DEPTH
+    ends = np.flatnonzero(~full)  # a passage from inside a run of full matches ends before the run's end plus DEPTH
+    bound = np.append(ends, len(ids))[np.searchsorted(ends, np.arange(len(ids)))] - np.arange(len(ids)) + DEPTH - 1
+    best = (0, 0, 0)
+    for start in np.flatnonzero(full)[np.argsort(-bound[full], kind="stable")].tolist():
+        if bound[start] <= best[0]:
+            break
+        length, position = _extend(index, codes, start)
+        if length > best[0] or (length == best[0] and start < best[1]):
+            best = (length, start, position)
+    return best
+
+
+def _extend(index: SuffixIndex, codes: NDArray[Any], start: int) -> tuple[int, int]:
+    """The longest match from a place that matches to the full depth, and one position where it stands."""
+    low, high = index.find(index.ids_of(codes[start : start + DEPTH]))
+    positions = index.suffixes[low : min(high, low + _MOST_PLACES)].astype(np.int64)
+    length = DEPTH
+    while start + length < len(codes) and codes[start + length]:
+        going = index.codes.take(positions + length, mode="clip") == codes[start + length]
+        if not going.any():
+            break
+        positions = positions[going]
+        length += 1
+        if len(positions) == 1:
+            return length + _run(index.codes[positions[0] + length :], codes[start + length :]), int(positions[0])
+    return length, int(positions.min())
+
+
+def _run(first: NDArray[Any], second: NDArray[Any]) -> int:
+    """How many codes two texts share from their beginnings, separators and unknown characters excluded."""
+    size = min(len(first), len(second))
+    for at in range(0, size, _BLOCK):
+        a, b = first[at:size][:_BLOCK], second[at:size][:_BLOCK]
+        if (different := (a != b) | (b == 0)).any():
+            return at + int(different.argmax())
+    return size
+
+
+def _position(index: SuffixIndex, position: int, spans: Spans | None) -> int:
+    """From a position in the codes to one in the original ids."""
+    span = int(np.searchsorted(index.starts, position, side="right")) - 1
+    if spans is None:
+        return position - span  # a separator stands after each span
     spans = spans[spans[:, 1] > spans[:, 0]]
-    size = int((spans[:, 1] - spans[:, 0] + 1).sum())
-    if not size:
-        raise TextError("there is no character to count: use a longer text or another --split")
-    if size >= 1 << 31:
-        raise TextError(f"an index takes under {1 << 31:,} characters, this text has {size:,}: use a part of it")
-    seen = _occurring(ids, spans)
-    if seen[0] < 0 or seen[-1] >= symbols:
-        raise TextError(f"a text to count has ids from 0 to {symbols - 1}, not {int(seen[0])} to {int(seen[-1])}")
-    codes = np.zeros(size, dtype=smallest_dtype(len(seen) + 1))
-    table = np.zeros(int(seen[-1]) + 1, dtype=codes.dtype)
-    table[seen] = np.arange(1, len(seen) + 1)
-    at = 0
-    for start, end in spans.tolist():
-        codes[at : at + end - start] = table[ids[start:end]]
-        at += end - start + 1
-    return codes, seen.astype(np.int32)
-
-
-def _occurring(ids: Ids, spans: Spans) -> NDArray[np.int64]:
-    found = (
-        [np.unique(ids[start:end]) for start, end in spans.tolist()]
-        if len(spans) < 64
-        else [np.unique(np.concatenate([ids[start:end] for start, end in spans.tolist()]))]
-    )
-    return np.unique(np.concatenate(found)).astype(np.int64)
+    return int(spans[span, 0]) + position - int(index.starts[span])

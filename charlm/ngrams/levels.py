@@ -19,6 +19,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.text.vocab import smallest_dtype
+
 UNSEEN = -1
 """In place of a node: the string never occurs, or is longer than what has been read."""
 
@@ -168,6 +170,63 @@ class Levels(abc.ABC):
     def nodes(self, ids_N: NDArray[Any], age_N: NDArray[np.int64], depth: int) -> list[Nodes]:
         """Item n, 0..depth, is the node of the n symbols that end at each place, itself included; see `walk`."""
         return [np.zeros(len(ids_N), dtype=np.int32), *(event for _, event in self.walk(ids_N, age_N, depth))]
+
+
+class IndexLevels(Levels):
+    """The levels of a `SuffixIndex`, made one after the other as they are asked for, and kept."""
+
+    def __init__(self, index: Any) -> None:
+        self._index, self.context_V = index, index.context
+        self._levels: list[Level] = []
+        self._suffixes: dict[int, Nodes] = {}
+        self._ended = np.zeros(0, dtype=np.int32)  # sorted suffixes too short to have an event at this order
+
+    def __getitem__(self, order: int) -> Level:
+        while len(self._levels) <= order:
+            self._levels.append(self._make(len(self._levels)))
+        return self._levels[order]
+
+    def _make(self, order: int) -> Level:
+        index = self._index
+        place = np.flatnonzero(index.lcp <= order).astype(np.int32)
+        count = np.diff(place, append=np.int32(len(index)))
+        alive = np.ones(len(place), dtype=np.bool_)
+        alive[np.searchsorted(place, self._ended)] = False
+        place, count = place[alive], count[alive]
+        codes = index.codes.take(index.suffixes[place] + np.int32(order), mode="clip")
+        ends = codes == 0
+        if ends.any():
+            self._ended = np.union1d(self._ended, place[ends]).astype(np.int32)
+            place, count, codes = place[~ends], count[~ends], codes[~ends]
+        begins = self._levels[order - 1].place_E if order else np.zeros(1, dtype=np.int32)
+        first = np.append(np.searchsorted(place, begins), len(place))
+        level = Level(
+            order=order,
+            first_H=first.astype(np.int32),
+            id_E=index.ids_of(codes),
+            count_E=count.astype(np.int32),
+            place_E=place,
+        )
+        return level if order else without_context(level, self.context_V)
+
+    def suffix(self, order: int) -> Nodes:
+        """For each event of a level of order 1 or more, the event one level down without the first symbol."""
+        if order not in self._suffixes:
+            index, place = self._index, self[order].place_E
+            shorter = index.places[index.suffixes[place] + np.int32(1)]
+            found = np.searchsorted(self[order - 1].place_E, shorter, side="right") - 1
+            self._suffixes[order] = found.astype(np.int32)
+        return self._suffixes[order]
+
+    def begins(self, depth: int) -> NDArray[Any]:
+        """See `Levels.begins`."""
+        index, alive = self._index, np.arange(len(self._index.starts))
+        found = np.zeros((len(alive), depth), dtype=smallest_dtype(index.symbols + 1))
+        for offset in range(depth):
+            codes = index.codes[index.starts[alive] + offset]
+            alive, codes = alive[codes > 0], codes[codes > 0]
+            found[alive, offset] = index.ids_of(codes).astype(np.int64) + 1
+        return found
 
 
 class Counts(Protocol):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.errors import CheckpointError
+from charlm.errors import CheckpointError, OptionError, TextError
 from charlm.files import fingerprint, write_with
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids, smallest_dtype
@@ -37,6 +37,19 @@ def fast_available() -> bool:
     except ImportError:
         return False
     return True
+
+
+METHODS = ("auto", "numpy", "fast")
+"""Ways of sorting: `fast` needs pydivsufsort, `auto` takes it where it is installed."""
+
+
+def sort_suffixes(codes: Codes, method: str) -> NDArray[np.int32]:
+    """The positions of all symbols by `sort_numpy` or `sort_fast`; an OptionError where there is no such method."""
+    if method not in METHODS:
+        raise OptionError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
+    if method == "fast" and not fast_available():
+        raise OptionError("the method 'fast' needs pydivsufsort: install charlm[fast], or use 'numpy'")
+    return sort_fast(codes) if method == "fast" or (method == "auto" and fast_available()) else sort_numpy(codes)
 
 
 def sort_numpy(codes: Codes) -> NDArray[np.int32]:
@@ -125,6 +138,33 @@ def sort_fast(codes: Codes) -> NDArray[np.int32]:
     separators = len(codes) - int(np.count_nonzero(codes))
     suffixes: NDArray[np.int32] = order[separators:].astype(np.int32, copy=False)
     return suffixes
+
+
+def codes_of_spans(ids: Ids, spans: Spans, symbols: int) -> tuple[NDArray[Any], NDArray[np.int32]]:
+    """The codes of the spans with their separators, and the ids that occur, int32.
+
+    Raises:
+        TextError: no character in the spans, an id outside the vocabulary, or 2 GiB or more of text.
+    """
+    spans = spans[spans[:, 1] > spans[:, 0]]
+    size = int((spans[:, 1] - spans[:, 0] + 1).sum())
+    if not size:
+        raise TextError("there is no character to count: use a longer text or another --split")
+    if size >= 1 << 31:
+        raise TextError(f"an index takes under {1 << 31:,} characters, this text has {size:,}: use a part of it")
+    pieces = [ids[start:end] for start, end in spans.tolist()]
+    pieces = [np.unique(piece) for piece in pieces] if len(spans) < 64 else pieces
+    seen = np.unique(np.concatenate(pieces)).astype(np.int64)
+    if seen[0] < 0 or seen[-1] >= symbols:
+        raise TextError(f"a text to count has ids from 0 to {symbols - 1}, not {int(seen[0])} to {int(seen[-1])}")
+    codes = np.zeros(size, dtype=smallest_dtype(len(seen) + 1))
+    table = np.zeros(int(seen[-1]) + 1, dtype=codes.dtype)
+    table[seen] = np.arange(1, len(seen) + 1)
+    at = 0
+    for start, end in spans.tolist():
+        codes[at : at + end - start] = table[ids[start:end]]
+        at += end - start + 1
+    return codes, seen.astype(np.int32)
 
 
 def room_array(codes: Codes, depth: int = DEPTH) -> NDArray[np.uint8]:

@@ -19,8 +19,7 @@ from charlm.lm.evaluate import Evaluation, Row, per_character, row_of, targets_o
 from charlm.lm.model import TextModel
 from charlm.lm.surprise import expected_next, read_surprise
 from charlm.ngrams.fit import counted_rows
-from charlm.ngrams.index import SuffixIndex
-from charlm.ngrams.novelty import Novelty, novelty
+from charlm.ngrams.index import Novelty, SuffixIndex, novelty
 from charlm.nn.kernels import pick_device
 from charlm.pages.page import map_data
 from charlm.pages.run_page import (

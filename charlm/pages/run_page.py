@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from charlm.lm.compare import Compared, summary
 from charlm.lm.surprise import Expected
-from charlm.ngrams.novelty import Novelty
+from charlm.ngrams.index import Novelty
 from charlm.pages.page import Series, chart, render, write_page
 from charlm.sequences.metrics import Reliability, reliability
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import TextError
-from charlm.sequences.tables import Table
+from charlm.text.tables import Table
 
 Floats = NDArray[np.float64]
 Steps = Floats | list[list[float]]

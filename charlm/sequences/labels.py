@@ -29,7 +29,7 @@ from charlm.sequences.cells import (
     spelling_of,
     sum_to_one,
 )
-from charlm.sequences.tables import Table
+from charlm.text.tables import Table
 
 _MOST = 10_000  # classes
 _WHOLE = re.compile(r"^([+-]?[0-9]+)\.0+$")

@@ -20,8 +20,8 @@ from charlm.sequences.config import SequenceConfig
 from charlm.sequences.figures import Figures, distribution_figures, score_figures
 from charlm.sequences.labels import read_labels
 from charlm.sequences.models import load_sequence
-from charlm.sequences.tables import Table, render_table
 from charlm.sequences.tabular import TableFacts, open_table, sequences_of, targets_of
+from charlm.text.tables import Table, render_table
 
 _COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
 

@@ -23,7 +23,7 @@ from charlm.sequences.batches import Examples, Sequences, groups_of
 from charlm.sequences.cells import Inputs, label_cells, read_inputs
 from charlm.sequences.config import RowSplit
 from charlm.sequences.labels import Labels, guess_columns, guess_mode, read_labels
-from charlm.sequences.tables import Table, read_table
+from charlm.text.tables import Table, read_table
 from charlm.text.vocab import Vocab
 
 

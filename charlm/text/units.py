@@ -11,10 +11,7 @@ in place of repeated lines, give the same corpus.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-import json
 import logging
 import re
 from collections.abc import Sequence
@@ -27,6 +24,7 @@ from charlm.errors import OptionError, TextError
 from charlm.progress import follower
 from charlm.text.reading import Reading, decode, read_content
 from charlm.text.splits import Spans
+from charlm.text.tables import Table, table_of
 
 _WORD, _APART = r"\S+", r"[\w'’\-]+|[^\w\s]+"
 _ENDS = re.compile(r"[.!?…][\"'”’»)\]]*\Z")
@@ -116,8 +114,6 @@ _log = logging.getLogger(__name__)
 MOST = 1 << 30
 """Characters that a list may have once its counts are written out."""
 
-_DELIMITERS = ("\t", ",", ";", "|")
-
 
 def read_items(path: Path, reading: Reading, content: bytes | None = None) -> tuple[list[str], NDArray[np.int64]]:
     """The items of a file in its order, and how often each counts.
@@ -134,15 +130,16 @@ def read_items(path: Path, reading: Reading, content: bytes | None = None) -> tu
     """
     content = read_content(path) if content is None else content
     name = "standard input" if str(path) == "-" else str(path)
-    text = content.decode("latin-1") if reading.bytes else None
     if reading.items == "line":
-        lines = (decode(content, reading, path) if text is None else text).split("\n")
+        lines = (content.decode("latin-1") if reading.bytes else decode(content, reading, path)).split("\n")
         items, counts = lines[:-1] if not lines[-1] else lines, None
     else:
-        columns = _parquet(content, name) if content[:4] == b"PAR1" else None
-        columns = columns or _table(decode(content, reading, path) if text is None else text, name)
-        items = [_text(value, name, row) for row, value in enumerate(_column(columns, reading.column, name), 1)]
-        counts = None if reading.weights is None else _counts(_column(columns, reading.weights, name), name)
+        table = table_of(content, name, encoding="latin-1" if reading.bytes else reading.encoding)
+        items = ["" if value is None else str(value) for value in table.column(reading.column)]
+        if (wrong := next((row for row, item in enumerate(items) if "\n" in item), None)) is not None:
+            where = table.place(wrong, reading.column)
+            raise TextError(f"{where} has a line end in it, which is the end mark of an item: take it out")
+        counts = None if reading.weights is None else _counts(table, reading.weights)
     whole = np.ones(len(items), np.int64) if counts is None else counts
     kept = [i for i, item in enumerate(items) if item and whole[i]]
     if len(kept) < len(items) and not follower():
@@ -157,60 +154,15 @@ def read_items(path: Path, reading: Reading, content: bytes | None = None) -> tu
     return found, total
 
 
-def _table(text: str, name: str) -> dict[str, list[object]]:
-    """The columns of delimited text or of JSON Lines."""
-    if text.lstrip()[:1] == "{":
-        try:
-            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
-        except ValueError as error:
-            raise TextError(f"{name} is not JSON Lines ({str(error)[:80]}): each line is one object") from None
-        if not all(isinstance(row, dict) for row in rows):
-            raise TextError(f"{name} is not JSON Lines of objects")
-        return {key: [row.get(key) for row in rows] for key in rows[0]}
-    head = text.split("\n", 1)[0]
-    delimiter = max(_DELIMITERS, key=head.count)
-    csv.field_size_limit(1 << 30)
-    cells = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row]
-    if len(set(cells[0])) < len(cells[0]):
-        raise TextError(f"{name} has two columns of one name: give each its own")
-    for number, row in enumerate(cells, 1):
-        if len(row) != len(cells[0]):
-            raise TextError(f"row {number} of {name} has {len(row)} cells, its header has {len(cells[0])}")
-    return {key: [row[i] for row in cells[1:]] for i, key in enumerate(cells[0])}
-
-
-def _parquet(content: bytes, name: str) -> dict[str, list[object]]:
-    try:
-        from pyarrow import parquet
-    except ImportError:
-        raise TextError(
-            f"{name} is a Parquet file, which pyarrow reads: install it, or write the table as CSV"
-        ) from None
-    return dict(parquet.read_table(io.BytesIO(content)).to_pydict())
-
-
-def _column(columns: dict[str, list[object]], column: str, name: str) -> list[object]:
-    if column not in columns:
-        raise TextError(f"{name} has no column {column!r}: it has {', '.join(map(repr, list(columns)[:20]))}")
-    return columns[column]
-
-
-def _text(value: object, name: str, row: int) -> str:
-    item = "" if value is None else str(value)
-    if "\n" in item:
-        raise TextError(f"row {row} of {name} has a line end in it, which is the end mark of an item: take it out")
-    return item
-
-
-def _counts(values: list[object], name: str) -> NDArray[np.int64]:
-    found = np.zeros(len(values), np.int64)
-    for row, value in enumerate(values):
+def _counts(table: Table, column: str) -> NDArray[np.int64]:
+    found = np.zeros(len(table), np.int64)
+    for row, value in enumerate(table.column(column)):
         try:
             number = float(str(value))
         except ValueError:
             number = -1.0
         if not 0 <= number < 1 << 53 or number != int(number):
-            raise TextError(f"row {row + 1} of {name} counts {value!r}: a weight is a whole number of 0 or more")
+            raise TextError(f"{table.place(row, column)} counts {value!r}: a weight is a whole number of 0 or more")
         found[row] = int(number)
     return found
 

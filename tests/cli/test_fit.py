@@ -19,8 +19,8 @@ import pytest
 import charlm as door
 from charlm.sequences.config import RowSplit
 from charlm.sequences.estimators import SequenceClassifier
-from charlm.sequences.formats import read_arrays, write_npz
 from charlm.sequences.metrics import accuracy, brier_score, log_loss
+from charlm.text.formats import read_arrays, write_npz
 from tests.conftest import Run
 
 

@@ -15,12 +15,12 @@ import numpy as np
 from charlm.codec import encode
 from charlm.sequences.cells import read_inputs
 from charlm.sequences.config import RowSplit
-from charlm.sequences.formats import write_npz
 from charlm.sequences.model import SequenceModel
 from charlm.sequences.models import predict_rows
 from charlm.sequences.predict import figures_of
-from charlm.sequences.tables import read_table, render_table
 from charlm.sequences.tabular import make_task, sequences_of
+from charlm.text.formats import write_npz
+from charlm.text.tables import read_table, render_table
 from tests.fuzz.common import Tally, changed_bytes, changed_json
 
 __all__ = ["TABLES", "fuzz_tables"]

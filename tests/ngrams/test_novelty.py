@@ -4,8 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charlm.errors import OptionError
-from charlm.ngrams.index import SuffixIndex
-from charlm.ngrams.novelty import PASSAGE, novelty
+from charlm.ngrams.index import PASSAGE, SuffixIndex, novelty
 
 
 def naive(spans, text):

@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charlm.errors import CharlmError, OptionError, TextError
-from charlm.sequences import formats
 from charlm.sequences.cells import Inputs, read_inputs
 from charlm.sequences.config import RowSplit
-from charlm.sequences.formats import read_arrays, write_npz
 from charlm.sequences.labels import guess_columns, guess_mode, read_labels
-from charlm.sequences.tables import Table, read_table, render_table
+from charlm.text import formats
+from charlm.text.formats import read_arrays, write_npz
+from charlm.text.tables import Table, read_table, render_table
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from charlm.sequences.fitting import choose_fit
 from charlm.sequences.model import SequenceModel
 from charlm.sequences.models import predict_rows
 from charlm.sequences.predict import check_config, figures_of
-from charlm.sequences.tables import read_table
 from charlm.sequences.tabular import TableFacts, TableTask, make_task
+from charlm.text.tables import read_table
 
 SPLIT = RowSplit.parse("shuffled:3:60/20/20")
 PARTS = SPLIT.parts(20)

@@ -195,10 +195,10 @@ def test_a_parquet_table_is_read_with_pyarrow_and_refused_without(
     parquet.write_table(table, tmp_path / "list.parquet")
     options = {"items": "column:name", "weights": "n"}
     assert str(charlm.read_text(tmp_path / "list.parquet", **options)) == str(charlm.Text.of(NAMES))
-    with pytest.raises(TextError, match="has no column 'names': it has 'name', 'n'"):
+    with pytest.raises(TextError, match="has no column 'names': its columns are 'name', 'n'"):
         charlm.read_text(tmp_path / "list.parquet", items="column:names")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(TextError, match="which pyarrow reads: install it, or write the table as CSV"):
+    with pytest.raises(OptionError, match="is a Parquet file: pip install"):
         charlm.read_text(tmp_path / "list.parquet", **options)
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import OptionError, TextError
-from charlm.sequences.formats import HALF, json_records, read_arrays, read_parquet, write_npz, write_parquet
+from charlm.text.formats import HALF, json_records, read_arrays, read_parquet, write_npz, write_parquet
 from charlm.text.reading import Reading, read_content, unreadable
 
 _DELIMITERS = ("\t", ";", ",", "|")
@@ -127,8 +127,13 @@ def read_table(path: str | Path, *, encoding: str = "utf-8", header: bool = True
     Raises:
         TextError: no table, or a broken one; says in which row what is wrong.
     """
-    Reading(encoding=encoding)  # refuses an unknown one
     name, content = _content(Path(path))
+    return table_of(content, name, encoding=encoding, header=header)
+
+
+def table_of(content: bytes, name: str, *, encoding: str = "utf-8", header: bool = True) -> Table:
+    """`read_table` for the content of a file; messages call it by `name`."""
+    Reading(encoding=encoding)  # refuses an unknown one
     kind = _kind_of(content, name)
     sha256 = hashlib.sha256(content).hexdigest()
     if kind in ("arrays", "parquet"):
@@ -208,24 +213,24 @@ def _delimited_table(text: str, name: str, sha256: str, dialect: Dialect) -> Tab
         dialect, text, first = replace(dialect, delimiter=text[4]), text[5:].lstrip("\r\n"), 2
     else:
         dialect = replace(dialect, delimiter=_sniff(text))
-    rows = [(first + number, row) for number, row in enumerate(_rows(text, dialect.delimiter, name)) if row]
-    while rows and not any(cell.strip() for cell in rows[-1][1]):
+    read = _rows(text, dialect.delimiter, name)
+    rows, numbers = [row for row in read if row], [number for number, row in enumerate(read, first) if row]
+    while rows and not any(cell.strip() for cell in rows[-1]):
         rows.pop()  # empty rows that spreadsheets leave at the end
     if not rows:
         raise TextError(f"{name} is empty: a table has a row that names its columns and a row for each example")
-    names = _header(rows[0][1], name) if dialect.header else [f"column{i + 1}" for i in range(len(rows[0][1]))]
-    rows = rows[1:] if dialect.header else rows
+    names = _header(rows[0], name) if dialect.header else [f"column{i + 1}" for i in range(len(rows[0]))]
+    rows, numbers = rows[dialect.header :], numbers[dialect.header : len(rows)]
     if not rows:
         raise TextError(f"{name} has no rows below its header")
-    shown = {"\t": "(a tab)", _ALONE: "','"}.get(dialect.delimiter, repr(dialect.delimiter))
-    for number, row in rows:
-        if len(row) != len(names):
-            raise TextError(
-                f"row {number} of {name} has {len(row)} cells, the {'header' if dialect.header else 'first row'} has "
-                f"{len(names)}: put cells that hold the separator {shown} in double quotes"
-            )
-    columns = dict(zip(names, zip(*(row for _, row in rows), strict=True), strict=True))
-    numbers = [number for number, _ in rows]
+    if (wrong := next((at for at, row in enumerate(rows) if len(row) != len(names)), None)) is not None:
+        shown = {"\t": "(a tab)", _ALONE: "','"}.get(dialect.delimiter, repr(dialect.delimiter))
+        head = "header" if dialect.header else "first row"
+        raise TextError(
+            f"row {numbers[wrong]} of {name} has {len(rows[wrong])} cells, the {head} has {len(names)}: put cells that "
+            f"hold the separator {shown} in double quotes"
+        )
+    columns = {key: [row[i] for row in rows] for i, key in enumerate(names)}
     return Table(name=name, kind="delimited", columns=columns, numbers=numbers, sha256=sha256, dialect=dialect)
 
 
@@ -323,13 +328,10 @@ def render_table(table: Table, kind: str | None = None) -> bytes:
         return write_parquet(table.columns)
     if kind == "jsonl":
         lines = (dict(zip(table.columns, row, strict=True)) for row in zip(*table.columns.values(), strict=True))
-        text = "".join(json.dumps(_without_none(line), ensure_ascii=False) + "\n" for line in lines)
+        kept = ({key: value for key, value in line.items() if value is not None} for line in lines)
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept)
         return table.dialect.mark + text.encode(table.dialect.encoding, "backslashreplace")
     return _render_delimited(table)
-
-
-def _without_none(record: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in record.items() if value is not None}
 
 
 def _render_delimited(table: Table) -> bytes:
