@@ -175,7 +175,8 @@ class AdaptiveLM(TextModel):
     def _ahead(self, ids_TB: Tensor, state: State) -> Iterator[tuple[int, int, Floats, State]]:
         """`_foreseen` block by block; another thread computes the next blocks while the contexts read this one.
 
-        It leaves a core to the contexts: threads that wait for each other would wait for that core at every product.
+        It leaves a core to the contexts, as threads that share a product would wait for that core. Shorter blocks are
+        read by all threads: torch rounds products of few rows otherwise by another number of threads.
         """
         steps, threads = len(ids_TB), max(1, torch.get_num_threads() - 1)
         edges = range(0, steps, _BLOCK if self.models else steps)
@@ -183,7 +184,7 @@ class AdaptiveLM(TextModel):
         def read(begin: int) -> tuple[int, int, Floats, State]:
             nonlocal state
             end = min(begin + edges.step, steps)
-            with using_threads(threads):
+            with using_threads(threads if end - begin == _BLOCK else None):
                 foreseen_TBEV, state = self._foreseen(ids_TB[begin:end], state)
             return begin, end, foreseen_TBEV, state
 
@@ -221,9 +222,7 @@ class AdaptiveLM(TextModel):
         pieces = []
         while number != 0:
             if not 0 < number - self._tag < len(self._past):
-                raise OptionError(
-                    "this state is of another model: states of an adaptive model are of use with it alone"
-                )
+                raise OptionError("this state is of another model: an adaptive model's states are of use with it alone")
             number, ids_T = self._past[number - self._tag]
             pieces.append(ids_T)
         memory = self._fresh(sum(map(len, pieces)))
