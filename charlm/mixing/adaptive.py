@@ -342,7 +342,7 @@ def adaptive(
     return AdaptiveLM(found[0].vocab, found, trained=trained[:-1], room=room)
 
 
-_BLOCK, _AHEAD = 512, 8
+_BLOCK, _AHEAD = 512, 32
 """Steps that the other models read at once, and blocks of so many steps that they are ahead of the contexts at most."""
 
 _LIVE = 2
