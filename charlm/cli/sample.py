@@ -138,19 +138,11 @@ def _novelty(model: TextModel, streams: list[Stream], texts: Sequence[str]) -> d
         streams: the texts that were generated.
         texts: where the training text is now; empty for the paths that the model was made from.
     """
+    from charlm.lm.model import own_text
     from charlm.ngrams.index import SuffixIndex, novelty
-    from charlm.text.corpus import read_corpus
 
-    names = list(texts or model.source.names)
-    missing = [name for name in names if not Path(name).exists()]
-    if missing:
-        raise OptionError(f"{missing[0]} is not found from here: name the training text with --text, for --novelty")
-    corpus = read_corpus(names, model.source.reading, vocab=model.vocab)
-    if corpus.sha256 != model.source.sha256:
-        raise OptionError(
-            f"{corpus.title} is not the text that {model.name} was made from: name that one with --text, for --novelty"
-        )
-    parts = corpus.parts(model.source.split)
+    text = own_text(model, texts or None)
+    corpus, parts = text.corpus, text.parts
     train = parts["train"]
     index = SuffixIndex.build(corpus.ids, train, symbols=len(corpus.vocab))
 

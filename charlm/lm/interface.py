@@ -119,6 +119,8 @@ class LanguageModel(abc.ABC):
     """Whether the model is counted: a table compares the other models with it."""
     is_adaptive: bool = False
     """Whether the model learns from what it reads, so that its figures stand in rows of their own."""
+    reads: int = 4096
+    """How many characters, of all lanes together, a call is given at least where a whole text is read."""
 
     @property
     @abc.abstractmethod
@@ -257,7 +259,7 @@ def read_segments(
     progress: OnRead | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Reads segments with a model, up to `lanes` side by side, `chunk` steps at a time, by default some 256 and of few
-    lanes more.
+    lanes more (`LanguageModel.reads`).
 
     Returns:
         `logp_N`, the log-probability of each scored target in the order of the segments (NaN for targets that
@@ -270,7 +272,7 @@ def read_segments(
     hit_N = np.zeros(len(logp_N), dtype=np.bool_)
     order = np.argsort(segments[:, 0] - segments[:, 2], kind="stable")
     for group in np.split(order, range(lanes, len(order), lanes)):
-        steps = chunk or max(256, 4096 // max(1, len(group)))
+        steps = chunk or max(256, model.reads // max(1, len(group)))
         _read_group(model, ids, segments[group], offsets[group], steps, hits, logp_N, hit_N, progress)
     return logp_N, hit_N
 

@@ -21,7 +21,7 @@ from charlm.lm.items import ItemSample, ItemScores, sample_items, score_items
 from charlm.lm.sampling import NextCharacter, Stream, generate_streams, next_character
 from charlm.lm.scored import TextScore, score_text
 from charlm.tensors import Bits
-from charlm.text.text import Part, Text, TextFacts
+from charlm.text.text import Part, Text, TextFacts, read_text
 
 
 class TextModel(LanguageModel, abc.ABC):
@@ -86,44 +86,20 @@ class TextModel(LanguageModel, abc.ABC):
 
     @overload
     def sample(
-        self,
-        prompt: str | None = None,
-        *,
-        length: int = 1000,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float = 1.0,
-        seed: int = 0,
-        stop: str | None = None,
-        streams: None = None,
-    ) -> str: ...
+        self, prompt: str | None = None, *, length: int = 1000, temperature: float = 1.0, top_k: int | None = None,
+        top_p: float = 1.0, seed: int = 0, stop: str | None = None, streams: None = None,
+    ) -> str: ...  # fmt: skip
 
     @overload
     def sample(
-        self,
-        prompt: str | None = None,
-        *,
-        length: int = 1000,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float = 1.0,
-        seed: int = 0,
-        stop: str | None = None,
-        streams: int,
-    ) -> list[str]: ...
+        self, prompt: str | None = None, *, length: int = 1000, temperature: float = 1.0, top_k: int | None = None,
+        top_p: float = 1.0, seed: int = 0, stop: str | None = None, streams: int,
+    ) -> list[str]: ...  # fmt: skip
 
     def sample(
-        self,
-        prompt: str | None = None,
-        *,
-        length: int = 1000,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float = 1.0,
-        seed: int = 0,
-        stop: str | None = None,
-        streams: int | None = None,
-    ) -> str | list[str]:
+        self, prompt: str | None = None, *, length: int = 1000, temperature: float = 1.0, top_k: int | None = None,
+        top_p: float = 1.0, seed: int = 0, stop: str | None = None, streams: int | None = None,
+    ) -> str | list[str]:  # fmt: skip
         """Generates text after a prompt; the prompt is not part of what is returned.
 
         Args:
@@ -141,58 +117,30 @@ class TextModel(LanguageModel, abc.ABC):
             UnknownCharacterError: the prompt has a character that the model does not know.
         """
         *_, last = self.grow(
-            prompt,
-            length=length,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            seed=seed,
-            stop=stop,
+            prompt, length=length, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, stop=stop,
             streams=streams or 1,
-        )
+        )  # fmt: skip
         return last[0].text if streams is None else [stream.text for stream in last]
 
     def stream(
-        self,
-        prompt: str | None = None,
-        *,
-        length: int = 1000,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float = 1.0,
-        seed: int = 0,
-        stop: str | None = None,
-    ) -> Iterator[str]:
+        self, prompt: str | None = None, *, length: int = 1000, temperature: float = 1.0, top_k: int | None = None,
+        top_p: float = 1.0, seed: int = 0, stop: str | None = None,
+    ) -> Iterator[str]:  # fmt: skip
         """Generates text as `sample` does and yields it piece by piece while it grows."""
         shown = 0
         for (grown,) in self.grow(
-            prompt,
-            length=length,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            seed=seed,
-            stop=stop,
+            prompt, length=length, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, stop=stop,
             chunk=32,
-        ):
+        ):  # fmt: skip
             certain = grown.certain(stop)
             if len(certain) > shown:
                 yield certain[shown:]
                 shown = len(certain)
 
     def grow(
-        self,
-        prompt: str | None = None,
-        *,
-        length: int = 1000,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float = 1.0,
-        seed: int = 0,
-        stop: str | None = None,
-        streams: int = 1,
-        chunk: int = 256,
-    ) -> Iterator[list[Stream]]:
+        self, prompt: str | None = None, *, length: int = 1000, temperature: float = 1.0, top_k: int | None = None,
+        top_p: float = 1.0, seed: int = 0, stop: str | None = None, streams: int = 1, chunk: int = 256,
+    ) -> Iterator[list[Stream]]:  # fmt: skip
         """Generates texts side by side and yields the same list of `Stream`s after every `chunk` of symbols.
 
         A `Stream` holds, beside its text, the drawn symbols, the log-probability of each and the Score of the whole.
@@ -336,3 +284,35 @@ def as_part(text: Text | Part | str, name: Literal["train", "valid", "test", "al
         f"a text is given as a str, or as what read_text returns, not as {type(text).__name__}: "
         "read files with charlm.read_text"
     )
+
+
+def own_text(
+    model: TextModel, text: Text | str | Path | Sequence[str | Path] | None = None, *, progress: bool | None = None
+) -> Text:
+    """The text that a model was made from, in its symbols and under its split.
+
+    Args:
+        model: with the facts of its text.
+        text: the text, or the files where it is now; None reads it from its old place.
+        progress: show a bar; None shows it on a terminal or in a notebook.
+
+    Raises:
+        OptionError: the text is not found, or is another one.
+    """
+    source = model.source
+    if isinstance(text, Text):
+        found = Text(corpus=text.corpus.under(model.vocab), split=source.split)
+    else:
+        names = list(source.names) if text is None else [text] if isinstance(text, str | Path) else list(text)
+        missing = [name for name in names if str(name) == "-" or not Path(name).exists()]
+        if text is None and (missing or not names):
+            where = f"there is no {missing[0]} here" if missing else "the model does not name its files"
+            where = "it came from standard input" if "-" in missing else where
+            raise OptionError(f"the text of {model.name} is needed, and {where}: name it with --text FILE")
+        found = read_text(names, like=model, progress=progress)
+    if found.corpus.sha256 != source.sha256:
+        raise OptionError(
+            f"{', '.join(found.corpus.names)} is not the text that {model.name} was made from ({source.sha256[:12]} "
+            f"then, {found.corpus.sha256[:12]} now): name that one with --text FILE"
+        )
+    return found

@@ -17,7 +17,7 @@ import os
 import secrets
 import tempfile
 import weakref
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,7 +31,8 @@ from torch import Tensor
 from charlm.errors import OptionError
 from charlm.lm.interface import State
 from charlm.lm.model import TextModel, as_models
-from charlm.mixing.contexts import RATE, Memory, Plan, balanced
+from charlm.mixing.contexts import CONTEXTS, Memory, Plan, balanced, large_pages
+from charlm.nn.kernels import using_threads
 from charlm.recurrent.dynamic import dynamic, own_text
 from charlm.recurrent.model import CharRNN
 from charlm.tensors import write_tensors
@@ -79,6 +80,7 @@ class AdaptiveLM(TextModel):
         self.vocab, self.models = vocab, tuple(models)
         self.trained = np.zeros(0, dtype=np.int64) if trained is None else np.asarray(trained, dtype=np.int64)
         self.room = room
+        self.reads = 4096 if any(model.is_adaptive for model in models) else 16384  # the first block is waited for
         self.source = next((model.source for model in models if model.source.sha256), TextFacts())
         characters = len(self.trained) + room
         weights = 1 + np.bincount(self.trained[self.trained >= 0], minlength=len(vocab))
@@ -143,9 +145,13 @@ class AdaptiveLM(TextModel):
         if not steps:
             return torch.zeros((0, lanes) if targets_TB is not None else (0, lanes, len(self.vocab))).double(), state
         tickets = state["read"].tolist()
-        memories = [self._memory(ticket) for ticket in tickets]
+        known = [self._memory(ticket) if ticket else None for ticket in tickets]
+        over = [self._live.popitem(last=False)[1] for _ in range(len(self._live) + lanes - max(lanes, _LIVE))]
+        unused = [memory.block for memory in over if memory.large]
+        memories: list[Memory] = []
         found = np.zeros((steps, lanes) if targets_TB is not None else (steps, lanes, len(self.vocab)))
         for begin, end, foreseen_TBEV, after in self._ahead(ids_TB, state):  # noqa: B007 (the last state is kept)
+            memories = memories or [memory or self._fresh(steps, unused) for memory in known]  # models go on meanwhile
             for lane, memory in enumerate(memories):
                 tops_T = None if hit_TB is None else np.zeros(end - begin, dtype=np.bool_)
                 found[begin:end, lane] = memory.read(
@@ -163,23 +169,32 @@ class AdaptiveLM(TextModel):
             self._past.append((ticket, ids_TB[:, lane].numpy().copy()))
             numbers.append(self._tag + len(self._past) - 1)
             self._live[numbers[-1]] = memory
-        while len(self._live) > max(lanes, _LIVE):
-            self._live.popitem(last=False)
         after["read"] = torch.tensor(numbers, dtype=torch.int64)
         return torch.from_numpy(found), after
 
     def _ahead(self, ids_TB: Tensor, state: State) -> Iterator[tuple[int, int, Floats, State]]:
-        """`_foreseen` block by block; another thread computes the next block while the contexts read this one."""
-        steps = len(ids_TB)
+        """`_foreseen` block by block; another thread computes the next blocks while the contexts read this one.
+
+        It leaves a core to the contexts, as threads that share a product would wait for that core. Shorter blocks are
+        read by all threads: torch rounds products of few rows otherwise by another number of threads.
+        """
+        steps, threads = len(ids_TB), max(1, torch.get_num_threads() - 1)
         edges = range(0, steps, _BLOCK if self.models else steps)
+
+        def read(begin: int) -> tuple[int, int, Floats, State]:
+            nonlocal state
+            end = min(begin + edges.step, steps)
+            with using_threads(threads if end - begin == _BLOCK else None):
+                foreseen_TBEV, state = self._foreseen(ids_TB[begin:end], state)
+            return begin, end, foreseen_TBEV, state
+
         with ThreadPoolExecutor(1) as pool:
-            coming = pool.submit(self._foreseen, ids_TB[: edges.step], state)
-            for begin in edges:
-                end = min(begin + edges.step, steps)
-                foreseen_TBEV, state = coming.result()
-                if end < steps:
-                    coming = pool.submit(self._foreseen, ids_TB[end : end + edges.step], state)
-                yield begin, end, foreseen_TBEV, state
+            coming = deque(pool.submit(read, begin) for begin in edges[:_AHEAD])
+            for later in range(_AHEAD * edges.step, steps + _AHEAD * edges.step, edges.step):
+                found = coming.popleft().result()
+                if later < steps:
+                    coming.append(pool.submit(read, later))
+                yield found
 
     @torch.no_grad()
     def _foreseen(self, ids_TB: Tensor, state: Mapping[str, Tensor]) -> tuple[Floats, State]:
@@ -207,35 +222,42 @@ class AdaptiveLM(TextModel):
         pieces = []
         while number != 0:
             if not 0 < number - self._tag < len(self._past):
-                raise OptionError(
-                    "this state is of another model: states of an adaptive model are of use with it alone"
-                )
+                raise OptionError("this state is of another model: an adaptive model's states are of use with it alone")
             number, ids_T = self._past[number - self._tag]
             pieces.append(ids_T)
-        memory = self._fresh()
+        memory = self._fresh(sum(map(len, pieces)))
         state = self.initial_state(1)
         for begun, ids_T in enumerate(reversed(pieces)):
             foreseen_T1EV, state = self._foreseen(torch.from_numpy(ids_T)[:, None], state)
             memory.read(ids_T, foreseen_T1EV[:, 0], foreseen=begun > 0)
         return memory
 
-    def _fresh(self) -> Memory:
-        """A memory that has read `trained` alone: a private view of one file, of which only what changes is copied."""
+    def _fresh(self, steps: int = 0, unused: list[Any] | None = None) -> Memory:
+        """A memory that has read `trained` alone.
+
+        For so many steps that they would change most of its pages it is a copy in large pages, which are read faster,
+        or in an unused block; else a private view of one file, of which only the pages that change are copied.
+        """
         size = self._plan.size
         if self._base is None:
             # a file in memory where there is one; it lives as long as the model
             file = open(os.memfd_create("charlm"), "r+b") if hasattr(os, "memfd_create") else tempfile.TemporaryFile()  # noqa: SIM115
             weakref.finalize(self, file.close)
             file.truncate(size)
-            with mmap.mmap(file.fileno(), size) as block:
-                memory = Memory(self._plan, block)
-                memory.begin()
-                memory.read(self.trained, rate=2 * RATE)
-                if self.models and len(self.trained):
-                    memory.trust(TRUST)
-                memory.close()
+            trained = len(self.trained) > 0  # else most pages stay empty, which takes no room in the file
+            memory = Memory(self._plan, large_pages(size) if trained else mmap.mmap(file.fileno(), size), large=trained)
+            memory.prime(self.trained)
             self._base = file
-        return Memory(self._plan, mmap.mmap(self._base.fileno(), size, access=mmap.ACCESS_COPY))
+            if trained:
+                file.write(memory.block)
+                file.flush()
+                return memory
+        if 4 * CONTEXTS * steps < size // mmap.PAGESIZE:  # four decisions a character or more, slots in as many pages
+            return Memory(self._plan, mmap.mmap(self._base.fileno(), size, access=mmap.ACCESS_COPY))
+        block = unused.pop() if unused else large_pages(size)
+        with mmap.mmap(self._base.fileno(), size, access=mmap.ACCESS_READ) as base:
+            np.copyto(np.frombuffer(block, np.uint8), np.frombuffer(base, np.uint8))
+        return Memory(self._plan, block, large=True)
 
     def stepper(self) -> Stepper:
         """Reads one lane symbol by symbol from the beginning; the fastest way to code a text.
@@ -320,11 +342,8 @@ def adaptive(
     return AdaptiveLM(found[0].vocab, found, trained=trained[:-1], room=room)
 
 
-TRUST = 0.5
-"""The share of the weight that other models have where reading begins."""
-
-_BLOCK = 512
-"""Steps that the other models are ahead of the contexts."""
+_BLOCK, _AHEAD = 512, 32
+"""Steps that the other models read at once, and blocks of so many steps that they are ahead of the contexts at most."""
 
 _LIVE = 2
 """Memories that are kept at hand, beside those of the lanes that were read last."""

@@ -6,9 +6,11 @@ Axes: T steps, E other models, V symbols.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import math
+import mmap
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from charlm.mixing.formulas import Formulas
 from charlm.nn.kernels import compiled
 from charlm.text.vocab import Vocab
 
-__all__ = ["Memory", "Plan"]
+__all__ = ["Memory", "Plan", "large_pages"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -31,6 +33,9 @@ NOW = 24 + CONTEXTS
 RATE = 0.0025
 """The step of the first mixing's weights; chosen, as the other numbers here and in adaptive.c, on the validation part
 of a bundled text (benchmarks/RESULTS.md)."""
+
+TRUST = 0.5
+"""The share of the weight that other models have where reading begins."""
 
 
 class _Job(ctypes.Structure):
@@ -156,11 +161,25 @@ class Plan:
             self.size += -(-math.prod(shape) * np.dtype(kind).itemsize // 64) * 64
 
 
-class Memory:
-    """What was learned so far, in one block of memory, and reading on with it."""
+def large_pages(size: int) -> mmap.mmap:
+    """Memory full of zeros, in large pages where the system has them.
 
-    def __init__(self, plan: Plan, block: Any) -> None:
-        self.plan, self.block = plan, block
+    >>> block = large_pages(10)
+    >>> len(block), block[0]
+    (10, 0)
+    """
+    block = mmap.mmap(-1, size, access=mmap.ACCESS_COPY)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel without them
+            block.madvise(mmap.MADV_HUGEPAGE)
+    return block
+
+
+class Memory:
+    """What was learned so far, in one block of memory, and reading on with it; `large`: of `large_pages`."""
+
+    def __init__(self, plan: Plan, block: Any, *, large: bool = False) -> None:
+        self.plan, self.block, self.large = plan, block, large
         flat = np.frombuffer(block, dtype=np.uint8)
         self.parts = {}
         for name, (kind, shape) in plan.shapes.items():
@@ -189,6 +208,13 @@ class Memory:
         self.parts["finals"][:] = 1 / SELECTORS
         self.parts["finals"][:, -1] = 0
         self.parts["apms"][:] = 1 / (1 + np.exp(-(np.arange(KNOTS) - 16) / 2))
+
+    def prime(self, trained_T: Ints) -> None:
+        """Reads the ids of a training part before everything else; then the other models get `TRUST` of the weight."""
+        self.begin()
+        self.read(trained_T, rate=2 * RATE)
+        if self.plan.models and len(trained_T):
+            self.trust(TRUST)
 
     def trust(self, share: float) -> None:
         """Gives the other models a share of the weight that the contexts had."""
@@ -267,9 +293,3 @@ class Memory:
         job, room = self._at
         found: float = _library().charlm_adaptive_one(job, ctypes.c_int64(decision), ctypes.c_int64(depth), room)
         return found
-
-    def close(self) -> None:
-        """Lets go of the block of memory."""
-        self._formulas = None
-        self.parts.clear()
-        del self.block

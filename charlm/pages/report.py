@@ -16,7 +16,7 @@ from charlm.errors import CharlmError, OptionError
 from charlm.info import ModelInfo, describe
 from charlm.lm.compare import compare_rows
 from charlm.lm.evaluate import Evaluation, Row, per_character, row_of, targets_of
-from charlm.lm.model import TextModel
+from charlm.lm.model import TextModel, own_text
 from charlm.lm.surprise import expected_next, read_surprise
 from charlm.ngrams.fit import counted_rows
 from charlm.ngrams.index import Novelty, SuffixIndex, novelty
@@ -38,7 +38,7 @@ from charlm.sequences.fitted import Wrong, most_wrong
 from charlm.sequences.models import load_sequence
 from charlm.sequences.tabular import TableFacts, open_task_again
 from charlm.text.splits import Spans, count_targets
-from charlm.text.text import Part, Text, read_text
+from charlm.text.text import Part, Text
 from charlm.training.watching import read_metrics
 
 _TEMPERATURES = (0.5, 0.8, 1.0)
@@ -81,7 +81,7 @@ def report(
         model = load(model, device=device)
     about = None if model.directory is None else describe(model.directory)
     rows = [] if model.directory is None else read_metrics(model.directory / "metrics.jsonl")
-    whole = _text_of(model, text, progress)
+    whole = own_text(model, text, progress=progress)
     page = RunPage(title=f"Run {model.name}", facts=_facts(about, rows), curves=about_curves(rows))
     held = _held_out(whole)
     if held is None:
@@ -167,27 +167,6 @@ def _painted(row: Wrong, most: float) -> dict[str, Any]:
     characters = [(character, colour(move), f"{move:+.2f}") for character, move in zip(row.text, moves, strict=False)]
     head = f"{row.place}: {row.came} came, {row.said} was said; {row.nats:.2f} nats"
     return {"head": head, "characters": characters[:400]}
-
-
-def _text_of(model: TextModel, text: Text | str | Path | Sequence[str | Path] | None, progress: bool | None) -> Text:
-    """The text that the model was made from, in its symbols and under its split."""
-    source = model.source
-    if isinstance(text, Text):
-        found = Text(corpus=text.corpus.under(model.vocab), split=source.split)
-    else:
-        names = list(source.names) if text is None else [text] if isinstance(text, str | Path) else list(text)
-        missing = [name for name in names if str(name) == "-" or not Path(name).exists()]
-        if text is None and (missing or not names):
-            where = f"there is no {missing[0]} here" if missing else "the model does not name its files"
-            where = "it came from standard input" if "-" in missing else where
-            raise OptionError(f"the text of {model.name} is needed, and {where}: name it with --text FILE")
-        found = read_text(names, like=model, progress=progress)
-    if found.corpus.sha256 != source.sha256:
-        raise OptionError(
-            f"{', '.join(found.corpus.names)} is not the text that {model.name} was made from ({source.sha256[:12]} "
-            f"then, {found.corpus.sha256[:12]} now): name that one with --text FILE"
-        )
-    return found
 
 
 def _held_out(text: Text) -> Part | None:

@@ -69,3 +69,18 @@ def test_symbols_that_are_frequent_in_the_training_part_take_few_decisions() -> 
     counted, even = (AdaptiveLM(Vocab.of("abcde"), trained=ids, room=100) for ids in (trained, trained[:0]))
     assert ~0 in counted.stepper().child[0].tolist()
     assert ~0 not in even.stepper().child[0].tolist()
+
+
+def test_copies_and_views_of_what_was_trained_give_the_same_bits() -> None:
+    model = AdaptiveLM(VOCAB, trained=IDS.numpy(), room=200)
+    ids_T1 = IDS.repeat(3)[:, None]  # enough for a copy of the whole memory
+    first_T1V, _ = read(model, ids_T1, model.initial_state(1))  # in the memory that has read the training part
+    for _ in range(4):  # fresh blocks, then one that was used
+        again_T1V, _ = read(model, ids_T1, model.initial_state(1))
+        assert torch.equal(again_T1V, first_T1V)
+    state, pieces = model.initial_state(1), []
+    for piece in ids_T1.split(5):  # so few that a view does
+        logp_T1V, state = read(model, piece, state)
+        pieces.append(logp_T1V)
+    assert torch.equal(torch.cat(pieces), first_T1V)
+    assert [memory.large for memory in model._live.values()] == [True, False]

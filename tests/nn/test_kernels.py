@@ -117,6 +117,20 @@ def test_any_number_of_threads(loop: str, kind: str, threads: int) -> None:
         torch.set_num_threads(before)
 
 
+@pytest.mark.skipif(compiled.library() is None, reason="torch's products depend on the number of lanes")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("hidden", [5, 19, 32, 40])
+def test_a_lane_alone_has_the_bits_that_it_has_among_others(kind: str, hidden: int) -> None:
+    stack = Stack(kind, inputs=6, hidden=hidden)
+    stack.reset_parameters(torch.Generator().manual_seed(1))
+    stack.backend = "fused"
+    ids_TB = torch.randint(0, 6, (9, 3), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        y_TBD, _ = stack(ids_TB)
+        for lane in range(3):
+            assert torch.equal(stack(ids_TB[:, lane : lane + 1])[0], y_TBD[:, lane : lane + 1])
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_float32_is_as_good_as_torch(loop: str, kind: str) -> None:
     case = {"hidden": 48, "shape": (30, 16), "dense": True, "layers": 2}

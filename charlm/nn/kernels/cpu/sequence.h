@@ -11,6 +11,7 @@
 #define PART_GATES (CELL / PARTS)
 #define PART_WIDE (WIDE / PARTS)
 #define PART_TALL (SUMS / PART_WIDE)
+#define BESIDE 2                            /* panels that a lane that is alone takes at once */
 #define BACK_WIDE 2                         /* vectors of units in a backward panel */
 #define BACK_TALL (SUMS / BACK_WIDE)
 #define TILES 16                            /* of a panel at once, while a block of it is in the first cache */
@@ -138,6 +139,23 @@ UNROLL(2)
         }
 }
 
+/* The formula at all lanes of a tile. */
+INLINE void C(finish)(const struct layer *j, int64_t t, int64_t u, const struct C(tile) *tile)
+{
+    for (int m = 0; m < tile->rows; m++) {
+        const int64_t b = tile->b + m, H = j->hidden;
+        const VEC *acc = tile->acc + m * PART_WIDE;
+#if CELL == LSTM
+        const VEC sums[] = {acc[0], acc[1], acc[SUMS], acc[SUMS + 1]};
+        acc = sums;
+#endif
+        const REAL *input = CELL == GRU ? C(input_row)(j, t, b) : NULL;
+UNROLL(2)
+        for (int v = 0; v < UNITS; v++)
+            C(formula)(j, t, b, u + v * LONG_, H - u - v * LONG_, input, acc + v);
+    }
+}
+
 /* Step t of the lanes [from, to) at one panel of units, packed in parts. */
 static void C(forward_lanes)(const struct layer *j, int64_t t, int64_t from, int64_t to, int64_t u, const REAL *panel)
 {
@@ -154,19 +172,27 @@ static void C(forward_lanes)(const struct layer *j, int64_t t, int64_t from, int
             C(multiply)(tiles, count, H, panel + part * H * PART_WIDE * LONG_, PART_WIDE, part);
         }
         for (int64_t i = 0; i < count; i++)
-            for (int m = 0; m < tiles[i].rows; m++) {
-                const int64_t b = tiles[i].b + m;
-                const VEC *acc = tiles[i].acc + m * PART_WIDE;
-#if CELL == LSTM
-                const VEC sums[] = {acc[0], acc[1], acc[SUMS], acc[SUMS + 1]};
-                acc = sums;
-#endif
-                const REAL *input = CELL == GRU ? C(input_row)(j, t, b) : NULL;
-UNROLL(2)
-                for (int v = 0; v < UNITS; v++)
-                    C(formula)(j, t, b, u + v * LONG_, H - u - v * LONG_, input, acc + v);
-            }
+            C(finish)(j, t, u, tiles + i);
     }
+}
+
+/* Step t of lane b alone at BESIDE panels of units at once. */
+static void C(forward_alone)(const struct layer *j, int64_t t, int64_t b, int64_t u, const REAL *panel)
+{
+    const int64_t H = j->hidden, wide = UNITS * LONG_;
+    struct C(tile) tiles[BESIDE];
+    VEC *sums[BESIDE * PARTS];
+UNROLL(2)
+    for (int i = 0; i < BESIDE; i++) {
+        tiles[i].b = b, tiles[i].rows = 1;
+        C(begin)(j, u + i * wide, C(input_row)(j, t, b), tiles + i, 0);
+        for (int part = 0; part < PARTS; part++)
+            sums[i * PARTS + part] = tiles[i].acc + part * SUMS;
+    }
+    N(expanded_beside)(BESIDE * PARTS, PART_WIDE, H, panel, H * PART_WIDE * LONG_, C(h_before)(j, t, b), sums);
+UNROLL(2)
+    for (int i = 0; i < BESIDE; i++)
+        C(finish)(j, t, u + i * wide, tiles + i);
 }
 
 /* What the gradient of h_t, `dh`, does at step t to units u..u+n of one lane. */
@@ -296,7 +322,10 @@ INLINE void C(run)(const struct layer *j, int me, struct team *team, const int b
     }
     const int64_t first = back ? j->steps - 1 : 0, last = back ? (j->h0_grad ? -1 : 0) : j->steps - 1;
     for (int64_t t = first; back ? t >= last : t <= last; t += back ? -1 : 1) {
-        for (int64_t p = p_from; p < p_to; p++)
+        int64_t p = p_from;
+        for (; !back && b_to - b_from == 1 && p + BESIDE <= p_to; p += BESIDE)
+            C(forward_alone)(j, t, b_from, p * wide, packed + p * size);
+        for (; p < p_to; p++)
             (back ? C(backward_lanes) : C(forward_lanes))(j, t, b_from, b_to, p * wide, packed + p * size);
         if (j->by_units)
             meet(team);
@@ -325,6 +354,7 @@ EXPORT void EXPORTED(C(backward))(struct layer *j)
 #undef PART_GATES
 #undef PART_WIDE
 #undef PART_TALL
+#undef BESIDE
 #undef BACK_WIDE
 #undef BACK_TALL
 #undef STRIDE

@@ -170,6 +170,28 @@ static void (*const N(products)[5][SUMS / 2 + 1])(int64_t, const REAL *, const R
 };
 #undef P
 
+/* acc[s][v] += sum over k of a[k] * panel[s][k][v], for some panels that lie `stride` numbers apart: the product of a single
+   row with one panel has so few sums that each addition would wait for the one before it. */
+INLINE void N(expanded_beside)(const int panels, const int vectors, int64_t depth, const REAL *panel, int64_t stride,
+                               const REAL *a, VEC *const *sums)
+{
+    VEC acc[SUMS];
+UNROLL(24)
+    for (int i = 0; i < panels * vectors; i++)
+        acc[i] = sums[i / vectors][i % vectors];
+    for (int64_t k = 0; k < depth; k++, panel += vectors * LONG_) {
+        const VEC held = N(all)(a[k]);
+UNROLL(4)
+        for (int s = 0; s < panels; s++)
+UNROLL(4)
+            for (int v = 0; v < vectors; v++)
+                acc[s * vectors + v] += held * *(const VEC *)(panel + s * stride + v * LONG_);
+    }
+UNROLL(24)
+    for (int i = 0; i < panels * vectors; i++)
+        sums[i / vectors][i % vectors] = acc[i];
+}
+
 #if MANTISSA == 23
 /* Weights of 16 or 8 bits, for generation alone: whole numbers, and one scale for each row of the matrix. A weight is
    number * scale, rounded to float32, so that every product is that of the float32 weights to the last bit. */
