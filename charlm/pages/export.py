@@ -23,6 +23,7 @@ from charlm.lm.evaluate import called
 from charlm.lm.model import TextModel, as_models, as_part
 from charlm.mixing.mixture import mix
 from charlm.nn.cells import BUILT_IN, Cell
+from charlm.nn.heads import RecentGrams
 from charlm.pages.model_pages import floats, networks_of, playground_page
 from charlm.pages.page import write_page
 from charlm.recurrent.model import CharRNN
@@ -209,8 +210,8 @@ def _onnx_bytes(model: CharRNN) -> bytes:
     """The content of an ONNX file of a network.
 
     Its inputs are `ids`, int64 [time, batch], -1 being an unknown symbol, and the state before, `h0`, `h1`, ... and for
-    an LSTM `c0`, `c1`, ..., float32 [batch, units]; its outputs `logp`, float32 [time, batch, V], and the state after,
-    `h0_next`, .... The metadata hold the vocabulary (`characters`, `byte_fallback`) and `start`, the id after which
+    an LSTM `c0`, `c1`, ..., float32 [batch, units], and where strings have weights `recent`, int64 [batch, N - 1]; its
+    outputs `logp`, float32 [time, batch, V], and the state after, `h0_next`, .... The metadata hold the vocabulary (`characters`, `byte_fallback`) and `start`, the id after which
     generation starts.
 
     Raises:
@@ -236,7 +237,7 @@ class _Graph:
         self._nodes: list[Any] = []
         self._weights: dict[str, NDArray[Any]] = {}
         self._inputs: dict[str, tuple[int, list[Any]]] = {}
-        self._outputs: dict[str, list[Any]] = {}
+        self._outputs: dict[str, tuple[int, list[Any]]] = {}
 
     def build(self) -> Any:
         model, helper = self._model, self._onnx.helper
@@ -248,13 +249,15 @@ class _Graph:
         self._weights["head_weight"] = floats(model.head.linear.weight).T.copy()
         self._weights["head_bias"] = floats(model.head.linear.bias)
         x = self._node("Add", [self._node("MatMul", [x, "head_weight"]), "head_bias"])
+        if model.grams is not None:
+            x = self._grams(model.grams, x)
         self._node("LogSoftmax", [x], to=["logp"], axis=-1)
-        outputs = {"logp": ["time", "batch", len(model.vocab)], **self._outputs}
+        outputs = {"logp": (kinds.FLOAT, ["time", "batch", len(model.vocab)]), **self._outputs}
         graph = helper.make_graph(
             self._nodes,
             "charlm",
             [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in self._inputs.items()],
-            [helper.make_tensor_value_info(name, kinds.FLOAT, shape) for name, shape in outputs.items()],
+            [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in outputs.items()],
             [self._onnx.numpy_helper.from_array(array, name) for name, array in self._weights.items()],
         )
         opset = [helper.make_operatorsetid("", _OPSET)]
@@ -293,7 +296,7 @@ class _Graph:
         before, after = [], []
         for name in cell.states:
             self._inputs[f"{name}{number}"] = (self._onnx.TensorProto.FLOAT, ["batch", cell.hidden])
-            self._outputs[f"{name}{number}_next"] = ["batch", cell.hidden]
+            self._outputs[f"{name}{number}_next"] = self._inputs[f"{name}{number}"]
             before.append(self._node("Unsqueeze", [f"{name}{number}", "axis0"]))
             after.append(f"{name}{number}_all")
         extra = {"linear_before_reset": 1} if cell.name == "gru" else {}  # the reset comes after the product
@@ -302,6 +305,28 @@ class _Graph:
         for name in cell.states:
             self._node("Squeeze", [f"{name}{number}_all", "axis0"], to=[f"{name}{number}_next"])
         return self._node("Squeeze", [f"y{number}", "axis1"])
+
+    def _grams(self, grams: RecentGrams, logits: str) -> str:
+        """The logits with the rows of the strings of the last characters added, hashed as `RecentGrams` does."""
+        before = grams.order - 1
+        self._inputs["recent"] = self._outputs["recent_next"] = (self._onnx.TensorProto.INT64, ["batch", before])
+        numbers = {"zero": 0, "two": 2, "factor": 1_000_003, "prime": 2_147_483_647, "gram_rows": grams.rows}
+        self._weights |= {name: np.array(number) for name, number in numbers.items()}
+        self._weights |= {"grams": floats(grams.weight), "axis0": np.array([0]), "gram_end": np.array([2**62])}
+        self._weights |= {f"back{n}": np.array([-n]) for n in range(1, grams.order)}
+        self._weights |= {f"from{n}": np.array([before - n]) for n in range(1, grams.order)}
+        read = self._node("Concat", [self._node("Transpose", ["recent"], perm=[1, 0]), "ids"], axis=0)
+        key, known = self._node("Add", ["ids", "two"]), self._node("GreaterOrEqual", ["ids", "zero"])
+        for back in range(1, grams.order):
+            older = self._node("Slice", [read, f"from{back}", f"back{back}", "axis0"])
+            key = self._node("Add", [self._node("Mul", [key, "factor"]), self._node("Add", [older, "two"])])
+            key = self._node("Mod", [key, "prime"])
+            known = self._node("And", [known, self._node("GreaterOrEqual", [older, "zero"])])
+            place = self._node("Where", [known, self._node("Mod", [key, "gram_rows"]), "gram_rows"])
+            logits = self._node("Add", [logits, self._node("Gather", ["grams", place])])
+        last = self._node("Slice", [read, f"back{before}", "gram_end", "axis0"])
+        self._node("Transpose", [last], to=["recent_next"], perm=[1, 0])
+        return logits
 
 
 def _in_order(weight: Tensor, order: list[int]) -> NDArray[np.float32]:

@@ -150,6 +150,7 @@ def _network(model: CharRNN, bits: Bits, block: Block) -> dict[str, Any]:
             for cell in cells
         ],
         "head": {"weight": matrix(model.head.linear.weight), "bias": numbers(model.head.linear.bias)},
+        "grams": None if model.grams is None else {"weight": matrix(model.grams.weight), "order": model.grams.order},
     }
 
 

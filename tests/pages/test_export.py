@@ -27,6 +27,8 @@ TEXT = Text.of("the cat sat on the mat; the rat ate the oats.\n" * 60)
 def network(**shape: Any) -> CharRNN:
     model = CharRNN(TEXT.vocab, RNNConfig(**{"model": "gru", "hidden": 12, **shape}))
     model.reset_parameters(torch.Generator().manual_seed(1))
+    if model.grams is not None:
+        model.grams.weight.data[:-1].normal_(generator=torch.Generator().manual_seed(2))
     return model
 
 
@@ -123,7 +125,11 @@ def test_what_a_page_cannot_run_is_refused_in_a_sentence(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("layers", [1, 3])
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
-@pytest.mark.parametrize("shape", [{}, {"embedding": 12, "tied": True, "bias": False}], ids=["one-hot", "embedding"])
+@pytest.mark.parametrize(
+    "shape",
+    [{}, {"embedding": 12, "tied": True, "bias": False}, {"grams": 50, "gram_order": 4}, {"grams": 9, "gram_order": 2}],
+    ids=["one-hot", "embedding", "grams", "pairs"],
+)
 def test_an_onnx_file_gives_the_same_numbers(tmp_path: Path, cell: str, layers: int, shape: dict[str, Any]) -> None:
     runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'charlm[dev]'")
     pytest.importorskip("onnx", reason="onnx is not installed: pip install 'charlm[onnx]'")

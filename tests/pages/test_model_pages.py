@@ -34,6 +34,8 @@ HOSTILE = {
 def network(cell: str, layers: int, text: charlm.Text = TEXT, **shape: Any) -> CharRNN:
     model = CharRNN(text.vocab, RNNConfig(model=cell, layers=layers, **{"hidden": 24, **shape}))
     model.reset_parameters(torch.Generator().manual_seed(4))
+    if model.grams is not None:
+        model.grams.weight.data[:-1].normal_(0, 0.5, generator=torch.Generator().manual_seed(5))
     return model
 
 
@@ -55,6 +57,7 @@ MODELS = {
     },
     "embedding": lambda: network("gru", 2, embedding=24, tied=True, bias=False),
     "projection": lambda: network("lstm", 2, projection=10),
+    "grams": lambda: network("gru", 1, grams=700),
     **{name: (lambda s=name: counts(s)) for name in ("none", "add-k", "uniform-mix", "witten-bell", "kneser-ney")},
     "order 0": lambda: counts("kneser-ney", order=0),
     "mixture": lambda: charlm.mix([network("gru", 1), counts("kneser-ney")]),
@@ -144,7 +147,7 @@ def test_the_page_computes_and_draws_what_python_does(browser: Browser, tmp_path
 
 @pytest.mark.parametrize("bits", [8, 16])
 def test_small_numbers_are_those_that_the_loss_was_measured_with(browser: Browser, tmp_path: Path, bits: Any) -> None:
-    model = network("lstm", 2)
+    model = network("lstm", 2, grams=300, gram_order=3)
     page = Page(browser, model, tmp_path, bits=bits)
     page.set(beginning=PROMPT)
     page.press("score")

@@ -119,6 +119,27 @@ const models = (() => {
     return table;
   }
 
+  /* What strings of the last characters add to the logits, hashed as charlm/nn/heads.py hashes them; all products are
+     below 2 ** 53, so that they are exact. */
+  function recentGrams({ weight, order }, array) {
+    const values = matrix(weight, array);
+    const rows = weight.rows - 1; // the last one is for strings with an unknown character
+    const recent = new Int32Array(order - 1).fill(-1);
+
+    function add(id, scores) {
+      let key = id + 2;
+      for (let back = recent.length - 1; id >= 0 && back >= 0 && recent[back] >= 0; back -= 1) {
+        key = (key * 1000003 + recent[back] + 2) % 2147483647;
+        const begin = (key % rows) * weight.columns;
+        for (let other = 0; other < weight.columns; other += 1) scores[other] += values[begin + other];
+      }
+      recent.copyWithin(0, 1);
+      recent[recent.length - 1] = id;
+    }
+
+    return { recent, add };
+  }
+
   function network(description, array) {
     const { symbols, hidden, width } = description;
     const table = symbolGates(description, array);
@@ -134,7 +155,9 @@ const models = (() => {
     const head = linear(description.head.weight, description.head.bias, array);
     const step = cells[description.cell];
     const row = new Float64Array(symbols);
+    const grams = description.grams ? recentGrams(description.grams, array) : null;
     const kept = layers.flatMap((layer) => (description.cell === "lstm" ? [layer.h, layer.c] : [layer.h]));
+    if (grams) kept.push(grams.recent);
 
     function read(id) {
       let x = id;
@@ -144,14 +167,16 @@ const models = (() => {
         step(own, layer.recurrent.apply(layer.h), layer);
         x = layer.h;
       }
-      logSoftmax(head.apply(x), row);
+      const scores = head.apply(x);
+      if (grams) grams.add(id, scores);
+      logSoftmax(scores, row);
       return row;
     }
 
     return {
       read,
       rowToDraw: (found) => found,
-      begin: () => kept.forEach((numbers) => numbers.fill(0)),
+      begin: () => kept.forEach((numbers) => numbers.fill(grams && numbers === grams.recent ? -1 : 0)),
       save: () => kept.map((numbers) => numbers.slice()),
       restore: (saved) => saved.forEach((numbers, place) => kept[place].set(numbers)),
       units: () => layers.map((layer) => layer.h),
