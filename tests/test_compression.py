@@ -31,6 +31,15 @@ def network(vocab: Vocab = TEXT.vocab, seed: int = 1) -> CharRNN:
     return model
 
 
+def with_grams() -> CharRNN:
+    model = CharRNN(TEXT.vocab, RNNConfig(model="gru", hidden=12, grams=200))
+    model.reset_parameters(torch.Generator().manual_seed(1))
+    assert model.grams is not None
+    model.grams.weight.data[:-1].normal_(generator=torch.Generator().manual_seed(2))
+    model.stack.backend = for_reading(model.device)
+    return model
+
+
 def counted(**reading: object) -> Callable[[Path], TextModel]:
     def make(directory: Path) -> TextModel:
         path = directory / "text"
@@ -50,6 +59,7 @@ MODELS: dict[str, Callable[[Path], TextModel]] = {
     "of cp1252": counted(encoding="cp1252"),
     "of cp1252 with a byte fallback": counted(encoding="cp1252", vocab_size=30),
     "network": lambda _: network(),
+    "network with weights of strings": lambda _: with_grams(),
     "mixture": lambda _: charlm.mix([network(), charlm.ngram(TEXT, order=2, smoothing="witten-bell")], cache=True),
 }
 CONTENTS = {

@@ -211,8 +211,8 @@ def _onnx_bytes(model: CharRNN) -> bytes:
 
     Its inputs are `ids`, int64 [time, batch], -1 being an unknown symbol, and the state before, `h0`, `h1`, ... and for
     an LSTM `c0`, `c1`, ..., float32 [batch, units], and where strings have weights `recent`, int64 [batch, N - 1]; its
-    outputs `logp`, float32 [time, batch, V], and the state after, `h0_next`, .... The metadata hold the vocabulary (`characters`, `byte_fallback`) and `start`, the id after which
-    generation starts.
+    outputs `logp`, float32 [time, batch, V], and the state after, `h0_next`, .... The metadata hold the vocabulary
+    (`characters`, `byte_fallback`) and `start`, the id after which generation starts.
 
     Raises:
         OptionError: the package onnx is missing, or the cell has no counterpart in ONNX.

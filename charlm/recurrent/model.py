@@ -221,7 +221,9 @@ class CharRNN(nn.Module, TextModel):
             else:
                 packed = pack(self, cells, table, self.head.linear, self.bits)
                 draw = Draw(temperature=rule.temperature, top_k=rule.top_k, top_p=rule.top_p)
-                rows = None if self.grams is None or recent_BN is None else (self.grams.weight, recent_BN.clone())
+                rows = None
+                if self.grams is not None and recent_BN is not None:
+                    rows = self.grams.weight, recent_BN.clone(memory_format=torch.contiguous_format)
                 drawn, logp, layers = generate(packed, ids_B, layers, draw, noise_TB, rows)
                 recent_BN = None if rows is None else rows[1]
         after = {f"{name}{n}": t for n, layer in enumerate(layers) for name, t in zip(names, layer, strict=True)}

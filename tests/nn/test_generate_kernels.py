@@ -39,6 +39,8 @@ def make(kind: str = "lstm", symbols: int = 21, seed: int = 0, **options: object
     with torch.no_grad():
         model.head.linear.weight.mul_(12)
         model.head.linear.bias.normal_(generator=torch.Generator().manual_seed(seed))
+        if model.grams is not None:
+            model.grams.weight[:-1].normal_(0, 3, generator=torch.Generator().manual_seed(seed))
     return model
 
 
@@ -46,7 +48,9 @@ def start(model: CharRNN, lanes: int, steps: int) -> tuple[Tensor, State, Tensor
     """Last ids, some of them unknown, a state that is not zero, and noise."""
     random = torch.Generator().manual_seed(lanes)
     ids = torch.randint(-1, len(model.vocab), (lanes,), generator=random)
-    state = {k: torch.randn(v.shape, generator=random) for k, v in model.initial_state(lanes).items()}
+    state = {k: torch.randn(v.shape, generator=random) for k, v in model.stack.initial_state(lanes).items()}
+    if model.grams is not None:
+        state["recent"] = torch.randint(-1, len(model.vocab), (lanes, model.grams.order - 1), generator=random)
     return ids, state, torch.rand(steps, lanes, generator=random, dtype=torch.float64)
 
 
@@ -93,6 +97,43 @@ def test_every_rule_draws_what_it_draws_by_steps(rule: SamplingRule) -> None:
 
 def test_tied_weights() -> None:
     assert_equal_to_steps(make("lstm", hidden=12, embedding=12, tied=True, layers=2), SamplingRule(), 3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_of_strings_are_added(kind: str) -> None:
+    for lanes, order, rows in [(1, 5, 300), (5, 2, 20), (70, 4, 1000)]:
+        model = make(kind, hidden=12, layers=2, grams=rows, gram_order=order)
+        assert_equal_to_steps(model, SamplingRule(), lanes)
+        ids, state, noise = start(model, lanes, 9)
+        whole = model.generate(ids, state, 9, SamplingRule(), noise)
+        first, _, middle = model.generate(ids, state, 2, SamplingRule(), noise[:2])
+        second, _, after = model.generate(first[-1], middle, 7, SamplingRule(), noise[2:])
+        assert torch.equal(torch.cat([first, second]), whole[0])
+        assert torch.equal(after["recent"], whole[2]["recent"])
+        with torch.no_grad():
+            model.grams.weight.zero_()  # type: ignore[union-attr]
+        assert not torch.equal(model.generate(ids, state, 9, SamplingRule(), noise)[1], whole[1])
+    assert_equal_to_steps(make(kind, hidden=12, grams=50).with_bits(8), SamplingRule(temperature=0.8), 3)
+
+
+def test_last_characters_of_another_shape_or_vocabulary_are_refused() -> None:
+    model = make("gru", hidden=12, grams=50)
+    ids, state, noise = start(model, 3, 4)
+    wrong = {name: tensor for name, tensor in state.items() if name != "recent"}
+    with pytest.raises(OptionError, match=r"the state recent has the shape \[3, 4\] here, not no such tensor"):
+        model.generate(ids, wrong, 4, SamplingRule(), noise)
+    for recent, said in [
+        (state["recent"][:2], r"not \[2, 4\]"),
+        (state["recent"][:, :3], r"not \[3, 3\]"),
+        (torch.full((3, 4), 21), "from 0 to 20"),
+        (torch.full((3, 4), -2), "not -2"),
+        (torch.zeros(3, 4), "whole numbers"),
+    ]:
+        with pytest.raises(OptionError, match=said):
+            model.generate(ids, {**state, "recent": recent}, 4, SamplingRule(), noise)
+        with pytest.raises(OptionError, match=said):
+            model.logprobs(ids[None], {**state, "recent": recent})
+    assert model.generate(ids, {**state, "recent": state["recent"].t().contiguous().t()}, 4, SamplingRule(), noise)
 
 
 @pytest.mark.parametrize(

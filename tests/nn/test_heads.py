@@ -3,11 +3,12 @@
 import math
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from charlm.nn.heads import DistributionHead, Grams, ScoreHead, distribution_losses, score_losses
+from charlm.nn.heads import DistributionHead, Grams, RecentGrams, ScoreHead, distribution_losses, score_losses
 
 
 def test_a_score_is_the_sigmoid_of_a_weighted_sum() -> None:
@@ -110,3 +111,83 @@ def test_dropped_grams_keep_the_mean_of_the_sum_and_come_from_the_generator() ->
     deviation = (43 / 400) ** 0.5  # of the mean of 400 sums of 43 strings, each 0 or 2
     assert abs(once.mean().item() - 43) < 4 * deviation
     assert grams.eval()(ids_TB, None).unique().tolist() == [43.0]
+
+
+# -- strings of the last characters -----------------------------------------------------------------------------------
+
+ROWS, SYMBOLS = 97, 5
+
+
+def recent_grams(order: int) -> RecentGrams:
+    grams = RecentGrams(ROWS, SYMBOLS, order=order).double()
+    nn.init.normal_(grams.weight[:-1], generator=torch.Generator().manual_seed(order))
+    return grams
+
+
+def strings_of(read: list[int], order: int) -> list[int]:
+    """The rows of the strings that end with the last character read, hashed with Python's integers."""
+    rows = []
+    for length in range(2, order + 1):
+        string = read[-length:]
+        if len(string) == length and min(string) >= 0:
+            key = string[-1] + 2
+            for character in string[-2::-1]:
+                key = (key * 1_000_003 + character + 2) % (2**31 - 1)
+            rows.append(key % ROWS)
+    return rows
+
+
+def texts(seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Characters [T, B], some of them unknown, and where lanes forget what they have read."""
+    draw = np.random.default_rng(seed)
+    ids_TB = torch.from_numpy(np.where(draw.random((40, 3)) < 0.1, -1, draw.integers(0, SYMBOLS, (40, 3))))
+    return ids_TB, torch.from_numpy(draw.random((40, 3)) < 0.15)
+
+
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize("order", [2, 3, 5, 16])
+def test_recent_strings_add_their_rows_as_a_loop_over_strings_does(order: int, reset: bool) -> None:
+    grams = recent_grams(order)
+    ids_TB, resets_TB = texts(order)
+    added_TBV, after_BN = grams(ids_TB, grams.initial_state(3), resets_TB if reset else None)
+    assert (added_TBV.abs().sum(-1) > 0).float().mean() > 0.3
+    for lane in range(3):
+        read: list[int] = []
+        for t in range(40):
+            read = [*([] if reset and resets_TB[t, lane] else read), int(ids_TB[t, lane])]
+            expected = sum((grams.weight[row] for row in strings_of(read, order)), torch.zeros(SYMBOLS).double())
+            assert torch.allclose(added_TBV[t, lane], expected, atol=1e-12), (t, lane)
+        assert after_BN[lane].tolist() == [-1] * (order - 1 - len(read)) + read[1 - order :]
+
+
+@pytest.mark.parametrize("sizes", [[1] * 40, [2, 14, 24], [40]])
+def test_recent_strings_go_on_over_pieces(sizes: list[int]) -> None:
+    grams = recent_grams(5)
+    ids_TB, resets_TB = texts()
+    whole, last = grams(ids_TB, grams.initial_state(3), resets_TB)
+    state, pieces = grams.initial_state(3), []
+    for ids, resets in zip(ids_TB.split(sizes), resets_TB.split(sizes), strict=True):
+        added, state = grams(ids, state, resets)
+        pieces.append(added)
+    assert torch.equal(torch.cat(pieces), whole)
+    assert torch.equal(state, last)
+
+
+def test_the_gradient_of_rows_is_that_of_a_sum_of_dense_embeddings() -> None:
+    grams = recent_grams(4)
+    ids_TB, resets_TB = texts()
+    dense = nn.Embedding(ROWS + 1, SYMBOLS, padding_idx=ROWS).double()
+    dense.weight.data.copy_(grams.weight.data)
+    places_TBN, _ = grams.places(ids_TB, grams.initial_state(3), resets_TB)
+    judge = torch.randn(40, 3, SYMBOLS, generator=torch.Generator().manual_seed(1)).double()
+    added, _ = grams(ids_TB, grams.initial_state(3), resets_TB)
+    (judge * added.log_softmax(-1)).sum().backward()
+    (judge * dense(places_TBN).sum(2).log_softmax(-1)).sum().backward()
+    assert grams.weight.grad is not None
+    assert dense.weight.grad is not None
+    assert grams.weight.grad.is_sparse
+    found = grams.weight.grad.to_dense()
+    assert torch.allclose(found, dense.weight.grad, atol=1e-12)
+    assert found[-1].tolist() == [0.0] * SYMBOLS  # that of strings with an unknown character
+    read = set(grams.weight.grad.coalesce().indices()[0].tolist())
+    assert read - {ROWS} == set(places_TBN.unique().tolist()) - {ROWS}

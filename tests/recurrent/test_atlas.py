@@ -19,6 +19,8 @@ def network(model: str = "lstm", **options: int) -> CharRNN:
     made.reset_parameters(torch.Generator().manual_seed(3))
     for parameter in made.stack.parameters():
         parameter.data.mul_(4)  # so that gates saturate
+    if made.grams is not None:
+        made.grams.weight.data[:-1].normal_(generator=torch.Generator().manual_seed(4))
     return made
 
 
@@ -38,8 +40,9 @@ def test_values_are_the_states_after_each_character() -> None:
         assert float(atlas.values_UT[atlas.row(Unit(1, 4, "c")), t]) == pytest.approx(kept, abs=1e-3)
 
 
-def test_the_next_characters_are_the_models_own() -> None:
-    model = network("gru")
+@pytest.mark.parametrize("grams", [0, 90])
+def test_the_next_characters_are_the_models_own(grams: int) -> None:
+    model = network("gru", grams=grams)
     seen: list[int] = []
     atlas = read_units(model, IDS, shown=(5, 20), top=3, chunk=8, progress=seen.append)
     assert sum(seen) == len(IDS)

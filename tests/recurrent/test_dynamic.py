@@ -21,6 +21,8 @@ SIZE = 5  # of a segment
 def network(cell="lstm", backend="fused", **options):
     model = CharRNN(VOCAB, RNNConfig(model=cell, hidden=6, layers=2, **options)).double()
     model.reset_parameters(torch.Generator().manual_seed(1))
+    if model.grams is not None:
+        torch.nn.init.normal_(model.grams.weight[:-1], generator=torch.Generator().manual_seed(2))
     model.stack.backend = backend
     return model
 
@@ -37,7 +39,9 @@ def column(start, end):
 
 def by_hand(model, sizes, config, ids):
     """The rule of the paper with torch's own parameters, a segment after the other."""
-    net, trained = copy.deepcopy(model), [p.detach().clone() for p in model.parameters()]
+    net = copy.deepcopy(model)
+    learned = [p for name, p in net.named_parameters() if name != "grams.weight"]
+    trained = [p.detach().clone() for p in learned]
     parts = list(sizes.split([p.numel() for p in trained]))
     mean = float(sizes.mean())
     state, rows = net.initial_state(1), []
@@ -49,25 +53,30 @@ def by_hand(model, sizes, config, ids):
         losses = [-logp[t, 0, int(c)] for t, c in enumerate(targets[:, 0]) if c >= 0]
         if len(targets) < config.segment or not losses:
             continue
-        grads = torch.autograd.grad(sum(losses) / len(losses), list(net.parameters()))
+        grads = torch.autograd.grad(sum(losses) / len(losses), learned)
         with torch.no_grad():
-            for p, p0, g, part in zip(net.parameters(), trained, grads, parts, strict=True):
+            for p, p0, g, part in zip(learned, trained, grads, parts, strict=True):
                 size = part.view_as(p)
                 pull = torch.minimum(torch.ones_like(size), config.decay * size / mean)
                 p.copy_(p - config.rate * g / (size + config.floor * mean) + pull * (p0 - p))
     return torch.cat(rows)
 
 
-@pytest.mark.parametrize(("cell", "decay"), [("rnn", 0.1), ("gru", 0.1), ("lstm", 0.1), ("lstm", 5.0)])
-def test_it_is_the_rule_of_the_paper(cell, decay):
-    model = dynamic(cell, decay=decay)  # 5 pulls the greater half of the weights all the way
+@pytest.mark.parametrize(
+    ("cell", "decay", "grams"),
+    [("rnn", 0.1, 0), ("gru", 0.1, 0), ("lstm", 0.1, 0), ("lstm", 5.0, 0), ("gru", 0.1, 60)],
+)
+def test_it_is_the_rule_of_the_paper(cell, decay, grams):
+    """Weights of strings are no part of it: they stay as they are."""
+    model = dynamic(cell, decay=decay, grams=grams)  # 5 pulls the greater half of the weights all the way
     ids = torch.cat([column(160, 178), torch.tensor([[-1]]), column(180, 203)])
     ids[25:32] = -1  # a whole segment teaches nothing
     logp, _ = model.logprobs(ids, model.initial_state(1))
-    sizes = gradient_sizes(network(cell), IDS, TRAIN, segment=SIZE, samples=7)
-    expected = by_hand(network(cell, "reference"), sizes, model.config, ids)
+    static = network(cell, grams=grams)
+    sizes = gradient_sizes(static, IDS, TRAIN, segment=SIZE, samples=7)
+    expected = by_hand(network(cell, "reference", grams=grams), sizes, model.config, ids)
     assert torch.allclose(logp, expected, atol=1e-10, rtol=0)
-    assert not torch.allclose(logp[SIZE:], network(cell)(ids, network(cell).initial_state(1))[0][SIZE:], atol=1e-3)
+    assert not torch.allclose(logp[SIZE:], static(ids, static.initial_state(1))[0][SIZE:], atol=1e-3)
 
 
 def test_gradient_sizes_are_root_mean_squares():
@@ -86,7 +95,7 @@ def test_gradient_sizes_are_root_mean_squares():
     assert torch.allclose(brief[-len(VOCAB) :], grad.abs(), atol=1e-12)
 
 
-@pytest.mark.parametrize("options", [{}, {"embedding": 6, "tied": True, "dropout": 0.5}])
+@pytest.mark.parametrize("options", [{}, {"embedding": 6, "tied": True, "dropout": 0.5}, {"grams": 60}])
 def test_pieces_lanes_and_causality(options):
     model = dynamic("gru", **options)
     ids_TB = torch.from_numpy(np.random.default_rng(1).integers(-1, len(VOCAB), (33, 3)))
@@ -116,8 +125,9 @@ def test_pieces_lanes_and_causality(options):
     assert torch.allclose(swapped, whole[18:, [2, 0]], atol=1e-10)
 
 
-def test_it_learns_from_what_it_has_read_and_leaves_the_network_alone():
-    net = network()
+@pytest.mark.parametrize("grams", [0, 60])
+def test_it_learns_from_what_it_has_read_and_leaves_the_network_alone(grams):
+    net = network(grams=grams)
     before = copy.deepcopy(net.state_dict())
     model = DynamicLM(
         net, gradient_sizes(net, IDS, TRAIN, segment=SIZE, samples=20), DynamicConfig(rate=0.05, segment=SIZE)
@@ -129,6 +139,7 @@ def test_it_learns_from_what_it_has_read_and_leaves_the_network_alone():
     assert float(logp[160:].mean()) > float(static[160:].mean()) + 0.15
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
     assert not torch.equal(state["weights"][0], model.weights_P)
+    assert torch.equal(model.network.state_dict().get("grams.weight", ids), before.get("grams.weight", ids))
 
 
 def test_no_rate_is_the_static_network():
