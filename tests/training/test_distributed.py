@@ -63,8 +63,10 @@ def together(size: int, work: Callable[[Processes], Any], patience: float = 20) 
     return results
 
 
-def objective(processes: Processes, *, lanes: int = 8, window: int = 5, dropout: float = 0.0) -> LanguageObjective:
-    model = CharRNN(CORPUS.vocab, RNNConfig(model="gru", hidden=6, dropout=dropout)).double()
+def objective(
+    processes: Processes, *, lanes: int = 8, window: int = 5, dropout: float = 0.0, grams: int = 0
+) -> LanguageObjective:
+    model = CharRNN(CORPUS.vocab, RNNConfig(model="gru", hidden=6, dropout=dropout, grams=grams)).double()
     model.reset_parameters(torch.Generator().manual_seed(3))
     model.stack.backend = "torch"
     cut = Lanes(CORPUS.ids, np.array([[0, 380]]), lanes=lanes, window=window)
@@ -85,23 +87,28 @@ class Curve(Unobserved):
         self.valid.append(report.valid)
 
 
-def train(processes: Processes, *, steps: int, **options: Any) -> tuple[Curve, Loop]:
+def train(processes: Processes, *, steps: int, grams: int = 0, **options: Any) -> tuple[Curve, Loop]:
     seen = Curve()
     plan = Optimisation(lr=0.01, warmup=5, max_steps=steps, validations=4, average=0.3, **options)
-    loop = Loop(objective(processes), plan, observer=seen, processes=processes)
+    loop = Loop(objective(processes, grams=grams), plan, observer=seen, processes=processes)
     assert loop.run() == "finished"
     return seen, loop
 
 
 @pytest.mark.parametrize(
-    ("size", "steps"),
-    [(2, 24), pytest.param(2, 200, marks=pytest.mark.slow), pytest.param(4, 200, marks=pytest.mark.slow)],
+    ("size", "steps", "grams"),
+    [
+        (2, 24, 0),
+        (2, 24, 200),
+        pytest.param(2, 200, 0, marks=pytest.mark.slow),
+        pytest.param(4, 200, 0, marks=pytest.mark.slow),
+    ],
 )
-def test_the_curve_is_that_of_one_process(size: int, steps: int) -> None:
+def test_the_curve_is_that_of_one_process(size: int, steps: int, grams: int) -> None:
     """In double precision, over epochs whose lanes end raggedly."""
-    alone, loop = train(ALONE, steps=steps)
+    alone, loop = train(ALONE, steps=steps, grams=grams)
     assert loop.progress.position > 2 * loop.objective.steps_per_epoch
-    for seen, one in together(size, lambda processes: train(processes, steps=steps)):
+    for seen, one in together(size, lambda processes: train(processes, steps=steps, grams=grams)):
         assert len(seen.losses) == steps
         assert np.abs(np.array(seen.losses) - alone.losses).max() < 1e-5
         assert seen.valid == pytest.approx(alone.valid, rel=1e-6)
