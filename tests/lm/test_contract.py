@@ -33,12 +33,14 @@ CORPUS = corpus_of_text(TEXT)
 def network(cell: str, **options: object) -> TextModel:
     model = CharRNN(CORPUS.vocab, RNNConfig(model=cell, hidden=11, layers=2, **options))  # type: ignore[arg-type]
     model.reset_parameters(torch.Generator().manual_seed(1))
+    if model.grams is not None:
+        torch.nn.init.normal_(model.grams.weight[:-1], generator=torch.Generator().manual_seed(2))
     return model
 
 
-def learning(cell: str) -> TextModel:
+def learning(cell: str, **options: object) -> TextModel:
     """A network that learns while it reads; a segment is longer than what is generated, which is not learned from."""
-    base = network(cell)
+    base = network(cell, **options)
     assert isinstance(base, CharRNN)
     sizes = gradient_sizes(base, CORPUS.ids, CORPUS.documents, segment=26, samples=4)
     return DynamicLM(base, sizes, DynamicConfig(rate=0.01, segment=26))
@@ -68,6 +70,7 @@ MODELS: dict[str, Callable[[], TextModel]] = {
     "embedded": lambda: network("gru", embedding=5),
     "tied": lambda: network("lstm", embedding=11, tied=True),
     "projected": lambda: network("lstm", projection=4),
+    "with weights of strings": lambda: network("gru", grams=50),
     "cache 0": lambda: CacheLM(CORPUS.vocab, order=0),
     "cache": lambda: CacheLM(CORPUS.vocab, order=4),
     "forgetful cache": lambda: CacheLM(CORPUS.vocab, order=4, memory=9),
@@ -79,6 +82,7 @@ MODELS: dict[str, Callable[[], TextModel]] = {
     "contexts and models": lambda: AdaptiveLM(CORPUS.vocab, [network("gru"), counted("none", 2)], trained=CORPUS.ids),
     "dynamic gru": lambda: learning("gru"),
     "dynamic lstm": lambda: learning("lstm"),
+    "dynamic with weights of strings": lambda: mix([counted("none", 2), learning("gru", grams=50)]),
     **{
         f"{name} {order}": lambda name=name, order=order: counted(name, order)  # type: ignore[misc]
         for name in ("none", "add-k", "uniform-mix", "witten-bell", "kneser-ney")
