@@ -192,9 +192,9 @@ class RecentGrams(nn.Module):
         places_TBN, recent_BN = self.places(ids_TB, recent_BN, resets_TB)
         steps, lanes, strings = places_TBN.shape
         added = F.embedding_bag(
-            places_TBN.view(-1, strings), self.weight, mode="sum", sparse=True, padding_idx=self.rows
+            places_TBN.view(steps * lanes, strings), self.weight, mode="sum", sparse=True, padding_idx=self.rows
         )
-        return added.view(steps, lanes, -1), recent_BN
+        return added.view(steps, lanes, self.weight.shape[1]), recent_BN
 
 
 class DistributionHead(nn.Module):

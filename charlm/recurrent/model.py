@@ -184,8 +184,8 @@ class CharRNN(nn.Module, TextModel):
         """The characters last read, as the state has them, after a check."""
         assert self.grams is not None
         recent_BN, shape = state.get("recent"), (lanes, self.grams.order - 1)
-        if recent_BN is None or tuple(recent_BN.shape) != shape:
-            has = "no such tensor" if recent_BN is None else str(list(recent_BN.shape))
+        has = list(recent_BN.shape) if isinstance(recent_BN, Tensor) and not recent_BN.is_nested else "no such tensor"
+        if recent_BN is None or has != list(shape):
             raise OptionError(f"the state recent has the shape {list(shape)} here, not {has}")
         return check_ids(recent_BN, len(self.vocab), self.device, dim=2)
 

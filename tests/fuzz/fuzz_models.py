@@ -30,6 +30,7 @@ def make_run(directory: Path) -> None:
         "model": "lstm",
         "hidden": 3,
         "embedding": 2,
+        "grams": 5,
         "lanes": 2,
         "window": 8,
         "max_steps": 6,

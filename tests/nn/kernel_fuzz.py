@@ -240,6 +240,7 @@ def generate_case(chance: random.Random, seed: int) -> str:
     """One call of generation, compiled and by single steps; says what came of it."""
     symbols, hidden = chance.choice([1, 2, 5, 12, 20]), chance.choice([1, 3, 8, 9, 17])
     options: dict[str, Any] = {"layers": chance.randint(1, 2), "embedding": chance.choice([0, 0, 3])}
+    options |= {"grams": chance.choice([0, 0, 4]), "gram_order": chance.choice([2, 3, 5])}
     config = RNNConfig(model=chance.choice(BUILT_IN), hidden=hidden, bias=chance.random() < 0.7, **options)
     model = CharRNN(Vocab.of("".join(chr(65 + i) for i in range(symbols))), config)
     draw = torch.Generator().manual_seed(seed)
@@ -252,6 +253,9 @@ def generate_case(chance: random.Random, seed: int) -> str:
     steps, lanes = chance.choice([0, 1, 2, 4]), chance.choice([0, 1, 2, 5])
     rows = steps + chance.choice([0, 0, 0, 2, -1])
     state = {name: torch.randn(value.shape, generator=draw) for name, value in model.initial_state(lanes).items()}
+    if model.grams is not None:
+        model.grams.weight[:-1].normal_(generator=draw)
+        state["recent"] = torch.randint(-1, symbols, state["recent"].shape, generator=draw)
     given = {
         "ids_B": torch.randint(-1, symbols, (lanes,), generator=draw),
         "noise_TB": torch.rand(max(rows, 0), lanes, generator=draw, dtype=torch.float64),

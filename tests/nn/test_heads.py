@@ -160,7 +160,7 @@ def test_recent_strings_add_their_rows_as_a_loop_over_strings_does(order: int, r
         assert after_BN[lane].tolist() == [-1] * (order - 1 - len(read)) + read[1 - order :]
 
 
-@pytest.mark.parametrize("sizes", [[1] * 40, [2, 14, 24], [40]])
+@pytest.mark.parametrize("sizes", [[1] * 40, [2, 0, 14, 24], [40]])
 def test_recent_strings_go_on_over_pieces(sizes: list[int]) -> None:
     grams = recent_grams(5)
     ids_TB, resets_TB = texts()
@@ -171,6 +171,7 @@ def test_recent_strings_go_on_over_pieces(sizes: list[int]) -> None:
         pieces.append(added)
     assert torch.equal(torch.cat(pieces), whole)
     assert torch.equal(state, last)
+    assert grams(ids_TB[:, :0], grams.initial_state(0))[0].shape == (40, 0, SYMBOLS)
 
 
 def test_the_gradient_of_rows_is_that_of_a_sum_of_dense_embeddings() -> None:
