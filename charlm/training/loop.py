@@ -31,8 +31,6 @@ from charlm.training.interfaces import (
 from charlm.training.optimizer import Average, Schedule, adamw
 from charlm.training.options import Budget, LoopState, Optimisation
 
-__all__ = ["Loop", "Outcome"]
-
 Outcome = Literal["finished", "no improvement", "interrupted", "diverged"]
 
 
@@ -244,9 +242,10 @@ class Loop:
             report = self._look()
             self._keep(report)
             self.observer.on_validation(report)
-        self._budget.validated(time.perf_counter() - begun)
+        self._budget.validated()
         if self.keeper is not None:
             self._keep_state()
+        self._budget.add_validation(time.perf_counter() - begun)
         return not self._stuck()
 
     def _stuck(self) -> bool:

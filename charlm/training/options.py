@@ -196,9 +196,12 @@ class Budget:
         """Counts what a step took; the last fifty are kept."""
         self._step_seconds = [*self._step_seconds[-49:], seconds]
 
-    def validated(self, seconds: float) -> None:
-        """Counts what a validation took, and plans the next one."""
+    def add_validation(self, seconds: float) -> None:
+        """Counts what a validation took, and keeping what it found."""
         self._validation_seconds = seconds
+
+    def validated(self) -> None:
+        """Plans the next validation after one."""
         if self.progress.every is not None:
             self.progress.due = self.progress.step + self.progress.every
 

@@ -42,7 +42,8 @@ def trained(clock: Clock, minutes: float, seconds_of: Callable[[float], float]) 
         budget.calibrate(budget.seconds())
         if budget.validation_due():
             validations.append(progress.step)
-            budget.validated(0.0)
+            budget.validated()
+            budget.add_validation(0.0)
     return progress, clock.now - begun, validations
 
 
@@ -77,7 +78,8 @@ def test_a_budget_of_steps_never_asks_the_clock(monkeypatch: pytest.MonkeyPatch)
         budget.calibrate(budget.seconds())
         if budget.validation_due():
             validations.append(progress.step)
-            budget.validated(50.0)
+            budget.validated()
+            budget.add_validation(50.0)
     assert (progress.total, validations) == (100, list(range(10, 101, 10)))
 
 
@@ -89,7 +91,8 @@ def test_an_old_state_validates_where_it_would_have() -> None:
         progress.step += 1
         if budget.validation_due():
             due.append(progress.step)
-            budget.validated(0.0)
+            budget.validated()
+            budget.add_validation(0.0)
     assert due == [20, 30]
 
 
