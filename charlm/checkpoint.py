@@ -260,6 +260,7 @@ def grown(model: CharRNN, vocab: Vocab) -> CharRNN:
 
     A new character is read as an unknown one, an input of zeros. It gets a tenth of the
     probability that the model gives its least expected character, so that what the model knows stays almost as it is.
+    Weights of strings begin at zero again: strings of other ids are hashed into other rows.
 
     Args:
         model: any network of characters.

@@ -339,7 +339,7 @@ def replay_of(model: CharRNN, path: str | Path) -> Part:
 
 
 def _facts_of(replay: Part) -> dict[str, Any]:
-    """What `config.json` says about it."""
+    """What `config.json` says about an older text that is kept in the mix."""
     facts = TextFacts.of(replay.text.corpus, replay.text.split or Split.default(len(replay.text)))
     return {**encode(facts), "part": replay.name}
 
