@@ -67,8 +67,10 @@ class Optimisation:
             raise OptionError("training needs an end: give epochs, max_steps or minutes")
         if not 0 <= self.average <= 1:
             raise OptionError(f"average is a share of the steps from 0 to 1, not {self.average}")
-        if not 0 <= (self.hold or 0) <= 1 or not 0 < self.symbol_rate * self.row_rate < math.inf:
-            raise OptionError("hold is a share of the steps from 0 to 1; symbol_rate and row_rate are above 0")
+        if not 0 <= (self.hold or 0) <= 1 or not all(0 < rate < math.inf for rate in (self.symbol_rate, self.row_rate)):
+            raise OptionError(
+                "hold is a share of the steps from 0 to 1; symbol_rate and row_rate are above 0 and finite"
+            )
         if self.clip <= 0 or self.warmup < 0 or self.patience < 0 or self.validations < 1 or self.weight_decay < 0:
             raise OptionError("clip and validations are above 0; warmup, patience and weight_decay are not negative")
 

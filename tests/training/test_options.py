@@ -109,14 +109,24 @@ def test_the_rate_is_held_and_then_falls_in_a_straight_line() -> None:
 
 def test_a_run_without_the_newer_options_keeps_the_cosine_and_one_rate() -> None:
     stored = encode(Optimisation(max_steps=100, warmup=0, lr=1.0))
-    old = {name: value for name, value in stored.items() if name not in ("hold", "symbol_rate")}
+    old = {name: value for name, value in stored.items() if name not in ("hold", "symbol_rate", "row_rate")}
     options = decode(Optimisation, old)
     assert (options.hold, options.symbol_rate) == (None, 1.0)
     falling = Schedule(peak=1.0, warmup=0, total=100, final=0.0, hold=options.hold)
     assert [falling.at(step) for step in (25, 50, 100)] == pytest.approx([(2 + 2**0.5) / 4, 0.5, 0.0])
 
 
-@pytest.mark.parametrize("wrong", [{"hold": 1.1}, {"hold": -0.1}, {"symbol_rate": 0.0}, {"symbol_rate": float("nan")}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"hold": 1.1},
+        {"hold": -0.1},
+        {"symbol_rate": 0.0},
+        {"symbol_rate": float("nan")},
+        {"symbol_rate": -1.0, "row_rate": -1.0},
+        {"row_rate": float("inf")},
+    ],
+)
 def test_a_share_and_a_factor_are_checked(wrong: dict[str, float]) -> None:
     with pytest.raises(OptionError, match="hold is a share"):
         Optimisation(max_steps=1, **wrong)  # type: ignore[arg-type]

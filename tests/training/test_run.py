@@ -1,6 +1,8 @@
 """Runs: they learn, they end when told, and a resumed run is the same run."""
 
 import json
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,12 @@ from charlm.nn.kernels import pick_device
 from charlm.tensors import read_tensors, write_tensors
 from charlm.text.corpus import corpus_of_text
 from charlm.text.splits import Split
+from charlm.text.text import Text
 from charlm.training.interfaces import StepReport, Unobserved
-from charlm.training.options import Optimisation
+from charlm.training.options import Budget, Optimisation
 from charlm.training.recipe import DEFAULT_EPOCHS, Plan, choose
+from charlm.training.states import DirectoryKeeper
+from charlm.training.train import train
 from tests.training.runs import resume, start
 
 TEXT = "the quick brown fox jumps over the lazy dog. the lazy dog sleeps; the quick fox jumps.\n" * 30
@@ -268,3 +273,19 @@ def test_a_state_with_numbers_that_json_has_no_word_for_is_not_whole(tmp_path: P
     write_tensors(newest, tensors, {**metadata, "rows": changed})
     assert resume(tmp_path / "run", CORPUS, CPU).train() == "finished"
     assert nasty not in (tmp_path / "run" / "metrics.jsonl").read_text()
+
+
+def test_writing_a_state_counts_as_validating(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    took: list[float] = []
+    write = DirectoryKeeper.state
+
+    def slowly(keeper: DirectoryKeeper, tensors: Mapping[str, torch.Tensor], progress: dict[str, Any]) -> None:
+        time.sleep(0.2)
+        write(keeper, tensors, progress)
+
+    monkeypatch.setattr(DirectoryKeeper, "state", slowly)
+    monkeypatch.setattr(Budget, "add_validation", lambda self, seconds: took.append(seconds))
+    text = Text.of("the quick brown fox. " * 40)
+    train(text, hidden=4, max_steps=2, out=tmp_path / "run", progress=False)
+    assert took
+    assert min(took) >= 0.2
