@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from charlm.nn.kernels.fused import linear
+
 __all__ = [
     "POOLINGS",
     "DistributionHead",
@@ -224,7 +226,8 @@ class DistributionHead(nn.Module):
 
     def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
         """Log-probabilities [..., V] of features [..., D]; `added` [..., V] is added to the logits."""
-        logits = self.linear(x) if added is None else self.linear(x) + added
+        logits = linear(x, self.linear.weight, self.linear.bias)
+        logits = logits if added is None else logits + added
         log_probabilities: Tensor = self.log_softmax(logits)
         return log_probabilities
 

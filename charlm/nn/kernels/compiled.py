@@ -22,6 +22,7 @@ __all__ = [
     "Layer",
     "Library",
     "Memory",
+    "Product",
     "Scatter",
     "Weights",
     "address",
@@ -41,12 +42,26 @@ class Layer(ctypes.Structure):
     """`struct layer` of kernels.c."""
 
     _fields_ = [
-        *((name, ctypes.c_int64) for name in ("steps", "lanes", "hidden", "threads", "by_units")),
+        *((name, ctypes.c_int64) for name in ("steps", "lanes", "hidden", "threads", "pairs", "by_units")),
         ("ids", ctypes.c_void_p),
         ("rows", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("input", "weight", "bias_n", "h0", "c0", "resets", "packed")),
+        *((name, ctypes.c_void_p) for name in ("input", "weight", "bias_n", "h0", "c0", "resets")),
+        *((name, ctypes.c_void_p) for name in ("packed", "halves")),
         *((name, ctypes.c_void_p) for name in ("y", "gates", "extra", "y_grad", "carry", "gates_grad")),
         *((name, ctypes.c_void_p) for name in ("h0_grad", "c0_grad")),
+    ]
+
+
+class Product(ctypes.Structure):
+    """`struct product` of kernels.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("rows", "columns", "depth", "threads", "pairs", "adding")),
+        ("left", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("left_row", "left_step")),
+        ("right", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("right_step", "right_column")),
+        *((name, ctypes.c_void_p) for name in ("bias", "out", "room")),
     ]
 
 
@@ -95,7 +110,7 @@ def _sizes() -> int:
     """What `sizes` of a library returns that was built from the sources beside this file."""
     return sum(
         1000**place * ctypes.sizeof(structure)
-        for place, structure in enumerate((Layer, Scatter, Generation, Memory, Weights))
+        for place, structure in enumerate((Layer, Scatter, Generation, Memory, Weights, Product))
     )
 
 
@@ -206,6 +221,23 @@ def described() -> str:
 def fits(tensor: Tensor) -> bool:
     """Whether the kernels are there and know this tensor's device and precision."""
     return tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64) and library() is not None
+
+
+@functools.cache
+def multiplies_bf16() -> bool:
+    """Whether the kernels that are used have products of bfloat16: the target avx512, on a processor with AVX512-BF16."""
+    used = library()
+    return used is not None and used.target == "avx512" and bool(used.loaded.charlm_runs(b"bf16"))
+
+
+@functools.cache
+def room(suffix: str) -> int:
+    """Numbers of room that a product needs for each thread; `suffix` is f32 or f64."""
+    used = library()
+    assert used is not None
+    function = getattr(used.loaded, f"room_{suffix}_{used.target}")
+    function.restype = ctypes.c_int64
+    return int(function())
 
 
 def call(name: str, job: ctypes.Structure) -> None:

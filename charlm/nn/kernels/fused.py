@@ -1,7 +1,7 @@
 """A layer as one call a sequence: our own loops forwards and, derived by hand, backwards; or torch's own kernels.
 
 What can be done for all steps at once is: the input's part of the gates before the loop, the gradients of the
-weights after it. Layer 0 adds no product at all, as a one-hot or embedded character picks a row of a table.
+weights after it, each one product of matrices. Layer 0 adds no product at all, as a one-hot or embedded character picks a row of a table.
 The loop is that of `loops`, compiled or in torch, or on a GPU one launch (`triton_layers`) where that has passed
 its test there; other layers on a GPU are left to torch's. First derivatives only.
 
@@ -19,11 +19,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from charlm.errors import OptionError
 from charlm.nn.cells import Cell, GRUCell, LSTMCell, RNNCell
-from charlm.nn.kernels import loops, reference, triton_layers
+from charlm.nn.kernels import compiled, loops, reference, triton_layers
 from charlm.nn.kernels.reference import SERVES, check_layer, input_rows, on_gpu, split_biases, without_padding
-
-__all__ = ["declined", "run", "run_by_torch"]
-
 
 def run(
     cell: Cell,
@@ -38,6 +35,33 @@ def run(
     torch's layers take over where lanes have lengths or the cell has a projection; the formulas where the cell is of
     another kind, or a step is read alone, which is not worth packing the weights for.
     """
+    if on_gpu(cell.weight_ih) or not torch.is_autocast_enabled("cpu"):
+        return _run(cell, x, state, table, resets_TB, lengths_B, False)
+    pairs = in_bf16()
+    with torch.autocast("cpu", enabled=False):  # what is left to torch is in the precision of the weights
+        return _run(cell, x, state, table, resets_TB, lengths_B, pairs)
+
+
+def in_bf16() -> bool:
+    """Whether products on the CPU are of bfloat16 with float32 sums: under torch's autocast, where the processor has them.
+
+    >>> in_bf16()
+    False
+    """
+    asked = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    return asked and compiled.multiplies_bf16()
+
+
+def _run(
+    cell: Cell,
+    x: Tensor,
+    state: tuple[Tensor, ...],
+    table: Tensor | None,
+    resets_TB: Tensor | None,
+    lengths_B: Tensor | None,
+    pairs: bool,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """`run` in a precision."""
     dtype = _precision(cell)
     if type(cell) in SERVES and (lengths_B is not None or cell.projection or not _ours(cell, dtype)):
         return run_by_torch(cell, x, state, table, resets_TB, lengths_B)
@@ -48,15 +72,64 @@ def run(
         return reference.loop(cell, given, table)
     dense = x.is_floating_point()
     bias_G, bias_n = split_biases(cell)
-    gates = (F.linear(x, cell.weight_ih, bias_G) if dense else input_rows(cell, table, bias_G)).to(dtype)
+    gates = (_linear(x, cell.weight_ih, bias_G, pairs) if dense else input_rows(cell, table, bias_G)).to(dtype)
     ids_TB = None if dense else x.contiguous()
     marks_TB = None if resets_TB is None else resets_TB.to(torch.uint8).contiguous()
     if not on_gpu(cell.weight_ih):
         state = tuple(tensor.to(dtype) for tensor in given.state)  # under autocast they may be of another type
     apply: Any = _Layer.apply
     weight_hh = cell.weight_hh.to(dtype)
-    y, *c = apply(cell, gates, ids_TB, weight_hh, bias_n, marks_TB, torch.is_grad_enabled(), *state)
+    y, *c = apply(cell, gates, ids_TB, weight_hh, bias_n, marks_TB, torch.is_grad_enabled(), pairs, *state)
     return y, (y[-1].clone(), *c)
+
+
+def linear(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
+    """x W^T + b, like `torch.nn.functional.linear`: through our own product on a CPU, in float32 under autocast too.
+
+    Args:
+        x: any leading axes, the last of I numbers.
+        weight_OI: one row for each output.
+        bias_O: added to every output.
+
+    >>> linear(torch.ones(2, 3), torch.ones(1, 3), torch.tensor([0.5])).tolist()
+    [[3.5], [3.5]]
+    """
+    return _linear(x, weight_OI, bias_O, in_bf16())
+
+
+def _linear(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None, pairs: bool) -> Tensor:
+    ours = compiled.fits(x) and x.numel() and weight_OI.is_cpu and x.dtype == weight_OI.dtype
+    if not ours or torch._C._are_functorch_transforms_active():  # as autograd.Function asks itself
+        return F.linear(x, weight_OI, bias_O)
+    apply: Any = _Linear.apply
+    found: Tensor = apply(x.reshape(-1, x.shape[-1]), weight_OI, bias_O, pairs)
+    return found.view(*x.shape[:-1], len(weight_OI))
+
+
+class _Linear(torch.autograd.Function):
+    """x W^T + b of rows."""
+
+    @staticmethod
+    def forward(ctx: Any, x_RI: Tensor, weight_OI: Tensor, bias_O: Tensor | None, pairs: bool) -> Tensor:
+        ctx.save_for_backward(x_RI, weight_OI)
+        ctx.pairs = pairs
+        x_RI, weight_OI = (tensor.resolve_neg().contiguous() for tensor in (x_RI, weight_OI))
+        bias_O = None if bias_O is None else bias_O.resolve_neg().contiguous()
+        return loops.product(x_RI, weight_OI.t(), bias_O, pairs=pairs)
+
+    @staticmethod
+    def backward(ctx: Any, grad_RO: Tensor) -> tuple[Tensor | None, ...]:
+        x_RI, weight_OI = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative is wanted
+            return grad_RO @ weight_OI, grad_RO.t() @ x_RI, grad_RO.sum(0) if ctx.needs_input_grad[2] else None, None
+        grad_RO, x_RI, weight_OI = (tensor.resolve_neg().contiguous() for tensor in (grad_RO, x_RI, weight_OI))
+        needs = ctx.needs_input_grad
+        return (
+            loops.product(grad_RO, weight_OI, pairs=ctx.pairs) if needs[0] else None,
+            loops.product(grad_RO.t(), x_RI, pairs=ctx.pairs) if needs[1] else None,
+            grad_RO.sum(0) if needs[2] else None,
+            None,
+        )
 
 
 def _precision(cell: Cell) -> torch.dtype:
@@ -103,14 +176,16 @@ class _Layer(torch.autograd.Function):
         bias_n: Tensor | None,
         resets_TB: Tensor | None,
         keep: bool,
+        pairs: bool,
         *state: Tensor,
     ) -> tuple[Tensor, ...]:
         loop = _loop(cell, gates)
         state = tuple(tensor.resolve_neg().contiguous() for tensor in state)  # a view may stand for -x
         gates, weight_hh = gates.contiguous(), weight_hh.contiguous()
         bias_n = None if bias_n is None else bias_n.contiguous()
-        y, values, extra = loop.forward(cell, gates, ids_TB, weight_hh, bias_n, state, resets_TB, keep)
-        ctx.cell, ctx.groups = cell, len(gates)
+        precision = {"pairs": pairs} if loop is loops else {}
+        y, values, extra = loop.forward(cell, gates, ids_TB, weight_hh, bias_n, state, resets_TB, keep, **precision)
+        ctx.cell, ctx.groups, ctx.pairs = cell, len(gates), pairs
         if keep:
             ctx.save_for_backward(ids_TB, weight_hh, resets_TB, y, values, extra, *state)
         return (y, extra[-1].clone()) if isinstance(cell, LSTMCell) and extra is not None else (y,)
@@ -125,7 +200,7 @@ class _Layer(torch.autograd.Function):
         ids_TB, weight_hh, resets_TB, y, values, extra, *state = ctx.saved_tensors
         cell, needs = ctx.cell, ctx.needs_input_grad
         loop = _loop(cell, y)
-        wanted = any(needs[7:])
+        wanted = any(needs[8:])
         grad, before = loop.backward(
             cell,
             weight_hh,
@@ -135,6 +210,7 @@ class _Layer(torch.autograd.Function):
             y_grad.resolve_neg().contiguous(),
             c_grad,
             wanted,
+            **({"pairs": ctx.pairs} if loop is loops else {}),
         )
         hidden = cell.hidden
         flat = grad.flatten(0, 1)
@@ -144,20 +220,23 @@ class _Layer(torch.autograd.Function):
             gates_grad = x_part.unflatten(0, y.shape[:2])
         else:
             gates_grad = loop.sum_rows(x_part, ids_TB.flatten(), ctx.groups)
-        weight_grad = _weight_grad(cell, h_part, y, state[0], resets_TB) if needs[3] else None
+        weight_grad = _weight_grad(cell, h_part, y, state[0], resets_TB, ctx.pairs) if needs[3] else None
         n_grad = loop.sum_rows(h_part[:, :hidden], None, 1)[0] if needs[4] else None
-        return None, gates_grad, None, weight_grad, n_grad, None, None, *(before or [None] * len(state))
+        return None, gates_grad, None, weight_grad, n_grad, None, None, None, *(before or [None] * len(state))
 
 
-def _weight_grad(cell: Cell, grad: Tensor, y: Tensor, h0: Tensor, resets_TB: Tensor | None) -> Tensor:
-    """The gradient of W_hh: every step's gate gradients times the state that the step started from."""
+def _weight_grad(
+    cell: Cell, grad: Tensor, y: Tensor, h0: Tensor, resets_TB: Tensor | None, pairs: bool
+) -> Tensor:
+    """W_hh's gradient: the sum over steps of each gate's gradient times the state that the step started from."""
     lanes, h0 = len(h0), h0.to(grad.dtype)
     if resets_TB is None:
-        weight_grad = grad[lanes:].t() @ y[:-1].flatten(0, 1)
-        weight_grad.addmm_(grad[:lanes].t(), h0)
+        weight_grad = loops.product(grad[:lanes].t(), h0, pairs=pairs)
+        if len(y) > 1:
+            loops.product(grad[lanes:].t(), y[:-1].flatten(0, 1), pairs=pairs, add_to=weight_grad)
     else:
         before = torch.cat([h0.unsqueeze(0), y[:-1]]).masked_fill_(resets_TB.bool().unsqueeze(-1), 0)
-        weight_grad = grad.t() @ before.flatten(0, 1)
+        weight_grad = loops.product(grad.t(), before.flatten(0, 1), pairs=pairs)
     return weight_grad.roll(-cell.hidden, 0) if isinstance(cell, GRUCell) else weight_grad
 
 

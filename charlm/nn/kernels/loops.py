@@ -13,38 +13,40 @@ from torch import Tensor
 from charlm.errors import OptionError
 from charlm.nn.cells import Cell, GRUCell, LSTMCell, RNNCell
 from charlm.nn.kernels import compiled
-from charlm.nn.kernels.compiled import Layer, Memory, Scatter, address, call
-
-__all__ = ["backward", "forward", "hash_of", "sum_rows"]
+from charlm.nn.kernels.compiled import Layer, Memory, Product, Scatter, address, call
 
 _SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 _scratch = threading.local()
 QUICK = 500_000  # multiplications a step that are not worth a meeting of threads
 
 
-def _packed(weight_hh: Tensor) -> Tensor:
-    """Room for the packed weights, kept from call to call."""
-    hidden = weight_hh.shape[1]
-    size = (len(weight_hh) + 1) * (hidden + 64)
-    kept = getattr(_scratch, "kept", None)
-    if kept is None or kept.numel() < size or kept.dtype != weight_hh.dtype:
-        kept = _scratch.kept = weight_hh.new_empty(size)
+def _room(name: str, size: int, like: Tensor) -> Tensor:
+    """Room for so many numbers, kept from call to call."""
+    kept: Tensor | None = getattr(_scratch, name, None)
+    if kept is None or kept.numel() < size or kept.dtype != like.dtype:
+        kept = like.new_empty(size)
+        setattr(_scratch, name, kept)
     return kept
 
 
-def _layer(cell: Cell, weight_hh: Tensor, steps: int, lanes: int) -> Layer:
+def _layer(cell: Cell, weight_hh: Tensor, steps: int, lanes: int, pairs: bool) -> Layer:
     threads = torch.get_num_threads()
     by_units = lanes < 4 * threads
     if by_units and len(weight_hh) * cell.hidden * lanes < QUICK:
         threads = 1
+    gates, hidden = len(weight_hh), cell.hidden
+    packed = _room("packed", (gates + 1) * (hidden + 64), weight_hh)
+    halves = _room("halves", 2 * lanes * (gates + 1), weight_hh) if pairs else None
     return Layer(
         steps=steps,
         lanes=lanes,
-        hidden=cell.hidden,
+        hidden=hidden,
         threads=threads,
+        pairs=int(pairs),
         by_units=int(by_units),
         weight=address(weight_hh, weight_hh.dtype, cell.gates * cell.hidden, cell.hidden),
-        packed=_packed(weight_hh).data_ptr(),
+        packed=packed.data_ptr(),
+        halves=None if halves is None else halves.data_ptr(),
     )
 
 
@@ -64,6 +66,7 @@ def forward(
     state: tuple[Tensor, ...],
     resets_TB: Tensor | None,
     keep: bool,
+    pairs: bool = False,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """One layer over a sequence. All tensors without gaps.
 
@@ -78,6 +81,7 @@ def forward(
         state: the state before, each [B, H].
         resets_TB: uint8.
         keep: whether there will be a way back.
+        pairs: whether states and weights are rounded to bfloat16 for the products.
 
     Raises:
         OptionError: a tensor of another type, shape, device or layout.
@@ -97,7 +101,7 @@ def forward(
         extra = torch.empty_like(y)
     elif isinstance(cell, LSTMCell):
         extra = gates.new_empty(1, lanes, hidden)
-    job = _layer(cell, weight_hh, steps, lanes)
+    job = _layer(cell, weight_hh, steps, lanes, pairs)
     _put_common(job, weight_hh.dtype, hidden, state, resets_TB)
     job.ids, job.rows = address(ids_TB, torch.int64, steps, lanes), len(gates)
     size = (steps, lanes) if ids_TB is None else (len(gates),)
@@ -117,6 +121,7 @@ def backward(
     y_grad: Tensor,
     c_grad: Tensor | None,
     state_wanted: bool,
+    pairs: bool = False,
 ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
     """The way back through what `forward` returned.
 
@@ -131,7 +136,7 @@ def backward(
     grad = y.new_empty(steps, lanes, (1 if isinstance(cell, RNNCell) else 4) * hidden)
     carry = y.new_zeros(lanes, hidden) if c_grad is None else c_grad.clone(memory_format=torch.contiguous_format)
     before = tuple(y.new_empty(lanes, hidden) for _ in state) if state_wanted else None
-    job = _layer(cell, weight_hh, steps, lanes)
+    job = _layer(cell, weight_hh, steps, lanes, pairs)
     _put_common(job, y.dtype, hidden, state, resets_TB)
     job.y = address(y, weight_hh.dtype, steps, lanes, hidden)
     job.gates = address(values, y.dtype, steps, lanes, cell.gates * hidden)
@@ -142,6 +147,37 @@ def backward(
         job.h0_grad, job.c0_grad = before[0].data_ptr(), before[-1].data_ptr()
     call(f"backward_{_SUFFIX[y.dtype]}_{cell.name}", job)
     return grad, before
+
+
+def product(left_MK: Tensor, right_KN: Tensor, bias_N: Tensor | None = None, *, pairs: bool = False, add_to: Tensor | None = None) -> Tensor:
+    """The matrix product of two tensors, or of their transposed views: [M, N].
+
+    Args:
+        left_MK: one of its strides is 1.
+        right_KN: one of its strides is 1.
+        bias_N: added to every row.
+        pairs: whether both are rounded to bfloat16; sums are of float32 all the same.
+        add_to: [M, N], to which the product is added and which is returned.
+    """
+    (rows, depth), columns = left_MK.shape, right_KN.shape[1]
+    if not compiled.fits(left_MK) or not depth:
+        found = left_MK @ right_KN
+        found = found if bias_N is None else found + bias_N
+        return found if add_to is None else add_to.add_(found)
+    for matrix in (left_MK, right_KN):
+        if 1 not in matrix.stride() or matrix.dtype != left_MK.dtype or not matrix.is_cpu:
+            raise OptionError(f"a product needs matrices of {left_MK.dtype} without gaps in one direction on the CPU")
+    out = left_MK.new_empty(rows, columns) if add_to is None else add_to
+    suffix, threads = _SUFFIX[out.dtype], torch.get_num_threads()
+    job = Product(rows=rows, columns=columns, depth=depth, threads=threads, pairs=int(pairs))
+    job.adding = int(add_to is not None)
+    job.left, job.right, job.out = left_MK.data_ptr(), right_KN.data_ptr(), address(out, left_MK.dtype, rows, columns)
+    job.left_row, job.left_step = left_MK.stride()
+    job.right_step, job.right_column = right_KN.stride()
+    job.bias = address(bias_N, out.dtype, columns)
+    job.room = _room("product", threads * compiled.room(suffix), out).data_ptr()
+    call(f"product_{suffix}", job)
+    return out
 
 
 def sum_rows(rows_RW: Tensor, ids_R: Tensor | None, groups: int) -> Tensor:

@@ -34,6 +34,11 @@
 #endif
 #endif
 
+/* Whether products of bfloat16 are compiled: the processor may still lack their instruction (see native.c). */
+#if defined(X86) && VECTOR == 64
+#define BF16
+#endif
+
 /* Keeps a value in a register: the compiler would else read it from memory again at every use. */
 #if defined(X86)
 #define HOLD(x) __asm__("" : "+v"(x))
@@ -57,6 +62,7 @@
 struct layer {
     int64_t steps, lanes, hidden;
     int64_t threads;
+    int64_t pairs;               /* whether products are of bfloat16, with sums of float32 */
     int64_t by_units;            /* whether the threads share the units (1) or the lanes (0) */
     const int64_t *ids;          /* T B: rows of `input`; below 0 for its last row; NULL for row t B + b */
     int64_t rows;                /* of `input` where there are ids */
@@ -66,6 +72,7 @@ struct layer {
     const void *h0, *c0;         /* [B, H] */
     const unsigned char *resets; /* [T, B] or NULL */
     void *packed;                /* room for H zeros and the weights in panels */
+    void *halves;                /* where `pairs`: room for [2, B, G (H + 1) / 2] pairs, the left factors of two steps */
     void *y;                     /* [T, B, H] out */
     void *gates;                 /* [T, B, G H] out: the gates' values; may be `input`; NULL where not wanted */
     void *extra;                 /* [T, B, H], or [B, H] without `gates`: c of the LSTM, W_hn h + b_hn of the GRU */
@@ -74,6 +81,20 @@ struct layer {
     void *carry;             /* [B, H]: in the LSTM the gradient of the last c; the GRU's must be zero */
     void *gates_grad;        /* [T, B, D]: H; 3 H + H of the GRU, in the order n_h, r, z, n_x; 4 H of the LSTM */
     void *h0_grad, *c0_grad; /* [B, H], or NULL where not wanted */
+};
+
+/* A product of two matrices, left [M, K] and right [K, N], by their strides; one stride of each is 1. */
+struct product {
+    int64_t rows, columns, depth; /* M, N, K */
+    int64_t threads, pairs;
+    int64_t adding; /* whether `out` is added to */
+    const void *left;
+    int64_t left_row, left_step; /* from a row to the next, from k to k + 1 */
+    const void *right;
+    int64_t right_step, right_column;
+    const void *bias; /* [N] that every row begins with, or NULL */
+    void *out;        /* [M, N] without gaps */
+    void *room;       /* for each thread, as many numbers as `room` says */
 };
 
 /* Sums rows that belong together: sums[ids[r]] += rows[r]. Threads share the columns. */
@@ -152,6 +173,7 @@ EXPORT int EXPORTED(vector)(void) { return VECTOR; }
 
 EXPORT int64_t EXPORTED(sizes)(void)
 {
-    const size_t last = sizeof(struct generation) + 1000 * (sizeof(struct memory) + 1000 * sizeof(struct weights));
+    const size_t others = sizeof(struct weights) + 1000 * sizeof(struct product);
+    const size_t last = sizeof(struct generation) + 1000 * (sizeof(struct memory) + 1000 * others);
     return (int64_t)(sizeof(struct layer) + 1000 * (sizeof(struct scatter) + 1000 * last));
 }

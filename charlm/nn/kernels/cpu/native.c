@@ -44,14 +44,23 @@ static int has_avx512(void)
         return 0;
     return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & needed) == needed;
 }
+
+static int has_bf16(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && a & BIT(5);
+}
 #endif
 
-/* Whether this machine runs a target, which may not be in this library: the functions' names tell that. */
+/* Whether this machine runs a target, or `bf16`, the products of bfloat16 that avx512 has beside its own. A target may not be in this
+   library: the functions' names tell that. */
 EXPORT int charlm_runs(const char *target)
 {
 #if defined(__x86_64__)
     if (!strcmp(target, "avx512"))
         return has_avx512();
+    if (!strcmp(target, "bf16"))
+        return has_avx512() && has_bf16();
     if (!strcmp(target, "avx2"))
         return has_avx2_and_fma();
 #elif defined(__aarch64__)

@@ -1,6 +1,7 @@
 /* Everything of one precision: the vectors, the three cells, and the sum of rows. */
 
 #include "vector.h"
+#include "product.h"
 
 #define RNN 1
 #define GRU 3

@@ -25,6 +25,36 @@ INLINE const REAL *C(h_before)(const struct layer *j, int64_t t, int64_t b)
     return t ? (const REAL *)j->y + ((t - 1) * j->lanes + b) * j->hidden : (const REAL *)j->h0 + b * j->hidden;
 }
 
+/* Numbers of K in a product with the state, or with the gradients of all gates: pairs count as one. */
+INLINE int64_t C(deep)(const struct layer *j, int64_t numbers) { return j->pairs ? (numbers + 1) / 2 : numbers; }
+
+/* The state before step t, or the gates' gradients of step t, of a lane as pairs: `numbers` of them. */
+INLINE float *C(halves)(const struct layer *j, int64_t t, int64_t b, int64_t numbers)
+{
+    return (float *)j->halves + ((t & 1) * j->lanes + b) * C(deep)(j, numbers);
+}
+
+/* The left factor of the product with the state before step t. */
+INLINE const REAL *C(left)(const struct layer *j, int64_t t, int64_t b)
+{
+#if MANTISSA == 23
+    if (j->pairs && !(j->resets && j->resets[t * j->lanes + b]))
+        return C(halves)(j, t, b, j->hidden);
+#endif
+    return C(h_before)(j, t, b);
+}
+
+/* Keeps numbers u..u+n of a row of pairs. */
+INLINE void C(keep)(const struct layer *j, int64_t t, int64_t b, int64_t numbers, int64_t u, VEC x, int64_t n)
+{
+#if MANTISSA == 23 && defined(BF16)
+    if (j->pairs)
+        store_bf16((uint16_t *)C(halves)(j, t, b, numbers) + u, x, n);
+#else
+    (void)j, (void)t, (void)b, (void)numbers, (void)u, (void)x, (void)n;
+#endif
+}
+
 INLINE int64_t C(extra_row)(const struct layer *j, int64_t t, int64_t b) { return ((j->gates ? t * j->lanes : 0) + b) * j->hidden; }
 
 #if CELL == LSTM
@@ -59,16 +89,16 @@ INLINE int64_t C(cut)(struct C(tile) *tiles, int64_t first, int64_t from, int64_
 /* The products of some tiles with one panel of so many vectors. Many tiles take it a block at a time, so that it comes from
    the first cache for every tile but one; meanwhile the next block is asked for. */
 INLINE void C(multiply)(struct C(tile) *tiles, int64_t count, int64_t depth, const REAL *panel, const int vectors,
-                       const int part)
+                       const int part, const int64_t pairs)
 {
+    (void)pairs;
     const int64_t wide = vectors * LONG_, block = count > 4 ? BLOCK / wide : depth, line = 64 / (int64_t)sizeof(REAL);
     for (int64_t k = 0; k < depth; k += block) {
         const int64_t some = depth - k < block ? depth - k : block;
         for (int64_t i = 0; i < count; i++) {
             for (int64_t ask = BLOCK * i / count; ask < BLOCK * (i + 1) / count && count > 4; ask += line)
                 __builtin_prefetch(panel + (k + some) * wide + ask, 0, 2);
-            N(products)[vectors][tiles[i].rows](some, panel + k * wide, tiles[i].from,
-                                                tiles[i].acc + part * SUMS);
+            PRODUCTS(pairs)[vectors][tiles[i].rows](some, panel + k * wide, tiles[i].from, tiles[i].acc + part * SUMS);
             for (int m = 0; m < tiles[i].rows; m++)
                 tiles[i].from[m] += some;
         }
@@ -82,7 +112,7 @@ INLINE void C(formula)(const struct layer *j, int64_t t, int64_t b, int64_t u, i
     REAL *y = (REAL *)j->y + row * H + u;
 #if CELL == RNN
     (void)input;
-    N(store)(y, N(tanh)(acc[0]), n);
+    const VEC h_new = N(tanh)(acc[0]);
 #else
     REAL *gates = j->gates ? (REAL *)j->gates + row * CELL * H + u : NULL;
     REAL *extra = j->extra ? (REAL *)j->extra + C(extra_row)(j, t, b) + u : NULL;
@@ -91,7 +121,7 @@ INLINE void C(formula)(const struct layer *j, int64_t t, int64_t b, int64_t u, i
     VEC n_x = N(load)(input + 2 * H + u, n);
     VEC fresh = N(tanh)(n_x + r * acc[2]);
     VEC h = N(load)(C(h_before)(j, t, b) + u, n);
-    N(store)(y, fresh + z * (h - fresh), n);
+    const VEC h_new = fresh + z * (h - fresh);
     if (gates) {
         N(store)(gates, r, n);
         N(store)(gates + H, z, n);
@@ -103,7 +133,7 @@ INLINE void C(formula)(const struct layer *j, int64_t t, int64_t b, int64_t u, i
     VEC i = N(sigmoid)(acc[0]), f = N(sigmoid)(acc[1]), g = N(tanh)(acc[2]), o = N(sigmoid)(acc[3]);
     VEC c = f * N(load)(C(c_before)(j, t, b) + u, n) + i * g;
     N(store)(extra, c, n);
-    N(store)(y, o * N(tanh)(c), n);
+    const VEC h_new = o * N(tanh)(c);
     if (gates) {
         N(store)(gates, i, n);
         N(store)(gates + H, f, n);
@@ -112,6 +142,8 @@ INLINE void C(formula)(const struct layer *j, int64_t t, int64_t b, int64_t u, i
     }
 #endif
 #endif
+    N(store)(y, h_new, n);
+    C(keep)(j, t + 1, b, H, u, h_new, n);
 }
 
 INLINE const REAL *C(input_row)(const struct layer *j, int64_t t, int64_t b)
@@ -159,7 +191,7 @@ UNROLL(2)
 /* Step t of the lanes [from, to) at one panel of units, packed in parts. */
 static void C(forward_lanes)(const struct layer *j, int64_t t, int64_t from, int64_t to, int64_t u, const REAL *panel)
 {
-    const int64_t H = j->hidden;
+    const int64_t depth = C(deep)(j, j->hidden);
     struct C(tile) tiles[TILES];
     for (int64_t first = 0, count; (count = C(cut)(tiles, first, from, to, PART_TALL)) > 0; first += count) {
         for (int64_t i = 0; i < count; i++)
@@ -168,8 +200,8 @@ static void C(forward_lanes)(const struct layer *j, int64_t t, int64_t from, int
         for (int part = 0; part < PARTS; part++) {
             for (int64_t i = 0; i < count; i++)
                 for (int m = 0; m < tiles[i].rows; m++)
-                    tiles[i].from[m] = C(h_before)(j, t, tiles[i].b + m);
-            C(multiply)(tiles, count, H, panel + part * H * PART_WIDE * LONG_, PART_WIDE, part);
+                    tiles[i].from[m] = C(left)(j, t, tiles[i].b + m);
+            C(multiply)(tiles, count, depth, panel + part * depth * PART_WIDE * LONG_, PART_WIDE, part, j->pairs);
         }
         for (int64_t i = 0; i < count; i++)
             C(finish)(j, t, u, tiles + i);
@@ -179,7 +211,7 @@ static void C(forward_lanes)(const struct layer *j, int64_t t, int64_t from, int
 /* Step t of lane b alone at BESIDE panels of units at once. */
 static void C(forward_alone)(const struct layer *j, int64_t t, int64_t b, int64_t u, const REAL *panel)
 {
-    const int64_t H = j->hidden, wide = UNITS * LONG_;
+    const int64_t depth = C(deep)(j, j->hidden), wide = UNITS * LONG_, stride = depth * PART_WIDE * LONG_;
     struct C(tile) tiles[BESIDE];
     VEC *sums[BESIDE * PARTS];
 UNROLL(2)
@@ -189,7 +221,12 @@ UNROLL(2)
         for (int part = 0; part < PARTS; part++)
             sums[i * PARTS + part] = tiles[i].acc + part * SUMS;
     }
-    N(expanded_beside)(BESIDE * PARTS, PART_WIDE, H, panel, H * PART_WIDE * LONG_, C(h_before)(j, t, b), sums);
+#if MANTISSA == 23 && defined(BF16)
+    if (j->pairs)
+        expanded_beside_f32(1, BESIDE * PARTS, PART_WIDE, depth, panel, stride, C(left)(j, t, b), sums);
+    else
+#endif
+        N(expanded_beside)(0, BESIDE * PARTS, PART_WIDE, depth, panel, stride, C(left)(j, t, b), sums);
 UNROLL(2)
     for (int i = 0; i < BESIDE; i++)
         C(finish)(j, t, u + i * wide, tiles + i);
@@ -202,7 +239,9 @@ INLINE void C(formula_back)(const struct layer *j, int64_t t, int64_t b, int64_t
     REAL *grad = (REAL *)j->gates_grad + row * STRIDE * H + u;
 #if CELL == RNN
     VEC y = N(load)((const REAL *)j->y + row * H + u, n);
-    N(store)(grad, dh - dh * y * y, n);
+    const VEC dy = dh - dh * y * y;
+    N(store)(grad, dy, n);
+    C(keep)(j, t, b, H, u, dy, n);
 #else
     const REAL *gates = (const REAL *)j->gates + row * CELL * H + u;
     REAL *carry = (REAL *)j->carry + b * H + u;
@@ -210,21 +249,22 @@ INLINE void C(formula_back)(const struct layer *j, int64_t t, int64_t b, int64_t
     VEC r = N(load)(gates, n), z = N(load)(gates + H, n), fresh = N(load)(gates + 2 * H, n);
     VEC n_h = N(load)((const REAL *)j->extra + row * H + u, n), h = N(load)(C(h_before)(j, t, b) + u, n);
     VEC dn = (dh - dh * z) * ((REAL)1 - fresh * fresh);
-    N(store)(grad, dn * r, n);
-    N(store)(grad + H, dn * n_h * r * ((REAL)1 - r), n);
-    N(store)(grad + 2 * H, dh * (h - fresh) * z * ((REAL)1 - z), n);
+    const VEC slopes[] = {dn * r, dn * n_h * r * ((REAL)1 - r), dh * (h - fresh) * z * ((REAL)1 - z)};
     N(store)(grad + 3 * H, dn, n);
     N(store)(carry, dh * z, n);
 #else
     VEC i = N(load)(gates, n), f = N(load)(gates + H, n), g = N(load)(gates + 2 * H, n), o = N(load)(gates + 3 * H, n);
     VEC y = N(load)((const REAL *)j->y + row * H + u, n), c_before = N(load)(C(c_before)(j, t, b) + u, n);
     VEC dc = N(load)(carry, n) + dh * (o - y * (y / o)); /* y / o is tanh(c), and o cannot be zero */
-    N(store)(grad, dc * g * i * ((REAL)1 - i), n);
-    N(store)(grad + H, dc * c_before * f * ((REAL)1 - f), n);
-    N(store)(grad + 2 * H, dc * i * ((REAL)1 - g * g), n);
-    N(store)(grad + 3 * H, dh * y * ((REAL)1 - o), n);
+    const VEC slopes[] = {dc * g * i * ((REAL)1 - i), dc * c_before * f * ((REAL)1 - f), dc * i * ((REAL)1 - g * g),
+                          dh * y * ((REAL)1 - o)};
     N(store)(carry, dc * f, n);
 #endif
+UNROLL(4)
+    for (int k = 0; k < CELL; k++) {
+        N(store)(grad + k * H, slopes[k], n);
+        C(keep)(j, t, b, CELL * H, k * H + u, slopes[k], n);
+    }
 #endif
 }
 
@@ -259,13 +299,18 @@ static void C(backward_lanes)(const struct layer *j, int64_t t, int64_t from, in
     for (int64_t first = 0, count; (count = C(cut)(tiles, first, from, to, BACK_TALL)) > 0; first += count) {
         for (int64_t i = 0; i < count; i++)
             for (int m = 0; m < tiles[i].rows; m++) {
-                tiles[i].from[m] = (const REAL *)j->gates_grad + ((t + 1) * j->lanes + tiles[i].b + m) * STRIDE * H;
+                const int64_t b = tiles[i].b + m;
+                tiles[i].from[m] = (const REAL *)j->gates_grad + ((t + 1) * j->lanes + b) * STRIDE * H;
+#if MANTISSA == 23
+                if (j->pairs)
+                    tiles[i].from[m] = C(halves)(j, t + 1, b, CELL * H);
+#endif
 UNROLL(4)
                 for (int v = 0; v < BACK_WIDE; v++)
                     tiles[i].acc[m * BACK_WIDE + v] = (VEC){0};
             }
         if (t + 1 < j->steps)
-            C(multiply)(tiles, count, CELL * H, panel, BACK_WIDE, 0);
+            C(multiply)(tiles, count, C(deep)(j, CELL * H), panel, BACK_WIDE, 0, j->pairs);
         for (int64_t i = 0; i < count; i++)
             for (int m = 0; m < tiles[i].rows; m++)
 UNROLL(4)
@@ -274,28 +319,47 @@ UNROLL(4)
     }
 }
 
-/* Panel p of W_hh for the way forward: [part][k][gate][unit]; for the way back: [gate unit][unit]. */
-static void C(pack)(const struct layer *j, int64_t p, REAL *to, int back)
+/* Row k of W_hh for the way back: of the GRU the candidate's come first, as in `gates_grad`. */
+INLINE const REAL *C(row_back)(const struct layer *j, int64_t k)
 {
     const int64_t H = j->hidden;
-    const REAL *weight = j->weight;
-    if (back) {
-        const int64_t wide = BACK_WIDE * LONG_, u = p * wide;
-        for (int64_t k = 0; k < CELL * H; k++, to += wide) {
-            const REAL *row = weight + (CELL == GRU ? (k < H ? 2 * H + k : k - H) : k) * H + u;
-            for (int64_t i = 0; i < wide; i++)
-                to[i] = u + i < H ? row[i] : 0;
+    return (const REAL *)j->weight + (CELL == GRU ? (k < H ? 2 * H + k : k - H) : k) * H;
+}
+
+/* Panel p of W_hh for the way back: [gate unit][unit]. */
+static void C(pack_back)(const struct layer *j, int64_t p, REAL *to)
+{
+    const int64_t H = j->hidden, wide = BACK_WIDE * LONG_, u = p * wide, step = j->pairs ? 2 : 1;
+    for (int64_t k = 0; k < CELL * H; k += step, to += wide)
+        for (int64_t i = 0; i < wide; i += LONG_) {
+            VEC x = N(load)(C(row_back)(j, k) + u + i, H - u - i);
+#if MANTISSA == 23 && defined(BF16)
+            if (j->pairs)
+                x = pairs_of(x, k + 1 < CELL * H ? load_f32(C(row_back)(j, k + 1) + u + i, H - u - i) : (VEC){0});
+#endif
+            N(store)(to + i, x, LONG_);
         }
-        return;
-    }
-    const int64_t wide = UNITS * LONG_, u = p * wide, some = 64 / (int64_t)sizeof(REAL); /* columns in a cache line */
-    for (int64_t first = 0; first < H; first += some) { /* a few at a time, so that what is written stays in the cache */
-        const int64_t last = first + some < H ? first + some : H;
+}
+
+/* Panel p of W_hh for the way forward: [part][k][gate][unit]. */
+static void C(pack)(const struct layer *j, int64_t p, REAL *to)
+{
+    const int64_t H = j->hidden, depth = C(deep)(j, H), wide = UNITS * LONG_, u = p * wide;
+    const int64_t some = 64 / (int64_t)sizeof(REAL), numbers = j->pairs ? 2 * some : some; /* columns in a cache line */
+    for (int64_t first = 0; first < depth; first += some) { /* a few at a time, so that what is written stays in the cache */
+        const int64_t count = depth - first < some ? depth - first : some, at = first * (numbers / some);
         for (int64_t g = 0; g < CELL; g++) {
-            REAL *part = to + g / PART_GATES * H * PART_WIDE * LONG_ + g % PART_GATES * wide;
+            REAL *part = to + (g / PART_GATES * depth + first) * PART_WIDE * LONG_ + g % PART_GATES * wide;
             for (int64_t i = 0; i < wide; i++) {
-                const REAL *row = weight + (g * H + u + i) * H;
-                for (int64_t k = first; k < last; k++)
+                const REAL *row = (const REAL *)j->weight + (g * H + u + i) * H + at;
+#if MANTISSA == 23 && defined(BF16)
+                float pairs[16];
+                if (j->pairs && u + i < H) {
+                    pair_up(row, H - at < numbers ? H - at : numbers, pairs);
+                    row = pairs;
+                }
+#endif
+                for (int64_t k = 0; k < count; k++)
                     part[k * PART_WIDE * LONG_ + i] = u + i < H ? row[k] : 0;
             }
         }
@@ -309,12 +373,24 @@ static void C(pack)(const struct layer *j, int64_t p, REAL *to, int back)
 INLINE void C(run)(const struct layer *j, int me, struct team *team, const int back)
 {
     const int64_t H = j->hidden, wide = (back ? BACK_WIDE : UNITS) * LONG_, panels = (H + wide - 1) / wide;
-    const int64_t size = back ? CELL * H * wide : H * WIDE * LONG_;
+    const int64_t size = back ? C(deep)(j, CELL * H) * wide : C(deep)(j, H) * WIDE * LONG_;
     REAL *packed = (REAL *)j->packed + (H + LONG_ - 1) / LONG_ * LONG_;
     int64_t p_from, p_to, b_from = 0, b_to = j->lanes;
     share(panels, me, team->size, &p_from, &p_to);
     for (int64_t p = p_from; p < p_to; p++)
-        C(pack)(j, p, packed + p * size, back);
+        (back ? C(pack_back) : C(pack))(j, p, packed + p * size);
+#if MANTISSA == 23 && defined(BF16)
+    share(j->lanes, me, team->size, &b_from, &b_to);
+    for (int64_t b = b_from; b < b_to && j->pairs; b++) { /* zeros where a row's last pair has no second number */
+        memset(C(halves)(j, back ? j->steps : 1, b, back ? CELL * H : H), 0, C(deep)(j, back ? CELL * H : H) * sizeof(float));
+        memset(C(halves)(j, back ? j->steps - 1 : 0, b, back ? CELL * H : H), 0, C(deep)(j, back ? CELL * H : H) * sizeof(float));
+        if (!back)
+            pair_up((const float *)j->h0 + b * H, H, C(halves)(j, 0, b, H));
+    }
+    if (j->by_units && j->pairs)
+        meet(team);
+    b_from = 0, b_to = j->lanes;
+#endif
     if (!j->by_units) {
         meet(team);
         p_from = 0, p_to = panels;

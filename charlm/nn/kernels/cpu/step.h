@@ -5,7 +5,7 @@ INLINE void C(multiply_packed)(struct C(tile) *tiles, int64_t count, int64_t dep
 {
     const int64_t wide = WIDE * LONG_, size = depth * wide, bits = weights->bits, some = BLOCK / wide;
     if (bits == 32) {
-        C(multiply)(tiles, count, depth, (const REAL *)weights->panels + p * size, WIDE, 0);
+        C(multiply)(tiles, count, depth, (const REAL *)weights->panels + p * size, WIDE, 0, 0);
         return;
     }
     const char *panel = (const char *)weights->panels + p * size * bits / 8;

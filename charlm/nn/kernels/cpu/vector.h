@@ -16,11 +16,19 @@ typedef WHOLE N(whole) __attribute__((vector_size(VECTOR)));
 
 INLINE VEC N(all)(REAL x) { return x - (VEC){0}; }
 
+#if defined(X86) && VECTOR == 64
+/* The mask of a vector's first n numbers. */
+INLINE __mmask16 N(first)(int64_t n) { return n >= LONG_ ? 0xffff : n > 0 ? (__mmask16)((1 << n) - 1) : 0; }
+#endif
+
 /* The first n of a vector's numbers; zeros behind them, and nothing is read there. */
 INLINE VEC N(load)(const REAL *from, int64_t n)
 {
     if (__builtin_expect(n >= LONG_, 1))
         return *(const N(loose) *)from;
+#if defined(X86) && VECTOR == 64
+    return X86(maskz_loadu, KIND)(N(first)(n), from);
+#endif
     VEC x = {0};
     if (n > 0)
         __builtin_memcpy(&x, from, (size_t)n * sizeof(REAL));
@@ -31,8 +39,13 @@ INLINE void N(store)(REAL *to, VEC x, int64_t n)
 {
     if (__builtin_expect(n >= LONG_, 1))
         *(N(loose) *)to = x;
+#if defined(X86) && VECTOR == 64
+    else
+        X86(mask_storeu, KIND)(to, N(first)(n), x);
+#else
     else if (n > 0)
         __builtin_memcpy(to, &x, (size_t)n * sizeof(REAL));
+#endif
 }
 
 /* x between -most and most; NaN stays NaN. */
@@ -69,10 +82,55 @@ INLINE VEC N(sigmoid)(VEC x) { return (REAL)1 / ((REAL)1 + N(exp)(x, -1)); }
 
 INLINE VEC N(tanh)(VEC x) { return (REAL)1 - (REAL)2 / ((REAL)1 + N(exp)(x, 2)); }
 
+#if MANTISSA == 23 && defined(BF16)
+/* What bfloat16 needs: numbers of 16 bits, the upper half of a float32, always in pairs. A pair takes the place of one
+   float32, in the left factor and in the panels, so that the same code reads both. */
+
+/* x rounded to the nearest bfloat16, in the lower half; NaN stays NaN. */
+INLINE whole_f32 bf16_of(VEC x)
+{
+    whole_f32 bits = (whole_f32)x, rounded = bits + 0x7fff + ((bits >> 16) & 1), is = x == x;
+    return (((rounded & is) | ((bits | 0x400000) & ~is)) >> 16) & 0xffff;
+}
+
+/* Pairs of each number of one vector with that of another. */
+INLINE VEC pairs_of(VEC first, VEC second) { return (VEC)(bf16_of(first) | bf16_of(second) << 16); }
+
+/* The first n of a vector's numbers as bfloat16, side by side. */
+INLINE void store_bf16(uint16_t *to, VEC x, int64_t n)
+{
+    const whole_f32 bits = bf16_of(x);
+    _mm256_mask_storeu_epi16(to, first_f32(n), _mm512_cvtepi32_epi16((__m512i)bits));
+}
+
+/* n numbers that lie side by side as (n + 1) / 2 pairs; the last second number is 0 where n is odd. */
+static void pair_up(const float *from, int64_t n, float *to)
+{
+    uint16_t *halves = (uint16_t *)to;
+    for (int64_t i = 0; i < n; i += LONG_)
+        store_bf16(halves + i, load_f32(from + i, n - i), n - i);
+    if (n % 2)
+        halves[n] = 0;
+}
+
+/* acc + a * b, where these are pairs: both products are added. */
+INLINE VEC added_pairs(VEC acc, VEC a, VEC b)
+{
+    __asm__("vdpbf16ps %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
+    return acc;
+}
+
+#define MULTIPLIED(acc, a, b, pairs) ((pairs) ? added_pairs(acc, a, b) : (acc) + (a) * (b))
+#else
+#undef MULTIPLIED
+#define MULTIPLIED(acc, a, b, pairs) ((acc) + (a) * (b))
+#endif
+
 /* acc[m][v] += sum over k of a[m][k] * panel[k][v]. The counts are constants where this is expanded, so that all
-   sums stay in registers; the fewer of the two factors are held there too, the others pass one by one. */
-INLINE void N(expanded)(const int rows, const int vectors, int64_t depth, const REAL *panel, const REAL *const *rows_of_a,
-                        VEC *sums)
+   sums stay in registers; the fewer of the two factors are held there too, the others pass one by one. Numbers are pairs of
+   bfloat16 where `pairs` is 1. The left factor lies [k][m] where `packed` is 1. */
+INLINE void N(expanded)(const int pairs, const int packed, const int rows, const int vectors, int64_t depth,
+                        const REAL *panel, const REAL *const *rows_of_a, VEC *sums)
 {
     VEC acc[SUMS], held[4];
     const REAL *a[SUMS / 2];
@@ -81,7 +139,8 @@ UNROLL(24)
         acc[i] = sums[i];
 UNROLL(12)
     for (int m = 0; m < rows; m++)
-        a[m] = rows_of_a[m];
+        a[m] = packed ? *rows_of_a + m : rows_of_a[m];
+    const int64_t step = packed ? rows : 1;
     for (int64_t k = 0; k < depth; k++, panel += vectors * LONG_) {
         if (rows < 3 || vectors == 3) { /* measured: there the speed is bound by how fast the panel comes */
 UNROLL(2)
@@ -91,14 +150,14 @@ UNROLL(2)
         if (rows < vectors) {
 UNROLL(4)
             for (int m = 0; m < rows; m++)
-                held[m] = N(all)(a[m][k]);
+                held[m] = N(all)(a[m][k * step]);
 UNROLL(4)
             for (int v = 0; v < vectors; v++) {
                 VEC w = *(const VEC *)(panel + v * LONG_);
                 HOLD(w);
 UNROLL(4)
                 for (int m = 0; m < rows; m++)
-                    acc[m * vectors + v] += held[m] * w;
+                    acc[m * vectors + v] = MULTIPLIED(acc[m * vectors + v], held[m], w, pairs);
             }
         } else {
 UNROLL(4)
@@ -108,10 +167,10 @@ UNROLL(4)
             }
 UNROLL(12)
             for (int m = 0; m < rows; m++) {
-                VEC x = N(all)(a[m][k]);
+                VEC x = N(all)(a[m][k * step]);
 UNROLL(4)
                 for (int v = 0; v < vectors; v++)
-                    acc[m * vectors + v] += x * held[v];
+                    acc[m * vectors + v] = MULTIPLIED(acc[m * vectors + v], x, held[v], pairs);
             }
         }
     }
@@ -120,59 +179,88 @@ UNROLL(24)
         sums[i] = acc[i];
 }
 
-#define PRODUCT(rows, vectors)                                                                                  \
-    static void N(product_##rows##_##vectors)(int64_t depth, const REAL *panel, const REAL *const *a, VEC *sums) \
-    {                                                                                                           \
-        N(expanded)(rows, vectors, depth, panel, a, sums);                                                      \
-    }
-PRODUCT(1, 2)
-PRODUCT(2, 2)
-PRODUCT(3, 2)
-PRODUCT(4, 2)
-PRODUCT(5, 2)
-PRODUCT(6, 2)
-PRODUCT(1, 3)
-PRODUCT(2, 3)
-PRODUCT(3, 3)
-PRODUCT(4, 3)
-PRODUCT(1, 4)
-PRODUCT(2, 4)
-PRODUCT(3, 4)
+/* The shapes that are compiled: of 1 to 4 vectors with every number of rows whose sums fit the registers. */
 #if SUMS == 24
-PRODUCT(7, 2)
-PRODUCT(8, 2)
-PRODUCT(9, 2)
-PRODUCT(10, 2)
-PRODUCT(11, 2)
-PRODUCT(12, 2)
-PRODUCT(5, 3)
-PRODUCT(6, 3)
-PRODUCT(7, 3)
-PRODUCT(8, 3)
-PRODUCT(4, 4)
-PRODUCT(5, 4)
-PRODUCT(6, 4)
-#endif
-#undef PRODUCT
-
-/* products[vectors][rows], where they exist. */
-#define P(rows, vectors) [rows] = N(product_##rows##_##vectors)
-static void (*const N(products)[5][SUMS / 2 + 1])(int64_t, const REAL *, const REAL *const *, VEC *) = {
-#if SUMS == 24
-    [2] = {P(1, 2), P(2, 2), P(3, 2), P(4, 2), P(5, 2), P(6, 2), P(7, 2), P(8, 2), P(9, 2), P(10, 2), P(11, 2), P(12, 2)},
-    [3] = {P(1, 3), P(2, 3), P(3, 3), P(4, 3), P(5, 3), P(6, 3), P(7, 3), P(8, 3)},
-    [4] = {P(1, 4), P(2, 4), P(3, 4), P(4, 4), P(5, 4), P(6, 4)},
+#define TALLER(PRODUCT, kind, pairs, packed) \
+    PRODUCT(kind, pairs, packed, 7, 2) PRODUCT(kind, pairs, packed, 8, 2) PRODUCT(kind, pairs, packed, 9, 2) \
+    PRODUCT(kind, pairs, packed, 10, 2) PRODUCT(kind, pairs, packed, 11, 2) PRODUCT(kind, pairs, packed, 12, 2)
+#define TALLER_ONE(PRODUCT, kind, pairs, packed) \
+    PRODUCT(kind, pairs, packed, 7, 1) PRODUCT(kind, pairs, packed, 8, 1) PRODUCT(kind, pairs, packed, 9, 1) \
+    PRODUCT(kind, pairs, packed, 10, 1) PRODUCT(kind, pairs, packed, 11, 1) PRODUCT(kind, pairs, packed, 12, 1)
+#define TALLER_THREE(PRODUCT, kind, pairs) \
+    PRODUCT(kind, pairs, 0, 5, 3) PRODUCT(kind, pairs, 0, 6, 3) PRODUCT(kind, pairs, 0, 7, 3) PRODUCT(kind, pairs, 0, 8, 3)
+#define TALLER_FOUR(PRODUCT) PRODUCT(, 0, 0, 4, 4) PRODUCT(, 0, 0, 5, 4) PRODUCT(, 0, 0, 6, 4)
 #else
-    [2] = {P(1, 2), P(2, 2), P(3, 2), P(4, 2), P(5, 2), P(6, 2)},
-    [3] = {P(1, 3), P(2, 3), P(3, 3), P(4, 3)},
-    [4] = {P(1, 4), P(2, 4), P(3, 4)},
+#define TALLER(PRODUCT, kind, pairs, packed)
+#define TALLER_ONE(PRODUCT, kind, pairs, packed)
+#define TALLER_THREE(PRODUCT, kind, pairs)
+#define TALLER_FOUR(PRODUCT)
 #endif
-};
-#undef P
+#define OF_TWO(PRODUCT, kind, pairs, packed) \
+    PRODUCT(kind, pairs, packed, 1, 2) PRODUCT(kind, pairs, packed, 2, 2) PRODUCT(kind, pairs, packed, 3, 2) \
+    PRODUCT(kind, pairs, packed, 4, 2) PRODUCT(kind, pairs, packed, 5, 2) PRODUCT(kind, pairs, packed, 6, 2) \
+    TALLER(PRODUCT, kind, pairs, packed)
+#define OF_ONE(PRODUCT, kind, pairs, packed) \
+    PRODUCT(kind, pairs, packed, 1, 1) PRODUCT(kind, pairs, packed, 2, 1) PRODUCT(kind, pairs, packed, 3, 1) \
+    PRODUCT(kind, pairs, packed, 4, 1) PRODUCT(kind, pairs, packed, 5, 1) PRODUCT(kind, pairs, packed, 6, 1) \
+    TALLER_ONE(PRODUCT, kind, pairs, packed)
+#define OF_THREE(PRODUCT, kind, pairs) \
+    PRODUCT(kind, pairs, 0, 1, 3) PRODUCT(kind, pairs, 0, 2, 3) PRODUCT(kind, pairs, 0, 3, 3) PRODUCT(kind, pairs, 0, 4, 3) \
+    TALLER_THREE(PRODUCT, kind, pairs)
+#define OF_FOUR(PRODUCT) PRODUCT(, 0, 0, 1, 4) PRODUCT(, 0, 0, 2, 4) PRODUCT(, 0, 0, 3, 4) TALLER_FOUR(PRODUCT)
+
+#define WRITTEN(kind, pairs, packed, rows, vectors)                                                            \
+    static void N(product##kind##_##rows##_##vectors)(int64_t depth, const REAL *panel, const REAL *const *a, VEC *sums) \
+    {                                                                                                           \
+        N(expanded)(pairs, packed, rows, vectors, depth, panel, a, sums);                                       \
+    }
+#define LISTED(kind, pairs, packed, rows, vectors) [rows] = N(product##kind##_##rows##_##vectors),
+
+typedef void (*N(product_of))(int64_t depth, const REAL *panel, const REAL *const *a, VEC *sums);
+
+/* products[vectors][rows], where they exist; of a left factor packed [k][m]; and both of pairs of bfloat16. */
+OF_ONE(WRITTEN, , 0, 0)
+OF_TWO(WRITTEN, , 0, 0)
+OF_THREE(WRITTEN, , 0)
+OF_FOUR(WRITTEN)
+OF_ONE(WRITTEN, _packed, 0, 1)
+OF_TWO(WRITTEN, _packed, 0, 1)
+static const N(product_of) N(products)[5][SUMS / 2 + 1] = {
+    [1] = {OF_ONE(LISTED, , 0, 0)}, [2] = {OF_TWO(LISTED, , 0, 0)}, [3] = {OF_THREE(LISTED, , 0)}, [4] = {OF_FOUR(LISTED)}};
+static const N(product_of) N(products_packed)[3][SUMS / 2 + 1] = {
+    [1] = {OF_ONE(LISTED, _packed, 0, 1)}, [2] = {OF_TWO(LISTED, _packed, 0, 1)}};
+#if MANTISSA == 23 && defined(BF16)
+OF_ONE(WRITTEN, _pairs, 1, 0)
+OF_TWO(WRITTEN, _pairs, 1, 0)
+OF_THREE(WRITTEN, _pairs, 1)
+OF_ONE(WRITTEN, _packed_pairs, 1, 1)
+OF_TWO(WRITTEN, _packed_pairs, 1, 1)
+static const product_of_f32 products_of_pairs[4][SUMS / 2 + 1] = {
+    [1] = {OF_ONE(LISTED, _pairs, 1, 0)}, [2] = {OF_TWO(LISTED, _pairs, 1, 0)}, [3] = {OF_THREE(LISTED, _pairs, 1)}};
+static const product_of_f32 products_of_packed_pairs[3][SUMS / 2 + 1] = {
+    [1] = {OF_ONE(LISTED, _packed_pairs, 1, 1)}, [2] = {OF_TWO(LISTED, _packed_pairs, 1, 1)}};
+#define PRODUCTS(pairs) ((pairs) ? products_of_pairs : products_f32)
+#define PRODUCTS_PACKED(pairs) ((pairs) ? products_of_packed_pairs : products_packed_f32)
+#else
+#undef PRODUCTS
+#undef PRODUCTS_PACKED
+#define PRODUCTS(pairs) N(products)
+#define PRODUCTS_PACKED(pairs) N(products_packed)
+#endif
+#undef WRITTEN
+#undef LISTED
+#undef OF_ONE
+#undef OF_TWO
+#undef OF_THREE
+#undef OF_FOUR
+#undef TALLER
+#undef TALLER_ONE
+#undef TALLER_THREE
+#undef TALLER_FOUR
 
 /* acc[s][v] += sum over k of a[k] * panel[s][k][v], for some panels that lie `stride` numbers apart: the product of a single
    row with one panel has so few sums that each addition would wait for the one before it. */
-INLINE void N(expanded_beside)(const int panels, const int vectors, int64_t depth, const REAL *panel, int64_t stride,
+INLINE void N(expanded_beside)(const int pairs, const int panels, const int vectors, int64_t depth, const REAL *panel, int64_t stride,
                                const REAL *a, VEC *const *sums)
 {
     VEC acc[SUMS];
@@ -185,7 +273,8 @@ UNROLL(4)
         for (int s = 0; s < panels; s++)
 UNROLL(4)
             for (int v = 0; v < vectors; v++)
-                acc[s * vectors + v] += held * *(const VEC *)(panel + s * stride + v * LONG_);
+                acc[s * vectors + v] =
+                    MULTIPLIED(acc[s * vectors + v], held, *(const VEC *)(panel + s * stride + v * LONG_), pairs);
     }
 UNROLL(24)
     for (int i = 0; i < panels * vectors; i++)
@@ -268,17 +357,17 @@ UNROLL(8)
     {                                                                                                                     \
         expanded_few(bits, rows, vectors, depth, panel, scales, a, sums);                                                 \
     }
-#define PRODUCTS(bits)                                                                                                    \
+#define FEW_PRODUCTS(bits)                                                                                                    \
     PRODUCT(bits, 1, 2) PRODUCT(bits, 2, 2) PRODUCT(bits, 1, 3) PRODUCT(bits, 2, 3) PRODUCT(bits, 1, 4) PRODUCT(bits, 2, 4)
-PRODUCTS(8)
-PRODUCTS(16)
+FEW_PRODUCTS(8)
+FEW_PRODUCTS(16)
 #define P(bits, vectors) [vectors] = {[1] = product_i##bits##_1_##vectors, [2] = product_i##bits##_2_##vectors}
 /* products_few[bits == 16][vectors][rows]. */
 static void (*const products_few[2][5][FEW + 1])(int64_t, const char *, const float *, const float *const *, vec_f32 *) = {
     {P(8, 2), P(8, 3), P(8, 4)}, {P(16, 2), P(16, 3), P(16, 4)}};
 #undef P
 #undef PRODUCT
-#undef PRODUCTS
+#undef FEW_PRODUCTS
 
 /* Some rows of a panel of whole numbers as float32, for products with many lanes. */
 static void widen(int64_t bits, int64_t depth, int vectors, const char *panel, const float *scales, float *to)
