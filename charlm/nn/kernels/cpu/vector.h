@@ -78,29 +78,46 @@ UNROLL(16)
     return sum * (VEC)((N(whole))shifted << MANTISSA);
 }
 
-INLINE VEC N(sigmoid)(VEC x) { return (REAL)1 / ((REAL)1 + N(exp)(x, -1)); }
+/* 1 / x for x of at least 1. AVX-512 has an estimate of 14 bits, which a step of Newton's method doubles: that takes half
+   the time of a division. */
+INLINE VEC N(inverse)(VEC x)
+{
+#if MANTISSA == 23 && defined(X86) && VECTOR == 64
+    const VEC guess = (VEC)_mm512_rcp14_ps((__m512)x);
+    return guess + guess * ((REAL)1 - x * guess);
+#else
+    return (REAL)1 / x;
+#endif
+}
 
-INLINE VEC N(tanh)(VEC x) { return (REAL)1 - (REAL)2 / ((REAL)1 + N(exp)(x, 2)); }
+INLINE VEC N(sigmoid)(VEC x) { return N(inverse)((REAL)1 + N(exp)(x, -1)); }
+
+INLINE VEC N(tanh)(VEC x) { return (REAL)1 - (REAL)2 * N(inverse)((REAL)1 + N(exp)(x, 2)); }
 
 #if MANTISSA == 23 && defined(BF16)
 /* What bfloat16 needs: numbers of 16 bits, the upper half of a float32, always in pairs. A pair takes the place of one
    float32, in the left factor and in the panels, so that the same code reads both. */
 
-/* x rounded to the nearest bfloat16, in the lower half; NaN stays NaN. */
-INLINE whole_f32 bf16_of(VEC x)
+/* Pairs of each number of one vector with that of another, rounded to the nearest bfloat16; NaN stays NaN. */
+INLINE VEC pairs_of(VEC first, VEC second)
 {
-    whole_f32 bits = (whole_f32)x, rounded = bits + 0x7fff + ((bits >> 16) & 1), is = x == x;
-    return (((rounded & is) | ((bits | 0x400000) & ~is)) >> 16) & 0xffff;
+    static const uint16_t places[32] __attribute__((aligned(64))) = {
+        0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+        8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    __m512i both;
+    __asm__("vcvtne2ps2bf16 %1, %2, %0" : "=v"(both) : "v"(first), "v"(second));
+    return (VEC)_mm512_permutexvar_epi16(_mm512_load_si512(places), both);
 }
-
-/* Pairs of each number of one vector with that of another. */
-INLINE VEC pairs_of(VEC first, VEC second) { return (VEC)(bf16_of(first) | bf16_of(second) << 16); }
 
 /* The first n of a vector's numbers as bfloat16, side by side. */
 INLINE void store_bf16(uint16_t *to, VEC x, int64_t n)
 {
-    const whole_f32 bits = bf16_of(x);
-    _mm256_mask_storeu_epi16(to, first_f32(n), _mm512_cvtepi32_epi16((__m512i)bits));
+    __m256i halves;
+    __asm__("vcvtneps2bf16 %1, %0" : "=v"(halves) : "v"(x));
+    if (n >= LONG_)
+        _mm256_storeu_si256((__m256i *)to, halves);
+    else
+        _mm256_mask_storeu_epi16(to, first_f32(n), halves);
 }
 
 /* n numbers that lie side by side as (n + 1) / 2 pairs; the last second number is 0 where n is odd. */
