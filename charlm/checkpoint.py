@@ -28,8 +28,9 @@ from charlm.mixing.adaptive import AdaptiveLM
 from charlm.mixing.mixture import CacheLM, MixtureLM
 from charlm.ngrams.model import NGramLM
 from charlm.nn.kernels import compiled, facts, for_reading, pick_device
+from charlm.recurrent.config import RNNConfig
 from charlm.recurrent.dynamic import DynamicConfig, DynamicLM
-from charlm.recurrent.model import CharRNN, RNNConfig
+from charlm.recurrent.model import CharRNN
 from charlm.tensors import read_tensors
 from charlm.text.text import TextFacts
 from charlm.text.vocab import Vocab

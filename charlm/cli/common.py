@@ -91,12 +91,13 @@ split_option = click.option(
 )
 
 
-def opened(model: Any, device: str, bits: str | None) -> TextModel:
-    """A language model on a device, with weights of so many bits where these are named."""
+def opened(model: Any, device: str, bits: str | None, precision: str | None = None) -> TextModel:
+    """A language model on a device, with weights of so many bits and products of a precision where these are named."""
     import charlm
 
     found = charlm.load(model, device=device)
-    return found if bits is None else found.with_bits(int(bits))  # type: ignore[arg-type]
+    found = found if bits is None else found.with_bits(int(bits))  # type: ignore[arg-type]
+    return found if precision is None else found.with_precision(precision)
 
 
 def _item_options(default: str = "") -> list[Callable[[_Command], _Command]]:

@@ -70,12 +70,18 @@ _READING = ("encoding", "newlines", "bytes", "vocab_size", "items", "weights")
     type=click.Choice(["auto", "reference", "fused", "torch"]),
     help="How layers are run; auto times them and keeps the fastest.  [default: by the device]",
 )
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16"]),
+    help="Of products; auto is bf16 on a GPU that has it, else fp32.  [default: auto]",
+)
 @click.option("--out", metavar="DIR", help="Where the run is kept.  [default: checkpoints/NAME]")
 @click.option("--plot", metavar="FILE", help="Also draw the learning curve as .png, .svg or .pdf.")
 @click.option(
     "--resume",
     metavar="DIR",
-    help="Go on with this run; a new budget, --batch-size or --device is taken, and the options that it had.",
+    help="Go on with this run; a new budget, --batch-size, --device or --precision is taken, and the options that it "
+    "had.",
 )
 @force_option
 def train_command(texts: tuple[str, ...], resume: str | None, out: str | None, plot: str | None, **options: Any) -> int:

@@ -42,6 +42,7 @@ from charlm.files import write_bytes
 @adaptive_option
 @other_reading_options
 @bits_option
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="Of a network's products.  [default: fp32]")
 @device_option
 @json_option
 def eval_command(
@@ -51,6 +52,7 @@ def eval_command(
     dynamic: bool,
     adaptive: Any,
     bits: str | None,
+    precision: str | None,
     device: str,
     as_json: bool,
     **reading: Any,
@@ -60,7 +62,7 @@ def eval_command(
     from charlm.cli.common import held_out, where
     from charlm.lm.evaluate import called
 
-    network = opened(model, device, bits)
+    network = opened(model, device, bits, precision)
     held = held_out(network, texts, split_part, **reading)
     learner = charlm.dynamic(network, held.text) if dynamic else None
     figures = network.evaluate(held)
@@ -70,6 +72,7 @@ def eval_command(
         read = charlm.adaptive(network, held.text, kind=adaptive, room=len(held)).evaluate(held)
     if as_json:
         more: dict[str, Any] = {} if bits is None else {"bits": int(bits)}
+        more |= {} if precision is None else {"precision": precision}
         if learner is not None and learned is not None:
             more["dynamic"] = {**learned.to_json(), **asdict(learner.config)}
         if read is not None:
@@ -87,7 +90,9 @@ def eval_command(
         )
     if read is not None:
         click.echo(f"adaptive ({adaptive}), with contexts that learn from each character once it is scored:\n{read!r}")
-    for sentence in [*figures.notes, *([f"weights of {bits} bits"] if bits is not None else [])]:
+    chosen = [f"weights of {bits} bits"] if bits is not None else []
+    chosen += [f"products in {precision}"] if precision is not None else []
+    for sentence in [*figures.notes, *chosen]:
         note(sentence)
 
 

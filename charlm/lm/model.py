@@ -237,6 +237,18 @@ class TextModel(LanguageModel, abc.ABC):
         """
         raise OptionError(f"weights of {bits} bits are for a network: {self.title} has none, leave the bits out")
 
+    def with_precision(self, precision: str) -> TextModel:
+        """A copy of the model that reads with products in another precision.
+
+        Args:
+            precision: `fp32`, or `bf16`: states and weights are rounded to bfloat16 for the products, sums are float32.
+                Generation in compiled code takes weights as `with_bits` says, whatever the precision is.
+
+        Raises:
+            OptionError: the device has no products of bfloat16, or the model is not a network.
+        """
+        raise OptionError(f"a precision is for a network: {self.title} multiplies no matrices, leave it out")
+
     def save(self, directory: str | Path, *, overwrite: bool = False) -> Path:
         """Saves the model as a directory that `charlm.load` and every command read.
 

@@ -22,7 +22,7 @@ from charlm.errors import OptionError
 from charlm.lm.interface import SamplingRule, State, generate_by_steps, pick_targets
 from charlm.lm.model import TextModel
 from charlm.nn.heads import DistributionHead, RecentGrams
-from charlm.nn.kernels import compiled
+from charlm.nn.kernels import check_precision, compiled, multiplying
 from charlm.nn.kernels.generate import Draw, generate, pack
 from charlm.nn.kernels.graphs import Network, generate_in_graphs
 from charlm.nn.kernels.reference import SERVES, check_draws, check_ids, check_weights, on_gpu
@@ -31,8 +31,6 @@ from charlm.recurrent.config import RNNConfig
 from charlm.tensors import Bits, rounded, write_tensors
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids, Vocab
-
-__all__ = ["CharRNN", "RNNConfig", "flat", "forward_with", "gradient_sizes", "mean_nats"]
 
 
 class CharRNN(nn.Module, TextModel):
@@ -57,6 +55,8 @@ class CharRNN(nn.Module, TextModel):
     """How it was trained (`charlm.training.watching.Training`), where `charlm.train` returned it."""
     bits: Bits = 32
     """Of the weights that the compiled generation reads; set by `with_bits`."""
+    precision: str = "fp32"
+    """Of products while a text is read; set by `with_precision`."""
 
     def __init__(self, vocab: Vocab, config: RNNConfig) -> None:
         super().__init__()
@@ -106,6 +106,12 @@ class CharRNN(nn.Module, TextModel):
         """See `TextModel.with_bits`."""
         twin = rounded(self, bits)
         twin.bits = bits
+        return twin
+
+    def with_precision(self, precision: str) -> CharRNN:
+        """See `TextModel.with_precision`."""
+        twin = copy.deepcopy(self)
+        twin.precision = check_precision(precision, self.device, self.config.model)
         return twin
 
     def reset_parameters(self, generator: torch.Generator | None = None, *, wide: bool = True) -> None:
@@ -191,7 +197,10 @@ class CharRNN(nn.Module, TextModel):
 
     def logprobs(self, ids_TB: Tensor, state: State) -> tuple[Tensor, State]:
         """See `LanguageModel.logprobs`."""
-        return self(ids_TB, state)  # type: ignore[no-any-return]
+        if self.precision == "fp32":
+            return self(ids_TB, state)  # type: ignore[no-any-return]
+        with multiplying(self.device, self.precision):
+            return self(ids_TB, state)  # type: ignore[no-any-return]
 
     def generate(
         self, ids_B: Tensor, state: State, steps: int, rule: SamplingRule, noise_TB: Tensor

@@ -24,14 +24,13 @@ from torch import Tensor
 from charlm.errors import CharlmError, OptionError, TextError
 from charlm.lm.evaluate import wide
 from charlm.lm.interface import Segments, State, detach, lane_segments, pick_targets, read_segments
+from charlm.nn.kernels import multiplying
 from charlm.recurrent.model import CharRNN
 from charlm.text.splits import Spans
 from charlm.text.spool import give_back
 from charlm.text.vocab import Ids
 from charlm.training.distributed import ALONE, Processes
 from charlm.training.interfaces import Objective
-
-__all__ = ["Lanes", "LanguageObjective", "Ring", "Window"]
 
 ALL = slice(None)
 _MANY = 1000
@@ -195,6 +194,7 @@ class LanguageObjective(Objective):
         limit: characters that a validation reads at most, from places all over these spans.
         seed: of dropout.
         processes: they share the lanes and the validation; each has dropout masks of its own.
+        precision: of products; see `charlm.nn.kernels.PRECISIONS`.
     """
 
     def __init__(
@@ -207,8 +207,9 @@ class LanguageObjective(Objective):
         limit: int | None = None,
         seed: int = 0,
         processes: Processes = ALONE,
+        precision: str = "auto",
     ) -> None:
-        self.module = self.model = model
+        self.module, self.model, self.precision = model, model, precision
         self.lanes, self.ids, self.processes = lanes, ids, processes
         self.steps_per_epoch = lanes.windows_per_epoch
         self.untrained_loss = math.log(len(model.vocab))  # of a uniform distribution
@@ -244,7 +245,7 @@ class LanguageObjective(Objective):
         count: int | None = None,
     ) -> tuple[Tensor, State]:
         """The mean loss over `count` targets (by default all), and the detached state after the window."""
-        with _autocast(self.model.device):
+        with multiplying(self.model.device, self.precision):
             logp_TBV, state = self.model(inputs_TB, state, resets_TB, self.generator)
             logp_TB = pick_targets(logp_TBV, targets_TB)
         count = inputs_TB.numel() if count is None else max(count, 1)
@@ -255,7 +256,7 @@ class LanguageObjective(Objective):
         segments = self.segments[self.processes.rank :: self.processes.size]
         logp_N = np.zeros(0)
         if len(segments):
-            with _autocast(self.model.device):
+            with multiplying(self.model.device, self.precision):
                 logp_N, _ = read_segments(self.model, self.ids, segments, lanes=wide(segments[:, ::2], 32), hits=False)
         total, count = self.processes.add([float(logp_N.sum()), len(logp_N)])
         return -total / count
@@ -308,10 +309,3 @@ def _shortened(segments: Segments, limit: int | None) -> Segments:
 def _generator(rank: int) -> str:
     """The name of a process's dropout generator in a state."""
     return f"dropout/{rank}" if rank else "dropout"
-
-
-def _autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """bfloat16 products on a GPU that has them; full precision elsewhere."""
-    if device.type == "cuda" and torch.cuda.is_bf16_supported():
-        return torch.autocast("cuda", dtype=torch.bfloat16)
-    return contextlib.nullcontext()

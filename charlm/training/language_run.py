@@ -14,7 +14,7 @@ from charlm.checkpoint import grown, load
 from charlm.codec import encode
 from charlm.errors import CheckpointError, OptionError, TextError
 from charlm.files import describe, still_there
-from charlm.nn.kernels import fastest, for_training
+from charlm.nn.kernels import check_precision, fastest, for_training
 from charlm.recurrent.model import CharRNN
 from charlm.text.splits import Split, count_targets
 from charlm.text.text import Part, Text, TextFacts, read_text
@@ -26,17 +26,6 @@ from charlm.training.language import Lanes, LanguageObjective, Ring
 from charlm.training.recipe import Plan, affordable, choose, validation_limit, window_shape
 from charlm.training.run import Run, Task, refuse_change, resume
 from charlm.training.states import RunKind, Saved, read_saved
-
-__all__ = [
-    "LANGUAGE",
-    "LanguageTask",
-    "load_network",
-    "plan_for",
-    "replay_of",
-    "resume_language",
-    "run_replay",
-    "run_text",
-]
 
 
 def _check(config: Mapping[str, Any], plan: Plan, vocab: Vocab | None) -> None:
@@ -143,7 +132,8 @@ class LanguageTask(Task[Plan, CharRNN]):
         valid, seed = self.parts[self.watched], plan.optimisation.seed
         limit = validation_limit(self.characters, plan)
         lanes = self.lanes(plan)
-        return LanguageObjective(model, lanes, self.corpus.ids, valid, limit=limit, seed=seed, processes=processes)
+        shared: dict[str, Any] = {"limit": limit, "seed": seed, "processes": processes, "precision": plan.precision}
+        return LanguageObjective(model, lanes, self.corpus.ids, valid, **shared)
 
     def backend(self, model: CharRNN, plan: Plan, processes: Processes) -> str:
         """See `Task.backend`."""
@@ -239,6 +229,7 @@ def resume_language(
     saved: Saved[Plan] | None = None,
     budget: Mapping[str, Any] | None = None,
     lanes: int | None = None,
+    precision: str | None = None,
     processes: Processes = ALONE,
     launch: Sequence[str] = (),
 ) -> Run[Plan, CharRNN]:
@@ -252,6 +243,7 @@ def resume_language(
         saved: the state; by default it is read.
         budget: see `run.resume`.
         lanes: a new batch size; the run goes on at the same share of the epoch with hidden states of zero.
+        precision: another one of products.
         processes, launch: see `Run`.
 
     Raises:
@@ -272,6 +264,10 @@ def resume_language(
     task = LanguageTask(Text(corpus=corpus, split=facts.split), replay)
     if lanes is not None and lanes != saved.plan.lanes:
         saved = _with_lanes(saved, task, lanes)
+    if precision not in (None, saved.plan.precision):
+        change = {"step": saved.progress["step"], "precision": precision}
+        saved = replace(saved, plan=saved.plan.having(precision=precision), changes=[*saved.changes, change])
+    check_precision(saved.plan.precision, device, saved.plan.network.model)
     return resume(task, saved, device, directory=directory, budget=budget, processes=processes, launch=launch)
 
 

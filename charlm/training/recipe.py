@@ -14,20 +14,9 @@ import torch
 
 from charlm.errors import OptionError
 from charlm.files import free_memory
-from charlm.recurrent.model import RNNConfig
+from charlm.nn.kernels import PRECISIONS, check_precision
+from charlm.recurrent.config import RNNConfig
 from charlm.training.options import Optimisation, TrainingPlan
-
-__all__ = [
-    "DEFAULT_EPOCHS",
-    "DEFAULT_MINUTES",
-    "Plan",
-    "affordable",
-    "choose",
-    "rate",
-    "validation_limit",
-    "window_bytes",
-    "window_shape",
-]
 
 DEFAULT_MINUTES = 4.0
 """The time that training takes where no budget is given, ..."""
@@ -47,6 +36,7 @@ class Plan(TrainingPlan):
         window: steps between two truncations (the sequence length).
         backend: how layers are run; see `TrainingPlan`.
         replay_share: share of the lanes that read an older text, which is kept in the mix; 0 where there is none.
+        precision: of products; see `charlm.nn.kernels.PRECISIONS`.
 
     >>> from charlm.codec import decode, encode
     >>> plan = Plan(network=RNNConfig(), optimisation=Optimisation(epochs=3), lanes=16, window=64)
@@ -60,8 +50,11 @@ class Plan(TrainingPlan):
     window: int
     backend: str = "rule"
     replay_share: float = 0.0
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise OptionError(f"precision is one of {', '.join(PRECISIONS)}, not {self.precision}")
         if self.lanes < 1 or self.window < 1:
             raise OptionError("--batch-size and --seq-length are at least 1")
         if not 0 <= self.replay_share < 1:
@@ -79,6 +72,7 @@ class Plan(TrainingPlan):
             f"{net.grams:,} rows for strings of 2 to {net.gram_order}" if net.grams else "",
             f"{self.lanes} lanes of {self.window} steps",
             f"{100 * self.replay_share:g} % of them replay" if self.replay_share else "",
+            self.precision if self.precision != "auto" else "",
             f"lr {opt.lr:g}" + (f" ({opt.symbol_rate:g} times that for symbols)" if opt.symbol_rate != 1 else ""),
             f"weight decay {opt.weight_decay:g}",
             f"average {opt.average:g}" if opt.average else "",
@@ -95,7 +89,8 @@ def choose(characters: int, device: torch.device, given: Mapping[str, Any], symb
         characters: targets of the training part.
         device: where training runs.
         symbols: of the vocabulary.
-        given: options by the names of `RNNConfig` and `Optimisation`, and `lanes`, `window`, `backend`, `replay_share`.
+        given: options by the names of `RNNConfig` and `Optimisation`, and `lanes`, `window`, `backend`, `replay_share`,
+            `precision`.
 
     >>> plan = choose(1_000_000, torch.device("cpu"), {"layers": 3, "minutes": 2.0, "hidden": None})
     >>> plan.network.layers, plan.optimisation.minutes
@@ -108,6 +103,8 @@ def choose(characters: int, device: torch.device, given: Mapping[str, Any], symb
     chosen = _by_budget(characters, device, asked) | asked
     if unbound:
         chosen["epochs"] = DEFAULT_EPOCHS
+    if chosen.get("precision") == "bf16" and device.type == "cpu" and chosen.get("backend", "fused") != "fused":
+        raise OptionError("on a CPU the backend fused alone has products of bfloat16: leave --backend out")
     chosen.setdefault("grams", _grams(characters, symbols, device, chosen))
     return Plan(
         network=RNNConfig(**_for(RNNConfig, chosen)),
@@ -116,6 +113,7 @@ def choose(characters: int, device: torch.device, given: Mapping[str, Any], symb
         window=chosen["window"],
         backend=chosen.get("backend", "rule"),
         replay_share=chosen.get("replay_share", 0.0),
+        precision=check_precision(chosen.get("precision", "auto"), device, chosen["model"]),
     )
 
 

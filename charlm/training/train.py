@@ -35,8 +35,6 @@ from charlm.training.run import Run, interruptible, refuse_change, same_director
 from charlm.training.states import Saved, left_by, read_saved, states
 from charlm.training.watching import History, Training, Watch
 
-__all__ = ["train"]
-
 _BUDGET = ("epochs", "max_steps", "minutes")
 _FLAGS = {"lanes": "batch-size", "window": "seq-length"}
 """Names of options on the command line, where they are others."""
@@ -66,6 +64,7 @@ def train(
     seed: int | None = None,
     device: str = "auto",
     backend: str | None = None,
+    precision: str | None = None,
     threads: int | None = None,
     out: str | Path | None = None,
     resume: str | Path | None = None,
@@ -101,12 +100,14 @@ def train(
         device: `auto`, `cpu`, `cuda` or `mps`.
         backend: how layers are run: `reference`, `fused` or `torch`; `auto` times them and keeps the fastest. By
             default a rule chooses, so that the same call on the same machine gives the same weights.
+        precision: of products: `fp32`; `bf16`, bfloat16 with float32 sums and weights, which on a CPU needs AVX512-BF16;
+            by default `auto`, bf16 on a GPU that has it and fp32 elsewhere.
         threads: of the CPU that each process uses while it trains; by default torch's number. Beside other work that
             keeps all cores busy, fewer threads are often faster. Another number rounds sums differently.
         out: a directory to keep the run in, so that it can be resumed; a taken name becomes NAME-2, and `{model}` in
             it stands for the kind of cell. None trains in memory.
-        resume: the directory of a run to go on with. A new budget, batch size and device are taken; another option
-            must be as the run has it.
+        resume: the directory of a run to go on with. A new budget, batch size, device and precision are taken; another
+            option must be as the run has it.
         init_from: a model, or its directory, to start from; characters are matched, and its vocabulary grows by those
             that it does not know. One that spells characters in bytes reads the text with `vocab=model.vocab`.
         replay: the text that the model of `init_from` was made from, or its file, which is kept in the mix so that the
@@ -137,7 +138,7 @@ def train(
         "variational": variational, "weight_dropout": weight_dropout, "input_dropout": input_dropout, "grams": grams,
         "window": seq_length, "lanes": batch_size, "lr": lr, "weight_decay": weight_decay, "average": average,
         "patience": patience, "epochs": epochs, "max_steps": max_steps, "minutes": minutes, "seed": seed,
-        "backend": backend, "replay_share": replay_share,
+        "backend": backend, "replay_share": replay_share, "precision": precision,
     }  # fmt: skip
     with ExitStack() as stack:
         stack.enter_context(using_threads(threads))
@@ -271,6 +272,7 @@ class _Session:
                 saved=saved,
                 budget={name: given[name] for name in _BUDGET if given.get(name) is not None},
                 lanes=given.get("lanes"),
+                precision=given.get("precision"),
                 processes=self.processes,
                 launch=launch,
             )
@@ -279,8 +281,8 @@ class _Session:
                 self.note(sentence)
             if len(run.changes) > len(saved.changes):
                 self.note(
-                    "with other lanes or kernels, on another device or in another number of processes it goes on well, "
-                    "but not to the bit as it would have been"
+                    "with other lanes, kernels or precision, on another device or in another number of processes it "
+                    "goes on well, but not to the bit as it would have been"
                 )
             assert isinstance(run.task, LanguageTask)
             return self._train(run, run.task)
@@ -291,7 +293,7 @@ class _Session:
             refuse_change("out", directory, out)
         network, optimisation = saved.plan.network, saved.plan.optimisation
         for name, value in self.given.items():
-            if value is None or name in (*_BUDGET, "lanes") or (name == "backend" and value == "auto"):
+            if value is None or name in (*_BUDGET, "lanes", "precision") or (name == "backend" and value == "auto"):
                 continue
             owner = next((each for each in (network, optimisation, saved.plan) if hasattr(each, name)), saved.plan)
             refuse_change(_FLAGS.get(name, name), getattr(owner, name), value)

@@ -12,32 +12,16 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from charlm.errors import OptionError
-from charlm.nn.cells import Cell
+from charlm.nn.cells import BUILT_IN, Cell
 from charlm.nn.kernels import compiled, fused, reference
 from charlm.nn.kernels.reference import on_gpu
-
-__all__ = [
-    "BACKENDS",
-    "LayerKernel",
-    "backend",
-    "crowded",
-    "device_of",
-    "facts",
-    "fastest",
-    "for_reading",
-    "for_training",
-    "notes",
-    "pick_device",
-    "precision",
-    "using_threads",
-]
 
 LayerKernel = Callable[
     [Cell, Tensor, tuple[Tensor, ...], Tensor | None, Tensor | None, Tensor | None],
@@ -71,6 +55,51 @@ def precision(device: torch.device) -> str:
     products, layers = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     mixed = "bfloat16 under autocast, " if torch.cuda.is_bf16_supported() else ""
     return f"{mixed}TF32 {names[products]} in products and {names[layers]} in cuDNN"
+
+
+PRECISIONS = ("auto", "fp32", "bf16")
+"""How products are computed: `auto` is bf16 under autocast on a GPU that has it, and fp32 elsewhere."""
+
+
+def check_precision(name: str, device: torch.device, cell: str = "lstm") -> str:
+    """A name of `PRECISIONS`, after a check that this device computes so.
+
+    Raises:
+        OptionError: what the device, or the compiled kernels of this cell, cannot do.
+
+    >>> check_precision("fp16", torch.device("cpu"))
+    Traceback (most recent call last):
+    ...
+    charlm.errors.OptionError: unknown precision 'fp16': choose auto, fp32 or bf16
+    """
+    if name not in PRECISIONS:
+        raise OptionError(f"unknown precision {name!r}: choose {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}")
+    if name != "bf16":
+        return name
+    if on_gpu(device):
+        if not torch.cuda.is_bf16_supported():
+            raise OptionError("this GPU has no products of bfloat16: choose --precision fp32")
+    elif device.type != "cpu" or not compiled.multiplies_bf16():
+        raise OptionError(
+            "products of bfloat16 need a GPU, or the compiled kernels for avx512 on a processor with AVX512-BF16 (AMD "
+            f"from Zen 4 on, Intel Xeon from Sapphire Rapids on), not {compiled.target() or 'none'} on {device}: "
+            "choose --precision fp32"
+        )
+    elif cell not in BUILT_IN:
+        raise OptionError(f"products of bfloat16 are compiled for {', '.join(BUILT_IN)}, not for {cell}: choose fp32")
+    return name
+
+
+def multiplying(device: torch.device, precision: str = "auto") -> AbstractContextManager[object]:
+    """A block in which products are computed in a precision of `PRECISIONS`, sums always in float32.
+
+    >>> with multiplying(torch.device("cpu")):
+    ...     torch.is_autocast_enabled("cpu")
+    False
+    """
+    if precision == "bf16" or (precision == "auto" and on_gpu(device) and torch.cuda.is_bf16_supported()):
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()
 
 
 def facts(device: torch.device) -> str:

@@ -16,27 +16,6 @@ from torch import Tensor
 
 from charlm.errors import OptionError
 
-__all__ = [
-    "TARGETS",
-    "Generation",
-    "Layer",
-    "Library",
-    "Memory",
-    "Product",
-    "Scatter",
-    "Weights",
-    "address",
-    "call",
-    "described",
-    "fits",
-    "libraries",
-    "library",
-    "library_path",
-    "open_library",
-    "reasons",
-    "target",
-]
-
 
 class Layer(ctypes.Structure):
     """`struct layer` of kernels.c."""
@@ -225,7 +204,7 @@ def fits(tensor: Tensor) -> bool:
 
 @functools.cache
 def multiplies_bf16() -> bool:
-    """Whether the kernels that are used have products of bfloat16: the target avx512, on a processor with AVX512-BF16."""
+    """Whether products of bfloat16 are there: the kernels for avx512, on a processor with AVX512-BF16."""
     used = library()
     return used is not None and used.target == "avx512" and bool(used.loaded.charlm_runs(b"bf16"))
 

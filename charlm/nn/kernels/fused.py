@@ -1,7 +1,8 @@
 """A layer as one call a sequence: our own loops forwards and, derived by hand, backwards; or torch's own kernels.
 
 What can be done for all steps at once is: the input's part of the gates before the loop, the gradients of the
-weights after it, each one product of matrices. Layer 0 adds no product at all, as a one-hot or embedded character picks a row of a table.
+weights after it, each one product of matrices. Layer 0 adds no product at all, as a one-hot or embedded character
+picks a row of a table.
 The loop is that of `loops`, compiled or in torch, or on a GPU one launch (`triton_layers`) where that has passed
 its test there; other layers on a GPU are left to torch's. First derivatives only.
 
@@ -22,6 +23,7 @@ from charlm.nn.cells import Cell, GRUCell, LSTMCell, RNNCell
 from charlm.nn.kernels import compiled, loops, reference, triton_layers
 from charlm.nn.kernels.reference import SERVES, check_layer, input_rows, on_gpu, split_biases, without_padding
 
+
 def run(
     cell: Cell,
     x: Tensor,
@@ -37,17 +39,20 @@ def run(
     """
     if on_gpu(cell.weight_ih) or not torch.is_autocast_enabled("cpu"):
         return _run(cell, x, state, table, resets_TB, lengths_B, False)
-    pairs = in_bf16()
+    pairs = in_bf16(cell.weight_ih)
     with torch.autocast("cpu", enabled=False):  # what is left to torch is in the precision of the weights
         return _run(cell, x, state, table, resets_TB, lengths_B, pairs)
 
 
-def in_bf16() -> bool:
-    """Whether products on the CPU are of bfloat16 with float32 sums: under torch's autocast, where the processor has them.
+def in_bf16(weight: Tensor) -> bool:
+    """Whether products with this weight are of bfloat16, sums of float32: of a float32 weight on a CPU that can, where
+    torch's autocast asks for it.
 
-    >>> in_bf16()
+    >>> in_bf16(torch.zeros(1))
     False
     """
+    if weight.dtype != torch.float32 or not weight.is_cpu:
+        return False
     asked = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
     return asked and compiled.multiplies_bf16()
 
@@ -94,7 +99,7 @@ def linear(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
     >>> linear(torch.ones(2, 3), torch.ones(1, 3), torch.tensor([0.5])).tolist()
     [[3.5], [3.5]]
     """
-    return _linear(x, weight_OI, bias_O, in_bf16())
+    return _linear(x, weight_OI, bias_O, in_bf16(weight_OI))
 
 
 def _linear(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None, pairs: bool) -> Tensor:
@@ -225,9 +230,7 @@ class _Layer(torch.autograd.Function):
         return None, gates_grad, None, weight_grad, n_grad, None, None, None, *(before or [None] * len(state))
 
 
-def _weight_grad(
-    cell: Cell, grad: Tensor, y: Tensor, h0: Tensor, resets_TB: Tensor | None, pairs: bool
-) -> Tensor:
+def _weight_grad(cell: Cell, grad: Tensor, y: Tensor, h0: Tensor, resets_TB: Tensor | None, pairs: bool) -> Tensor:
     """W_hh's gradient: the sum over steps of each gate's gradient times the state that the step started from."""
     lanes, h0 = len(h0), h0.to(grad.dtype)
     if resets_TB is None:

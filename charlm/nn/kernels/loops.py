@@ -29,6 +29,13 @@ def _room(name: str, size: int, like: Tensor) -> Tensor:
     return kept
 
 
+def _checked(pairs: bool, dtype: torch.dtype) -> int:
+    """Whether numbers are rounded to bfloat16, after a check that the kernels can multiply them."""
+    if pairs and (dtype != torch.float32 or not compiled.multiplies_bf16()):
+        raise OptionError(f"products of bfloat16 need AVX512-BF16 and float32 numbers, not {dtype}")
+    return int(pairs)
+
+
 def _layer(cell: Cell, weight_hh: Tensor, steps: int, lanes: int, pairs: bool) -> Layer:
     threads = torch.get_num_threads()
     by_units = lanes < 4 * threads
@@ -42,7 +49,7 @@ def _layer(cell: Cell, weight_hh: Tensor, steps: int, lanes: int, pairs: bool) -
         lanes=lanes,
         hidden=hidden,
         threads=threads,
-        pairs=int(pairs),
+        pairs=_checked(pairs, weight_hh.dtype),
         by_units=int(by_units),
         weight=address(weight_hh, weight_hh.dtype, cell.gates * cell.hidden, cell.hidden),
         packed=packed.data_ptr(),
@@ -149,7 +156,14 @@ def backward(
     return grad, before
 
 
-def product(left_MK: Tensor, right_KN: Tensor, bias_N: Tensor | None = None, *, pairs: bool = False, add_to: Tensor | None = None) -> Tensor:
+def product(
+    left_MK: Tensor,
+    right_KN: Tensor,
+    bias_N: Tensor | None = None,
+    *,
+    pairs: bool = False,
+    add_to: Tensor | None = None,
+) -> Tensor:
     """The matrix product of two tensors, or of their transposed views: [M, N].
 
     Args:
@@ -169,7 +183,7 @@ def product(left_MK: Tensor, right_KN: Tensor, bias_N: Tensor | None = None, *, 
             raise OptionError(f"a product needs matrices of {left_MK.dtype} without gaps in one direction on the CPU")
     out = left_MK.new_empty(rows, columns) if add_to is None else add_to
     suffix, threads = _SUFFIX[out.dtype], torch.get_num_threads()
-    job = Product(rows=rows, columns=columns, depth=depth, threads=threads, pairs=int(pairs))
+    job = Product(rows=rows, columns=columns, depth=depth, threads=threads, pairs=_checked(pairs, out.dtype))
     job.adding = int(add_to is not None)
     job.left, job.right, job.out = left_MK.data_ptr(), right_KN.data_ptr(), address(out, left_MK.dtype, rows, columns)
     job.left_row, job.left_step = left_MK.stride()
@@ -220,15 +234,9 @@ def hash_of(tensor: Tensor) -> bytes:
 
 
 def _forward(
-    cell: Cell,
-    gates: Tensor,
-    ids_TB: Tensor | None,
-    weight_hh: Tensor,
-    bias_n: Tensor | None,
-    state: tuple[Tensor, ...],
-    resets_TB: Tensor | None,
-    keep: bool,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    cell: Cell, gates: Tensor, ids_TB: Tensor | None, weight_hh: Tensor, bias_n: Tensor | None,
+    state: tuple[Tensor, ...], resets_TB: Tensor | None, keep: bool,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
     """`forward` in torch."""
     values_TBG = gates if ids_TB is None else gates[ids_TB]
     y, extra = (values_TBG.new_empty(*values_TBG.shape[:2], cell.hidden) for _ in range(2))
@@ -271,15 +279,9 @@ def _lstm(gates_BG: Tensor, state: tuple[Tensor, ...], weights_HG: Tensor, y_BH:
 
 
 def _backward(
-    cell: Cell,
-    weight_hh: Tensor,
-    kept: tuple[Tensor, Tensor | None, Tensor | None],
-    state: tuple[Tensor, ...],
-    resets_TB: Tensor | None,
-    y_grad: Tensor,
-    c_grad: Tensor | None,
-    state_wanted: bool,
-) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+    cell: Cell, weight_hh: Tensor, kept: tuple[Tensor, Tensor | None, Tensor | None], state: tuple[Tensor, ...],
+    resets_TB: Tensor | None, y_grad: Tensor, c_grad: Tensor | None, state_wanted: bool,
+) -> tuple[Tensor, tuple[Tensor, ...] | None]:  # fmt: skip
     """`backward` in torch."""
     y = kept[0]
     before = tuple(_before(tensor, whole, resets_TB) for tensor, whole in zip(state, (y, kept[2]), strict=False))

@@ -32,7 +32,8 @@ struct generation {
     int64_t *recent;            /* [B, N - 1] the symbols read before `ids`, the last one last; changes */
 };
 
-/* Adds the rows of the strings that end with the symbol just read, hashed as RecentGrams does; that symbol becomes a recent one. */
+/* Adds the rows of the strings that end with the symbol just read, hashed as RecentGrams does; that symbol becomes a
+   recent one. */
 static void add_grams(const struct generation *s, int64_t b)
 {
     const int64_t V = s->symbols;

@@ -52,8 +52,8 @@ static int has_bf16(void)
 }
 #endif
 
-/* Whether this machine runs a target, or `bf16`, the products of bfloat16 that avx512 has beside its own. A target may not be in this
-   library: the functions' names tell that. */
+/* Whether this machine runs a target, which may not be in this library: the functions' names tell that; or `bf16`, the
+   products of bfloat16 that the target avx512 has too. */
 EXPORT int charlm_runs(const char *target)
 {
 #if defined(__x86_64__)

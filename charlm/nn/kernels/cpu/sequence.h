@@ -380,16 +380,14 @@ INLINE void C(run)(const struct layer *j, int me, struct team *team, const int b
     for (int64_t p = p_from; p < p_to; p++)
         (back ? C(pack_back) : C(pack))(j, p, packed + p * size);
 #if MANTISSA == 23 && defined(BF16)
-    share(j->lanes, me, team->size, &b_from, &b_to);
-    for (int64_t b = b_from; b < b_to && j->pairs; b++) { /* zeros where a row's last pair has no second number */
-        memset(C(halves)(j, back ? j->steps : 1, b, back ? CELL * H : H), 0, C(deep)(j, back ? CELL * H : H) * sizeof(float));
-        memset(C(halves)(j, back ? j->steps - 1 : 0, b, back ? CELL * H : H), 0, C(deep)(j, back ? CELL * H : H) * sizeof(float));
-        if (!back)
+    if (j->pairs && me == 0) {
+        const int64_t numbers = back ? CELL * H : H; /* zeros where a row's last pair has no second number */
+        memset(j->halves, 0, (size_t)(2 * j->lanes * C(deep)(j, numbers)) * sizeof(float));
+        for (int64_t b = 0; b < j->lanes && !back; b++)
             pair_up((const float *)j->h0 + b * H, H, C(halves)(j, 0, b, H));
     }
     if (j->by_units && j->pairs)
         meet(team);
-    b_from = 0, b_to = j->lanes;
 #endif
     if (!j->by_units) {
         meet(team);

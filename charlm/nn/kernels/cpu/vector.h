@@ -277,8 +277,8 @@ static const product_of_f32 products_of_packed_pairs[3][SUMS / 2 + 1] = {
 
 /* acc[s][v] += sum over k of a[k] * panel[s][k][v], for some panels that lie `stride` numbers apart: the product of a single
    row with one panel has so few sums that each addition would wait for the one before it. */
-INLINE void N(expanded_beside)(const int pairs, const int panels, const int vectors, int64_t depth, const REAL *panel, int64_t stride,
-                               const REAL *a, VEC *const *sums)
+INLINE void N(expanded_beside)(const int pairs, const int panels, const int vectors, int64_t depth, const REAL *panel,
+                               int64_t stride, const REAL *a, VEC *const *sums)
 {
     VEC acc[SUMS];
 UNROLL(24)
