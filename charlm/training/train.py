@@ -100,8 +100,8 @@ def train(
         device: `auto`, `cpu`, `cuda` or `mps`.
         backend: how layers are run: `reference`, `fused` or `torch`; `auto` times them and keeps the fastest. By
             default a rule chooses, so that the same call on the same machine gives the same weights.
-        precision: of products: `fp32`; `bf16`, bfloat16 with float32 sums and weights, which on a CPU needs AVX512-BF16;
-            by default `auto`, bf16 on a GPU that has it and fp32 elsewhere.
+        precision: of products: `fp32`; `bf16`, bfloat16 with float32 sums and weights, on a CPU with AVX512-BF16; by
+            default bf16 on a GPU that has it and fp32 elsewhere.
         threads: of the CPU that each process uses while it trains; by default torch's number. Beside other work that
             keeps all cores busy, fewer threads are often faster. Another number rounds sums differently.
         out: a directory to keep the run in, so that it can be resumed; a taken name becomes NAME-2, and `{model}` in
@@ -330,14 +330,9 @@ class _Session:
             self.note(f"{last['step']:,} steps in {last['seconds'] / 60:.1f} minutes")
         model.history = History(run.rows, title=model.name if run.directory else "")
         model.trained = Training(
-            plan=run.plan,
-            outcome=outcome,
-            part=task.reported,
-            evaluation=evaluation,
-            directory=run.directory,
-            device=run.device,
-            processes=self.processes.size,
-        )
+            plan=run.plan, outcome=outcome, part=task.reported, evaluation=evaluation, directory=run.directory,
+            device=run.device, processes=self.processes.size,
+        )  # fmt: skip
         return model
 
     def _measure(self, run: Run[Plan, CharRNN], task: LanguageTask) -> Evaluation | None:

@@ -178,6 +178,8 @@ def product(
         found = left_MK @ right_KN
         found = found if bias_N is None else found + bias_N
         return found if add_to is None else add_to.add_(found)
+    if len(right_KN) != depth:
+        raise OptionError(f"matrices of {list(left_MK.shape)} and {list(right_KN.shape)} do not fit a product")
     for matrix in (left_MK, right_KN):
         if 1 not in matrix.stride() or matrix.dtype != left_MK.dtype or not matrix.is_cpu:
             raise OptionError(f"a product needs matrices of {left_MK.dtype} without gaps in one direction on the CPU")

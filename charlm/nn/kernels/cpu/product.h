@@ -55,6 +55,7 @@ static void N(pack_left)(const struct product *p, int64_t m, int64_t rows, int64
         for (int64_t i = 0; i < tiles; i++) {
             const int64_t count = CUT(i + 1) - CUT(i);
             REAL *place = to + CUT(i) * deep + s * count;
+            const REAL *end = to + CUT(i + 1) * deep;
             __builtin_prefetch(from + 16 * step * p->left_step + CUT(i)); /* the processor does not foresee so long strides */
             if (step == 2)
                 __builtin_prefetch(from + 33 * p->left_step + CUT(i));
@@ -64,7 +65,7 @@ static void N(pack_left)(const struct product *p, int64_t m, int64_t rows, int64
                 if (p->pairs)
                     x = pairs_of(x, 2 * s + 1 < depth ? load_f32(from + p->left_step + CUT(i) + r, count - r) : (VEC){0});
 #endif
-                N(store)(place + r, x, s + 1 < deep ? LONG_ : count - r); /* the next row overwrites what is too much */
+                N(store)(place + r, x, place + r + LONG_ <= end ? LONG_ : count - r); /* the next rows overwrite the rest */
             }
         }
 }
