@@ -1,13 +1,14 @@
 """A training step through charlm's layers against one through torch's, interleaved in one process.
 
-    python -m benchmarks.train_speed [--cell lstm] [--size 128,1,64,64] [--seconds 4] [--memory]
+    python -m benchmarks.train_speed [--cell lstm] [--size 128,1,64,64] [--seconds 4] [--memory] [--precision bf16]
     python -m benchmarks.train_speed --device cuda [--precision bf16] [--cell lstm] [--size 512,2,64,128]
 
 A step is forward, cross-entropy, backward, clipping and Adam, on random ids over 65 symbols, in float32. charlm
 runs `auto`; torch's side has an embedding of the width at which it is fastest. Each side runs with the thread
 count that suits it best. Printed: medians, their ratio (above 1: charlm is faster), and the share of the
-fastest matrix product that was measured on this machine just before. On a GPU (`gpu`) both sides run with and
-without a CUDA graph, in several precisions.
+fastest matrix product that was measured on this machine just before. With `--precision bf16` charlm's step with
+products of bfloat16 stands beside its own float32 step, and torch's layers under autocast beside both. On a GPU (`gpu`)
+both sides run with and without a CUDA graph, in several precisions.
 """
 
 from __future__ import annotations
@@ -125,6 +126,30 @@ def compare(size: Size, seconds: float, top: float) -> float:
     return other / middle
 
 
+def in_bf16(step: Step) -> Step:
+    """The step under torch's autocast to bfloat16."""
+
+    def cast() -> None:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            step()
+
+    return cast
+
+
+def compare_precisions(size: Size, seconds: float) -> float:
+    """Prints a line about one size in bfloat16; returns how much faster it is than charlm's float32."""
+    single = best([ours(size, "fused")[0]])
+    threes = [single, best([in_bf16(ours(size, "fused")[0])]), best([in_bf16(theirs(size, width)) for width in WIDTHS])]
+    full, half, other = (statistics.median(times) for times in interleaved(threes, seconds))
+    print(
+        f"{size.cell:5} {size.hidden:4} x {size.layers}  {size.lanes:3} lanes  {size.steps:3} steps  "
+        f"fp32 {full * 1e3:9.2f} ms   bf16 {half * 1e3:9.2f} ms   ratio {full / half:5.2f}   "
+        f"torch bf16 {other * 1e3:9.2f} ms   ratio {other / half:5.2f}",
+        flush=True,
+    )
+    return full / half
+
+
 def peak(size: Size, who: str) -> int:
     """Bytes by which a process grows in three steps, measured in one of its own."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -147,7 +172,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4, help="at least so long for a size")
     parser.add_argument("--memory", action="store_true", help="peak memory instead of time")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--precision", action="append", choices=["fp32", "tf32", "bf16", "fp16"], help="on a GPU")
+    parser.add_argument(
+        "--precision", action="append", choices=["fp32", "tf32", "bf16", "fp16"], help="on a CPU bf16 alone"
+    )
     arguments = parser.parse_args()
     given = [tuple(map(int, text.split(","))) for text in arguments.size or []]
     if arguments.device == "cuda":
@@ -155,8 +182,8 @@ def main() -> None:
             parser.error("--memory is measured on a CPU alone")
         gpu.train(arguments.cell or list(TORCH), given, arguments.precision or [], arguments.seconds)
         return
-    if arguments.precision:
-        parser.error("--precision is for --device cuda: on a CPU all is float32")
+    if arguments.precision and (arguments.memory or arguments.precision != ["bf16"]):
+        parser.error("on a CPU --precision is bf16, beside float32, and of time alone")
     sizes = given or SIZES
     top = 0.0 if arguments.memory else ceiling()
     if not arguments.memory:
@@ -168,6 +195,8 @@ def main() -> None:
             if arguments.memory:
                 grown = {who: peak(size, who) / 2**20 for who in ("fused", "torch")}
                 print(size, *(f"{who} {mib:.0f} MiB" for who, mib in grown.items()), flush=True)
+            elif arguments.precision:
+                ratios.append(compare_precisions(size, arguments.seconds))
             else:
                 ratios.append(compare(size, arguments.seconds, top))
         if ratios:
