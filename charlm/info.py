@@ -30,6 +30,7 @@ class Machine:
         kernels: which kernels run the recurrent layers on a CPU, in a sentence.
         target: what the kernels in use were compiled for; empty where none are.
         reasons: of every target, why it does not run here; empty for one that does.
+        bf16: whether the kernels in use have products of bfloat16 (`--precision bf16`).
         library: where the compiled kernels lie.
         compiler: the C compiler that an installation would use; None where there is none.
         processor: its architecture.
@@ -46,6 +47,7 @@ class Machine:
     kernels: str
     target: str
     reasons: dict[str, str]
+    bf16: bool
     library: str | None
     compiler: str | None
     processor: str
@@ -67,6 +69,7 @@ class Machine:
         faster = list(self.reasons)[: list(self.reasons).index(self.target)] if self.target else list(self.reasons)
         facts += [("", f"not {name}: {self.reasons[name] or 'CHARLM_KERNELS names another'}") for name in faster]
         facts += [
+            ("", f"{'with' if self.bf16 else 'without'} products of bfloat16 (--precision bf16)"),
             ("library", self.library or "none"),
             ("compiler", self.compiler or "none"),
             ("processor", f"{self.processor}, {self.cores} cores: {' '.join(self.vectors) or 'vector sets not known'}"),
@@ -96,6 +99,7 @@ def machine() -> Machine:
         kernels=compiled.described(),
         target=compiled.target(),
         reasons=compiled.reasons(),
+        bf16=compiled.multiplies_bf16(),
         library=str(path) if (path := compiled.library_path()) is not None else None,
         compiler=next((found for name in names if (found := shutil.which(name))), None),
         processor=platform.machine(),

@@ -178,6 +178,48 @@ def test_divergence_is_said_and_saved_as_null(tmp_path: Path, lr: float) -> None
     assert "-" in repr(model.history) or len(model.history)
 
 
+@pytest.mark.skipif(not compiled.multiplies_bf16(), reason="this processor has no AVX512-BF16")
+@pytest.mark.parametrize("kind", ["rnn", "gru", "lstm"])
+def test_training_in_bfloat16_is_resumed_to_the_bit(tmp_path: Path, kind: str) -> None:
+    given = {**SMALL, "model": kind, "layers": 2}
+    whole, single = charlm.train(TEXT, **given, precision="bf16"), charlm.train(TEXT, **given)
+    assert not same(weights(whole), weights(single))
+    assert all(tensor.dtype == torch.float32 for tensor in weights(whole).values())
+    best = [model.history.best["valid_nats"] for model in (whole, single)]
+    assert abs(best[0] - best[1]) < 0.05
+    charlm.train(TEXT, **given, precision="bf16", out=tmp_path / "run", observer=Interrupting(11))
+    again = charlm.train(TEXT, resume=tmp_path / "run")
+    assert again.trained.plan.precision == "bf16"
+    assert same(weights(again), weights(whole))
+    part = TEXT.test
+    half = whole.with_precision("bf16").evaluate(part)
+    assert 0 < abs(half.nats - whole.evaluate(part).nats) < 0.01
+    assert whole.with_precision("fp32").evaluate(part) == whole.evaluate(part)
+
+
+def test_a_precision_that_is_not_there_is_refused_and_can_be_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled, "multiplies_bf16", lambda: True)
+    with pytest.raises(OptionError, match="the backend fused alone"):
+        charlm.train(TEXT, **SMALL, precision="bf16", backend="torch", out=tmp_path / "run")
+    monkeypatch.setattr(compiled, "multiplies_bf16", lambda: False)
+    with pytest.raises(OptionError, match="AVX512-BF16.* choose --precision fp32"):
+        charlm.train(TEXT, **SMALL, precision="bf16", out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    model = charlm.train(TEXT, **SMALL, out=tmp_path / "run")
+    with pytest.raises(OptionError, match="AVX512-BF16"):
+        model.with_precision("bf16")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    for path in (tmp_path / "run").glob("state-*/config.json"):  # as if it had been trained where there is bfloat16
+        path.write_text(json.dumps({**config, "training": {**config["training"], "precision": "bf16"}}))
+    again = charlm.train(TEXT, resume=tmp_path / "run", max_steps=35, precision="fp32")
+    assert again.trained.plan.precision == "fp32"
+    assert again.history[-1]["step"] == 35
+    changes = json.loads((tmp_path / "run" / "config.json").read_text())["training"]["changes"]
+    assert {"step": 30, "precision": "fp32"} in changes
+
+
 def test_the_rule_chooses_the_backend() -> None:
     """The same call gives the same weights: nothing is timed unless it is asked for."""
     one, two = charlm.train(TEXT, **SMALL), charlm.train(TEXT, **SMALL)
