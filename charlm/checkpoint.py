@@ -285,6 +285,9 @@ def grown(model: CharRNN, vocab: Vocab) -> CharRNN:
             rows, known = (new, old[name]) if name == "embedding.weight" else (new.t(), old[name].t())
             rows.zero_()
             rows[kept] = known
+        elif name in ("recall.query", "recall.key"):
+            new[:] = old[name][:, -1:]  # as unknown characters are looked for
+            new[:, kept] = old[name][:, :-1]
         elif name == "grams.weight":
             continue  # strings of other numbers are hashed into other rows: they are learned anew
         else:

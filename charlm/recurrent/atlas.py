@@ -221,16 +221,13 @@ def read_units(
         ids_TB = torch.from_numpy(ids[start : start + chunk]).to(model.device).unsqueeze(-1)
         end = start + len(ids_TB)
         layers, after = read_layers(model.stack, ids_TB, state, table)
-        added_TBV = None
-        if model.grams is not None:
-            added_TBV, after["recent"] = model.grams(ids_TB, state["recent"])
-        state = after
+        logp_TBV, kept = model.predicted(layers[-1]["h"], ids_TB, state)
+        state = {**after, **kept}
         values_UT[:, start:end] = _values(layers).to(torch.float16).cpu().numpy()
         tally.add(layers)
         a, b = max(start, shown[0]), min(end, shown[1])
         if a < b:
-            own = slice(a - start, b - start)
-            logp_SV = model.head(layers[-1]["h"][own, 0], None if added_TBV is None else added_TBV[own, 0])
+            logp_SV = logp_TBV[a - start : b - start, 0]
             tops.append(logp_SV.exp().topk(min(top, logp_SV.shape[-1])))
         if progress is not None:
             progress(end - start)

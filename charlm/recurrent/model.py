@@ -26,6 +26,7 @@ from charlm.nn.kernels import check_precision, compiled, multiplying
 from charlm.nn.kernels.generate import Draw, generate, pack
 from charlm.nn.kernels.graphs import Network, generate_in_graphs
 from charlm.nn.kernels.reference import SERVES, check_draws, check_ids, check_weights, on_gpu
+from charlm.nn.recall import Recall
 from charlm.nn.stack import Stack, drop_symbols, dropout
 from charlm.recurrent.config import RNNConfig
 from charlm.tensors import Bits, rounded, write_tensors
@@ -75,6 +76,7 @@ class CharRNN(nn.Module, TextModel):
         )
         self.head = DistributionHead(self.stack.outputs, len(vocab))
         self.grams = RecentGrams(config.grams, len(vocab), order=config.gram_order) if config.grams else None
+        self.recall = Recall(config.recall, len(vocab), self.stack.outputs) if config.recall else None
         self.tie()
         self.eval()
 
@@ -84,7 +86,8 @@ class CharRNN(nn.Module, TextModel):
     @property
     def title(self) -> str:
         """The cell, layers and units."""
-        return f"{self.config.model} {self.config.layers}x{self.config.hidden}" + (" with grams" if self.grams else "")
+        added = (" with grams" if self.grams else "") + (" with recall" if self.recall else "")
+        return f"{self.config.model} {self.config.layers}x{self.config.hidden}{added}"
 
     def shape(self) -> dict[str, Any]:
         """See `TextModel.shape`."""
@@ -121,6 +124,8 @@ class CharRNN(nn.Module, TextModel):
         if self.grams is not None:
             nn.init.zeros_(self.grams.weight)
         self.stack.reset_parameters(generator, symbols=wide)
+        if self.recall is not None:
+            self.recall.reset_parameters(generator)
         if self.embedding is not None:
             with torch.no_grad():
                 self.embedding.weight.normal_(0, self.config.embedding**-0.5, generator=generator)
@@ -153,9 +158,12 @@ class CharRNN(nn.Module, TextModel):
     def initial_state(self, lanes: int) -> State:
         """Of the built-in cells zeros, named h0, h1, ... and for the LSTM c0, c1, ..., each [lanes, width].
 
-        Where strings have weights, `recent` has the last characters, int64 [lanes, gram_order - 1].
+        Where strings have weights, `recent` has the last characters, int64 [lanes, gram_order - 1]. Where the network
+        looks back, `recall_keys` and `recall_ids` have the places that it looks back on.
         """
         state = self.stack.initial_state(lanes)
+        if self.recall is not None:
+            state |= self.recall.initial_state(lanes)
         return state if self.grams is None else {**state, "recent": self.grams.initial_state(lanes)}
 
     def forward(
@@ -179,12 +187,32 @@ class CharRNN(nn.Module, TextModel):
         table = None if self.embedding is None else self.embedding.weight
         read_TB = drop_symbols(ids_TB, self.config.input_dropout, self.training, generator)
         y_TBD, after = self.stack(read_TB, state, table=table, resets_TB=resets_TB, generator=generator)
-        y_TBD = dropout(y_TBD, self.config.dropout, self.training, generator, shared=self.config.variational)
+        logp_TBV, kept = self.predicted(y_TBD, ids_TB, state, resets_TB, generator)
+        return logp_TBV, {**after, **kept}
+
+    def predicted(
+        self, y_TBD: Tensor, ids_TB: Tensor, state: State, resets_TB: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, State]:  # fmt: skip
+        """What stands above the layers: log-probabilities [T, B, V], and the part of the next state that is not theirs.
+
+        Args:
+            y_TBD: outputs of the layers.
+            ids_TB, state, resets_TB, generator: as of `forward`.
+        """
+        kept: State = {}
+        dropped_TBD = dropout(y_TBD, self.config.dropout, self.training, generator, shared=self.config.variational)
         added_TBV = None
         if self.grams is not None:
-            added_TBV, after["recent"] = self.grams(ids_TB, self.recent(state, ids_TB.shape[1]), resets_TB)
-        logp_TBV: Tensor = self.head(y_TBD, added_TBV)
-        return logp_TBV, after
+            added_TBV, kept["recent"] = self.grams(ids_TB, self.recent(state, ids_TB.shape[1]), resets_TB)
+        logp_TBV: Tensor = self.head(dropped_TBD, added_TBV)
+        if self.recall is not None:
+            before = self.recall.check_state(state, ids_TB.shape[1])
+            with torch.autocast(y_TBD.device.type, enabled=False):  # probabilities of a few bits would cost nats
+                y_TBD = y_TBD.to(self.recall.key.dtype)
+                logp_TBV, *places = self.recall(logp_TBV, ids_TB, y_TBD, *before, resets_TB)
+            kept |= dict(zip(self.recall.names, places, strict=True))
+        return logp_TBV, kept
 
     def recent(self, state: State, lanes: int) -> Tensor:
         """The characters last read, as the state has them, after a check."""
@@ -242,11 +270,11 @@ class CharRNN(nn.Module, TextModel):
         """Whether the compiled kernels can generate from this model as it is."""
         weight = self.head.linear.weight
         fits = weight.dtype == torch.float32 and compiled.fits(weight) and type(self.stack.cell(0)) in SERVES
-        return fits and not (self._drops() or self.config.projection)
+        return fits and not (self._drops() or self.config.projection or self.recall)
 
     def _graphed(self) -> bool:
         """Whether generation is recorded on a GPU: asked for by the backend, as it has not been measured yet."""
-        asked = on_gpu(self.device) and self.stack.backend == "fused" and self.grams is None
+        asked = on_gpu(self.device) and self.stack.backend == "fused" and self.grams is None and self.recall is None
         return asked and type(self.stack.cell(0)) in SERVES and not self._drops()
 
     def _drops(self) -> bool:
@@ -255,14 +283,9 @@ class CharRNN(nn.Module, TextModel):
 
 
 def gradient_sizes(
-    network: CharRNN,
-    ids: Ids,
-    spans: Spans,
-    *,
-    segment: int = 32,
-    samples: int = 256,
+    network: CharRNN, ids: Ids, spans: Spans, *, segment: int = 32, samples: int = 256,
     progress: Callable[[int], object] | None = None,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """The usual size of each weight's gradient: its root mean square over segments of the training part, [P].
 
     Args:

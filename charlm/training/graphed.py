@@ -203,9 +203,11 @@ def _average(average: Average, share: Tensor) -> None:
 def stepper_for(objective: LanguageObjective, backend: str) -> Stepper | None:
     """The way of stepping for a device and a backend: a graph where `fused` was asked for on a GPU.
 
-    None, the loop's own steps, everywhere else, where several processes train together, and where strings have weights.
+    None, the loop's own steps, everywhere else, where several processes train together, and where strings have weights
+    or the network looks back.
     """
     alone = objective.processes.size == 1
-    if objective.model.device.type != "cuda" or backend != "fused" or not alone or objective.model.grams is not None:
+    plain = objective.model.grams is None and objective.model.recall is None
+    if objective.model.device.type != "cuda" or backend != "fused" or not (alone and plain):
         return None
     return GraphedStepper(objective, CudaGraph([objective.generator]))

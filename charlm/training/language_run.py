@@ -188,7 +188,7 @@ def plan_for(
         symbols = len(task.corpus.vocab)
         return affordable(choose(size, device, given, symbols), size, symbols, device), None
     model = _widen(task, model)
-    for name in ("model", "layers", "hidden", "embedding", "grams", "gram_order"):
+    for name in ("model", "layers", "hidden", "embedding", "grams", "gram_order", "recall"):
         has = getattr(model.config, name)
         if given.get(name) not in (None, has):
             raise OptionError(f"--{name} {given[name]} does not fit the weights of --init-from ({has} there)")

@@ -70,6 +70,7 @@ class Plan(TrainingPlan):
             f"weight dropout {net.weight_dropout:g}" if net.weight_dropout else "",
             f"input dropout {net.input_dropout:g}" if net.input_dropout else "",
             f"{net.grams:,} rows for strings of 2 to {net.gram_order}" if net.grams else "",
+            f"recall of {net.recall:,} characters" if net.recall else "",
             f"{self.lanes} lanes of {self.window} steps",
             f"{100 * self.replay_share:g} % of them replay" if self.replay_share else "",
             self.precision if self.precision != "auto" else "",
@@ -195,7 +196,8 @@ def window_bytes(network: RNNConfig, symbols: int, places: int) -> int:
     """About how much memory a training step needs for its activations.
 
     A step in one lane keeps about 9 numbers a unit of a GRU or LSTM layer and 2 of an RNN layer for backpropagation,
-    and 12 a symbol of the output. Measured at 256 units and 60 symbols with the fused backend; others need more.
+    12 a symbol of the output, and 4 a character that is looked back on. Measured at 256 units and 60 symbols with the
+    fused backend; others need more.
 
     Args:
         network: its shape.
@@ -203,7 +205,7 @@ def window_bytes(network: RNNConfig, symbols: int, places: int) -> int:
         places: steps times lanes of a window.
     """
     units = (2 if network.model == "rnn" else 9) * network.layers * network.hidden
-    return 4 * places * (units + 12 * symbols)
+    return 4 * places * (units + 12 * symbols + 4 * network.recall)
 
 
 def affordable(plan: Plan, characters: int, symbols: int, device: torch.device) -> Plan:

@@ -52,6 +52,7 @@ def train(
     weight_dropout: float | None = None,
     input_dropout: float | None = None,
     grams: int | None = None,
+    recall: int | None = None,
     seq_length: int | None = None,
     batch_size: int | None = None,
     lr: float | None = None,
@@ -86,9 +87,9 @@ def train(
         embedding: width of a character embedding; 0 is one-hot input.
         dropout: share of the units left out between the layers and before the output, while training.
         variational: use one dropout mask for all steps of a window.
-        weight_dropout: share of the recurrent weights left out, a window at a time.
-        input_dropout: share of the characters that are read as unknown.
+        weight_dropout, input_dropout: shares of the recurrent weights and of the characters left out, while training.
         grams: rows of weights by which strings of the last 2 to 5 characters add to the output; 0 for none.
+        recall: characters that the network looks back on for what followed at places like this one; 0 for none.
         seq_length: steps between two truncations of backpropagation.
         batch_size: pieces of the text that are read side by side, by all processes together.
         lr: the peak learning rate.
@@ -136,9 +137,9 @@ def train(
     given = {
         "model": cell, "layers": layers, "hidden": hidden, "embedding": embedding, "dropout": dropout,
         "variational": variational, "weight_dropout": weight_dropout, "input_dropout": input_dropout, "grams": grams,
-        "window": seq_length, "lanes": batch_size, "lr": lr, "weight_decay": weight_decay, "average": average,
-        "patience": patience, "epochs": epochs, "max_steps": max_steps, "minutes": minutes, "seed": seed,
-        "backend": backend, "replay_share": replay_share, "precision": precision,
+        "recall": recall, "window": seq_length, "lanes": batch_size, "lr": lr, "weight_decay": weight_decay,
+        "average": average, "patience": patience, "epochs": epochs, "max_steps": max_steps, "minutes": minutes,
+        "seed": seed, "backend": backend, "replay_share": replay_share, "precision": precision,
     }  # fmt: skip
     with ExitStack() as stack:
         stack.enter_context(using_threads(threads))

@@ -1,0 +1,205 @@
+"""Attention of a recurrent network over the last characters: where it stood in a similar place, and what followed.
+
+A recurrent layer keeps what it has read in a few hundred numbers, from which it can hardly spell a name again that it
+has met once. Here a bounded number of places is kept beside it, each with a key, and the next symbol is the network's
+or a copy of what followed one of these places (Merity et al. 2017, pointer sentinels; Grave et al. 2017, whose cache
+was not trained with the network). The weights stay as they are while it reads: what is kept is state.
+
+Axes: T steps, B lanes, M places kept, S = M + T, N last characters, E their width, K width of a key, D features,
+V symbols.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from charlm.errors import OptionError
+from charlm.nn.kernels.reference import check_floats, check_ids
+
+__all__ = ["CHARACTERS", "Recall"]
+
+CHARACTERS = 6
+"""Of which a key is made."""
+
+_BLOCK = 128
+"""Steps whose scores are in memory together."""
+_LEAST = 1e-30
+"""A probability that float32 still holds."""
+_NEVER = -1e9
+"""The score of a place that cannot be looked at."""
+
+
+class Recall(nn.Module):
+    """Mixes a network's distributions with what followed at places like this one.
+
+    The key of a place has the embedded last N characters side by side, and a linear map of the network's output there.
+    A place's score is the product of its key with a query made in the same way, less a learned multiple of ln distance;
+    the network itself has a score that is linear in its output. The softmax of all scores says how much each of them
+    adds to the probability of its symbol. The weights begin so that a score counts, for each of the last
+    characters, whether it is the same in both places.
+
+    Args:
+        places: M, how many steps it looks back.
+        symbols: V.
+        features: D, width of the network's output.
+        characters: N, of which a key is made.
+        width: E, of one character in a key.
+        hidden: width of the output's part of a key.
+
+    >>> recall, uniform = Recall(8, 3, 4), torch.full((5, 1, 3), 1 / 3).log()
+    >>> ids_TB = torch.tensor([[0], [1], [2], [0], [1]])  # after 0, 1 there was a 2
+    >>> logp, keys, ids = recall(uniform, ids_TB, torch.zeros(5, 1, 4), *recall.initial_state(1).values())
+    >>> logp[0].allclose(uniform[0]), logp[-1].argmax().item(), ids[0].tolist()
+    (True, 2, [-1, -1, -1, 0, 1, 2, 0, 1])
+    """
+
+    names = ("recall_keys", "recall_ids")
+    """Of the tensors that it keeps from call to call."""
+
+    def __init__(
+        self,
+        places: int,
+        symbols: int,
+        features: int,
+        *,
+        characters: int = CHARACTERS,
+        width: int = 16,
+        hidden: int = 32,
+    ) -> None:
+        super().__init__()
+        self.places, self.symbols, self.characters = places, symbols, characters
+        self.query = nn.Parameter(torch.empty(characters, symbols + 1, width))
+        self.key = nn.Parameter(torch.empty(characters, symbols + 1, width))
+        self.query_map, self.key_map = nn.Linear(features, hidden), nn.Linear(features, hidden)
+        self.own = nn.Linear(features, 1)
+        self.recency = nn.Parameter(torch.empty(1))
+        self.reset_parameters()
+
+    @property
+    def width(self) -> int:
+        """K."""
+        return self.characters * self.key.shape[2] + self.key_map.out_features
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Fresh weights: queries like keys, a match of one character 2, the network's own score that of 4 matches."""
+        with torch.no_grad():
+            self.key.normal_(generator=generator)
+            self.key.mul_(2**0.5 / self.key.norm(dim=-1, keepdim=True))
+            bound = self.key_map.in_features**-0.5
+            self.key_map.weight.uniform_(-bound, bound, generator=generator)
+            for bias in (self.key_map.bias, self.query_map.bias, self.own.weight):
+                bias.zero_()
+            self.query.copy_(self.key)
+            self.query_map.weight.copy_(self.key_map.weight)
+            self.own.bias.fill_(8.0)
+            self.recency.fill_(0.3)
+
+    def initial_state(self, lanes: int) -> dict[str, Tensor]:
+        """No place is kept: keys [lanes, M, K] of zeros, and -1 for the character read there, int64 [lanes, M]."""
+        keys = self.key.new_zeros(lanes, self.places, self.width)
+        return dict(zip(self.names, (keys, torch.full(keys.shape[:2], -1, device=keys.device)), strict=True))
+
+    def check_state(self, state: Mapping[str, Tensor], lanes: int) -> list[Tensor]:
+        """The tensors that it keeps, as a state has them, after a check.
+
+        Raises:
+            OptionError: one is missing, or has another type, shape or device.
+        """
+        if not isinstance(state, Mapping) or any(name not in state for name in self.names):
+            raise OptionError(f"the state of this network has the tensors {' and '.join(self.names)} too")
+        keys_BMK, ids_BM = (state[name] for name in self.names)
+        check_floats(f"the state {self.names[0]}", keys_BMK, (lanes, self.places, self.width), self.key)
+        ids_BM = check_ids(ids_BM, self.symbols, self.key.device, dim=2)
+        if list(ids_BM.shape) != [lanes, self.places]:
+            raise OptionError(
+                f"the state {self.names[1]} has the shape {[lanes, self.places]} here, not {list(ids_BM.shape)}"
+            )
+        return [keys_BMK, ids_BM]
+
+    def forward(
+        self,
+        logp_TBV: Tensor,
+        ids_TB: Tensor,
+        y_TBD: Tensor,
+        keys_BMK: Tensor,
+        ids_BM: Tensor,
+        resets_TB: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probabilities [T, B, V], then the keys and the characters of the last M places.
+
+        Args:
+            logp_TBV: log-probabilities by the network alone.
+            ids_TB: characters read; -1 is unknown, and is neither looked back on nor copied.
+            y_TBD: the network's output.
+            keys_BMK, ids_BM: the places kept so far.
+            resets_TB: bool; a lane forgets all places before the step where it is true.
+        """
+        found = []
+        for begin in range(0, len(ids_TB), _BLOCK):
+            part = slice(begin, begin + _BLOCK)
+            resets = None if resets_TB is None else resets_TB[part]
+            logp, keys_BMK, ids_BM = self._block(logp_TBV[part], ids_TB[part], y_TBD[part], keys_BMK, ids_BM, resets)
+            found.append(logp)
+        return (torch.cat(found) if found else logp_TBV), keys_BMK, ids_BM
+
+    def _block(
+        self,
+        logp_TBV: Tensor,
+        ids_TB: Tensor,
+        y_TBD: Tensor,
+        keys_BMK: Tensor,
+        ids_BM: Tensor,
+        resets_TB: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        steps, ids_BS = len(ids_TB), torch.cat([ids_BM, ids_TB.t().long()], 1)
+        piece_BS = torch.zeros_like(ids_BS)
+        if resets_TB is not None:
+            piece_BS[:, self.places :] = resets_TB.t().cumsum(1)
+        y_BTD = y_TBD.transpose(0, 1)
+        last_BTN = self._last(ids_BS, piece_BS, steps)
+        key_BTK = torch.cat([_embedded(self.key, last_BTN), self.key_map(y_BTD)], -1)
+        query_BTK = torch.cat([_embedded(self.query, last_BTN), self.query_map(y_BTD)], -1)
+        keys_BSK = torch.cat([keys_BMK, key_BTK], 1)
+        score_BTS = torch.baddbmm(self._bias(ids_BS, piece_BS, steps), query_BTK, keys_BSK.transpose(1, 2))
+        share_BTS = torch.cat([self.own(y_BTD), score_BTS], -1).softmax(-1)  # its first place is the network's own
+        follower_BS = F.pad(ids_BS.roll(-1, 1).clamp(min=0), (1, 0), value=self.symbols)
+        mass_BTV = torch.bmm(share_BTS, F.one_hot(follower_BS, self.symbols + 1).to(share_BTS.dtype))
+        log_BTV = mass_BTV.clamp(min=_LEAST).log()
+        logp_BTV = torch.logaddexp(logp_TBV.transpose(0, 1) + log_BTV[..., -1:], log_BTV[..., :-1])
+        kept_BS = ids_BS.masked_fill(piece_BS != piece_BS[:, -1:], -1)
+        return logp_BTV.transpose(0, 1), keys_BSK[:, -self.places :], kept_BS[:, -self.places :].contiguous()
+
+    def _last(self, ids_BS: Tensor, piece_BS: Tensor, steps: int) -> Tensor:
+        """The last N characters at each step [B, T, N], as numbers of embeddings; V where there is none known."""
+        found = []
+        for back in range(self.characters):
+            ids_BT, piece_BT = (
+                F.pad(x, (back, 0), value=-1)[:, -steps - back :][:, :steps] for x in (ids_BS, piece_BS)
+            )
+            known_BT = (ids_BT >= 0) & (piece_BT == piece_BS[:, -steps:])
+            found.append(torch.where(known_BT, ids_BT, self.symbols))
+        return torch.stack(found, -1)
+
+    def _bias(self, ids_BS: Tensor, piece_BS: Tensor, steps: int) -> Tensor:
+        """What is added to the scores [B, T, S]: less for distant places, and little for those that cannot be seen."""
+        all_S = torch.arange(ids_BS.shape[1], device=ids_BS.device)
+        distance_TS = all_S[-steps:].unsqueeze(1) - all_S
+        near_TS = (distance_TS >= 1) & (distance_TS <= self.places)
+        bias_TS = -self.recency * distance_TS.clamp(min=1).to(self.recency.dtype).log()
+        bias_TS = bias_TS.masked_fill(~near_TS, _NEVER)
+        hidden_BS = (ids_BS < 0) | (ids_BS.roll(-1, 1) < 0)
+        if piece_BS.any():
+            hidden_BTS = hidden_BS.unsqueeze(1) | (piece_BS[:, -steps:].unsqueeze(2) != piece_BS.unsqueeze(1))
+            return bias_TS.masked_fill(hidden_BTS, _NEVER)
+        if hidden_BS.any():
+            return bias_TS + (hidden_BS * _NEVER).unsqueeze(1)
+        return bias_TS.expand(len(ids_BS), -1, -1)
+
+
+def _embedded(table_NVE: Tensor, last_BTN: Tensor) -> Tensor:
+    """The last characters' embeddings side by side, [B, T, N · E]; each place before now has a table of its own."""
+    return torch.cat([F.embedding(last_BTN[..., n], table_NVE[n]) for n in range(len(table_NVE))], -1)
