@@ -204,7 +204,7 @@ def test_a_precision_that_is_not_there_is_refused_and_can_be_left(
     with pytest.raises(OptionError, match="the backend fused alone"):
         charlm.train(TEXT, **SMALL, precision="bf16", backend="torch", out=tmp_path / "run")
     monkeypatch.setattr(compiled, "multiplies_bf16", lambda: False)
-    with pytest.raises(OptionError, match="AVX512-BF16.* choose --precision fp32"):
+    with pytest.raises(OptionError, match=r"AVX512-BF16.* choose --precision fp32"):
         charlm.train(TEXT, **SMALL, precision="bf16", out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
     model = charlm.train(TEXT, **SMALL, out=tmp_path / "run")

@@ -78,21 +78,9 @@ UNROLL(16)
     return sum * (VEC)((N(whole))shifted << MANTISSA);
 }
 
-/* 1 / x for x of at least 1. AVX-512 has an estimate of 14 bits, which a step of Newton's method doubles: that takes half
-   the time of a division. */
-INLINE VEC N(inverse)(VEC x)
-{
-#if MANTISSA == 23 && defined(X86) && VECTOR == 64
-    const VEC guess = (VEC)_mm512_rcp14_ps((__m512)x);
-    return guess + guess * ((REAL)1 - x * guess);
-#else
-    return (REAL)1 / x;
-#endif
-}
+INLINE VEC N(sigmoid)(VEC x) { return (REAL)1 / ((REAL)1 + N(exp)(x, -1)); }
 
-INLINE VEC N(sigmoid)(VEC x) { return N(inverse)((REAL)1 + N(exp)(x, -1)); }
-
-INLINE VEC N(tanh)(VEC x) { return (REAL)1 - (REAL)2 * N(inverse)((REAL)1 + N(exp)(x, 2)); }
+INLINE VEC N(tanh)(VEC x) { return (REAL)1 - (REAL)2 / ((REAL)1 + N(exp)(x, 2)); }
 
 #if MANTISSA == 23 && defined(BF16)
 /* What bfloat16 needs: numbers of 16 bits, the upper half of a float32, always in pairs. A pair takes the place of one
