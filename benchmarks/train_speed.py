@@ -28,7 +28,7 @@ from torch.nn import functional
 
 from benchmarks import gpu
 from benchmarks.torch_side import SYMBOLS, TORCH, WIDTHS, Size, Step, TorchModel
-from charlm.nn.kernels import fastest
+from charlm.nn.kernels import check_precision, fastest
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.vocab import Vocab
 
@@ -184,6 +184,8 @@ def main() -> None:
         return
     if arguments.precision and (arguments.memory or arguments.precision != ["bf16"]):
         parser.error("on a CPU --precision is bf16, beside float32, and of time alone")
+    if arguments.precision:
+        check_precision("bf16", torch.device("cpu"))
     sizes = given or SIZES
     top = 0.0 if arguments.memory else ceiling()
     if not arguments.memory:

@@ -29,7 +29,15 @@ def test_without_a_gpu_there_is_one_sentence(
     assert "no CUDA device" in err
 
 
-@pytest.mark.parametrize("arguments", [["--precision", "bf16"], ["--device", "cuda", "--memory"], ["--device", "tpu"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--precision", "fp16"],
+        ["--precision", "bf16", "--memory"],
+        ["--device", "cuda", "--memory"],
+        ["--device", "tpu"],
+    ],
+)
 def test_arguments_that_do_not_go_together(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
