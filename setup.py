@@ -56,6 +56,13 @@ def compiler() -> list[str]:
     raise CompileError(f"none of the compilers {', '.join(names)} is there")
 
 
+def assembles(command: list[str], instruction: str) -> bool:
+    """Whether the compiler's assembler knows an instruction, which older ones may not."""
+    job = [*command, "-x", "c", "-c", "-", "-o", os.devnull]
+    source = f'void f(void) {{ __asm__("{instruction}"); }}'
+    return subprocess.run(job, input=source, text=True, capture_output=True, check=False).returncode == 0
+
+
 def compile_kernels(library: Path, command: list[str], targets: list[tuple[str, int, int, list[str]]] | None = None):
     """Compiles the kernels for several targets at once and links them into `library`.
 
@@ -73,6 +80,8 @@ def compile_kernels(library: Path, command: list[str], targets: list[tuple[str, 
         jobs.append((MIXING, Path(room) / "mixing.o", ["-ffp-contract=off"]))
         for name, vector, sums, flags in targets:
             macros = [f"-DTARGET={name}", f"-DVECTOR={vector}", f"-DSUMS={sums}"]
+            if name == "avx512" and assembles(command, "vdpbf16ps %zmm0, %zmm1, %zmm2"):
+                macros.append("-DBF16")
             jobs.append((KERNELS / "kernels.c", Path(room) / f"{name}.o", [*macros, *flags]))
         running = [
             subprocess.Popen([*command, *FLAGS, *position, *flags, "-c", str(source), "-o", str(to)])

@@ -1,6 +1,6 @@
 /* The kernels of one target against the cells' formulas written out in plain C, without Python: for a processor that is
    emulated. Prints the largest errors: of float32 outputs, of float64 outputs, and of float64 gradients against central
-   differences, and of products with weights of 8 and 16 bits. test_targets.py compiles it and judges what it prints. */
+   differences, of products with weights of 8 and 16 bits, and of products of two matrices. test_targets.py compiles it and judges what it prints. */
 
 #include "../../charlm/nn/kernels/cpu/kernels.c"
 #include <stdio.h>
@@ -61,10 +61,10 @@ static double formulas(int cell, int T, int B, int H, struct arrays *a, const un
     return loss;
 }
 
-static void *room(const double *from, int single)
+static void *room_of(const double *from, int64_t count, int single)
 {
-    char *to = aligned_alloc(64, MOST * sizeof(double));
-    for (int i = 0; i < MOST; i++) {
+    char *to = aligned_alloc(64, (size_t)(count + 7) / 8 * 64);
+    for (int64_t i = 0; i < count; i++) {
         if (single)
             ((float *)to)[i] = from ? (float)from[i] : 0;
         else
@@ -72,6 +72,8 @@ static void *room(const double *from, int single)
     }
     return to;
 }
+
+static void *room(const double *from, int single) { return room_of(from, MOST, single); }
 
 #define CALL(direction, kind)                                       \
     (cell == RNN   ? EXPORTED(direction##_##kind##_rnn)(&job)  \
@@ -157,6 +159,37 @@ static double few_bits(int bits)
     return worst;
 }
 
+/* The largest error of a float32 and a float64 product of matrices, of every layout, in several blocks and tiles. */
+static double products(int single)
+{
+    enum { M = 67, K = 1100, N = 83 };
+    double worst = 0, *left = calloc(M * K, sizeof *left), *right = calloc(K * N, sizeof *right), *bias = calloc(N, sizeof *bias);
+    for (int i = 0; i < M * K; i++)
+        left[i] = random_number();
+    for (int i = 0; i < K * N; i++)
+        right[i] = random_number();
+    for (int i = 0; i < N; i++)
+        bias[i] = random_number();
+    for (int layout = 0; layout < 4; layout++) {
+        const int by_left = layout & 1, by_right = layout >> 1;
+        struct product job = {.rows = M, .columns = N, .depth = K, .threads = 2};
+        job.left = room_of(left, M * K, single), job.right = room_of(right, K * N, single), job.bias = room_of(bias, N, single);
+        job.left_row = by_left ? 1 : K, job.left_step = by_left ? M : 1;
+        job.right_step = by_right ? 1 : N, job.right_column = by_right ? K : 1;
+        job.out = room_of(NULL, M * N, single);
+        job.room = room_of(NULL, 2 * (single ? EXPORTED(room_f32)() : EXPORTED(room_f64)()), single);
+        single ? EXPORTED(product_f32)(&job) : EXPORTED(product_f64)(&job);
+        for (int m = 0; m < M; m++)
+            for (int n = 0; n < N; n++) {
+                double sum = bias[n], found = single ? ((float *)job.out)[m * N + n] : ((double *)job.out)[m * N + n];
+                for (int k = 0; k < K; k++)
+                    sum += left[m * job.left_row + k * job.left_step] * right[k * job.right_step + n * job.right_column];
+                worst = fmax(worst, fabs(sum - found));
+            }
+    }
+    return worst;
+}
+
 int main(void)
 {
     const int cells[] = {RNN, GRU, LSTM}, hidden[] = {1, 19, 40};
@@ -167,6 +200,7 @@ int main(void)
             test(cells[c], 3, 29, hidden[h], 2, 0, worst);
             test(cells[c], 2, 5, hidden[h], 3, 1, worst);
         }
-    printf("%g %g %g %g\n", worst[0], worst[1], worst[2], fmax(few_bits(8), few_bits(16)));
+    printf("%g %g %g %g ", worst[0], worst[1], worst[2], fmax(few_bits(8), few_bits(16)));
+    printf("%g %g\n", products(1), products(0));
     return 0;
 }

@@ -92,6 +92,24 @@ def test_vectors_of_64_bytes_without_their_instructions(tmp_path: Path, monkeypa
         assert_right(kind, [1, 19, 40])
 
 
+def test_an_assembler_without_the_instruction_leaves_bfloat16_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not compiled.multiplies_bf16():
+        pytest.skip("this processor has no AVX512-BF16, or its assembler does not know it")
+    setup = build()
+    monkeypatch.setattr(setup, "assembles", lambda command, instruction: False)
+    monkeypatch.chdir(ROOT)
+    target = next(each for each in setup.TARGETS["x86_64"] if each[0] == "avx512")
+    setup.compile_kernels(tmp_path / "old.so", ["cc"], [target])
+    (old,) = compiled.open_library(tmp_path / "old.so")
+    use(monkeypatch, old)
+    assert not compiled.multiplies_bf16()
+    assert_right("gru", [19])
+    with pytest.raises(OptionError, match="products of bfloat16 need"):
+        loops.product(torch.ones(2, 2), torch.ones(2, 2), pairs=True)
+
+
 def emulator(name: str) -> str:
     """An emulator of Debian's package qemu-user; skips the test where it is not installed."""
     found = shutil.which(name)
@@ -127,11 +145,13 @@ def test_neon_gives_the_numbers_of_the_formulas_on_an_emulated_processor(tmp_pat
     source, program = ROOT / "tests/nn/formulas.c", str(tmp_path / "formulas")
     subprocess.run([compiler, "-static", "-O2", *macros, str(source), "-o", program, "-lm", "-lpthread"], check=True)
     done = subprocess.run([qemu, program], capture_output=True, text=True, check=True)
-    single, double, gradient, few_bits = map(float, done.stdout.split())
+    single, double, gradient, few_bits, product, product_double = map(float, done.stdout.split())
     assert single < 5e-6
     assert double < 1e-13
     assert gradient < 1e-8
     assert few_bits < 5e-6
+    assert product < 2e-5
+    assert product_double < 1e-12
 
 
 def test_sums_of_rows_and_hashes_are_those_of_every_target(monkeypatch: pytest.MonkeyPatch) -> None:

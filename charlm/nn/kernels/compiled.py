@@ -202,14 +202,19 @@ def fits(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64) and library() is not None
 
 
-@functools.cache
 def multiplies_bf16() -> bool:
     """Whether products of bfloat16 are there: the kernels for avx512, on a processor with AVX512-BF16."""
     used = library()
-    return used is not None and used.target == "avx512" and bool(used.loaded.charlm_runs(b"bf16"))
+    return used is not None and _multiplies_bf16(used)
 
 
 @functools.cache
+def _multiplies_bf16(used: Library) -> bool:
+    if used.target != "avx512":
+        return False
+    return bool(used.loaded.bf16_avx512() and used.loaded.charlm_runs(b"bf16"))
+
+
 def room(suffix: str) -> int:
     """Numbers of room that a product needs for each thread; `suffix` is f32 or f64."""
     used = library()

@@ -4,7 +4,8 @@
    This file is compiled once for each target (see setup.py) with these macros:
    TARGET   its name, which ends the name of every function that is called from outside;
    VECTOR   bytes in a vector: as many as a register has;
-   SUMS     how many vectors of sums a product keeps in registers: 12 of 16 registers, 24 of 32. */
+   SUMS     how many vectors of sums a product keeps in registers: 12 of 16 registers, 24 of 32;
+   BF16     for avx512, where the assembler knows AVX512-BF16: products of bfloat16, which the processor may still lack. */
 
 #ifdef __linux__
 #define _GNU_SOURCE /* for RTLD_DEFAULT */
@@ -32,11 +33,6 @@
 #elif VECTOR == 16
 #define X86(operation, kind) PASTE(_mm_##operation, kind)
 #endif
-#endif
-
-/* Whether products of bfloat16 are compiled: the processor may still lack their instruction (see native.c). */
-#if defined(X86) && VECTOR == 64
-#define BF16
 #endif
 
 /* Keeps a value in a register: the compiler would else read it from memory again at every use. */
@@ -170,6 +166,16 @@ EXPORT void EXPORTED(hash)(struct memory *m) { together(hash_part, m, m->threads
 
 /* Bytes in a vector, and the sizes of the structures, by which the caller sees that it was written for this library. */
 EXPORT int EXPORTED(vector)(void) { return VECTOR; }
+
+/* Whether products of bfloat16 are compiled. */
+EXPORT int EXPORTED(bf16)(void)
+{
+#ifdef BF16
+    return 1;
+#else
+    return 0;
+#endif
+}
 
 EXPORT int64_t EXPORTED(sizes)(void)
 {
