@@ -1,6 +1,7 @@
 /* The kernels of one target against the cells' formulas written out in plain C, without Python: for a processor that is
    emulated. Prints the largest errors: of float32 outputs, of float64 outputs, and of float64 gradients against central
-   differences, of products with weights of 8 and 16 bits, and of products of two matrices. test_targets.py compiles it and judges what it prints. */
+   differences, of products with weights of 8 and 16 bits, and of products of two matrices. test_targets.py compiles it and
+   judges what it prints. */
 
 #include "../../charlm/nn/kernels/cpu/kernels.c"
 #include <stdio.h>
@@ -163,7 +164,8 @@ static double few_bits(int bits)
 static double products(int single)
 {
     enum { M = 67, K = 1100, N = 83 };
-    double worst = 0, *left = calloc(M * K, sizeof *left), *right = calloc(K * N, sizeof *right), *bias = calloc(N, sizeof *bias);
+    static double left[M * K], right[K * N], bias[N];
+    double worst = 0;
     for (int i = 0; i < M * K; i++)
         left[i] = random_number();
     for (int i = 0; i < K * N; i++)

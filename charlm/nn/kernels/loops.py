@@ -171,14 +171,14 @@ def product(
         right_KN: one of its strides is 1.
         bias_N: added to every row.
         pairs: whether both are rounded to bfloat16; sums are of float32 all the same.
-        add_to: [M, N], to which the product is added and which is returned.
+        add_to: [M, N], to which the product is added and which is returned; without a bias.
     """
     (rows, depth), columns = left_MK.shape, right_KN.shape[1]
     if not compiled.fits(left_MK) or not depth:
         found = left_MK @ right_KN
         found = found if bias_N is None else found + bias_N
         return found if add_to is None else add_to.add_(found)
-    if len(right_KN) != depth:
+    if len(right_KN) != depth or (bias_N is not None and add_to is not None):
         raise OptionError(f"matrices of {list(left_MK.shape)} and {list(right_KN.shape)} do not fit a product")
     for matrix in (left_MK, right_KN):
         if 1 not in matrix.stride() or matrix.dtype != left_MK.dtype or not matrix.is_cpu:

@@ -2,11 +2,11 @@
    of its weights and of its input. Blocks of both factors are packed so that they lie in the caches (Goto and van de Geijn
    2008). The threads share the rows, and each packs what it needs, so that none waits for another. */
 
-#define PANEL (2 * LONG_)                               /* columns in a panel of the right factor */
-#define DEEP ((int64_t)(2048 / sizeof(REAL)))            /* of K in a block: 16 KiB of a panel, for the first cache */
-#define BROAD (16 * PANEL)                              /* columns in a block */
-#define HIGH (5 * (SUMS / 2))                          /* rows in a block */
-#define ROOM (DEEP * (BROAD + HIGH) + 4 * LONG_)         /* numbers that a thread packs */
+#define PANEL (2 * LONG_)                        /* columns in a panel of the right factor */
+#define DEEP ((int64_t)(2048 / sizeof(REAL)))    /* of K in a block: a tile's rows fit the first cache beside the sums */
+#define BROAD (16 * PANEL)                       /* columns in a block, which lies in the second cache */
+#define HIGH (5 * (SUMS / 2))                    /* rows in a block */
+#define ROOM (DEEP * (BROAD + HIGH) + 4 * LONG_) /* numbers that a thread packs */
 
 /* A panel of the right factor, [k][column], `wide` columns, with zeros behind the last that is there. */
 static void N(pack_right)(const REAL *from, int64_t step, int64_t column, int64_t columns, int64_t depth, int64_t wide,
@@ -65,7 +65,7 @@ static void N(pack_left)(const struct product *p, int64_t m, int64_t rows, int64
                 if (p->pairs)
                     x = pairs_of(x, 2 * s + 1 < depth ? load_f32(from + p->left_step + CUT(i) + r, count - r) : (VEC){0});
 #endif
-                N(store)(place + r, x, place + r + LONG_ <= end ? LONG_ : count - r); /* the next rows overwrite the rest */
+                N(store)(place + r, x, place + r + LONG_ <= end ? LONG_ : count - r); /* the next rows overwrite it */
             }
         }
 }

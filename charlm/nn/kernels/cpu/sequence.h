@@ -55,7 +55,10 @@ INLINE void C(keep)(const struct layer *j, int64_t t, int64_t b, int64_t numbers
 #endif
 }
 
-INLINE int64_t C(extra_row)(const struct layer *j, int64_t t, int64_t b) { return ((j->gates ? t * j->lanes : 0) + b) * j->hidden; }
+INLINE int64_t C(extra_row)(const struct layer *j, int64_t t, int64_t b)
+{
+    return ((j->gates ? t * j->lanes : 0) + b) * j->hidden;
+}
 
 #if CELL == LSTM
 INLINE const REAL *C(c_before)(const struct layer *j, int64_t t, int64_t b)
