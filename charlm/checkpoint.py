@@ -285,7 +285,7 @@ def grown(model: CharRNN, vocab: Vocab) -> CharRNN:
             rows, known = (new, old[name]) if name == "embedding.weight" else (new.t(), old[name].t())
             rows.zero_()
             rows[kept] = known
-        elif name in ("recall.query", "recall.key"):
+        elif name in ("look_back.query", "look_back.key"):
             new[:] = old[name][:, -1:]  # as unknown characters are looked for
             new[:, kept] = old[name][:, :-1]
         elif name == "grams.weight":

@@ -221,8 +221,8 @@ def _onnx_bytes(model: CharRNN) -> bytes:
     if config.model not in BUILT_IN or config.projection:
         what = "an LSTM with a projection" if config.projection else f"the cell {config.model}"
         raise OptionError(f"ONNX has the cells {', '.join(BUILT_IN)}, not {what}")
-    if config.recall:
-        raise OptionError("a network that looks back on what it has read (--recall) cannot be written as ONNX yet")
+    if config.look_back:
+        raise OptionError("a network that looks back on what it has read (--look-back) cannot be written as ONNX yet")
     try:
         onnx = importlib.import_module("onnx")
     except ImportError:

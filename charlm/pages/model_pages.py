@@ -118,8 +118,8 @@ def _network(model: CharRNN, bits: Bits, block: Block) -> dict[str, Any]:
         raise OptionError(
             f"a page runs the cells {', '.join(BUILT_IN)}, not {model.config.model}: its formula is Python's alone"
         )
-    if model.recall is not None:
-        raise OptionError("a page cannot yet run a network that looks back on what it has read (--recall)")
+    if model.look_back is not None:
+        raise OptionError("a page cannot yet run a network that looks back on what it has read (--look-back)")
 
     def matrix(weight: Tensor | None) -> dict[str, Any] | None:
         if weight is None:

@@ -9,7 +9,7 @@ from typing import Any
 from charlm.codec import decode
 from charlm.errors import CheckpointError, OptionError
 from charlm.nn.cells import CELLS, cell_name
-from charlm.nn.recall import CHARACTERS
+from charlm.nn.look_back import CHARACTERS
 
 __all__ = ["RNNConfig"]
 
@@ -32,8 +32,8 @@ class RNNConfig:
         tied: whether the output's weights are the embedding's (Press and Wolf 2017); both need one width.
         grams: rows of weights that the strings of the last characters add to the logits (`RecentGrams`); 0 for none.
         gram_order: length of the longest of these strings.
-        recall: characters that the network looks back on for what followed at places like this one (`Recall`); 0 for
-            none.
+        look_back: characters that the network looks back on for what followed at places like this one (`LookBack`); 0
+            for none.
 
     >>> RNNConfig(model="gru", hidden=64).layers
     1
@@ -52,7 +52,7 @@ class RNNConfig:
     tied: bool = False
     grams: int = 0
     gram_order: int = 5
-    recall: int = 0
+    look_back: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", cell_name(self.model))
@@ -63,13 +63,13 @@ class RNNConfig:
             "projection": (0, 65_536),
             "grams": (0, 2**24),
             "gram_order": (2, 16),
-            "recall": (0, 65_536),
+            "look_back": (0, 65_536),
         }
         for name, (least, most) in limits.items():
             if not least <= getattr(self, name) <= most:
                 raise OptionError(f"{name} is a number from {least} to {most:,}, not {getattr(self, name)}")
-        if 0 < self.recall < CHARACTERS:
-            raise OptionError(f"recall looks back on 0 characters or {CHARACTERS} and more, not {self.recall}")
+        if 0 < self.look_back < CHARACTERS:
+            raise OptionError(f"look_back is 0 or {CHARACTERS} and more, not {self.look_back}")
         for name in ("dropout", "weight_dropout", "input_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise OptionError(f"{name} is a probability from 0 to below 1, not {getattr(self, name)}")

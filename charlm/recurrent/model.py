@@ -26,7 +26,7 @@ from charlm.nn.kernels import check_precision, compiled, multiplying
 from charlm.nn.kernels.generate import Draw, generate, pack
 from charlm.nn.kernels.graphs import Network, generate_in_graphs
 from charlm.nn.kernels.reference import SERVES, check_draws, check_ids, check_weights, on_gpu
-from charlm.nn.recall import Recall
+from charlm.nn.look_back import LookBack
 from charlm.nn.stack import Stack, drop_symbols, dropout
 from charlm.recurrent.config import RNNConfig
 from charlm.tensors import Bits, rounded, write_tensors
@@ -76,7 +76,7 @@ class CharRNN(nn.Module, TextModel):
         )
         self.head = DistributionHead(self.stack.outputs, len(vocab))
         self.grams = RecentGrams(config.grams, len(vocab), order=config.gram_order) if config.grams else None
-        self.recall = Recall(config.recall, len(vocab), self.stack.outputs) if config.recall else None
+        self.look_back = LookBack(config.look_back, len(vocab), self.stack.outputs) if config.look_back else None
         self.tie()
         self.eval()
 
@@ -86,7 +86,7 @@ class CharRNN(nn.Module, TextModel):
     @property
     def title(self) -> str:
         """The cell, layers and units."""
-        added = (" with grams" if self.grams else "") + (" with recall" if self.recall else "")
+        added = (" with grams" if self.grams else "") + (" looking back" if self.look_back else "")
         return f"{self.config.model} {self.config.layers}x{self.config.hidden}{added}"
 
     def shape(self) -> dict[str, Any]:
@@ -124,8 +124,8 @@ class CharRNN(nn.Module, TextModel):
         if self.grams is not None:
             nn.init.zeros_(self.grams.weight)
         self.stack.reset_parameters(generator, symbols=wide)
-        if self.recall is not None:
-            self.recall.reset_parameters(generator)
+        if self.look_back is not None:
+            self.look_back.reset_parameters(generator)
         if self.embedding is not None:
             with torch.no_grad():
                 self.embedding.weight.normal_(0, self.config.embedding**-0.5, generator=generator)
@@ -159,11 +159,11 @@ class CharRNN(nn.Module, TextModel):
         """Of the built-in cells zeros, named h0, h1, ... and for the LSTM c0, c1, ..., each [lanes, width].
 
         Where strings have weights, `recent` has the last characters, int64 [lanes, gram_order - 1]. Where the network
-        looks back, `recall_keys` and `recall_ids` have the places that it looks back on.
+        looks back, `back_keys` and `back_ids` have the places that it looks back on.
         """
         state = self.stack.initial_state(lanes)
-        if self.recall is not None:
-            state |= self.recall.initial_state(lanes)
+        if self.look_back is not None:
+            state |= self.look_back.initial_state(lanes)
         return state if self.grams is None else {**state, "recent": self.grams.initial_state(lanes)}
 
     def forward(
@@ -206,12 +206,12 @@ class CharRNN(nn.Module, TextModel):
         if self.grams is not None:
             added_TBV, kept["recent"] = self.grams(ids_TB, self.recent(state, ids_TB.shape[1]), resets_TB)
         logp_TBV: Tensor = self.head(dropped_TBD, added_TBV)
-        if self.recall is not None:
-            before = self.recall.check_state(state, ids_TB.shape[1])
+        if self.look_back is not None:
+            before = self.look_back.check_state(state, ids_TB.shape[1])
             with torch.autocast(y_TBD.device.type, enabled=False):  # probabilities of a few bits would cost nats
-                y_TBD = y_TBD.to(self.recall.key.dtype)
-                logp_TBV, *places = self.recall(logp_TBV, ids_TB, y_TBD, *before, resets_TB)
-            kept |= dict(zip(self.recall.names, places, strict=True))
+                y_TBD = y_TBD.to(self.look_back.key.dtype)
+                logp_TBV, *places = self.look_back(logp_TBV, ids_TB, y_TBD, *before, resets_TB)
+            kept |= dict(zip(self.look_back.names, places, strict=True))
         return logp_TBV, kept
 
     def recent(self, state: State, lanes: int) -> Tensor:
@@ -270,11 +270,11 @@ class CharRNN(nn.Module, TextModel):
         """Whether the compiled kernels can generate from this model as it is."""
         weight = self.head.linear.weight
         fits = weight.dtype == torch.float32 and compiled.fits(weight) and type(self.stack.cell(0)) in SERVES
-        return fits and not (self._drops() or self.config.projection or self.recall)
+        return fits and not (self._drops() or self.config.projection or self.look_back)
 
     def _graphed(self) -> bool:
         """Whether generation is recorded on a GPU: asked for by the backend, as it has not been measured yet."""
-        asked = on_gpu(self.device) and self.stack.backend == "fused" and self.grams is None and self.recall is None
+        asked = on_gpu(self.device) and self.stack.backend == "fused" and self.grams is None and self.look_back is None
         return asked and type(self.stack.cell(0)) in SERVES and not self._drops()
 
     def _drops(self) -> bool:

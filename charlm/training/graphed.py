@@ -207,7 +207,7 @@ def stepper_for(objective: LanguageObjective, backend: str) -> Stepper | None:
     or the network looks back.
     """
     alone = objective.processes.size == 1
-    plain = objective.model.grams is None and objective.model.recall is None
+    plain = objective.model.grams is None and objective.model.look_back is None
     if objective.model.device.type != "cuda" or backend != "fused" or not (alone and plain):
         return None
     return GraphedStepper(objective, CudaGraph([objective.generator]))

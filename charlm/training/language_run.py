@@ -188,10 +188,12 @@ def plan_for(
         symbols = len(task.corpus.vocab)
         return affordable(choose(size, device, given, symbols), size, symbols, device), None
     model = _widen(task, model)
-    for name in ("model", "layers", "hidden", "embedding", "grams", "gram_order", "recall"):
+    for name in ("model", "layers", "hidden", "embedding", "grams", "gram_order", "look_back"):
         has = getattr(model.config, name)
         if given.get(name) not in (None, has):
-            raise OptionError(f"--{name} {given[name]} does not fit the weights of --init-from ({has} there)")
+            raise OptionError(
+                f"--{name.replace('_', '-')} {given[name]} does not fit the weights of --init-from ({has} there)"
+            )
         given[name] = has
     plan = choose(size, device, given)
     plan = plan.having(network=replace(model.config, dropout=plan.network.dropout))

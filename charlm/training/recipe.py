@@ -70,7 +70,7 @@ class Plan(TrainingPlan):
             f"weight dropout {net.weight_dropout:g}" if net.weight_dropout else "",
             f"input dropout {net.input_dropout:g}" if net.input_dropout else "",
             f"{net.grams:,} rows for strings of 2 to {net.gram_order}" if net.grams else "",
-            f"recall of {net.recall:,} characters" if net.recall else "",
+            f"looks back on {net.look_back:,} characters" if net.look_back else "",
             f"{self.lanes} lanes of {self.window} steps",
             f"{100 * self.replay_share:g} % of them replay" if self.replay_share else "",
             self.precision if self.precision != "auto" else "",
@@ -205,7 +205,7 @@ def window_bytes(network: RNNConfig, symbols: int, places: int) -> int:
         places: steps times lanes of a window.
     """
     units = (2 if network.model == "rnn" else 9) * network.layers * network.hidden
-    return 4 * places * (units + 12 * symbols + 4 * network.recall)
+    return 4 * places * (units + 12 * symbols + 4 * network.look_back)
 
 
 def affordable(plan: Plan, characters: int, symbols: int, device: torch.device) -> Plan:

@@ -52,7 +52,7 @@ def train(
     weight_dropout: float | None = None,
     input_dropout: float | None = None,
     grams: int | None = None,
-    recall: int | None = None,
+    look_back: int | None = None,
     seq_length: int | None = None,
     batch_size: int | None = None,
     lr: float | None = None,
@@ -89,7 +89,7 @@ def train(
         variational: use one dropout mask for all steps of a window.
         weight_dropout, input_dropout: shares of the recurrent weights and of the characters left out, while training.
         grams: rows of weights by which strings of the last 2 to 5 characters add to the output; 0 for none.
-        recall: characters that the network looks back on for what followed at places like this one; 0 for none.
+        look_back: characters that the network looks back on for what followed at places like this one; 0 for none.
         seq_length: steps between two truncations of backpropagation.
         batch_size: pieces of the text that are read side by side, by all processes together.
         lr: the peak learning rate.
@@ -137,7 +137,7 @@ def train(
     given = {
         "model": cell, "layers": layers, "hidden": hidden, "embedding": embedding, "dropout": dropout,
         "variational": variational, "weight_dropout": weight_dropout, "input_dropout": input_dropout, "grams": grams,
-        "recall": recall, "window": seq_length, "lanes": batch_size, "lr": lr, "weight_decay": weight_decay,
+        "look_back": look_back, "window": seq_length, "lanes": batch_size, "lr": lr, "weight_decay": weight_decay,
         "average": average, "patience": patience, "epochs": epochs, "max_steps": max_steps, "minutes": minutes,
         "seed": seed, "backend": backend, "replay_share": replay_share, "precision": precision,
     }  # fmt: skip

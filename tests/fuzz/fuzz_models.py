@@ -31,7 +31,7 @@ def make_run(directory: Path) -> None:
         "hidden": 3,
         "embedding": 2,
         "grams": 5,
-        "recall": 6,
+        "look_back": 6,
         "lanes": 2,
         "window": 8,
         "max_steps": 6,

@@ -71,7 +71,7 @@ MODELS: dict[str, Callable[[], TextModel]] = {
     "tied": lambda: network("lstm", embedding=11, tied=True),
     "projected": lambda: network("lstm", projection=4),
     "with weights of strings": lambda: network("gru", grams=50),
-    "looking back": lambda: network("gru", recall=9),
+    "looking back": lambda: network("gru", look_back=9),
     "cache 0": lambda: CacheLM(CORPUS.vocab, order=0),
     "cache": lambda: CacheLM(CORPUS.vocab, order=4),
     "forgetful cache": lambda: CacheLM(CORPUS.vocab, order=4, memory=9),
@@ -83,7 +83,7 @@ MODELS: dict[str, Callable[[], TextModel]] = {
     "contexts and models": lambda: AdaptiveLM(CORPUS.vocab, [network("gru"), counted("none", 2)], trained=CORPUS.ids),
     "dynamic gru": lambda: learning("gru"),
     "dynamic lstm": lambda: learning("lstm"),
-    "dynamic looking back": lambda: learning("gru", recall=9),
+    "dynamic looking back": lambda: learning("gru", look_back=9),
     "dynamic with weights of strings": lambda: mix([counted("none", 2), learning("gru", grams=50)]),
     **{
         f"{name} {order}": lambda name=name, order=order: counted(name, order)  # type: ignore[misc]

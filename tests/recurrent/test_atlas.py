@@ -40,7 +40,7 @@ def test_values_are_the_states_after_each_character() -> None:
         assert float(atlas.values_UT[atlas.row(Unit(1, 4, "c")), t]) == pytest.approx(kept, abs=1e-3)
 
 
-@pytest.mark.parametrize("options", [{}, {"grams": 90}, {"recall": 9}])
+@pytest.mark.parametrize("options", [{}, {"grams": 90}, {"look_back": 9}])
 def test_the_next_characters_are_the_models_own(options: dict[str, int]) -> None:
     model = network("gru", **options)
     seen: list[int] = []

@@ -9,23 +9,23 @@ import torch
 from torch import Tensor
 
 from charlm.errors import OptionError
-from charlm.nn.recall import CHARACTERS, Recall
+from charlm.nn.look_back import CHARACTERS, LookBack
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.vocab import Vocab
 
 V, D = 5, 7
 
 
-def made(places: int = 9, *, dtype: torch.dtype = torch.float64) -> Recall:
+def made(places: int = 9, *, dtype: torch.dtype = torch.float64) -> LookBack:
     """One with random weights everywhere."""
-    recall, generator = (
-        Recall(places, V, D, characters=3, width=4, hidden=5).to(dtype),
+    look_back, generator = (
+        LookBack(places, V, D, characters=3, width=4, hidden=5).to(dtype),
         torch.Generator().manual_seed(1),
     )
     with torch.no_grad():
-        for parameter in recall.parameters():
+        for parameter in look_back.parameters():
             parameter.normal_(generator=generator)
-    return recall
+    return look_back
 
 
 def given(steps: int, lanes: int, *, least: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -35,26 +35,28 @@ def given(steps: int, lanes: int, *, least: int = 0) -> tuple[Tensor, Tensor, Te
     return logp, ids, torch.randn(steps, lanes, D, generator=generator, dtype=torch.float64)
 
 
-def read(recall: Recall, logp: Tensor, ids: Tensor, y: Tensor, resets: Tensor | None = None) -> Tensor:
-    return recall(logp, ids, y, *recall.initial_state(ids.shape[1]).values(), resets)[0]
+def read(look_back: LookBack, logp: Tensor, ids: Tensor, y: Tensor, resets: Tensor | None = None) -> Tensor:
+    return look_back(logp, ids, y, *look_back.initial_state(ids.shape[1]).values(), resets)[0]
 
 
 @torch.no_grad()
-def by_hand(recall: Recall, logp_TV: Tensor, ids_T: list[int], y_TD: Tensor) -> list[list[float]]:
+def by_hand(look_back: LookBack, logp_TV: Tensor, ids_T: list[int], y_TD: Tensor) -> list[list[float]]:
     """The definition, for one lane and one step at a time."""
 
     def side(table: Tensor, linear: torch.nn.Linear, t: int) -> Tensor:
-        last = [ids_T[t - n] if t >= n and ids_T[t - n] >= 0 else V for n in range(recall.characters)]
+        last = [ids_T[t - n] if t >= n and ids_T[t - n] >= 0 else V for n in range(look_back.characters)]
         return torch.cat([*(table[n, id] for n, id in enumerate(last)), linear(y_TD[t])])
 
     rows = []
     for t in range(len(ids_T)):
-        masses = [math.exp(float(recall.own(y_TD[t])))]
+        masses = [math.exp(float(look_back.own(y_TD[t])))]
         p = [masses[0] * math.exp(float(x)) for x in logp_TV[t]]
-        query = side(recall.query, recall.query_map, t)
-        for i in range(max(0, t - recall.places), t):
+        query = side(look_back.query, look_back.query_map, t)
+        for i in range(max(0, t - look_back.places), t):
             if ids_T[i] >= 0 and ids_T[i + 1] >= 0:
-                score = float(query @ side(recall.key, recall.key_map, i)) - float(recall.recency) * math.log(t - i)
+                score = float(query @ side(look_back.key, look_back.key_map, i)) - float(look_back.recency) * math.log(
+                    t - i
+                )
                 masses.append(math.exp(score))
                 p[ids_T[i + 1]] += masses[-1]
         rows.append([x / sum(masses) for x in p])
@@ -63,11 +65,13 @@ def by_hand(recall: Recall, logp_TV: Tensor, ids_T: list[int], y_TD: Tensor) -> 
 
 @pytest.mark.parametrize("least", [0, -1])
 def test_it_is_its_formula(least: int) -> None:
-    recall = made()
+    look_back = made()
     logp, ids, y = given(40, 2, least=least)
-    found = read(recall, logp, ids, y).exp()
+    found = read(look_back, logp, ids, y).exp()
     for lane in range(2):
-        expected = torch.tensor(by_hand(recall, logp[:, lane], ids[:, lane].tolist(), y[:, lane]), dtype=torch.float64)
+        expected = torch.tensor(
+            by_hand(look_back, logp[:, lane], ids[:, lane].tolist(), y[:, lane]), dtype=torch.float64
+        )
         assert torch.allclose(found[:, lane], expected, atol=1e-12)
     assert float((found.detach().sum(-1) - 1).abs().max()) < 1e-12
 
@@ -75,13 +79,13 @@ def test_it_is_its_formula(least: int) -> None:
 @pytest.mark.parametrize("places", [2, 9, 300])
 def test_pieces_give_the_whole(places: int) -> None:
     """However the steps are cut, also where a call is longer than one block of scores."""
-    recall = made(places)
+    look_back = made(places)
     logp, ids, y = given(331, 2, least=-1)
-    whole = read(recall, logp, ids, y)
-    keys, kept = recall.initial_state(2).values()
+    whole = read(look_back, logp, ids, y)
+    keys, kept = look_back.initial_state(2).values()
     found = []
     for part in torch.arange(331).split([1, 2, 30, 0, 250, 48]):
-        piece, keys, kept = recall(logp[part], ids[part], y[part], keys, kept)
+        piece, keys, kept = look_back(logp[part], ids[part], y[part], keys, kept)
         found.append(piece)
     assert torch.allclose(torch.cat(found), whole, atol=1e-12)
     assert kept.shape == (2, places)
@@ -90,31 +94,31 @@ def test_pieces_give_the_whole(places: int) -> None:
 
 def test_a_reset_is_a_new_beginning() -> None:
     """In its lane alone, for what comes in the same call and for what comes after it."""
-    recall = made()
+    look_back = made()
     logp, ids, y = given(30, 2)
     resets = torch.zeros(30, 2, dtype=torch.bool)
     resets[[0, 11], 1] = True
-    found, keys, kept = recall(logp, ids, y, *recall.initial_state(2).values(), resets)
-    plain = read(recall, logp, ids, y)
+    found, keys, kept = look_back(logp, ids, y, *look_back.initial_state(2).values(), resets)
+    plain = read(look_back, logp, ids, y)
     assert torch.allclose(found[:, 0], plain[:, 0], atol=1e-12)
     assert torch.allclose(found[:11], plain[:11], atol=1e-12)
-    fresh, fresh_keys, fresh_kept = recall(logp[11:], ids[11:], y[11:], *recall.initial_state(2).values())
+    fresh, fresh_keys, fresh_kept = look_back(logp[11:], ids[11:], y[11:], *look_back.initial_state(2).values())
     assert torch.allclose(found[11:, 1], fresh[:, 1], atol=1e-12)
-    after = [recall(logp, ids, y, *state)[0] for state in ((keys, kept), (fresh_keys, fresh_kept))]
+    after = [look_back(logp, ids, y, *state)[0] for state in ((keys, kept), (fresh_keys, fresh_kept))]
     assert torch.allclose(after[0][:, 1], after[1][:, 1], atol=1e-12)
     assert not torch.allclose(found[12:, 1], plain[12:, 1])
 
 
 def test_a_place_beyond_the_last_ones_is_not_seen() -> None:
-    recall = made(6)
+    look_back = made(6)
     logp, ids, y = given(20, 1)
     y[0], ids[0] = (
         100.0,
         (ids[0] + 1) % V,
     )  # in the key of step 0, and its character in two more
-    other = read(recall, logp, ids, y)
+    other = read(look_back, logp, ids, y)
     y[0] = -100.0
-    again = read(recall, logp, ids, y)
+    again = read(look_back, logp, ids, y)
     assert not torch.allclose(again[1:7], other[1:7])
     assert torch.equal(again[7:], other[7:])
 
@@ -122,7 +126,7 @@ def test_a_place_beyond_the_last_ones_is_not_seen() -> None:
 def test_a_name_met_once_is_spelled_again() -> None:
     """Before any training: an untrained network that looks back expects what followed the same characters."""
     text = "xqzjkvw. some other words in between, and then xqzjkv"
-    model = CharRNN(Vocab.of(text), RNNConfig(model="gru", hidden=8, recall=60))
+    model = CharRNN(Vocab.of(text), RNNConfig(model="gru", hidden=8, look_back=60))
     model.reset_parameters(torch.Generator().manual_seed(3))
     (symbol, p), (_, second) = model.next(text).top(2)
     assert symbol == "w"
@@ -130,31 +134,31 @@ def test_a_name_met_once_is_spelled_again() -> None:
 
 
 def test_extreme_scores_stay_finite() -> None:
-    recall = made(dtype=torch.float32)
+    look_back = made(dtype=torch.float32)
     with torch.no_grad():
-        recall.query.mul_(1e4)
+        look_back.query.mul_(1e4)
     logp, ids, y = (x.float() if x.is_floating_point() else x for x in given(30, 2))
     for own in (1e5, -1e5):
         with torch.no_grad():
-            recall.own.bias.fill_(own)
-        found = read(recall, logp, ids, y)
+            look_back.own.bias.fill_(own)
+        found = read(look_back, logp, ids, y)
         assert bool(found.isfinite().all())
-        (gradient,) = torch.autograd.grad(found.sum(), recall.key)
+        (gradient,) = torch.autograd.grad(found.sum(), look_back.key)
         assert bool(gradient.isfinite().all())
 
 
 def test_states_and_shapes_that_do_not_fit_are_refused() -> None:
-    model = CharRNN(Vocab.of("abc"), RNNConfig(model="gru", hidden=4, recall=8))
+    model = CharRNN(Vocab.of("abc"), RNNConfig(model="gru", hidden=4, look_back=8))
     ids, state = torch.tensor([[0], [1]]), model.initial_state(1)
-    short = state["recall_ids"][:, 1:]
+    short = state["back_ids"][:, 1:]
     for wrong, said in [
-        ({name: x for name, x in state.items() if name != "recall_ids"}, "the tensors recall_keys and recall_ids"),
-        ({**state, "recall_ids": short}, r"recall_ids has the shape \[1, 8\] here, not \[1, 7\]"),
-        ({**state, "recall_ids": state["recall_ids"] + 9}, "ids are from 0 to 2"),
-        ({**state, "recall_keys": state["recall_keys"].double()}, "recall_keys is torch.float64"),
+        ({name: x for name, x in state.items() if name != "back_ids"}, "the tensors back_keys and back_ids"),
+        ({**state, "back_ids": short}, r"back_ids has the shape \[1, 8\] here, not \[1, 7\]"),
+        ({**state, "back_ids": state["back_ids"] + 9}, "ids are from 0 to 2"),
+        ({**state, "back_keys": state["back_keys"].double()}, "back_keys is torch.float64"),
     ]:
         with pytest.raises(OptionError, match=said):
             model(ids, wrong)
     for places in (-1, 1, CHARACTERS - 1, 10**6):
-        with pytest.raises(OptionError, match="recall"):
-            RNNConfig(recall=places)
+        with pytest.raises(OptionError, match="look_back"):
+            RNNConfig(look_back=places)

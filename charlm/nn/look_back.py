@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from charlm.errors import OptionError
 from charlm.nn.kernels.reference import check_floats, check_ids
 
-__all__ = ["CHARACTERS", "Recall"]
+__all__ = ["CHARACTERS", "LookBack"]
 
 CHARACTERS = 6
 """Of which a key is made."""
@@ -33,7 +33,7 @@ _NEVER = -1e9
 """The score of a place that cannot be looked at."""
 
 
-class Recall(nn.Module):
+class LookBack(nn.Module):
     """Mixes a network's distributions with what followed at places like this one.
 
     The key of a place has the embedded last N characters side by side, and a linear map of the network's output there.
@@ -50,14 +50,14 @@ class Recall(nn.Module):
         width: E, of one character in a key.
         hidden: width of the output's part of a key.
 
-    >>> recall, uniform = Recall(8, 3, 4), torch.full((5, 1, 3), 1 / 3).log()
+    >>> look_back, uniform = LookBack(8, 3, 4), torch.full((5, 1, 3), 1 / 3).log()
     >>> ids_TB = torch.tensor([[0], [1], [2], [0], [1]])  # after 0, 1 there was a 2
-    >>> logp, keys, ids = recall(uniform, ids_TB, torch.zeros(5, 1, 4), *recall.initial_state(1).values())
+    >>> logp, keys, ids = look_back(uniform, ids_TB, torch.zeros(5, 1, 4), *look_back.initial_state(1).values())
     >>> logp[0].allclose(uniform[0]), logp[-1].argmax().item(), ids[0].tolist()
     (True, 2, [-1, -1, -1, 0, 1, 2, 0, 1])
     """
 
-    names = ("recall_keys", "recall_ids")
+    names = ("back_keys", "back_ids")
     """Of the tensors that it keeps from call to call."""
 
     def __init__(

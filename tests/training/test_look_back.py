@@ -22,7 +22,7 @@ from tests.training.test_optimizer import same
 
 TEXT = charlm.Text.of("she sells sea shells by the sea shore; the shells she sells are sea shells.\n" * 40)
 SMALL: dict[str, Any] = {
-    "model": "gru", "hidden": 10, "layers": 2, "recall": 20, "seq_length": 12, "batch_size": 6, "lr": 0.02,
+    "model": "gru", "hidden": 10, "layers": 2, "look_back": 20, "seq_length": 12, "batch_size": 6, "lr": 0.02,
     "dropout": 0.2, "input_dropout": 0.1, "average": 0.1, "max_steps": 30,
 }  # fmt: skip
 
@@ -37,8 +37,8 @@ def test_an_interrupted_run_ends_as_a_whole_one(tmp_path: Path) -> None:
     whole = charlm.train(TEXT, **SMALL)
     charlm.train(TEXT, **SMALL, out=tmp_path / "run", observer=_Interrupting())
     assert same(whole, charlm.train(TEXT, resume=tmp_path / "run"))
-    assert whole.config.recall == 20
-    assert "with recall" in whole.title
+    assert whole.config.look_back == 20
+    assert "looking back" in whole.title
 
 
 def test_a_saved_network_says_the_same_and_looks_back(tmp_path: Path) -> None:
@@ -51,40 +51,40 @@ def test_a_saved_network_says_the_same_and_looks_back(tmp_path: Path) -> None:
     assert loaded.evaluate(TEXT.test).nats == was
     assert loaded.sample(length=60) == model.sample(length=60)
     with torch.no_grad():
-        loaded.recall.own.bias.add_(9.0)  # type: ignore[union-attr]
+        loaded.look_back.own.bias.add_(9.0)  # type: ignore[union-attr]
     assert loaded.evaluate(TEXT.test).nats != was
 
 
 def test_new_characters_are_read_as_unknown_ones() -> None:
     first = charlm.train(TEXT, **SMALL)
     more = grown(first, Vocab.of(str(TEXT) + "ß"))
-    assert more.recall is not None
+    assert more.look_back is not None
     assert more.evaluate(TEXT.test).nats == pytest.approx(first.evaluate(TEXT.test).nats, abs=0.01)
     new = more.vocab.characters.index("ß")
-    assert torch.equal(more.recall.key[:, new], more.recall.key[:, -1])
+    assert torch.equal(more.look_back.key[:, new], more.look_back.key[:, -1])
     start = {"init_from": first, "max_steps": 1, "seq_length": 12, "batch_size": 2}
-    assert charlm.train(TEXT, **start).config.recall == 20
-    with pytest.raises(OptionError, match="--recall 30 does not fit the weights of --init-from"):
-        charlm.train(TEXT, **start, recall=30)
+    assert charlm.train(TEXT, **start).config.look_back == 20
+    with pytest.raises(OptionError, match="--look-back 30 does not fit the weights of --init-from"):
+        charlm.train(TEXT, **start, look_back=30)
 
 
 def test_it_is_asked_for_and_its_memory_is_counted() -> None:
-    plain, looking = (choose(10**6, torch.device("cpu"), {"max_steps": 9, "recall": n}) for n in (0, 1024))
-    assert "recall of 1,024 characters" in looking.line()
+    plain, looking = (choose(10**6, torch.device("cpu"), {"max_steps": 9, "look_back": n}) for n in (0, 1024))
+    assert "looks back on 1,024 characters" in looking.line()
     assert window_bytes(looking.network, 60, 1024) - window_bytes(plain.network, 60, 1024) == 4 * 4 * 1024 * 1024
 
 
 def test_the_command_asks_for_it(charlm: Run, verse: Path, tmp_path: Path) -> None:
     small = ("--hidden", 8, "--layers", 1, "--seq-length", 16, "--batch-size", 4, "--max-steps", 2)
-    code, _, err = charlm("train", verse, *small, "--recall", 40, "--out", "net")
+    code, _, err = charlm("train", verse, *small, "--look-back", 40, "--out", "net")
     assert code == 0, err
-    assert "recall.key" in read_tensors(tmp_path / "net" / "last.safetensors")[0]
+    assert "look_back.key" in read_tensors(tmp_path / "net" / "last.safetensors")[0]
     code, out, _ = charlm("sample", "net", "--length", 50)
     assert (code, len(out) > 50) == (0, True)
     for to, said in (("--html", "a page cannot yet run"), ("--onnx", "cannot be written as ONNX yet")):
         code, _, err = charlm("export", "net", to, "file")
         assert code == 2
         assert said in err
-    code, _, err = charlm("train", verse, *small, "--recall", 3)
+    code, _, err = charlm("train", verse, *small, "--look-back", 3)
     assert (code, err.count("\n")) == (2, 1)
-    assert "recall looks back on 0 characters or 6 and more, not 3" in err
+    assert "look_back is 0 or 6 and more, not 3" in err
