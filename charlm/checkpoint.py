@@ -25,7 +25,8 @@ from charlm.errors import CharlmError, CheckpointError, OptionError
 from charlm.files import FORMAT, __version__, fingerprint, read_json
 from charlm.lm.model import TextModel
 from charlm.mixing.adaptive import AdaptiveLM
-from charlm.mixing.mixture import CacheLM, MixtureLM
+from charlm.mixing.cache import CacheLM
+from charlm.mixing.mixture import MixtureLM
 from charlm.ngrams.model import NGramLM
 from charlm.nn.kernels import compiled, facts, for_reading, pick_device
 from charlm.recurrent.config import RNNConfig
@@ -176,7 +177,7 @@ def _read_mixture(directory: Path, shape: Any, vocab: Vocab, weights: str, devic
         raise CheckpointError(f"{directory}/config.json does not describe a mixture")
     models = [load(directory / str(number), device=device, weights=weights) for number in range(shape["models"])]
     try:
-        return MixtureLM(models, weights=[float(weight) for weight in shape["weights"]], rate=float(shape["rate"]))
+        return MixtureLM(models, weights=np.array(shape["weights"], dtype=np.float64), rate=float(shape["rate"]))
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{directory}/config.json does not describe a mixture ({error})") from None
 

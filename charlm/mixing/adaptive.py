@@ -39,8 +39,6 @@ from charlm.tensors import write_tensors
 from charlm.text.text import Text, TextFacts
 from charlm.text.vocab import Vocab
 
-__all__ = ["AdaptiveLM", "Stepper", "adaptive"]
-
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 

@@ -21,8 +21,6 @@ from charlm.mixing.formulas import Formulas
 from charlm.nn.kernels import compiled
 from charlm.text.vocab import Vocab
 
-__all__ = ["Memory", "Plan", "large_pages"]
-
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 

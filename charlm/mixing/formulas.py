@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 
 from charlm.mixing.past import CONTEXTS, COUNT, IN_WORD, LENGTH, LENGTHS, LINE, MATCHES, WORD, WORD1, Past, Plan, mixed
 
-__all__ = ["Formulas"]
-
 APMS, KNOTS = 2, 33
 BUCKET = 4
 

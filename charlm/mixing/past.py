@@ -12,8 +12,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Past", "Plan", "hashed", "mixed"]
-
 CONTEXTS, MATCHES, LENGTHS = 32, 2, 32
 SHORTEST, WORD64 = (5, 10), (1 << 64) - 1
 

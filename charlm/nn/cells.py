@@ -21,8 +21,6 @@ from torch.nn import functional as F
 
 from charlm.errors import OptionError
 
-__all__ = ["BUILT_IN", "CELLS", "Cell", "GRUCell", "LSTMCell", "RNNCell", "cell_name", "find_cell", "make_cell"]
-
 CELLS: dict[str, type[Cell]] = {}
 """Every cell that is defined in this process, by the name that the command line and the checkpoints use."""
 

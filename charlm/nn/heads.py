@@ -14,18 +14,6 @@ from torch.nn import functional as F
 
 from charlm.nn.kernels.fused import linear
 
-__all__ = [
-    "POOLINGS",
-    "DistributionHead",
-    "Grams",
-    "Pooling",
-    "RecentGrams",
-    "ScoreHead",
-    "distribution_losses",
-    "score_losses",
-]
-
-
 POOLINGS = ("last", "mean", "max", "attention")
 """The parts that a pooling may have."""
 

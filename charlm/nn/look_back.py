@@ -20,8 +20,6 @@ from torch.nn import functional as F
 from charlm.errors import OptionError
 from charlm.nn.kernels.reference import check_floats, check_ids
 
-__all__ = ["CHARACTERS", "LookBack"]
-
 CHARACTERS = 6
 """Of which a key is made."""
 

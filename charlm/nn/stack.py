@@ -17,8 +17,6 @@ from charlm.nn.cells import BUILT_IN, Cell, GRUCell, LSTMCell, RNNCell, make_cel
 from charlm.nn.kernels import backend
 from charlm.nn.kernels.reference import check_floats, check_lengths
 
-__all__ = ["Stack", "copy_from_torch", "drop_symbols", "dropout", "to_torch"]
-
 StackState = dict[str, Tensor]
 
 _TORCH: dict[type[Cell], type[nn.RNNBase]] = {RNNCell: nn.RNN, GRUCell: nn.GRU, LSTMCell: nn.LSTM}

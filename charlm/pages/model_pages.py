@@ -100,6 +100,8 @@ def _describe(model: TextModel, bits: Bits, block: Block) -> dict[str, Any]:
         found |= _network(model, bits, block)
     elif isinstance(model, NGramLM):
         found |= _counts(model, block)
+    elif isinstance(model, MixtureLM) and model.weights.ndim == 2:
+        raise OptionError("a page runs mixtures whose weights learn while they read, not one that was fitted before")
     elif isinstance(model, MixtureLM):
         parts = [_describe(part, bits, block) for part in model.models]
         found |= {"kind": "mixture", "models": parts, "weights": model.weights.tolist(), "rate": model.rate}

@@ -32,8 +32,6 @@ from charlm.text.vocab import Vocab
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["GATE_WORDS", "Finding", "areas", "rows_of", "search", "unit_figure"]
-
 _BLOCK = 256  # units that are ranked at once
 
 

@@ -27,8 +27,6 @@ from charlm.nn.kernels import backend
 from charlm.nn.stack import Stack, StackState
 from charlm.recurrent.model import CharRNN
 
-__all__ = ["GATES", "Atlas", "Saturation", "Unit", "read_layers", "read_units", "trace"]
-
 GATES: dict[str, tuple[str, ...]] = {"lstm": ("i", "f", "o"), "gru": ("r", "z"), "rnn": ()}
 """The gates with values between 0 and 1, by the name of the cell and in the order of its weights."""
 

@@ -11,8 +11,6 @@ from charlm.errors import CheckpointError, OptionError
 from charlm.nn.cells import CELLS, cell_name
 from charlm.nn.look_back import CHARACTERS
 
-__all__ = ["RNNConfig"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class RNNConfig:

@@ -30,8 +30,6 @@ from charlm.text.corpus import Corpus, read_corpus
 from charlm.text.splits import Split
 from charlm.text.text import Text
 
-__all__ = ["DynamicConfig", "DynamicLM", "dynamic", "own_text"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class DynamicConfig:

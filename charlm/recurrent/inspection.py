@@ -30,8 +30,6 @@ from charlm.text.text import Part, Text
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Inspection", "inspect", "unit_level"]
-
 _ALTERNATIVES = 6  # probable next symbols that are kept for each position
 
 

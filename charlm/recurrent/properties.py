@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 
 from charlm.text.vocab import Vocab, code_points
 
-__all__ = ["PROPERTIES", "Property", "code_points_of", "symbols_of"]
-
 Codes = NDArray[np.uint32]
 Marks = NDArray[np.bool_]
 Counts = NDArray[np.int64]

@@ -25,21 +25,6 @@ from torch.distributed.rendezvous import rendezvous
 
 from charlm.errors import CharlmError, LostProcessError, OptionError
 
-__all__ = [
-    "ALONE",
-    "Agreed",
-    "Alone",
-    "Group",
-    "Processes",
-    "device_here",
-    "in_turn",
-    "joined",
-    "launch_of",
-    "lost",
-    "several",
-]
-
-
 _Read = TypeVar("_Read")
 
 

@@ -22,8 +22,6 @@ from charlm.training.interfaces import KnownLoss, Stepper, Taken
 from charlm.training.language import LanguageObjective, Window
 from charlm.training.optimizer import Average
 
-__all__ = ["GraphedStepper", "stepper_for"]
-
 EVERY = 16
 """Steps whose losses are read back together."""
 WARM = 3

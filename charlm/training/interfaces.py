@@ -20,24 +20,6 @@ from charlm.errors import CharlmError
 from charlm.training.optimizer import Average
 from charlm.training.options import LoopState
 
-__all__ = [
-    "Keeper",
-    "KnownLoss",
-    "Objective",
-    "Observer",
-    "StepReport",
-    "Stepper",
-    "Taken",
-    "Unobserved",
-    "ValidationReport",
-    "best_weights",
-    "digest",
-    "dump",
-    "group",
-    "last_weights",
-    "load",
-]
-
 
 class Objective(abc.ABC):
     """Something that can be optimised step by step.

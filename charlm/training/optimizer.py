@@ -17,8 +17,6 @@ from torch import Tensor, nn
 from charlm.errors import OptionError
 from charlm.training.options import Optimisation
 
-__all__ = ["Average", "RowAdamW", "Schedule", "adamw"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:

@@ -14,8 +14,6 @@ from charlm.codec import decode
 from charlm.errors import OptionError
 from charlm.training.distributed import Processes
 
-__all__ = ["Budget", "LoopState", "Optimisation", "TrainingPlan", "affordable", "step_limit"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Optimisation:

@@ -30,8 +30,6 @@ from charlm.training.loop import Loop, Outcome
 from charlm.training.options import TrainingPlan
 from charlm.training.states import DirectoryKeeper, MemoryKeeper, RunKind, Saved, saved_weights, way_on
 
-__all__ = ["Run", "Task", "interruptible", "refuse_change", "resume", "same_directory", "start"]
-
 P = TypeVar("P", bound=TrainingPlan)
 M = TypeVar("M", bound=nn.Module)
 

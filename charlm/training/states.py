@@ -32,18 +32,6 @@ from charlm.text.vocab import Vocab
 from charlm.training.interfaces import Keeper, best_weights, group, last_weights
 from charlm.training.options import LoopState
 
-__all__ = [
-    "DirectoryKeeper",
-    "MemoryKeeper",
-    "RunKind",
-    "Saved",
-    "left_by",
-    "read_saved",
-    "saved_weights",
-    "states",
-    "way_on",
-]
-
 P = TypeVar("P")
 
 

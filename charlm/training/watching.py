@@ -25,8 +25,6 @@ from charlm.training.interfaces import Observer, StepReport, ValidationReport
 from charlm.training.loop import Outcome
 from charlm.training.recipe import Plan
 
-__all__ = ["History", "Training", "Watch", "language_step", "read_metrics"]
-
 
 def language_step(report: StepReport) -> str:
     """What stands beside the bar of a language model: loss and speed; on a wide terminal also bits."""

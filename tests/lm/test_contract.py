@@ -17,7 +17,8 @@ from charlm.lm.interface import SamplingRule, take
 from charlm.lm.model import TextModel
 from charlm.lm.sampling import Noise
 from charlm.mixing.adaptive import AdaptiveLM
-from charlm.mixing.mixture import CacheLM, mix
+from charlm.mixing.cache import CacheLM
+from charlm.mixing.mixture import mix
 from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.model import NGramLM
 from charlm.ngrams.past_memory import count_past_memory
@@ -25,6 +26,7 @@ from charlm.recurrent.dynamic import DynamicConfig, DynamicLM
 from charlm.recurrent.model import CharRNN, RNNConfig, gradient_sizes
 from charlm.text.corpus import corpus_of_text
 from charlm.text.splits import Split
+from charlm.text.text import Text
 
 TEXT = "abracadabra, alakazam! abracadabra simsalabim. " * 6
 CORPUS = corpus_of_text(TEXT)
@@ -77,6 +79,7 @@ MODELS: dict[str, Callable[[], TextModel]] = {
     "forgetful cache": lambda: CacheLM(CORPUS.vocab, order=4, memory=9),
     "mixture": lambda: mix([counted("kneser-ney", 3), network("gru")]),
     "mixture with a cache": lambda: mix([counted("witten-bell", 2)], cache=True),
+    "static mixture": lambda: mix([counted("kneser-ney", 3), network("gru")], fit=Text(corpus=CORPUS, split=None)),
     "mixture of dynamic": lambda: mix([counted("none", 2), learning("gru")]),
     "contexts": lambda: AdaptiveLM(CORPUS.vocab, room=300),
     "contexts after a text": lambda: AdaptiveLM(CORPUS.vocab, trained=CORPUS.ids, room=300),

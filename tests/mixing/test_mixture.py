@@ -9,13 +9,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import charlm
 from charlm.errors import OptionError
 from charlm.lm.interface import SamplingRule, generate_by_steps, take
 from charlm.lm.model import TextModel
-from charlm.mixing.mixture import CacheLM, MixtureLM, mix
+from charlm.mixing.cache import CacheLM
+from charlm.mixing.mixture import MixtureLM, mix
 from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.model import NGramLM
+from charlm.pages.model_pages import playground_page
 from charlm.text.corpus import corpus_of_text
+from charlm.text.text import Part
 from charlm.text.vocab import Vocab
 
 TEXT = "she sells sea shells by the sea shore; the shells she sells are surely seashells.\n" * 2
@@ -142,6 +146,48 @@ def test_it_learns_which_model_to_trust():
     logp, _ = mixed.target_logprobs(ids[:-1], ids[1:], mixed.initial_state(1))
     best, _ = right.target_logprobs(ids[:-1], ids[1:], right.initial_state(1))
     assert float(logp[600:].mean()) > float(best[600:].mean()) - 0.03
+
+
+def test_a_static_mixture_has_the_weights_that_were_learned_from_the_part(tmp_path):
+    text = charlm.Text.of(TEXT * 20, split="80/10/10")
+    parts = [charlm.ngram(text, order=n, smoothing="kneser-ney") for n in (1, 3)]
+    mixed = mix(parts, fit=text.valid, rate=0.01)
+    weights, (start, end) = np.array([0.5, 0.5]), text.valid.spans[0]
+    for rate in (0.01, 0.005, 0.0025):  # by reading with weights that learn
+        learner = MixtureLM(parts, weights=weights, rate=rate)
+        ids = torch.from_numpy(text.corpus.ids[start:end].astype(int))[:, None]
+        _, state = learner.logprobs(ids, learner.initial_state(1))
+        weights = state["mixture.weights"][0].numpy()
+    assert mixed.weights == pytest.approx(weights, abs=1e-12)
+    assert (mixed.rate, mixed.is_adaptive) == (0, False)
+    assert mix(parts).is_adaptive
+    found = mixed.evaluate(text.test)
+    ids = torch.from_numpy(text.corpus.ids[:50].astype(int))[:, None]
+    _, after = mixed.logprobs(ids, mixed.initial_state(1))
+    assert torch.equal(after["mixture.weights"], mixed.initial_state(1)["mixture.weights"])
+    again = charlm.load(mixed.save(tmp_path / "static"))
+    assert (again.evaluate(text.test).nats, again.is_adaptive) == (found.nats, False)
+    with pytest.raises(OptionError, match="not one that was fitted before"):
+        playground_page([again], 16)
+
+
+def test_a_static_mixture_is_better_than_equal_weights_and_than_its_models():
+    text = charlm.read_text("data/shakespeare.txt")
+    parts = [charlm.ngram(text, order=n, smoothing="kneser-ney") for n in (2, 5)]
+    test = Part(text=text, name="test", spans=text.test.spans.clip(max=text.test.spans[0, 0] + 4000))
+    fit = Part(text=text, name="valid", spans=text.valid.spans.clip(max=text.valid.spans[0, 0] + 8000))
+    alone = min(part.evaluate(test).nats for part in parts)
+    equal = MixtureLM(parts, rate=0).evaluate(test).nats
+    assert mix(parts, fit=fit).evaluate(test).nats < min(alone, equal) - 0.001
+
+
+def test_what_cannot_be_fitted_is_refused():
+    text, other = charlm.Text.of(TEXT * 5, split="80/10/10"), charlm.Text.of("xyz" * 50)
+    parts = [charlm.ngram(text, order=n, smoothing="kneser-ney") for n in (1, 2)]
+    with pytest.raises(OptionError, match="in the models' vocabulary"):
+        mix(parts, fit=other)
+    with pytest.raises(OptionError, match="at a rate above 0"):
+        mix(parts, fit=text.valid, rate=0)
 
 
 def test_wrong_use_is_one_sentence():

@@ -22,9 +22,6 @@ from charlm.nn.kernels import compiled, loops
 from charlm.nn.kernels.reference import check_draws, check_ids, input_rows, split_biases
 from charlm.tensors import Bits, made_from
 
-__all__ = ["Draw", "Packed", "generate", "pack"]
-
-
 _CODE: dict[type[Cell], int] = {RNNCell: 1, GRUCell: 3, LSTMCell: 4}
 PIECE = 32  # steps, an even number: two buffers of h change places every step
 

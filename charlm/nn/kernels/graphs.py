@@ -18,8 +18,6 @@ from torch import Tensor, nn
 from charlm.nn.cells import Cell
 from charlm.nn.kernels.reference import input_rows
 
-__all__ = ["CHUNK", "Chunks", "CudaGraph", "Graph", "Network", "chunk", "generate_in_graphs"]
-
 Body = Callable[[], None]
 
 

@@ -20,24 +20,6 @@ from torch.nn import functional as F
 from charlm.errors import OptionError
 from charlm.nn.cells import Cell, GRUCell, LSTMCell, RNNCell
 
-__all__ = [
-    "SERVES",
-    "LayerInputs",
-    "check_draws",
-    "check_floats",
-    "check_ids",
-    "check_layer",
-    "check_lengths",
-    "check_weights",
-    "input_rows",
-    "loop",
-    "on_gpu",
-    "run",
-    "split_biases",
-    "without_padding",
-]
-
-
 SERVES = (RNNCell, GRUCell, LSTMCell)
 """The built-in cells, which other backends than this one run; exactly these, as a subclass may have another formula."""
 

@@ -17,8 +17,6 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["BACKWARD", "FORWARD", "HAVE_TRITON", "jit", "tl"]
-
 try:
     import triton
     import triton.language as tl

@@ -25,21 +25,6 @@ from charlm.nn.cells import Cell, LSTMCell, RNNCell, make_cell
 from charlm.nn.kernels import reference
 from charlm.nn.kernels.reference import on_gpu, split_biases
 
-__all__ = [
-    "Verdict",
-    "backward",
-    "error_of",
-    "fits",
-    "forward",
-    "judge",
-    "main",
-    "room",
-    "sum_rows",
-    "there",
-    "verdict",
-    "verdict_on",
-]
-
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 LANES = 16  # of a program: the least that a product of Triton's takes
 BYTES = 128 * 1024  # of weights that stay with a program; the way back needs almost as much beside them
