@@ -276,7 +276,17 @@ def _written(config: dict[str, Any]) -> str:
 
 
 def _options(values: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)
+    """Names and values in a line; of a table its size.
+
+    >>> _options({"rate": 0, "weights": [[0.1, 0.9], [0.0, 0.1], [0.2, 0.0]]})
+    'rate 0, weights 3 x 2'
+    """
+    tables = {name: f"{len(rows)} x {len(rows[0])}" for name, rows in values.items() if _is_table(rows)}
+    return ", ".join(f"{name} {value}" for name, value in (values | tables).items() if value is not None)
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and len(value) > 0 and isinstance(value[0], list)
 
 
 def html_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
