@@ -114,7 +114,7 @@ class CharRNN(nn.Module, TextModel):
     def with_precision(self, precision: str) -> CharRNN:
         """See `TextModel.with_precision`."""
         twin = copy.deepcopy(self)
-        twin.precision = check_precision(precision, self.device, self.config.model)
+        twin.precision = check_precision(precision, self.device, self.config.model, self.stack.backend)
         return twin
 
     def reset_parameters(self, generator: torch.Generator | None = None, *, wide: bool = True) -> None:
@@ -186,8 +186,9 @@ class CharRNN(nn.Module, TextModel):
         """
         table = None if self.embedding is None else self.embedding.weight
         read_TB = drop_symbols(ids_TB, self.config.input_dropout, self.training, generator)
-        y_TBD, after = self.stack(read_TB, state, table=table, resets_TB=resets_TB, generator=generator)
-        logp_TBV, kept = self.predicted(y_TBD, ids_TB, state, resets_TB, generator)
+        with multiplying(self.device, self.precision):
+            y_TBD, after = self.stack(read_TB, state, table=table, resets_TB=resets_TB, generator=generator)
+            logp_TBV, kept = self.predicted(y_TBD, ids_TB, state, resets_TB, generator)
         return logp_TBV, {**after, **kept}
 
     def predicted(
@@ -225,10 +226,7 @@ class CharRNN(nn.Module, TextModel):
 
     def logprobs(self, ids_TB: Tensor, state: State) -> tuple[Tensor, State]:
         """See `LanguageModel.logprobs`."""
-        if self.precision == "fp32":
-            return self(ids_TB, state)  # type: ignore[no-any-return]
-        with multiplying(self.device, self.precision):
-            return self(ids_TB, state)  # type: ignore[no-any-return]
+        return self(ids_TB, state)  # type: ignore[no-any-return]
 
     def generate(
         self, ids_B: Tensor, state: State, steps: int, rule: SamplingRule, noise_TB: Tensor

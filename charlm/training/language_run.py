@@ -269,7 +269,8 @@ def resume_language(
     if precision not in (None, saved.plan.precision):
         change = {"step": saved.progress["step"], "precision": precision}
         saved = replace(saved, plan=saved.plan.having(precision=precision), changes=[*saved.changes, change])
-    check_precision(saved.plan.precision, device, saved.plan.network.model)
+    backend = saved.plan.backend if device.type == torch.device(saved.device).type else "rule"  # as `resume` has it
+    check_precision(saved.plan.precision, device, saved.plan.network.model, backend)
     return resume(task, saved, device, directory=directory, budget=budget, processes=processes, launch=launch)
 
 

@@ -104,8 +104,6 @@ def choose(characters: int, device: torch.device, given: Mapping[str, Any], symb
     chosen = _by_budget(characters, device, asked) | asked
     if unbound:
         chosen["epochs"] = DEFAULT_EPOCHS
-    if chosen.get("precision") == "bf16" and device.type == "cpu" and chosen.get("backend", "fused") != "fused":
-        raise OptionError("on a CPU the backend fused alone has products of bfloat16: leave --backend out")
     chosen.setdefault("grams", _grams(characters, symbols, device, chosen))
     return Plan(
         network=RNNConfig(**_for(RNNConfig, chosen)),
@@ -114,7 +112,9 @@ def choose(characters: int, device: torch.device, given: Mapping[str, Any], symb
         window=chosen["window"],
         backend=chosen.get("backend", "rule"),
         replay_share=chosen.get("replay_share", 0.0),
-        precision=check_precision(chosen.get("precision", "auto"), device, chosen["model"]),
+        precision=check_precision(
+            chosen.get("precision", "auto"), device, chosen["model"], chosen.get("backend", "rule")
+        ),
     )
 
 

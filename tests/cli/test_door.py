@@ -176,6 +176,20 @@ def test_weights_of_few_bits(charlm: Run, counted: str, verse: Path, tmp_path: P
     assert (code, "weights of 8 bits are for a network" in err) == (2, True)
 
 
+def test_reading_in_another_precision(charlm: Run, counted: str, verse: Path, tmp_path: Path) -> None:
+    network = door.train(door.read_text(verse), model="gru", hidden=16, epochs=1, out=tmp_path / "net")
+    for precision in ("fp32", "bf16"):
+        code, out, err = charlm("eval", tmp_path / "net", verse, "--precision", precision, "--json")
+        if precision == "bf16" and not compiled.multiplies_bf16():
+            assert (code, "choose --precision fp32" in err) == (2, True)
+            continue
+        printed, whole = json.loads(out), network.evaluate(door.read_text(verse))
+        assert printed["precision"] == precision
+        assert (printed["nats"] == whole.nats) == (precision == "fp32")
+    code, _, err = charlm("eval", counted, verse, "--precision", "fp32")
+    assert (code, "a precision is for a network" in err) == (2, True)
+
+
 def test_compare(charlm: Run, counted: str, verse: Path, tmp_path: Path) -> None:
     text, model = door.read_text(verse), door.load(counted)
     found = door.compare(text, [model], orders=[1, 2], mixture=True)

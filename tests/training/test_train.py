@@ -195,6 +195,8 @@ def test_training_in_bfloat16_is_resumed_to_the_bit(tmp_path: Path, kind: str) -
     half = whole.with_precision("bf16").evaluate(part)
     assert 0 < abs(half.nats - whole.evaluate(part).nats) < 0.01
     assert whole.with_precision("fp32").evaluate(part) == whole.evaluate(part)
+    learning = [charlm.dynamic(model, TEXT).evaluate(part).nats for model in (whole, whole.with_precision("bf16"))]
+    assert 0 < abs(learning[0] - learning[1]) < 0.01
 
 
 def test_a_precision_that_is_not_there_is_refused_and_can_be_left(
@@ -203,6 +205,9 @@ def test_a_precision_that_is_not_there_is_refused_and_can_be_left(
     monkeypatch.setattr(compiled, "multiplies_bf16", lambda: True)
     with pytest.raises(OptionError, match="the backend fused alone"):
         charlm.train(TEXT, **SMALL, precision="bf16", backend="torch", out=tmp_path / "run")
+    charlm.train(TEXT, **SMALL, backend="torch", out=tmp_path / "other")
+    with pytest.raises(OptionError, match="the backend fused alone"):
+        charlm.train(TEXT, resume=tmp_path / "other", max_steps=35, precision="bf16")
     monkeypatch.setattr(compiled, "multiplies_bf16", lambda: False)
     with pytest.raises(OptionError, match=r"AVX512-BF16.* choose --precision fp32"):
         charlm.train(TEXT, **SMALL, precision="bf16", out=tmp_path / "run")

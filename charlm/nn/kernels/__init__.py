@@ -61,11 +61,11 @@ PRECISIONS = ("auto", "fp32", "bf16")
 """How products are computed: `auto` is bf16 under autocast on a GPU that has it, and fp32 elsewhere."""
 
 
-def check_precision(name: str, device: torch.device, cell: str = "lstm") -> str:
+def check_precision(name: str, device: torch.device, cell: str = "lstm", backend: str = "fused") -> str:
     """A name of `PRECISIONS`, after a check that this device computes so.
 
     Raises:
-        OptionError: what the device, or the compiled kernels of this cell, cannot do.
+        OptionError: what the device, the compiled kernels of this cell or the backend cannot do.
 
     >>> check_precision("fp16", torch.device("cpu"))
     Traceback (most recent call last):
@@ -87,6 +87,10 @@ def check_precision(name: str, device: torch.device, cell: str = "lstm") -> str:
         )
     elif cell not in BUILT_IN:
         raise OptionError(f"products of bfloat16 are compiled for {', '.join(BUILT_IN)}, not for {cell}: choose fp32")
+    elif backend not in ("fused", "rule"):
+        raise OptionError(
+            f"on a CPU the backend fused alone has products of bfloat16, not {backend}: leave --backend out"
+        )
     return name
 
 
