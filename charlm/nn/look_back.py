@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from charlm.errors import OptionError
+from charlm.nn.kernels.attention import NEVER, Places, last_characters, mixed
 from charlm.nn.kernels.reference import check_floats, check_ids
 
 CHARACTERS = 6
@@ -25,10 +26,6 @@ CHARACTERS = 6
 
 _BLOCK = 128
 """Steps whose scores are in memory together."""
-_LEAST = 1e-30
-"""A probability that float32 still holds."""
-_NEVER = -1e9
-"""The score of a place that cannot be looked at."""
 
 
 class LookBack(nn.Module):
@@ -79,8 +76,8 @@ class LookBack(nn.Module):
 
     @property
     def width(self) -> int:
-        """K."""
-        return self.characters * self.key.shape[2] + self.key_map.out_features
+        """K, of the part of a key that is kept: the other part is made of the characters."""
+        return self.key_map.out_features
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Fresh weights: queries like keys, a match of one character 2, the network's own score that of 4 matches."""
@@ -97,9 +94,10 @@ class LookBack(nn.Module):
             self.recency.fill_(0.3)
 
     def initial_state(self, lanes: int) -> dict[str, Tensor]:
-        """No place is kept: keys [lanes, M, K] of zeros, and -1 for the character read there, int64 [lanes, M]."""
+        """No place is kept: keys [lanes, M, K] of zeros, and -1 for each character, int64 [lanes, N - 1 + M]."""
         keys = self.key.new_zeros(lanes, self.places, self.width)
-        return dict(zip(self.names, (keys, torch.full(keys.shape[:2], -1, device=keys.device)), strict=True))
+        ids = torch.full((lanes, self.characters - 1 + self.places), -1, device=keys.device)
+        return dict(zip(self.names, (keys, ids), strict=True))
 
     def check_state(self, state: Mapping[str, Tensor], lanes: int) -> list[Tensor]:
         """The tensors that it keeps, as a state has them, after a check.
@@ -112,9 +110,10 @@ class LookBack(nn.Module):
         keys_BMK, ids_BM = (state[name] for name in self.names)
         check_floats(f"the state {self.names[0]}", keys_BMK, (lanes, self.places, self.width), self.key)
         ids_BM = check_ids(ids_BM, self.symbols, self.key.device, dim=2)
-        if list(ids_BM.shape) != [lanes, self.places]:
+        if list(ids_BM.shape) != [lanes, self.characters - 1 + self.places]:
             raise OptionError(
-                f"the state {self.names[1]} has the shape {[lanes, self.places]} here, not {list(ids_BM.shape)}"
+                f"the state {self.names[1]} has the shape {[lanes, self.characters - 1 + self.places]} here, "
+                f"not {list(ids_BM.shape)}"
             )
         return [keys_BMK, ids_BM]
 
@@ -156,48 +155,33 @@ class LookBack(nn.Module):
         steps, ids_BS = len(ids_TB), torch.cat([ids_BM, ids_TB.t().long()], 1)
         piece_BS = torch.zeros_like(ids_BS)
         if resets_TB is not None:
-            piece_BS[:, self.places :] = resets_TB.t().cumsum(1)
+            piece_BS[:, -steps:] = resets_TB.t().cumsum(1)
         y_BTD = y_TBD.transpose(0, 1)
-        last_BTN = self._last(ids_BS, piece_BS, steps)
-        key_BTK = torch.cat([_embedded(self.key, last_BTN), self.key_map(y_BTD)], -1)
-        query_BTK = torch.cat([_embedded(self.query, last_BTN), self.query_map(y_BTD)], -1)
-        keys_BSK = torch.cat([keys_BMK, key_BTK], 1)
-        score_BTS = torch.baddbmm(self._bias(ids_BS, piece_BS, steps), query_BTK, keys_BSK.transpose(1, 2))
-        share_BTS = torch.cat([self.own(y_BTD), score_BTS], -1).softmax(-1)  # its first place is the network's own
-        follower_BS = F.pad(ids_BS.roll(-1, 1).clamp(min=0), (1, 0), value=self.symbols)
-        mass_BTV = torch.bmm(share_BTS, F.one_hot(follower_BS, self.symbols + 1).to(share_BTS.dtype))
-        log_BTV = mass_BTV.clamp(min=_LEAST).log()
-        logp_BTV = torch.logaddexp(logp_TBV.transpose(0, 1) + log_BTV[..., -1:], log_BTV[..., :-1])
+        key_BTK, query_BTK = self.key_map(y_BTD), self.query_map(y_BTD)
+        keys_BSK, own_BT = torch.cat([keys_BMK, key_BTK], 1), self.own(y_BTD).squeeze(-1)
+        given = logp_TBV, own_BT, query_BTK, self._table(ids_BS, piece_BS, steps), self._bias(-steps, steps)
+        logp_TBV = mixed(*given, (keys_BMK, key_BTK, keys_BSK), ids_BS, piece_BS)
         kept_BS = ids_BS.masked_fill(piece_BS != piece_BS[:, -1:], -1)
-        return logp_BTV.transpose(0, 1), keys_BSK[:, -self.places :], kept_BS[:, -self.places :].contiguous()
+        return logp_TBV, keys_BSK[:, -self.places :], kept_BS[:, steps:].contiguous()
 
-    def _last(self, ids_BS: Tensor, piece_BS: Tensor, steps: int) -> Tensor:
-        """The last N characters at each step [B, T, N], as numbers of embeddings; V where there is none known."""
-        found = []
-        for back in range(self.characters):
-            ids_BT, piece_BT = (
-                F.pad(x, (back, 0), value=-1)[:, -steps - back :][:, :steps] for x in (ids_BS, piece_BS)
-            )
-            known_BT = (ids_BT >= 0) & (piece_BT == piece_BS[:, -steps:])
-            found.append(torch.where(known_BT, ids_BT, self.symbols))
-        return torch.stack(found, -1)
+    def _table(self, ids_BS: Tensor, piece_BS: Tensor, steps: int) -> Tensor:
+        """What a character n places before a place adds to its score at each step: [B, N, V + 1, T]."""
+        last_BTN = last_characters(ids_BS, piece_BS, steps, self.characters, self.symbols)
+        last_BTN = last_BTN + (self.symbols + 1) * torch.arange(self.characters, device=ids_BS.device)
+        query_BTNE = F.embedding(last_BTN, self.query.flatten(0, 1))
+        return self.key @ query_BTNE.permute(0, 2, 3, 1)
 
-    def _bias(self, ids_BS: Tensor, piece_BS: Tensor, steps: int) -> Tensor:
-        """What is added to the scores [B, T, S]: less for distant places, and little for those that cannot be seen."""
-        all_S = torch.arange(ids_BS.shape[1], device=ids_BS.device)
-        distance_TS = all_S[-steps:].unsqueeze(1) - all_S
-        near_TS = (distance_TS >= 1) & (distance_TS <= self.places)
-        bias_TS = -self.recency * distance_TS.clamp(min=1).to(self.recency.dtype).log()
-        bias_TS = bias_TS.masked_fill(~near_TS, _NEVER)
-        hidden_BS = (ids_BS < 0) | (ids_BS.roll(-1, 1) < 0)
-        if piece_BS.any():
-            hidden_BTS = hidden_BS.unsqueeze(1) | (piece_BS[:, -steps:].unsqueeze(2) != piece_BS.unsqueeze(1))
-            return bias_TS.masked_fill(hidden_BTS, _NEVER)
-        if hidden_BS.any():
-            return bias_TS + (hidden_BS * _NEVER).unsqueeze(1)
-        return bias_TS.expand(len(ids_BS), -1, -1)
+    def _bias(self, least: int, beyond: int = 1) -> Tensor:
+        """What is added to the score of a place so many steps before, from the least to M + `beyond` - 1."""
+        distance = torch.arange(least, self.places + beyond, device=self.recency.device)
+        bias = -self.recency * distance.clamp(min=1).to(self.recency.dtype).log()
+        return bias.masked_fill((distance < 1) | (distance > self.places), NEVER)
 
+    @property
+    def maps(self) -> list[nn.Linear]:
+        """The linear maps of the network's output."""
+        return [self.query_map, self.key_map, self.own]
 
-def _embedded(table_NVE: Tensor, last_BTN: Tensor) -> Tensor:
-    """The last characters' embeddings side by side, [B, T, N · E]; each place before now has a table of its own."""
-    return torch.cat([F.embedding(last_BTN[..., n], table_NVE[n]) for n in range(len(table_NVE))], -1)
+    def open_places(self, keys_BMK: Tensor, ids_BM: Tensor, steps: int) -> Places:
+        """The places that so many steps of a compiled generation go on from."""
+        return Places.of(keys_BMK, ids_BM, steps, query=self.query, key=self.key, distance=self._bias(1).flip(0))

@@ -243,6 +243,7 @@ class CharRNN(nn.Module, TextModel):
             check_weights(self.modules(), self.head.linear.weight)
         recent_BN = None if self.grams is None else self.recent(state, len(ids_B))
         self.stack.check_state(state, len(ids_B))
+        back = None if self.look_back is None else self.look_back.check_state(state, len(ids_B))
         with torch.inference_mode():
             if not (steps and len(ids_B)) or not (self._compiled() or self._graphed()):
                 return generate_by_steps(self, ids_B, state, steps, rule, noise_TB)
@@ -254,21 +255,28 @@ class CharRNN(nn.Module, TextModel):
                 network = Network(cells=cells, table=table, head=self.head.linear)
                 drawn, logp, layers = generate_in_graphs(self, network, rule.draw, rule, ids_B, layers, noise_TB)
             else:
-                packed = pack(self, cells, table, self.head.linear, self.bits)
+                looking = self.look_back
+                packed = pack(self, cells, table, [self.head.linear, *(looking.maps if looking else [])], self.bits)
                 draw = Draw(temperature=rule.temperature, top_k=rule.top_k, top_p=rule.top_p)
-                rows = None
+                rows = places = None
                 if self.grams is not None and recent_BN is not None:
                     rows = self.grams.weight, recent_BN.clone(memory_format=torch.contiguous_format)
-                drawn, logp, layers = generate(packed, ids_B, layers, draw, noise_TB, rows)
-                recent_BN = None if rows is None else rows[1]
+                if looking is not None and back is not None:
+                    places = looking.open_places(*back, steps)
+                drawn, logp, layers = generate(packed, ids_B, layers, draw, noise_TB, rows, places)
+                recent_BN, back = None if rows is None else rows[1], None if places is None else places.kept()
         after = {f"{name}{n}": t for n, layer in enumerate(layers) for name, t in zip(names, layer, strict=True)}
-        return drawn, logp, after if recent_BN is None else {**after, "recent": recent_BN}
+        if recent_BN is not None:
+            after["recent"] = recent_BN
+        if back is not None:
+            after |= dict(zip(LookBack.names, back, strict=True))
+        return drawn, logp, after
 
     def _compiled(self) -> bool:
         """Whether the compiled kernels can generate from this model as it is."""
         weight = self.head.linear.weight
         fits = weight.dtype == torch.float32 and compiled.fits(weight) and type(self.stack.cell(0)) in SERVES
-        return fits and not (self._drops() or self.config.projection or self.look_back)
+        return fits and not (self._drops() or self.config.projection)
 
     def _graphed(self) -> bool:
         """Whether generation is recorded on a GPU: asked for by the backend, as it has not been measured yet."""

@@ -257,7 +257,7 @@ def test_changed_weights_of_few_bits_are_seen(bits: Bits) -> None:
 
 def _packed(model: CharRNN) -> Packed:
     cells = [model.stack.cell(n) for n in range(model.stack.layers)]
-    return pack(model, cells, None, model.head.linear, model.bits)
+    return pack(model, cells, None, [model.head.linear], model.bits)
 
 
 @pytest.mark.parametrize("bits", [16, 8])

@@ -10,6 +10,7 @@ import functools
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,6 +42,19 @@ class Product(ctypes.Structure):
         ("right", ctypes.c_void_p),
         *((name, ctypes.c_int64) for name in ("right_step", "right_column")),
         *((name, ctypes.c_void_p) for name in ("bias", "out", "room")),
+    ]
+
+
+class Look(ctypes.Structure):
+    """`struct look` of kernels.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("steps", "lanes", "places", "width", "characters", "symbols")),
+        *((name, ctypes.c_int64) for name in ("threads", "old_keys")),
+        *((name, ctypes.c_void_p) for name in ("keys", "query", "table", "own", "bias", "logp", "ids", "first")),
+        *((name, ctypes.c_void_p) for name in ("shares", "mass", "out", "room", "grad")),
+        *((name, ctypes.c_void_p) for name in ("query_grad", "table_grad", "own_grad", "bias_grad", "logp_grad")),
+        ("keys_grad", ctypes.c_void_p),
     ]
 
 
@@ -77,19 +91,21 @@ class Generation(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("cell", "layers", "hidden", "symbols", "lanes", "steps")),
         *((name, ctypes.c_int64) for name in ("threads", "by_units", "top_k", "gram_rows", "recents")),
+        *((name, ctypes.c_int64) for name in ("places", "keep", "key", "width", "characters")),
         *((name, ctypes.c_double) for name in ("temperature", "top_p")),
         *((name, ctypes.c_void_p) for name in ("rows", "recurrent", "below", "bias", "bias_n")),
         *((name, ctypes.c_void_p) for name in ("head", "head_bias", "h", "h_next", "c", "noise")),
         *((name, ctypes.c_void_p) for name in ("ids", "drawn", "logp", "gates", "logits", "weights", "heap")),
-        *((name, ctypes.c_void_p) for name in ("grams", "recent")),
+        *((name, ctypes.c_void_p) for name in ("grams", "recent", "query_table", "key_table", "distance")),
+        *((name, ctypes.c_void_p) for name in ("back_keys", "back_ids", "ends", "room")),
     ]
 
 
 def _sizes() -> int:
     """What `sizes` of a library returns that was built from the sources beside this file."""
     return sum(
-        1000**place * ctypes.sizeof(structure)
-        for place, structure in enumerate((Layer, Scatter, Generation, Memory, Weights, Product))
+        512**place * ctypes.sizeof(structure)
+        for place, structure in enumerate((Layer, Scatter, Generation, Look, Memory, Product, Weights))
     )
 
 
@@ -217,11 +233,21 @@ def _multiplies_bf16(used: Library) -> bool:
 
 def room(suffix: str) -> int:
     """Numbers of room that a product needs for each thread; `suffix` is f32 or f64."""
+    return _number(f"room_{suffix}")
+
+
+def look_room(suffix: str, job: Look) -> int:
+    """Numbers of room that attention needs for each thread."""
+    return _number(f"look_room_{suffix}", ctypes.byref(job))
+
+
+def _number(name: str, *given: Any) -> int:
+    """What a function of the library returns."""
     used = library()
     assert used is not None
-    function = getattr(used.loaded, f"room_{suffix}_{used.target}")
+    function = getattr(used.loaded, f"{name}_{used.target}")
     function.restype = ctypes.c_int64
-    return int(function())
+    return int(function(*given))
 
 
 def call(name: str, job: ctypes.Structure) -> None:

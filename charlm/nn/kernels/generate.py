@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from charlm.errors import OptionError
 from charlm.nn.cells import Cell, GRUCell, LSTMCell, RNNCell
 from charlm.nn.kernels import compiled, loops
+from charlm.nn.kernels.attention import Places
 from charlm.nn.kernels.reference import check_draws, check_ids, input_rows, split_biases
 from charlm.tensors import Bits, made_from
 
@@ -90,8 +91,8 @@ class Packed:
         below: a layer each but the first, W_ih.
         bias: a layer each but the first, [GH].
         bias_n: a layer each, the GRU's [H].
-        head: the panels of the output's weights.
-        head_bias: [V rounded up to two vectors].
+        head: the panels of the output's weights, V rows and those of what else is made of the top layer's output.
+        head_bias: as many, rounded up to two vectors.
         pace: how fast its generation went lately.
     """
 
@@ -133,7 +134,9 @@ def _packed_matrix(weight_RK: Tensor, gates: int, units: int, bits: Bits) -> Pan
 _kept: weakref.WeakKeyDictionary[nn.Module, tuple[Hashable, Packed]] = weakref.WeakKeyDictionary()
 
 
-def pack(model: nn.Module, cells: list[Cell], table: Tensor | None, head: nn.Linear, bits: Bits = 32) -> Packed:
+def pack(
+    model: nn.Module, cells: list[Cell], table: Tensor | None, heads: Sequence[nn.Linear], bits: Bits = 32
+) -> Packed:
     """The packed weights of a model; made again only when a weight has changed since the last call.
 
     A hash of all weights decides, whoever has changed them and how: it costs what one step of one lane costs.
@@ -142,36 +145,35 @@ def pack(model: nn.Module, cells: list[Cell], table: Tensor | None, head: nn.Lin
         model: whose weights these are; what is kept is kept for it.
         cells: the layers, from the ids upwards; one direction, no projection, float32 on the CPU.
         table: the embedding; None for one-hot.
-        head: the map to V logits.
+        heads: the map to V logits, and others of the same input.
         bits: of the recurrent layers' weights, where `rounded` has made them of so many; the numbers are the same.
     """
-    weights = [*(p for module in (*cells, head) for p in module.parameters()), *([] if table is None else [table])]
+    weights = [*(p for module in (*cells, *heads) for p in module.parameters()), *([] if table is None else [table])]
     hashes = ((p.shape, loops.hash_of(p.detach().contiguous())) for p in weights)
     key = (compiled.target(), bits, *hashes)
     if model not in _kept or _kept[model][0] != key:
-        _kept[model] = key, _pack(cells, table, head, bits)
+        _kept[model] = key, _pack(cells, table, heads, bits)
     return _kept[model][1]
 
 
-def _pack(cells: list[Cell], table: Tensor | None, head: nn.Linear, bits: Bits) -> Packed:
+def _pack(cells: list[Cell], table: Tensor | None, heads: Sequence[nn.Linear], bits: Bits) -> Packed:
     used = compiled.library()
     assert used is not None
     first, floats = cells[0], used.floats
     units = floats * (2 if isinstance(first, RNNCell) else 1)
     biases = [split_biases(cell) for cell in cells]
-    symbols = head.out_features
-    bias_V = torch.zeros(symbols) if head.bias is None else head.bias
+    bias_O = torch.cat([torch.zeros(head.out_features) if head.bias is None else head.bias for head in heads])
     return Packed(
         code=_CODE[type(first)],
         hidden=first.hidden,
-        symbols=symbols,
+        symbols=heads[0].out_features,
         rows=input_rows(first, table, biases[0][0]).contiguous(),
         recurrent=[_packed_matrix(cell.weight_hh, cell.gates, units, bits) for cell in cells],
         below=[None, *(_packed_matrix(cell.weight_ih, cell.gates, units, bits) for cell in cells[1:])],
         bias=[bias_G for bias_G, _ in biases],
         bias_n=[None if bias_n is None else bias_n.contiguous() for _, bias_n in biases],
-        head=_panels(head.weight, 1, 2 * floats),
-        head_bias=nn.functional.pad(bias_V, (0, -symbols % (2 * floats))).contiguous(),
+        head=_panels(torch.cat([head.weight for head in heads]), 1, 2 * floats),
+        head_bias=nn.functional.pad(bias_O, (0, -len(bias_O) % (2 * floats))).contiguous(),
     )
 
 
@@ -187,6 +189,7 @@ def generate(
     draw: Draw,
     noise_TB: Tensor,
     grams: tuple[Tensor, Tensor] | None = None,
+    places: Places | None = None,
 ) -> tuple[Tensor, Tensor, list[tuple[Tensor, ...]]]:
     """Draws a symbol a lane and step, by inversion of the noise.
 
@@ -197,6 +200,7 @@ def generate(
         draw: temperature, top-k, top-p.
         noise_TB: floating-point numbers in [0, 1).
         grams: the weights [R + 1, V] of `RecentGrams`, and the characters [B, N - 1] last read, which change.
+        places: those that `LookBack` looks back on, which change.
 
     Returns:
         The drawn ids [T, B], the log-probability of each in the model's own distribution, and the state in
@@ -229,6 +233,10 @@ def generate(
         arrays[name] = (compiled.Weights * len(jobs))(*jobs)
     if grams is not None:
         tensors |= _checked(packed, grams, lanes)
+    numbers: dict[str, int] = {}
+    if places is not None:
+        numbers, more = places.job(threads)
+        tensors |= more
     job = compiled.Generation(
         cell=packed.code,
         layers=len(state),
@@ -240,6 +248,7 @@ def generate(
         top_p=draw.top_p,
         gram_rows=0 if grams is None else len(grams[0]) - 1,
         recents=0 if grams is None else grams[1].shape[1],
+        **numbers,
         **{name: tensor.data_ptr() for name, tensor in tensors.items()},
         **{name: ctypes.addressof(array) for name, array in arrays.items()},
     )

@@ -15,12 +15,12 @@ from charlm.nn.cells import Cell, GRUCell, LSTMCell, RNNCell
 from charlm.nn.kernels import compiled
 from charlm.nn.kernels.compiled import Layer, Memory, Product, Scatter, address, call
 
-_SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
+SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 _scratch = threading.local()
 QUICK = 500_000  # multiplications a step that are not worth a meeting of threads
 
 
-def _room(name: str, size: int, like: Tensor) -> Tensor:
+def room(name: str, size: int, like: Tensor) -> Tensor:
     """Room for so many numbers, kept from call to call."""
     kept: Tensor | None = getattr(_scratch, name, None)
     if kept is None or kept.numel() < size or kept.dtype != like.dtype:
@@ -42,8 +42,8 @@ def _layer(cell: Cell, weight_hh: Tensor, steps: int, lanes: int, pairs: bool) -
     if by_units and len(weight_hh) * cell.hidden * lanes < QUICK:
         threads = 1
     gates, hidden = len(weight_hh), cell.hidden
-    packed = _room("packed", (gates + 1) * (hidden + 64), weight_hh)
-    halves = _room("halves", 2 * lanes * (gates + 1), weight_hh) if pairs else None
+    packed = room("packed", (gates + 1) * (hidden + 64), weight_hh)
+    halves = room("halves", 2 * lanes * (gates + 1), weight_hh) if pairs else None
     return Layer(
         steps=steps,
         lanes=lanes,
@@ -115,7 +115,7 @@ def forward(
     job.input = address(gates, weight_hh.dtype, *size, cell.gates * hidden)
     job.bias_n = address(bias_n, weight_hh.dtype, hidden)
     job.y, job.gates, job.extra = (None if t is None else t.data_ptr() for t in (y, values, extra))
-    call(f"forward_{_SUFFIX[gates.dtype]}_{cell.name}", job)
+    call(f"forward_{SUFFIX[gates.dtype]}_{cell.name}", job)
     return y, values, extra
 
 
@@ -152,7 +152,7 @@ def backward(
     job.carry, job.gates_grad = address(carry, y.dtype, lanes, hidden), grad.data_ptr()
     if before is not None:
         job.h0_grad, job.c0_grad = before[0].data_ptr(), before[-1].data_ptr()
-    call(f"backward_{_SUFFIX[y.dtype]}_{cell.name}", job)
+    call(f"backward_{SUFFIX[y.dtype]}_{cell.name}", job)
     return grad, before
 
 
@@ -184,14 +184,14 @@ def product(
         if 1 not in matrix.stride() or matrix.dtype != left_MK.dtype or not matrix.is_cpu:
             raise OptionError(f"a product needs matrices of {left_MK.dtype} without gaps in one direction on the CPU")
     out = left_MK.new_empty(rows, columns) if add_to is None else add_to
-    suffix, threads = _SUFFIX[out.dtype], torch.get_num_threads()
+    suffix, threads = SUFFIX[out.dtype], torch.get_num_threads()
     job = Product(rows=rows, columns=columns, depth=depth, threads=threads, pairs=_checked(pairs, out.dtype))
     job.adding = int(add_to is not None)
     job.left, job.right, job.out = left_MK.data_ptr(), right_KN.data_ptr(), address(out, left_MK.dtype, rows, columns)
     job.left_row, job.left_step = left_MK.stride()
     job.right_step, job.right_column = right_KN.stride()
     job.bias = address(bias_N, out.dtype, columns)
-    job.room = _room("product", threads * compiled.room(suffix), out).data_ptr()
+    job.room = room("product", threads * compiled.room(suffix), out).data_ptr()
     call(f"product_{suffix}", job)
     return out
 
@@ -216,7 +216,7 @@ def sum_rows(rows_RW: Tensor, ids_R: Tensor | None, groups: int) -> Tensor:
         rows=rows_RW.data_ptr(),
         sums=sums.data_ptr(),
     )
-    call(f"scatter_{_SUFFIX[rows_RW.dtype]}", job)
+    call(f"scatter_{SUFFIX[rows_RW.dtype]}", job)
     return sums
 
 

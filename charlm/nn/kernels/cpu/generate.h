@@ -11,33 +11,48 @@ struct generation {
     int64_t threads, by_units;
     int64_t top_k;                 /* 0 keeps all; 1 takes the most probable */
     int64_t gram_rows, recents;    /* R, and N - 1; 0 where strings have no weights */
+    int64_t places, keep, key, width, characters; /* M, or 0 where it does not look back; C, K, E and N of `places_at` */
     double temperature, top_p;  /* temperature 0 takes the most probable */
     const float *rows;          /* [V + 1, G H]: layer 0's part of the gates for each symbol, last for an unknown */
     const struct weights *recurrent; /* of each layer: W_hh */
     const struct weights *below;     /* of each layer: W_ih; the first layer has `rows` instead */
     const float **bias;         /* of each layer but the first: [G H] or NULL */
     const float **bias_n;       /* of each layer of a GRU: [H] or NULL */
-    const float *head;          /* [panels of HEAD symbols][H][HEAD] */
-    const float *head_bias;     /* [V rounded up to HEAD] */
+    const float *head;          /* [panels of HEAD][H][HEAD]: V rows, then those of the query, the key and the own score */
+    const float *head_bias;     /* as many, rounded up to HEAD */
     float **h, **h_next, **c;   /* of each layer: [B, H]; h and h_next change places every step */
     const double *noise;        /* [T, B] */
     int64_t *ids;               /* [B] last read; changes */
     int64_t *drawn;             /* [T, B] out */
     float *logp;                /* [T, B] out */
     float *gates;               /* [B, G H] room */
-    float *logits;              /* [B, V rounded up to HEAD] room */
+    float *logits;              /* [B, as many as `head_bias`] room */
     double *weights;            /* [threads, 2 V + 16] room */
     int64_t *heap;              /* [threads, V] room */
     const float *grams;         /* [R + 1, V]: what strings of the last 2 to N symbols add to the logits */
     int64_t *recent;            /* [B, N - 1] the symbols read before `ids`, the last one last; changes */
+    const float *query_table;   /* [N, V + 1, E] */
+    const float *key_table;     /* [N, E, V + 1 rounded up to a vector] */
+    const float *distance;      /* [M]: of place M - d, d steps before */
+    float *back_keys;           /* [B, K, C]: of the last places, the last one before `ends`; changes, as do the next two */
+    int32_t *back_ids;          /* [B, N - 1 + C]: the characters read there, and before; V is unknown */
+    int64_t *ends;              /* [B] */
+    float *room;                /* [threads, M + (N + 1) (V + 1 rounded up)], and a vector */
 };
+
+/* Numbers in a row of `logits`. */
+static int64_t outputs(const struct generation *s)
+{
+    const int64_t extra = s->places ? 2 * s->key + 1 : 0;
+    return (s->symbols + extra + HEAD - 1) / HEAD * HEAD;
+}
 
 /* Adds the rows of the strings that end with the symbol just read, hashed as RecentGrams does; that symbol becomes a
    recent one. */
 static void add_grams(const struct generation *s, int64_t b)
 {
     const int64_t V = s->symbols;
-    float *x = s->logits + b * ((V + HEAD - 1) / HEAD * HEAD);
+    float *x = s->logits + b * outputs(s);
     int64_t *recent = s->recent + b * s->recents, key = s->ids[b] + 2;
     if (s->ids[b] >= 0)
         for (int64_t back = s->recents; back-- > 0 && recent[back] >= 0;) {
@@ -72,7 +87,7 @@ static void one_layer(const struct generation *s, int l, float **h, float **h_ne
 /* Logits of some panels of two vectors and some lanes from the top layer's outputs. */
 static void head(const struct generation *s, const float *h, const int64_t *panels, const int64_t *lanes)
 {
-    const int64_t padded = (s->symbols + HEAD - 1) / HEAD * HEAD;
+    const int64_t padded = outputs(s);
     for (int64_t p = panels[0]; p < panels[1]; p++)
         for (int64_t b = lanes[0]; b < lanes[1]; b += HEAD_TALL) {
             const int64_t rows = b + HEAD_TALL < lanes[1] ? HEAD_TALL : lanes[1] - b;
@@ -166,7 +181,7 @@ static int64_t invert(const double *p, int64_t count, double noise)
 static void draw(struct generation *s, int64_t step, int64_t b, int me)
 {
     const int64_t V = s->symbols;
-    const float *x = s->logits + b * ((V + HEAD - 1) / HEAD * HEAD);
+    const float *x = s->logits + b * outputs(s);
     double *p = s->weights + me * (2 * V + 16), most;
     int64_t best = 0;
     for (int64_t i = 1; i < V; i++)
@@ -185,11 +200,99 @@ static void draw(struct generation *s, int64_t step, int64_t b, int me)
     s->logp[step * s->lanes + b] = (float)(x[best] - all);
 }
 
+/* Takes the symbol just read into the places of a lane; they are moved to the front where no room is left. Returns where
+   it now stands. */
+static int64_t append_place(struct generation *s, int64_t b, const float *key)
+{
+    const int64_t C = s->keep, before = s->characters - 1;
+    float *keys = s->back_keys + b * s->key * C;
+    int32_t *ids = s->back_ids + b * (before + C);
+    int64_t end = s->ends[b];
+    if (end == C) {
+        for (int64_t k = 0; k < s->key; k++)
+            memmove(keys + k * C, keys + k * C + C - s->places, (size_t)s->places * sizeof *keys);
+        memmove(ids, ids + C - s->places, (size_t)(before + s->places) * sizeof *ids);
+        end = s->places;
+    }
+    for (int64_t k = 0; k < s->key; k++)
+        keys[k * C + end] = key[k];
+    ids[before + end] = s->ids[b] < 0 ? (int32_t)s->symbols : (int32_t)s->ids[b];
+    s->ends[b] = end + 1;
+    return end;
+}
+
+/* The scores of the M places before `end`. */
+static void place_scores(const struct generation *s, const float *keys, const int32_t *ids, const float *query,
+                         float *table, float *scores)
+{
+    const int64_t wide = (s->symbols + FLOATS) / FLOATS * FLOATS;
+    for (int64_t n = 0; n < s->characters; n++) {
+        const float *now = s->query_table + (n * (s->symbols + 1) + ids[s->places - n]) * s->width;
+        for (int64_t v = 0; v < wide; v += FLOATS) {
+            vec_f32 sum = {0};
+            for (int64_t e = 0; e < s->width; e++)
+                sum += now[e] * load_f32(s->key_table + (n * s->width + e) * wide + v, FLOATS);
+            store_f32(table + n * wide + v, sum, FLOATS);
+        }
+    }
+    for (int64_t i = 0; i < s->places; i += 4 * FLOATS) {
+        vec_f32 sum[4];
+        for (int v = 0; v < 4; v++)
+            sum[v] = load_f32(s->distance + i + v * FLOATS, s->places - i - v * FLOATS);
+        for (int64_t k = 0; k < s->key; k++)
+            for (int v = 0; v < 4; v++)
+                sum[v] += query[k] * load_f32(keys + k * s->keep + i + v * FLOATS, s->places - i - v * FLOATS);
+        for (int v = 0; v < 4; v++)
+            store_f32(scores + i + v * FLOATS, sum[v], s->places - i - v * FLOATS);
+    }
+    for (int64_t n = 0; n < s->characters; n++)
+        for (int64_t i = 0; i < s->places; i++)
+            scores[i] += table[n * wide + ids[i - n]];
+}
+
+/* The logits become log-probabilities of the network and of what followed the places; see look_back.h. */
+static void look_back(struct generation *s, int64_t b, int me)
+{
+    const int64_t V = s->symbols, M = s->places, wide = (V + FLOATS) / FLOATS * FLOATS;
+    float *x = s->logits + b * outputs(s), *scores = s->room + me * (M + (s->characters + 1) * wide + FLOATS);
+    float *table = scores + M, *mass = table + s->characters * wide;
+    const float *query = x + V;
+    const int64_t end = append_place(s, b, query + s->key);
+    const int32_t *ids = s->back_ids + b * (s->characters - 1 + s->keep) + s->characters - 1 + end - M;
+    place_scores(s, s->back_keys + b * s->key * s->keep + end - M, ids, query, table, scores);
+    const float own = query[2 * s->key];
+    float most = own;
+    for (int64_t i = 0; i < M; i++) {
+        if (ids[i] == V || ids[i + 1] == V)
+            scores[i] = -1e9f;
+        most = scores[i] > most ? scores[i] : most;
+    }
+    for (int64_t v = 0; v <= V; v++)
+        mass[v] = 0;
+    for (int64_t i = 0; i < M; i += FLOATS) {
+        const vec_f32 from = load_f32(scores + i, M - i) - most;
+        const vec_f32 e = (vec_f32)((whole_f32)exp_f32(from, 1) & ~(from <= -87.0f));
+        for (int64_t k = 0; k < FLOATS && i + k < M; k++)
+            mass[ids[i + k + 1]] += e[k];
+    }
+    double all = 0, first = x[0], *p = s->weights + me * (2 * V + 16);
+    const double alone = exp((double)own - most);
+    for (int64_t v = 0; v < V; v++) {
+        all += mass[v];
+        first = x[v] > first ? x[v] : first;
+    }
+    const double sum = exponentials(x, V, first, 1, p);
+    for (int64_t v = 0; v < V; v++) {
+        const double copied = mass[v] / (all + alone);
+        x[v] = (float)log(alone / (all + alone) * (p[v] / sum) + (copied > 1e-30 ? copied : 1e-30));
+    }
+}
+
 static void generate_part(void *data, int me, struct team *team)
 {
     struct generation *s = data;
     const int64_t wide = s->cell == 1 ? 2 * FLOATS : FLOATS;
-    int64_t panels[2] = {0, (s->hidden + wide - 1) / wide}, head_panels[2] = {0, (s->symbols + HEAD - 1) / HEAD};
+    int64_t panels[2] = {0, (s->hidden + wide - 1) / wide}, head_panels[2] = {0, outputs(s) / HEAD};
     int64_t lanes[2] = {0, s->lanes}, own_lanes[2];
     share(s->lanes, me, team->size, own_lanes, own_lanes + 1);
     if (s->by_units) {
@@ -211,6 +314,8 @@ static void generate_part(void *data, int me, struct team *team)
         for (int64_t b = own_lanes[0]; b < own_lanes[1]; b++) {
             if (s->recents)
                 add_grams(s, b);
+            if (s->places)
+                look_back(s, b, me);
             draw(s, step, b, me);
         }
         if (s->by_units)

@@ -93,6 +93,30 @@ struct product {
     void *room;       /* for each thread, as many numbers as `room` says */
 };
 
+#define MOST_CHARACTERS 16
+
+/* Attention over the last places; see look_back.h. Axes: T steps, B lanes, M places kept, S = M + T, K numbers of a key,
+   N last characters, V symbols. */
+struct look {
+    int64_t steps, lanes, places, width, characters, symbols, threads;
+    int64_t old_keys;     /* whether the gradient of the keys of the M places kept before is wanted */
+    const void *keys;     /* [B, S, K] */
+    const void *query;    /* [B, T, K] */
+    const void *table;    /* [B, N, V + 1, T]: what a character n places before a place adds to its score */
+    const void *own;      /* [B, T] the network's own score */
+    const void *bias;     /* [S + T]: of the distance d at d + T; very small where d is not from 1 to M */
+    const void *logp;     /* [T, B, V] by the network alone */
+    const int64_t *ids;   /* [B, N - 1 + S]: the characters read at the places; -1 is unknown */
+    const int64_t *first; /* [B, T]: the first place that a step can see, or NULL where all can be seen */
+    void *shares;         /* [B, S, T] out, or NULL where there is no way back; that turns them into gradients of scores */
+    void *mass;           /* [B, V + 1, T] out with `shares`: of each symbol, and the network's own share */
+    void *out;            /* [T, B, V] out */
+    void *room;           /* for each thread, as many numbers as `look_room` says */
+    const void *grad;     /* [T, B, V], of `out` */
+    void *query_grad, *table_grad, *own_grad, *bias_grad, *logp_grad; /* bias_grad is [B, S + T] */
+    void *keys_grad;      /* [B, S, K], or without `old_keys` [B, T, K] */
+};
+
 /* Sums rows that belong together: sums[ids[r]] += rows[r]. Threads share the columns. */
 struct scatter {
     int64_t count, width, stride, threads;
@@ -179,7 +203,10 @@ EXPORT int EXPORTED(bf16)(void)
 
 EXPORT int64_t EXPORTED(sizes)(void)
 {
-    const size_t others = sizeof(struct weights) + 1000 * sizeof(struct product);
-    const size_t last = sizeof(struct generation) + 1000 * (sizeof(struct memory) + 1000 * others);
-    return (int64_t)(sizeof(struct layer) + 1000 * (sizeof(struct scatter) + 1000 * last));
+    const size_t sizes[] = {sizeof(struct weights), sizeof(struct product), sizeof(struct memory), sizeof(struct look),
+                            sizeof(struct generation), sizeof(struct scatter), sizeof(struct layer)};
+    int64_t all = 0;
+    for (unsigned i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        all = 512 * all + (int64_t)sizes[i];
+    return all;
 }

@@ -1,7 +1,8 @@
-/* Everything of one precision: the vectors, the three cells, and the sum of rows. */
+/* Everything of one precision: the vectors, products, attention, the three cells, and the sum of rows. */
 
 #include "vector.h"
 #include "product.h"
+#include "look_back.h"
 
 #define RNN 1
 #define GRU 3
@@ -47,6 +48,7 @@ EXPORT void EXPORTED(N(scatter))(struct scatter *s) { together(N(scatter_part), 
 
 #undef N
 #undef LONG_
+#undef LEAST
 #undef AHEAD
 #undef VEC
 #undef INLINE

@@ -155,7 +155,9 @@ static void N(product_part)(void *data, int me, struct team *team)
 EXPORT void EXPORTED(N(product))(struct product *p) { together(N(product_part), p, p->threads); }
 
 /* Numbers of room that a thread needs for a product. */
-EXPORT int64_t EXPORTED(N(room))(void) { return ROOM; }
+static int64_t N(product_room)(void) { return ROOM; }
+
+EXPORT int64_t EXPORTED(N(room))(void) { return N(product_room)(); }
 
 #undef PANEL
 #undef DEEP
