@@ -135,6 +135,8 @@ class LookBack(nn.Module):
             keys_BMK, ids_BM: the places kept so far.
             resets_TB: bool; a lane forgets all places before the step where it is true.
         """
+        ids_TB = check_ids(ids_TB, self.symbols, self.key.device, dim=2)
+        ids_BM = check_ids(ids_BM, self.symbols, self.key.device, dim=2)
         found = []
         for begin in range(0, len(ids_TB), _BLOCK):
             part = slice(begin, begin + _BLOCK)
@@ -152,7 +154,7 @@ class LookBack(nn.Module):
         ids_BM: Tensor,
         resets_TB: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        steps, ids_BS = len(ids_TB), torch.cat([ids_BM, ids_TB.t().long()], 1)
+        steps, ids_BS = len(ids_TB), torch.cat([ids_BM, ids_TB.t()], 1)
         piece_BS = torch.zeros_like(ids_BS)
         if resets_TB is not None:
             piece_BS[:, -steps:] = resets_TB.t().cumsum(1)

@@ -15,7 +15,6 @@ from torch.nn import functional as F
 
 from charlm.nn.kernels import compiled, loops
 from charlm.nn.kernels.compiled import Look, address
-from charlm.nn.kernels.reference import check_ids
 
 NEVER = -1e9
 """The score of a place that cannot be looked at."""
@@ -51,7 +50,7 @@ def mixed(
         table_BNVT: what a character n places before a place adds to its score.
         bias_D: what is added to the score of a place d steps before, [M + 2 T], at d + T.
         keys: of the M places kept before, of these steps, and all of them side by side.
-        ids_BS: the characters read at the places, and N - 1 before them.
+        ids_BS: the characters read at the places, and N - 1 before them; the caller has checked that they are in range.
         piece_BS: whole numbers that never fall; a place can be seen from those of the same number.
     """
     given = logp_TBV, own_BT, query_BTK, table_BNVT, bias_D
@@ -95,29 +94,29 @@ class _Compiled(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         given = (logp_TBV, own_BT, query_BTK, table_BNVT, bias_D, keys_BSK)
         given = tuple(tensor.resolve_neg().contiguous() for tensor in given)
-        check_ids(ids_BS, logp_TBV.shape[-1], logp_TBV.device, dim=2)
         first_BT = None
         if bool(piece_BS[:, -1].any()):  # a step sees the places from the last change of pieces on
             first_BT = torch.searchsorted(piece_BS, piece_BS[:, -len(logp_TBV) :].contiguous())
             first_BT -= ids_BS.shape[1] - keys_BSK.shape[1]
         out, *kept = _call(given, ids_BS, first_BT, keep=any(ctx.needs_input_grad))
         ctx.used = not kept
-        ctx.save_for_backward(*given, ids_BS, piece_BS, first_BT, out, *kept)
+        ctx.save_for_backward(*given, ids_BS, piece_BS, first_BT, keys_BMK, key_BTK, out, *kept)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad_TBV: Tensor) -> tuple[Tensor | None, ...]:
-        *given, ids_BS, piece_BS, first_BT, out, shares, mass = ctx.saved_tensors
+        *given, ids_BS, piece_BS, first_BT, keys_BMK, key_BTK, out, shares, mass = ctx.saved_tensors
         old, steps = ctx.needs_input_grad[5], len(out)
         if torch.is_grad_enabled():  # a second derivative is wanted
-            given = [tensor.detach().requires_grad_() for tensor in given] if not old else given
-            found = torch.autograd.grad(_mixed(*given, ids_BS, piece_BS), given, grad_TBV, create_graph=True)
-            *found, keys_grad = found
-        else:
-            if ctx.used:  # the way back was gone before, which leaves no shares behind
-                out, shares, mass = _call(tuple(given), ids_BS, first_BT, keep=True)
-            ctx.used = True
-            *found, keys_grad = _call_back(tuple(given), ids_BS, first_BT, (out, shares, mass), grad_TBV, old=old)
+            into = [*given[:5], keys_BMK, key_BTK]
+            wanted = [tensor for tensor, needed in zip(into, ctx.needs_input_grad, strict=False) if needed]
+            again = _mixed(*given[:5], torch.cat([keys_BMK, key_BTK], 1), ids_BS, piece_BS)
+            found = iter(torch.autograd.grad(again, wanted, grad_TBV, create_graph=True))
+            return *(next(found) if needed else None for needed in ctx.needs_input_grad[:7]), None, None, None
+        if ctx.used:  # the way back was gone before, which leaves no shares behind
+            out, shares, mass = _call(tuple(given), ids_BS, first_BT, keep=True)
+        ctx.used = True
+        *found, keys_grad = _call_back(tuple(given), ids_BS, first_BT, (out, shares, mass), grad_TBV, old=old)
         return *found, keys_grad[:, :-steps] if old else None, keys_grad[:, -steps:], None, None, None
 
 
@@ -131,7 +130,8 @@ def _job(given: tuple[Tensor, ...], ids_BS: Tensor, first_BT: Tensor | None) -> 
     job.table = address(table_BNVT, dtype, lanes, characters, symbols + 1, steps)
     job.logp, job.own = address(logp_TBV, dtype, steps, lanes, symbols), address(own_BT, dtype, lanes, steps)
     job.query, job.keys = address(query_BTK, dtype, lanes, steps, width), address(keys_BSK, dtype, lanes, places, width)
-    job.bias, job.ids = address(bias_D, dtype, places + steps), address(ids_BS, torch.int64, lanes, characters - 1 + places)
+    job.bias = address(bias_D, dtype, places + steps)
+    job.ids = address(ids_BS, torch.int64, lanes, characters - 1 + places)
     return job
 
 
@@ -158,7 +158,7 @@ def _call_back(
     given: tuple[Tensor, ...], ids_BS: Tensor, first_BT: Tensor | None, kept: tuple[Tensor, Tensor, Tensor],
     grad_TBV: Tensor, *, old: bool,
 ) -> tuple[Tensor, ...]:  # fmt: skip
-    """Gradients of what was given; that of the keys is of all places if they are `old`, else of those of these steps."""
+    """Gradients of what was given; that of the keys is of all places if `old`, else of those of these steps."""
     job, (out, shares, mass) = _job(given, ids_BS, first_BT), kept
     logp_grad, own_grad, query_grad, table_grad = (torch.empty_like(tensor) for tensor in given[:4])
     bias_grad = out.new_empty(len(ids_BS), len(given[4]))

@@ -170,9 +170,10 @@ static void N(look_lane_back)(const struct look *s, int64_t b, REAL *room)
             const VEC p = N(exp)(N(load)(logp + v, V - v), 1);
             N(store)(logp_grad + v, x * p * own[t], V - v);
             for (int64_t i = 0; i < LONG_ && v + i < V; i++) {
-                a[(v + i) * T + t] = x[i];
+                const REAL copied = mass[(v + i) * T + t];
+                a[(v + i) * T + t] = copied > LEAST ? x[i] : 0;
                 to_own += x[i] * p[i];
-                all += x[i] * mass[(v + i) * T + t];
+                all += a[(v + i) * T + t] * copied;
             }
         }
         down[t] = to_own;
