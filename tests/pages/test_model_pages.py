@@ -157,10 +157,10 @@ def test_the_page_computes_and_draws_what_python_does(browser: Browser, tmp_path
 
 def test_what_a_network_looked_back_on_can_be_left_and_come_back_to(browser: Browser) -> None:
     """In every order: what is read after one saved state changes none of the others."""
-    model, block = network("gru", 1, look_back=100), Block()
+    model, block = network("gru", 1, look_back=300), Block()
     description = _describe(model, 32, block)
     browser.driver.get("about:blank")
-    begin, one, other, end = (np.random.default_rng(n).integers(-1, 40, 90).tolist() for n in range(4))
+    begin, one, other, end = (np.random.default_rng(n).integers(-1, 9, 90).tolist() for n in range(4))
     rows = browser.run(
         (TEMPLATES / "models.js").read_text() + "const [description, text, begin, one, other, end] = arguments;"
         "const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));"
