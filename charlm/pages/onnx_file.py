@@ -210,6 +210,7 @@ class _Graph:
             "one": np.array(1),
             "block_most": np.array([_BLOCK]),
             "window_more": np.array([look_back.places]),
+            "yes": np.array(True),
         }
         steps = self._slice(self._node("Shape", [queries]), 1, 2, 0)
         block = self._node("Min", [steps, "block_most"])
@@ -223,7 +224,7 @@ class _Graph:
             (queries, keys, own, unseen, follower), self._bias(look_back, window), steps, block, window
         )
         mass = f"value{self._made}_all"
-        self._node("Loop", [count, ""], names=[mass], body=body)
+        self._node("Loop", [count, "yes"], names=[mass], body=body)
         mass = self._node("Transpose", [mass], perm=[1, 0, 2, 3])
         mass = self._node("Reshape", [mass, self._whole(0, -1, look_back.symbols + 1)])
         before = self._node("Mul", [less, block])
@@ -261,9 +262,8 @@ class _Graph:
         share = self._node("Softmax", [self._node("Concat", [score, own], axis=2)], axis=-1)
         self._weights |= {"shares": np.array(len(self._model.vocab) + 1), "unknown": np.array(-1)}
         self._weights["pair"] = np.array([0, 1], dtype=np.float32)
-        symbol = self._node(
-            "Pad", [follower, self._whole(0, 0, 0, 1), "unknown"]
-        )  # -1 is the last one, the network's own
+        # the network's own share comes last, and -1 is the last symbol of the one-hot rows; unseen places have no share
+        symbol = self._node("Pad", [follower, self._whole(0, 0, 0, 1), "unknown"])
         self._node("MatMul", [share, self._node("OneHot", [symbol, "shares", "pair"])], names=["mass"])
         self._node("Identity", ["go_on"], names=["goes_on"])
         info = helper.make_tensor_value_info
