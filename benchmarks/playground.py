@@ -1,6 +1,6 @@
 """How fast a page of `charlm export` is: until its first character, characters a second, long tasks of the page itself.
 
-    python -m benchmarks.playground [--cell gru] [--layers 3] [--hidden 192] [--length 5000]
+    python -m benchmarks.playground [--cell gru] [--layers 3] [--hidden 192] [--look-back 0] [--length 5000]
 
 Needs chromium and its chromedriver. The network has random weights; its speed is that of a trained one.
 """
@@ -36,13 +36,14 @@ def main() -> None:
     parser.add_argument("--cell", default="gru")
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--hidden", type=int, default=192)
+    parser.add_argument("--look-back", type=int, default=0)
     parser.add_argument("--length", type=int, default=5000)
     options = parser.parse_args()
     sys.path.insert(0, str(ROOT / "tests"))
     from browser import chromium
 
     text = charlm.read_text(ROOT / "data" / "shakespeare.txt")
-    shape = RNNConfig(model=options.cell, layers=options.layers, hidden=options.hidden)
+    shape = RNNConfig(model=options.cell, layers=options.layers, hidden=options.hidden, look_back=options.look_back)
     model = CharRNN(text.vocab, shape)
     with tempfile.TemporaryDirectory() as folder, chromium() as browser:
         page = charlm.export(model, html=Path(folder) / "page.html", text=text).html

@@ -148,6 +148,8 @@ def quantised(weight_RK: Tensor, bits: Bits) -> tuple[Tensor, Tensor]:
 def rounded(model: _Module, bits: Bits) -> _Module:
     """A copy of a model each of whose matrices holds the numbers that its weights of so many bits stand for.
 
+    A tensor of more axes is read as a matrix with the same last axis.
+
     Raises:
         OptionError: the bits are not 8, 16 or 32, or a weight is not finite.
     """
@@ -156,11 +158,11 @@ def rounded(model: _Module, bits: Bits) -> _Module:
     twin = copy.deepcopy(model)
     with torch.no_grad():
         for parameter in twin.parameters():
-            if bits != 32 and parameter.dim() == 2:
+            if bits != 32 and parameter.dim() >= 2:
                 if not bool(parameter.isfinite().all()):
                     raise OptionError("a weight of this network is not a finite number: it cannot be rounded")
-                whole_RK, scale_R = quantised(parameter, bits)
-                parameter.copy_(whole_RK * scale_R.unsqueeze(1))
+                whole_RK, scale_R = quantised(parameter.flatten(0, -2), bits)
+                parameter.copy_((whole_RK * scale_R.unsqueeze(1)).view_as(parameter))
     return twin
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from charlm.mixing.mixture import MixtureLM
 from charlm.ngrams.kneser_ney import KneserNey, discounts
 from charlm.ngrams.model import NGramLM
 from charlm.nn.cells import BUILT_IN
+from charlm.nn.look_back import LookBack
 from charlm.pages.page import render
 from charlm.recurrent.agreement import GATE_WORDS, Finding
 from charlm.recurrent.atlas import Atlas, Saturation, Unit
@@ -31,6 +32,7 @@ from charlm.recurrent.model import CharRNN
 from charlm.tensors import Bits, quantised
 
 _MOST = 24_000_000  # characters of numbers in a page, which a telephone still opens
+_Kept = Callable[[Tensor | None], dict[str, Any] | None]  # puts numbers into a block and says where they are
 _WORKER = ("sampling.js", "models.js", "counts.js", "engine.js")
 
 
@@ -120,8 +122,6 @@ def _network(model: CharRNN, bits: Bits, block: Block) -> dict[str, Any]:
         raise OptionError(
             f"a page runs the cells {', '.join(BUILT_IN)}, not {model.config.model}: its formula is Python's alone"
         )
-    if model.look_back is not None:
-        raise OptionError("a page cannot yet run a network that looks back on what it has read (--look-back)")
 
     def matrix(weight: Tensor | None) -> dict[str, Any] | None:
         if weight is None:
@@ -155,6 +155,21 @@ def _network(model: CharRNN, bits: Bits, block: Block) -> dict[str, Any]:
         ],
         "head": {"weight": matrix(model.head.linear.weight), "bias": numbers(model.head.linear.bias)},
         "grams": None if model.grams is None else {"weight": matrix(model.grams.weight), "order": model.grams.order},
+        "look_back": None if model.look_back is None else _look_back(model.look_back, matrix, numbers),
+    }
+
+
+def _look_back(look_back: LookBack, matrix: _Kept, numbers: _Kept) -> dict[str, Any]:
+    """What `LookBack` holds; a row of the matrices `query` and `key` is that of a symbol so many places before."""
+    maps = {name: getattr(look_back, name) for name in ("query_map", "key_map", "own")}
+    return {
+        "places": look_back.places,
+        "characters": look_back.characters,
+        "width": look_back.key.shape[2],
+        "query": matrix(look_back.query.flatten(0, 1)),
+        "key": matrix(look_back.key.flatten(0, 1)),
+        **{name: {"weight": matrix(map.weight), "bias": numbers(map.bias)} for name, map in maps.items()},
+        "recency": look_back.recency.item(),
     }
 
 

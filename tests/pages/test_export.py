@@ -29,6 +29,10 @@ def network(**shape: Any) -> CharRNN:
     model.reset_parameters(torch.Generator().manual_seed(1))
     if model.grams is not None:
         model.grams.weight.data[:-1].normal_(generator=torch.Generator().manual_seed(2))
+    if model.look_back is not None:
+        draw = torch.Generator().manual_seed(3)
+        for parameter in model.look_back.parameters():
+            parameter.data += 0.2 * torch.randn(parameter.shape, generator=draw)
     return model
 
 
@@ -62,16 +66,17 @@ def test_a_page_holds_the_weights_and_forbids_everything_else(tmp_path: Path) ->
     assert found.tobytes() == model.head.linear.weight.detach().numpy().tobytes()
 
 
-def test_the_loss_is_that_of_the_weights_in_the_page(tmp_path: Path) -> None:
-    model = network(layers=2, embedding=12, tied=True)
+@pytest.mark.parametrize("shape", [{"embedding": 12, "tied": True}, {"look_back": 30}], ids=["tied", "looking back"])
+def test_the_loss_is_that_of_the_weights_in_the_page(tmp_path: Path, shape: dict[str, Any]) -> None:
+    model = network(layers=2, **shape)
     done = export(model, html=tmp_path / "page.html", bits=8, text=TEXT)
     (loss,) = done.losses
     assert loss.nats == pytest.approx(model.evaluate(TEXT.test).nats, abs=1e-6)
     assert loss.targets == len(TEXT.test)
     for parameter in model.parameters():
-        if parameter.dim() == 2:
-            values, scale = quantised(parameter, 8)
-            parameter.data = values * scale.unsqueeze(1)
+        if parameter.dim() >= 2:
+            values, scale = quantised(parameter.flatten(0, -2), 8)
+            parameter.data = (values * scale.unsqueeze(1)).view_as(parameter)
     assert loss.page_nats == pytest.approx(model.evaluate(TEXT.test).nats, abs=1e-6)
     assert loss.page_nats != loss.nats
     assert f"{loss.page_nats:.4f} nats" in repr(done)
@@ -151,6 +156,38 @@ def test_an_onnx_file_gives_the_same_numbers(tmp_path: Path, cell: str, layers: 
     facts = session.get_modelmeta().custom_metadata_map
     assert json.loads(facts["characters"]) == list(TEXT.vocab.characters)
     assert int(facts["start"]) == model.start
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"look_back": 9},
+        {"look_back": 150, "layers": 2},
+        {"model": "lstm", "look_back": 40, "embedding": 12, "grams": 50, "gram_order": 3},
+    ],
+    ids=["9", "150", "grams"],
+)
+def test_an_onnx_file_looks_back(tmp_path: Path, shape: dict[str, Any]) -> None:
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'charlm[dev]'")
+    pytest.importorskip("onnx", reason="onnx is not installed: pip install 'charlm[onnx]'")
+    model = network(**shape)
+    session = runtime.InferenceSession(str(export(model, onnx=tmp_path / "net.onnx").onnx))
+    outputs = [node.name for node in session.get_outputs()]
+    draw = torch.Generator().manual_seed(3)
+    for lanes in (1, 3):
+        begin = {name: tensor.numpy() for name, tensor in model.initial_state(lanes).items()}
+        assert set(begin) == {node.name for node in session.get_inputs()} - {"ids"}
+        ids = torch.randint(-1, 6, (600, lanes), generator=draw)  # few symbols come back often; -1: unknown
+        logp, state = model.logprobs(ids, model.initial_state(lanes))
+        for lengths in ([600], [1, 1, 5, 128, 129, 300, 36]):  # whole and in pieces; a block has 128 steps
+            given, found = begin, []
+            for piece in ids.split(lengths):
+                run = dict(zip(outputs, session.run(None, {"ids": piece.numpy(), **given}), strict=True))
+                given = {name: run[f"{name}_next"] for name in begin}
+                found.append(run["logp"])
+            np.testing.assert_allclose(np.concatenate(found), logp.detach().numpy(), atol=2e-5)
+            for name, tensor in state.items():
+                np.testing.assert_allclose(given[name], tensor.detach().numpy(), atol=1e-5)
 
 
 def test_onnx_lacks_a_projection(tmp_path: Path) -> None:

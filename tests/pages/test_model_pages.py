@@ -15,12 +15,14 @@ import charlm
 from charlm.lm.interface import SamplingRule, generate_by_steps
 from charlm.lm.model import TextModel
 from charlm.lm.sampling import Noise
+from charlm.pages.model_pages import Block, _describe
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.tensors import quantised
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
+TEMPLATES = ROOT / "charlm" / "pages" / "templates"
 TEXT = charlm.Text.of((ROOT / "data" / "shakespeare.txt").read_text()[:40_000])
 PROMPT = "QUILL:\nBefore we"
 HOSTILE = {
@@ -36,6 +38,10 @@ def network(cell: str, layers: int, text: charlm.Text = TEXT, **shape: Any) -> C
     model.reset_parameters(torch.Generator().manual_seed(4))
     if model.grams is not None:
         model.grams.weight.data[:-1].normal_(0, 0.5, generator=torch.Generator().manual_seed(5))
+    if model.look_back is not None:
+        draw = torch.Generator().manual_seed(6)
+        for parameter in model.look_back.parameters():
+            parameter.data += 0.2 * torch.randn(parameter.shape, generator=draw)
     return model
 
 
@@ -58,9 +64,13 @@ MODELS = {
     "embedding": lambda: network("gru", 2, embedding=24, tied=True, bias=False),
     "projection": lambda: network("lstm", 2, projection=10),
     "grams": lambda: network("gru", 1, grams=700),
+    "looking back": lambda: network("gru", 2, look_back=150),
+    "looking back a little": lambda: network("lstm", 1, look_back=6, grams=700, projection=10),
+    "looking back on all": lambda: network("rnn", 1, look_back=3000, embedding=8),
     **{name: (lambda s=name: counts(s)) for name in ("none", "add-k", "uniform-mix", "witten-bell", "kneser-ney")},
     "order 0": lambda: counts("kneser-ney", order=0),
     "mixture": lambda: charlm.mix([network("gru", 1), counts("kneser-ney")]),
+    "mixture looking back": lambda: charlm.mix([network("gru", 1, look_back=40), counts("kneser-ney")]),
     "bytes": spelled,
 }
 
@@ -145,24 +155,52 @@ def test_the_page_computes_and_draws_what_python_does(browser: Browser, tmp_path
     page.sound()
 
 
+def test_what_a_network_looked_back_on_can_be_left_and_come_back_to(browser: Browser) -> None:
+    """In every order: what is read after one saved state changes none of the others."""
+    model, block = network("gru", 1, look_back=300), Block()
+    description = _describe(model, 32, block)
+    browser.driver.get("about:blank")
+    begin, one, other, end = (np.random.default_rng(n).integers(-1, 9, 90).tolist() for n in range(4))
+    rows = browser.run(
+        (TEMPLATES / "models.js").read_text() + "const [description, text, begin, one, other, end] = arguments;"
+        "const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));"
+        "const bytesOf = new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream('deflate')));"
+        "return bytesOf.arrayBuffer().then((all) => {"
+        "  const types = { f4: Float32Array, u1: Uint8Array };"
+        "  const model = models.make(description, ({ type, at, count }) => new types[type](all, at, count));"
+        "  const read = (ids) => ids.map((id) => [...model.read(id)]).at(-1);"
+        "  model.begin(); read(begin);"
+        "  const early = model.save(); read(one);"
+        "  const late = model.save(); model.restore(early);"
+        "  const found = [read(other)]; model.restore(late); found.push(read(end));"
+        "  model.restore(early); found.push(read(end)); model.restore(late); found.push(read(other));"
+        "  return found; });",
+        description, block.text(), begin, one, other, end,
+    )  # fmt: skip
+    for row, ids in zip(rows, (begin + other, begin + one + end, begin + end, begin + one + other), strict=True):
+        logp_TBV, _ = model.logprobs(torch.tensor(ids).unsqueeze(1), model.initial_state(1))
+        np.testing.assert_allclose(row, logp_TBV[-1, 0].detach(), atol=2e-5)
+
+
 @pytest.mark.parametrize("bits", [8, 16])
 def test_small_numbers_are_those_that_the_loss_was_measured_with(browser: Browser, tmp_path: Path, bits: Any) -> None:
-    model = network("lstm", 2, grams=300, gram_order=3)
+    model = network("lstm", 2, grams=300, gram_order=3, look_back=10)
     page = Page(browser, model, tmp_path, bits=bits)
     page.set(beginning=PROMPT)
     page.press("score")
     exact = model.next(PROMPT[:12]).probabilities
     for parameter in model.parameters():
-        if parameter.dim() == 2:
-            values, scale = quantised(parameter, bits)
-            parameter.data = values * scale.unsqueeze(1)
+        if parameter.dim() >= 2:
+            values, scale = quantised(parameter.flatten(0, -2), bits)
+            parameter.data = (values * scale.unsqueeze(1)).view_as(parameter)
     found = page.row(12)
     np.testing.assert_allclose(found, model.next(PROMPT[:12]).probabilities, atol=1e-5)
     assert np.abs(found - exact).max() > (1e-5 if bits == 8 else 0)
 
 
-def test_a_text_is_scored_as_charlm_score_does(browser: Browser, tmp_path: Path) -> None:
-    model = network("gru", 2)
+@pytest.mark.parametrize("shape", [{}, {"look_back": 200}], ids=["recurrent", "looking back"])
+def test_a_text_is_scored_as_charlm_score_does(browser: Browser, tmp_path: Path, shape: dict[str, int]) -> None:
+    model = network("gru", 2, **shape)
     page = Page(browser, model, tmp_path)
     text = "The Duke\u20ac speaks:\n" * 60  # the euro sign is unknown
     page.set(beginning=text)
@@ -200,8 +238,9 @@ def test_pausing_and_stepping_change_no_character(browser: Browser, tmp_path: Pa
     page.sound()
 
 
-def test_another_way_is_taken_and_goes_on_with_the_same_noise(browser: Browser, tmp_path: Path) -> None:
-    model = counts("kneser-ney")
+@pytest.mark.parametrize("name", ["kneser-ney", "looking back"])
+def test_another_way_is_taken_and_goes_on_with_the_same_noise(browser: Browser, tmp_path: Path, name: str) -> None:
+    model = MODELS[name]()
     page = Page(browser, model, tmp_path)
     page.set(beginning=PROMPT, seed=9, length=200)
     page.press("generate")

@@ -140,6 +140,130 @@ const models = (() => {
     return { recent, add };
   }
 
+  /* Attention over the places that were read: charlm/nn/look_back.py. A key is the embedded last characters, whose part of a
+     score is looked up by symbol, and a map of the top layer's output. Places stand in blocks of 64, one after the other.
+     A full block never changes again, so that saved states share it. */
+  const BLOCK = 64;
+  const NEVER = -1e9; // the score of a place that cannot be looked at
+  const LEAST = 1e-30; // a probability that float32 still holds
+
+  function lookBack(description, symbols, array) {
+    const { places, characters, width, recency } = description;
+    const map = (name) => linear(description[name].weight, description[name].bias, array);
+    const [own, toQuery, toKey] = [map("own"), map("query_map"), map("key_map")];
+    const hidden = description.key_map.weight.rows;
+    const queries = matrix(description.query, array);
+    const keys = matrix(description.key, array);
+    const size = (symbols + 1) * width;
+    const tables = Array.from({ length: characters }, (_, n) =>
+      panels(keys.subarray(n * size, (n + 1) * size), symbols + 1, width));
+    const room = Math.ceil((symbols + 1) / 8) * 8;
+    const nothing = new Float32Array(room);
+    const matches = tables.map(() => new Float32Array(room));
+    const lag = Float32Array.from({ length: places + 1 }, (_, distance) => recency * Math.log(distance));
+    const most = Math.ceil(places / BLOCK) + 1; // blocks
+    const scores = []; // an array for each block
+    const bias = new Float32Array(BLOCK);
+    const mass = new Float64Array(symbols);
+    const earlier = characters - 1; // symbols at the beginning of a block that belong to the one before
+    let blocks = [];
+    let read = 0; // places
+
+    function begin() {
+      blocks = [];
+      read = 0;
+    }
+
+    const copied = ({ ids, keys: own }) => ({ ids: ids.slice(), keys: own.slice() });
+    const forked = (list) => list.map((block, k) => (k === list.length - 1 ? copied(block) : block));
+
+    function add(symbol, y) {
+      const at = read % BLOCK;
+      if (!at) {
+        const ids = new Int32Array(earlier + BLOCK).fill(symbols);
+        if (read) ids.set(blocks.at(-1).ids.subarray(BLOCK));
+        blocks.push({ ids, keys: new Float32Array(BLOCK * hidden) });
+        if (blocks.length > most) blocks.shift();
+      }
+      const { ids, keys: own } = blocks.at(-1);
+      ids[earlier + at] = symbol;
+      const key = toKey.apply(y);
+      const panel = (at - (at % 8)) * hidden + (at % 8);
+      for (let column = 0; column < hidden; column += 1) own[panel + 8 * column] = key[column];
+      read += 1;
+    }
+
+    /* What each symbol adds to a place's score if it stands there n places before. */
+    function match() {
+      const { ids } = blocks.at(-1);
+      const end = earlier + ((read - 1) % BLOCK);
+      for (let n = 0; n < characters; n += 1) {
+        const begin = n * size + ids[end - n] * width;
+        product(tables[n], queries.subarray(begin, begin + width), width, nothing, matches[n]);
+      }
+    }
+
+    /* The scores of a block's places; the first of them was read so many places ago. */
+    function score({ ids, keys: own }, distance, query, follower, out) {
+      for (let i = 0; i < BLOCK; i += 1) bias[i] = distance - i >= 1 && distance - i <= places ? -lag[distance - i] : NEVER;
+      for (let n = 0; n < characters; n += 1) {
+        const found = matches[n];
+        for (let i = 0; i < BLOCK; i += 1) bias[i] += found[ids[earlier - n + i]];
+      }
+      product(own, query, hidden, bias, out);
+      let best = NEVER;
+      for (let i = 0; i < BLOCK; i += 1) {
+        const next = i + 1 < BLOCK ? ids[earlier + i + 1] : follower;
+        if (ids[earlier + i] === symbols || next === symbols) out[i] = NEVER;
+        if (out[i] > best) best = out[i];
+      }
+      return best;
+    }
+
+    /* Reads a symbol, after which the top layer's output is y; mixes what followed similar places into the row. */
+    function mixInto(row, id, y) {
+      add(id < 0 ? symbols : id, y);
+      match();
+      const query = toQuery.apply(y);
+      const mine = own.apply(y)[0];
+      let best = mine;
+      const first = ((read - 1) % BLOCK) + BLOCK * (blocks.length - 1); // how long ago
+      const follower = (k) => (k + 1 < blocks.length ? blocks[k + 1].ids[earlier] : symbols);
+      for (let k = 0; k < blocks.length; k += 1) {
+        if (k === scores.length) scores.push(new Float32Array(BLOCK));
+        best = Math.max(best, score(blocks[k], first - k * BLOCK, query, follower(k), scores[k]));
+      }
+      mass.fill(0);
+      let total = Math.exp(mine - best);
+      const network = total;
+      for (let k = 0; k < blocks.length; k += 1) {
+        const { ids } = blocks[k];
+        for (let i = 0; i < BLOCK; i += 1) {
+          if (scores[k][i] < best - 90) continue; // too little to be seen
+          const share = Math.exp(scores[k][i] - best);
+          total += share;
+          mass[i + 1 < BLOCK ? ids[earlier + i + 1] : follower(k)] += share;
+        }
+      }
+      const trust = Math.log(Math.max(network / total, LEAST));
+      for (let other = 0; other < symbols; other += 1) {
+        const a = row[other] + trust;
+        const b = Math.log(Math.max(mass[other] / total, LEAST));
+        row[other] = Math.max(a, b) + Math.log1p(Math.exp(-Math.abs(a - b)));
+      }
+    }
+
+    return {
+      begin,
+      mixInto,
+      save: () => ({ blocks: forked(blocks), read }),
+      restore: (saved) => {
+        blocks = forked(saved.blocks);
+        ({ read } = saved);
+      },
+    };
+  }
+
   function network(description, array) {
     const { symbols, hidden, width } = description;
     const table = symbolGates(description, array);
@@ -156,6 +280,7 @@ const models = (() => {
     const step = cells[description.cell];
     const row = new Float64Array(symbols);
     const grams = description.grams ? recentGrams(description.grams, array) : null;
+    const back = description.look_back ? lookBack(description.look_back, symbols, array) : null;
     const kept = layers.flatMap((layer) => (description.cell === "lstm" ? [layer.h, layer.c] : [layer.h]));
     if (grams) kept.push(grams.recent);
 
@@ -170,15 +295,22 @@ const models = (() => {
       const scores = head.apply(x);
       if (grams) grams.add(id, scores);
       logSoftmax(scores, row);
+      if (back) back.mixInto(row, id, x);
       return row;
     }
 
     return {
       read,
       rowToDraw: (found) => found,
-      begin: () => kept.forEach((numbers) => numbers.fill(grams && numbers === grams.recent ? -1 : 0)),
-      save: () => kept.map((numbers) => numbers.slice()),
-      restore: (saved) => saved.forEach((numbers, place) => kept[place].set(numbers)),
+      begin: () => {
+        kept.forEach((numbers) => numbers.fill(grams && numbers === grams.recent ? -1 : 0));
+        if (back) back.begin();
+      },
+      save: () => ({ kept: kept.map((numbers) => numbers.slice()), back: back && back.save() }),
+      restore: (saved) => {
+        saved.kept.forEach((numbers, place) => kept[place].set(numbers));
+        if (back) back.restore(saved.back);
+      },
       units: () => layers.map((layer) => layer.h),
     };
   }

@@ -1,0 +1,283 @@
+"""A network as an ONNX file: its layers, strings of last characters, and what it looks back on, as one graph.
+
+Axes: T steps ("time"), B lanes ("batch"), V symbols, H units, N last characters, M places kept, K width of a key.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from charlm.errors import OptionError
+from charlm.files import __version__
+from charlm.nn.cells import BUILT_IN, Cell
+from charlm.nn.heads import RecentGrams
+from charlm.nn.look_back import LookBack
+from charlm.pages.model_pages import floats
+from charlm.recurrent.model import CharRNN
+
+_BLOCK = 128  # steps whose scores are in memory together
+_END = 2**62
+_NEVER, _LEAST = -1e9, 1e-30  # as of `LookBack`
+_OPSET, _IR = 17, 8  # read by onnxruntime 1.12 and newer
+_ORDERS = {"rnn": [0], "gru": [1, 0, 2], "lstm": [0, 3, 1, 2]}
+"""Where ONNX wants charlm's gates: z, r, n of r, z, n; i, o, f, c of i, f, g, o."""
+
+
+def onnx_bytes(model: CharRNN) -> bytes:
+    """The content of an ONNX file of a network.
+
+    Its inputs are `ids`, int64 [time, batch], -1 being an unknown symbol, and the state before, `h0`, `h1`, ... and for
+    an LSTM `c0`, `c1`, ..., float32 [batch, units]; where strings have weights `recent`, int64 [batch, N - 1], and
+    where the network looks back `back_keys`, float32 [batch, M, K], and `back_ids`, int64 [batch, M]. Its outputs are
+    `logp`, float32 [time, batch, V], and the state after, `h0_next`, .... The metadata hold the vocabulary
+    (`characters`, `byte_fallback`) and `start`, the id after which generation starts.
+
+    Raises:
+        OptionError: the package onnx is missing, or the cell has no counterpart in ONNX.
+    """
+    config = model.config
+    if config.model not in BUILT_IN or config.projection:
+        what = "an LSTM with a projection" if config.projection else f"the cell {config.model}"
+        raise OptionError(f"ONNX has the cells {', '.join(BUILT_IN)}, not {what}")
+    try:
+        onnx = importlib.import_module("onnx")
+    except ImportError:
+        raise OptionError("an ONNX file needs the package onnx: pip install 'charlm[onnx]'") from None
+    content: bytes = _Graph(onnx, model).build().SerializeToString()
+    return content
+
+
+class _Graph:
+    """Collects nodes, weights, inputs and outputs."""
+
+    def __init__(self, onnx: Any, model: CharRNN) -> None:
+        self._onnx, self._model = onnx, model
+        self._nodes: list[Any] = []
+        self._made = 0
+        self._weights: dict[str, NDArray[Any]] = {}
+        self._inputs: dict[str, tuple[int, list[Any]]] = {}
+        self._outputs: dict[str, tuple[int, list[Any]]] = {}
+
+    def build(self) -> Any:
+        model, helper = self._model, self._onnx.helper
+        kinds = self._onnx.TensorProto
+        self._inputs["ids"] = (kinds.INT64, ["time", "batch"])
+        x = self._symbols()
+        for layer in range(model.stack.layers):
+            x = self._layer(layer, model.stack.cell(layer), x)
+        logits = self._linear("head", model.head.linear, x)
+        if model.grams is not None:
+            logits = self._grams(model.grams, logits)
+        if model.look_back is None:
+            self._node("LogSoftmax", [logits], names=["logp"], axis=-1)
+        else:
+            self._look_back(model.look_back, self._node("LogSoftmax", [logits], axis=-1), x)
+        outputs = {"logp": (kinds.FLOAT, ["time", "batch", len(model.vocab)]), **self._outputs}
+        graph = helper.make_graph(
+            self._nodes,
+            "charlm",
+            [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in self._inputs.items()],
+            [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in outputs.items()],
+            [self._onnx.numpy_helper.from_array(array, name) for name, array in self._weights.items()],
+        )
+        opset = [helper.make_operatorsetid("", _OPSET)]
+        made = helper.make_model(graph, opset_imports=opset, ir_version=_IR, producer_name=f"charlm {__version__}")
+        facts = {**model.vocab.to_json(), "start": model.start, "title": model.title}
+        helper.set_model_props(made, {name: json.dumps(value) for name, value in facts.items()})
+        self._onnx.checker.check_model(made)
+        return made
+
+    def _node(self, kind: str, inputs: list[str], *, names: list[str] | None = None, **attributes: Any) -> str:
+        self._made += 1
+        outputs = names or [f"value{self._made}"]
+        self._nodes.append(self._onnx.helper.make_node(kind, inputs, outputs, **attributes))
+        return outputs[0]
+
+    def _whole(self, *numbers: int) -> str:
+        """The name of a constant int64 vector."""
+        name = "_".join(["whole", *map(str, numbers)])
+        self._weights[name] = np.array(numbers)
+        return name
+
+    def _slice(self, x: str, begin: int | str, end: int | str, axis: int, *, names: list[str] | None = None) -> str:
+        """A part of an axis, between whole numbers or the names of such."""
+        bounds = [self._whole(bound) if isinstance(bound, int) else bound for bound in (begin, end)]
+        return self._node("Slice", [x, *bounds, self._whole(axis)], names=names)
+
+    def _linear(self, name: str, linear: nn.Linear, x: str) -> str:
+        self._weights[f"{name}_weight"] = floats(linear.weight).T.copy()
+        self._weights[f"{name}_bias"] = floats(linear.bias)
+        return self._node("Add", [self._node("MatMul", [x, f"{name}_weight"]), f"{name}_bias"])
+
+    def _symbols(self) -> str:
+        """One-hot rows or embeddings; the index -1 counts from the end, where the row of zeros stands."""
+        model, symbols = self._model, len(self._model.vocab)
+        if model.embedding is not None:
+            table = floats(model.embedding.weight)
+            self._weights["embedding"] = np.concatenate([table, np.zeros_like(table[:1])])
+            return self._node("Gather", ["embedding", "ids"])
+        self._weights["depth"] = np.array(symbols + 1)
+        self._weights["values"] = np.array([0, 1], dtype=np.float32)
+        self._weights |= {"first": np.array([0]), "known": np.array([symbols]), "last_axis": np.array([2])}
+        return self._node("Slice", [self._node("OneHot", ["ids", "depth", "values"]), "first", "known", "last_axis"])
+
+    def _layer(self, number: int, cell: Cell, x: str) -> str:
+        """One layer over all steps; ONNX has an axis of directions, of length 1 here."""
+        order = _ORDERS[cell.name]
+        gates = [_in_order(weight, order) for weight in (cell.weight_ih, cell.weight_hh)]
+        nothing = np.zeros(cell.gates * cell.hidden, dtype=np.float32)
+        biases = [nothing if bias is None else _in_order(bias, order) for bias in (cell.bias_ih, cell.bias_hh)]
+        names = [f"{name}{number}" for name in ("W", "R", "B")]
+        self._weights |= dict(zip(names, [gates[0][None], gates[1][None], np.concatenate(biases)[None]], strict=True))
+        self._weights["axis0"], self._weights["axis1"] = np.array([0]), np.array([1])
+        before, after = [], []
+        for name in cell.states:
+            self._inputs[f"{name}{number}"] = (self._onnx.TensorProto.FLOAT, ["batch", cell.hidden])
+            self._outputs[f"{name}{number}_next"] = self._inputs[f"{name}{number}"]
+            before.append(self._node("Unsqueeze", [f"{name}{number}", "axis0"]))
+            after.append(f"{name}{number}_all")
+        extra = {"linear_before_reset": 1} if cell.name == "gru" else {}  # the reset comes after the product
+        outputs = [f"y{number}", *after]
+        self._node(cell.name.upper(), [x, *names, "", *before], names=outputs, hidden_size=cell.hidden, **extra)
+        for name in cell.states:
+            self._node("Squeeze", [f"{name}{number}_all", "axis0"], names=[f"{name}{number}_next"])
+        return self._node("Squeeze", [f"y{number}", "axis1"])
+
+    def _grams(self, grams: RecentGrams, logits: str) -> str:
+        """The logits with the rows of the strings of the last characters added, hashed as `RecentGrams` does."""
+        before = grams.order - 1
+        self._inputs["recent"] = self._outputs["recent_next"] = (self._onnx.TensorProto.INT64, ["batch", before])
+        numbers = {"zero": 0, "two": 2, "factor": 1_000_003, "prime": 2_147_483_647, "gram_rows": grams.rows}
+        self._weights |= {name: np.array(number) for name, number in numbers.items()}
+        self._weights |= {"grams": floats(grams.weight), "axis0": np.array([0]), "gram_end": np.array([2**62])}
+        self._weights |= {f"back{n}": np.array([-n]) for n in range(1, grams.order)}
+        self._weights |= {f"from{n}": np.array([before - n]) for n in range(1, grams.order)}
+        read = self._node("Concat", [self._node("Transpose", ["recent"], perm=[1, 0]), "ids"], axis=0)
+        key, known = self._node("Add", ["ids", "two"]), self._node("GreaterOrEqual", ["ids", "zero"])
+        for back in range(1, grams.order):
+            older = self._node("Slice", [read, f"from{back}", f"back{back}", "axis0"])
+            key = self._node("Add", [self._node("Mul", [key, "factor"]), self._node("Add", [older, "two"])])
+            key = self._node("Mod", [key, "prime"])
+            known = self._node("And", [known, self._node("GreaterOrEqual", [older, "zero"])])
+            place = self._node("Where", [known, self._node("Mod", [key, "gram_rows"]), "gram_rows"])
+            logits = self._node("Add", [logits, self._node("Gather", ["grams", place])])
+        last = self._node("Slice", [read, f"back{before}", "gram_end", "axis0"])
+        self._node("Transpose", [last], names=["recent_next"], perm=[1, 0])
+        return logits
+
+    def _look_back(self, look_back: LookBack, logp: str, y: str) -> None:
+        """The output `logp` and the next places: what `LookBack` makes of log-probabilities and outputs [T, B, ...]."""
+        places, kinds = look_back.places, self._onnx.TensorProto
+        self._inputs["back_keys"] = self._outputs["back_keys_next"] = (kinds.FLOAT, ["batch", places, look_back.width])
+        self._inputs["back_ids"] = self._outputs["back_ids_next"] = (kinds.INT64, ["batch", places])
+        numbers = {"never": _NEVER, "least": _LEAST, "nought": 0}
+        self._weights |= {name: np.array([number], dtype=np.float32) for name, number in numbers.items()}
+        y = self._node("Transpose", [y], perm=[1, 0, 2])
+        ids = self._node("Concat", ["back_ids", self._node("Transpose", ["ids"], perm=[1, 0])], axis=1)
+        last = [self._slice(ids, places - n, -n if n else _END, 1) for n in range(look_back.characters)]
+        made = {}
+        for name in ("query", "key"):
+            for n, table_VE in enumerate(floats(getattr(look_back, name))):  # the row -1 is that of unknown ones
+                self._weights[f"{name}{n}"] = table_VE
+            parts = [self._node("Gather", [f"{name}{n}", found]) for n, found in enumerate(last)]
+            parts.append(self._linear(f"{name}_map", getattr(look_back, f"{name}_map"), y))
+            made[name] = self._node("Concat", parts, axis=2)
+        keys = self._node("Concat", ["back_keys", made["key"]], axis=1)
+        self._slice(keys, -places, _END, 1, names=["back_keys_next"])
+        self._slice(ids, -places, _END, 1, names=["back_ids_next"])
+        mass = self._masses(look_back, made["query"], keys, self._linear("own", look_back.own, y), ids)
+        mass = self._node("Log", [self._node("Max", [mass, "least"])])
+        own = self._node("Transpose", [logp], perm=[1, 0, 2])
+        own = self._node("Add", [own, self._slice(mass, -1, _END, 2)])
+        copied = self._slice(mass, 0, -1, 2)
+        more, less = (self._node(kind, [own, copied]) for kind in ("Max", "Min"))
+        added = self._node("Softplus", [self._node("Sub", [less, more])])
+        self._node("Transpose", [self._node("Add", [more, added])], names=["logp"], perm=[1, 0, 2])
+
+    def _masses(self, look_back: LookBack, queries: str, keys: str, own: str, ids: str) -> str:
+        """The share of every symbol that is copied, and last the network's own [B, T, V + 1].
+
+        A loop takes 128 steps after the other, as no more scores should be in memory; the last block is as long as the
+        others, and begins so early that it ends with the last step.
+        """
+        self._weights |= {
+            "one": np.array(1),
+            "block_most": np.array([_BLOCK]),
+            "window_more": np.array([look_back.places]),
+            "yes": np.array(True),
+        }
+        steps = self._slice(self._node("Shape", [queries]), 1, 2, 0)
+        block = self._node("Min", [steps, "block_most"])
+        less = self._node("Div", [self._node("Sub", [steps, self._whole(1)]), block])  # full blocks before the last one
+        count = self._node("Squeeze", [self._node("Add", [less, self._whole(1)])])
+        window = self._node("Add", [block, "window_more"])
+        follower = self._node("Concat", [self._slice(ids, 1, _END, 1), self._slice(ids, 0, 1, 1)], axis=1)
+        unseen = self._node("Less", [self._node("Min", [ids, follower]), self._whole(0)])
+        unseen = self._node("Where", [unseen, "never", "nought"])
+        body = self._one_block(
+            (queries, keys, own, unseen, follower), self._bias(look_back, window), steps, block, window
+        )
+        mass = f"value{self._made}_all"
+        self._node("Loop", [count, "yes"], names=[mass], body=body)
+        mass = self._node("Transpose", [mass], perm=[1, 0, 2, 3])
+        mass = self._node("Reshape", [mass, self._whole(0, -1, look_back.symbols + 1)])
+        before = self._node("Mul", [less, block])
+        rest = self._node("Sub", [before, steps])  # negative: counted from the end
+        parts = [self._slice(mass, 0, before, 1), self._slice(mass, rest, _END, 1)]
+        return self._node("Concat", parts, axis=1)
+
+    def _bias(self, look_back: LookBack, window: str) -> str:
+        """What distance adds to the scores [block, window]."""
+        self._weights |= {"zero": np.array(0), "places": np.array(look_back.places)}
+        self._weights["recency"] = -floats(look_back.recency)
+        end = self._node("Squeeze", [window])
+        place = self._node("Range", ["zero", end, "one"])
+        now = self._node("Unsqueeze", [self._node("Range", ["places", end, "one"]), self._whole(1)])
+        distance = self._node("Sub", [now, place])
+        seen = [
+            self._node("GreaterOrEqual", [distance, "one"]),
+            self._node("LessOrEqual", [distance, "places"]),
+        ]
+        far = self._node("Cast", [self._node("Max", [distance, "one"])], to=self._onnx.TensorProto.FLOAT)
+        far = self._node("Mul", [self._node("Log", [far]), "recency"])
+        return self._node("Where", [self._node("And", seen), far, "never"])
+
+    def _one_block(self, read: tuple[str, ...], bias: str, steps: str, block: str, window: str) -> Any:
+        """The body of the loop: the shares [B, block, V + 1] of one block."""
+        helper, kinds = self._onnx.helper, self._onnx.TensorProto
+        outside, self._nodes = self._nodes, []
+        begin = self._node("Min", [self._node("Mul", ["block_number", block]), self._node("Sub", [steps, block])])
+        ends = [self._node("Add", [begin, length]) for length in (block, window)]
+        queries, keys, own, unseen, follower = (
+            self._slice(name, begin, ends[end], 1) for name, end in zip(read, (0, 1, 0, 1, 1), strict=True)
+        )
+        score = self._node("MatMul", [queries, self._node("Transpose", [keys], perm=[0, 2, 1])])
+        score = self._node("Add", [self._node("Add", [score, bias]), self._node("Unsqueeze", [unseen, self._whole(1)])])
+        share = self._node("Softmax", [self._node("Concat", [score, own], axis=2)], axis=-1)
+        self._weights |= {"shares": np.array(len(self._model.vocab) + 1), "unknown": np.array(-1)}
+        self._weights["pair"] = np.array([0, 1], dtype=np.float32)
+        # the network's own share comes last, and -1 is the last symbol of the one-hot rows; unseen places have no share
+        symbol = self._node("Pad", [follower, self._whole(0, 0, 0, 1), "unknown"])
+        self._node("MatMul", [share, self._node("OneHot", [symbol, "shares", "pair"])], names=["mass"])
+        self._node("Identity", ["go_on"], names=["goes_on"])
+        info = helper.make_tensor_value_info
+        body = helper.make_graph(
+            self._nodes,
+            "block",
+            [info("block_number", kinds.INT64, []), info("go_on", kinds.BOOL, [])],
+            [info("goes_on", kinds.BOOL, []), info("mass", kinds.FLOAT, None)],
+        )
+        self._nodes = outside
+        return body
+
+
+def _in_order(weight: Tensor, order: list[int]) -> NDArray[np.float32]:
+    """The blocks of the gates in another order."""
+    blocks = np.split(floats(weight), len(order))
+    return np.concatenate([blocks[place] for place in order])
