@@ -196,8 +196,8 @@ def window_bytes(network: RNNConfig, symbols: int, places: int) -> int:
     """About how much memory a training step needs for its activations.
 
     A step in one lane keeps about 9 numbers a unit of a GRU or LSTM layer and 2 of an RNN layer for backpropagation,
-    12 a symbol of the output, and 4 a character that is looked back on. Measured at 256 units and 60 symbols with the
-    fused backend; others need more.
+    12 a symbol of the output, and with looking back one a place and 13 a symbol more. Measured at 256 units and 60
+    symbols with the fused backend; others need more.
 
     Args:
         network: its shape.
@@ -205,7 +205,8 @@ def window_bytes(network: RNNConfig, symbols: int, places: int) -> int:
         places: steps times lanes of a window.
     """
     units = (2 if network.model == "rnn" else 9) * network.layers * network.hidden
-    return 4 * places * (units + 12 * symbols + 4 * network.look_back)
+    looking = network.look_back + 13 * symbols if network.look_back else 0
+    return 4 * places * (units + 12 * symbols + looking)
 
 
 def affordable(plan: Plan, characters: int, symbols: int, device: torch.device) -> Plan:
