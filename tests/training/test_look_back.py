@@ -71,7 +71,9 @@ def test_new_characters_are_read_as_unknown_ones() -> None:
 def test_it_is_asked_for_and_its_memory_is_counted() -> None:
     plain, looking = (choose(10**6, torch.device("cpu"), {"max_steps": 9, "look_back": n}) for n in (0, 1024))
     assert "looks back on 1,024 characters" in looking.line()
-    assert window_bytes(looking.network, 60, 1024) - window_bytes(plain.network, 60, 1024) == 4 * 1024 * (1024 + 13 * 60)
+    assert window_bytes(looking.network, 60, 1024) - window_bytes(plain.network, 60, 1024) == 4 * 1024 * (
+        1024 + 13 * 60
+    )
 
 
 def test_the_command_asks_for_it(charlm: Run, verse: Path, tmp_path: Path) -> None:
