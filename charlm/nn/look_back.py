@@ -37,8 +37,8 @@ class LookBack(nn.Module):
     adds to the probability of its symbol. The weights begin so that a score counts, for each of the last
     characters, whether it is the same in both places.
 
-    What is kept of a place is the linear map and the character. The product of two embeddings is looked up in a table of
-    all characters, which is made once a step, so that a place costs N additions and K products (`kernels/attention.py`).
+    What is kept of a place is the linear map and the character. The product of two embeddings is looked up in a table
+    of all characters, which is made once a step: a place costs N additions and K products (`kernels/attention.py`).
 
     Args:
         places: M, how many steps it looks back.

@@ -160,7 +160,7 @@ def _by_budget(characters: int, device: torch.device, asked: Mapping[str, Any]) 
 
 
 def _look_back(characters: int, symbols: int, device: torch.device, pieces: int) -> int:
-    """Places, where a text has long pieces to look back in; it has not been measured on a GPU (benchmarks/RESULTS.md)."""
+    """Places, where a text has long pieces to look back in; on a GPU it has not been measured (benchmarks/RESULTS.md)."""
     long = characters >= 50_000 and characters / max(pieces, 1) >= _PLACES
     return _PLACES if long and symbols <= 512 and device.type == "cpu" else 0
 
@@ -182,7 +182,7 @@ _FEW_READINGS = 3.5
 
 
 def _width(layers: int, minutes: float, *, small: bool, looking: bool) -> int:
-    """Units a layer: more where there is one layer alone, or much time; with looking back the same time is worth more."""
+    """Units a layer: more where there is one layer alone, or much time; other widths won where it looks back."""
     if layers == 1:
         return 256 if small or minutes <= 1.5 else 384
     if minutes <= 3:
