@@ -160,7 +160,7 @@ def _by_budget(characters: int, device: torch.device, asked: Mapping[str, Any]) 
 
 
 def _look_back(characters: int, symbols: int, device: torch.device, pieces: int) -> int:
-    """Places, where a text has long pieces to look back in; on a GPU it has not been measured (benchmarks/RESULTS.md)."""
+    """Places, where a text has long pieces to look back in; not on a GPU, where it has not been measured."""
     long = characters >= 50_000 and characters / max(pieces, 1) >= _PLACES
     return _PLACES if long and symbols <= 512 and device.type == "cpu" else 0
 
