@@ -73,9 +73,8 @@ def test_it_is_asked_for_and_its_memory_is_counted() -> None:
     shape = {"max_steps": 9, "layers": 2, "hidden": 64}
     plain, looking = (choose(10**6, CPU, shape | {"look_back": n}) for n in (0, 1024))
     assert "looks back on 1,024 characters" in looking.line()
-    assert window_bytes(looking.network, 60, 1024) - window_bytes(plain.network, 60, 1024) == 4 * 1024 * (
-        1024 + 13 * 60
-    )
+    more = window_bytes(looking.network, 60, 1024) - window_bytes(plain.network, 60, 1024)
+    assert more == 4 * 1024 * (1024 + 13 * 60)
 
 
 def test_it_is_a_default_where_there_is_much_to_look_back_on() -> None:
