@@ -16,6 +16,10 @@ from torch.nn import functional as F
 from charlm.nn.kernels import compiled, loops
 from charlm.nn.kernels.compiled import Look, address
 
+PERIODS = 256
+"""The longest period of a text that repeats itself, in which nothing is looked back on."""
+_LOOP = 12
+"""Characters at least that such a text has repeated."""
 NEVER = -1e9
 """The score of a place that cannot be looked at."""
 _LEAST = 1e-30
@@ -35,6 +39,32 @@ def last_characters(ids_BS: Tensor, piece_BS: Tensor, places: int, characters: i
         ids, piece = (x[:, before - back : before - back + places] for x in (ids_BS, piece_BS))
         found.append(torch.where((ids >= 0) & (piece == piece_BS[:, before:]), ids, unknown))
     return torch.stack(found, -1)
+
+
+def repeating(ids_BS: Tensor, piece_BS: Tensor, most: int) -> Tensor:
+    """Whether the text up to each place repeats itself [B, S]: its last max(p, 12) characters also stand p places before,
+    for a period p of at most 256.
+
+    Args:
+        ids_BS: characters; -1 is unknown, and equals none.
+        piece_BS: only characters of the same piece are looked at.
+        most: characters that are looked at, back from each place.
+
+    >>> ids = torch.tensor([[1, 2] * 7 + [3]])
+    >>> repeating(ids, torch.zeros_like(ids), 99).int().tolist()
+    [[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]]
+    """
+    place_S, found_BS = torch.arange(ids_BS.shape[1], device=ids_BS.device), torch.zeros_like(ids_BS, dtype=torch.bool)
+    for period in range(1, PERIODS + 1):
+        needed = max(period, _LOOP)
+        if needed + period > min(most, len(place_S)):
+            break
+        same_BS = torch.zeros_like(found_BS)
+        same_BS[:, period:] = (ids_BS[:, period:] == ids_BS[:, :-period]) & (ids_BS[:, period:] >= 0)
+        same_BS[:, period:] &= piece_BS[:, period:] == piece_BS[:, :-period]
+        other_BS = torch.where(same_BS, -1, place_S).cummax(1).values  # the last place that differs
+        found_BS |= place_S - other_BS >= needed
+    return found_BS
 
 
 def mixed(
@@ -68,10 +98,11 @@ def _mixed(
     """`mixed` by the formulas."""
     (steps, _, symbols), places, characters = logp_TBV.shape, keys_BSK.shape[1], table_BNVT.shape[1]
     last_BSN = last_characters(ids_BS, piece_BS, places, characters, symbols)
+    alone_BT = repeating(ids_BS, piece_BS, places - steps + characters)[:, -steps:]
     ids_BS, piece_BS = ids_BS[:, -places:], piece_BS[:, -places:]
     at_TS = places + torch.arange(steps, device=bias_D.device).unsqueeze(1) - torch.arange(places, device=bias_D.device)
     hidden_BTS = (piece_BS[:, -steps:].unsqueeze(2) != piece_BS.unsqueeze(1)) | (ids_BS < 0).unsqueeze(1)
-    hidden_BTS = hidden_BTS | (ids_BS.roll(-1, 1) < 0).unsqueeze(1)
+    hidden_BTS = hidden_BTS | (ids_BS.roll(-1, 1) < 0).unsqueeze(1) | alone_BT.unsqueeze(2)
     bias_BTS = bias_D[at_TS].masked_fill(hidden_BTS, NEVER)
     score_BTS = torch.baddbmm(bias_BTS, query_BTK, keys_BSK.transpose(1, 2))
     for n in range(characters):
@@ -178,7 +209,7 @@ class Places:
 
     Args:
         keys: [B, K, C].
-        ids: int32 [B, N - 1 + C], V for an unknown character.
+        ids: [B, N - 1 + C], V for an unknown character.
         ends: int64 [B], behind the last place of each lane.
         query_table: [N, V + 1, E].
         key_table: [N, E, V + 1 rounded up to a vector].
@@ -210,7 +241,7 @@ class Places:
         unknown, spare = key.shape[1] - 1, min(steps, max(_SPARE, places))
         keys = keys_BMK.new_zeros(lanes, width, places + spare)
         keys[:, :, :places] = keys_BMK.transpose(1, 2)
-        known_BM = torch.where(ids_BM < 0, unknown, ids_BM).int()
+        known_BM = torch.where(ids_BM < 0, unknown, ids_BM)
         return cls(
             keys=keys,
             ids=F.pad(known_BM, (0, spare), value=unknown),
@@ -233,6 +264,6 @@ class Places:
         """The keys and the characters of the last M places, as `LookBack.initial_state` has them."""
         places, unknown, end = len(self.distance), self.query_table.shape[1] - 1, int(self.ends[0])
         before = self.ids.shape[1] - self.keys.shape[2]
-        ids_BM = self.ids[:, end - places : end + before].long()
+        ids_BM = self.ids[:, end - places : end + before]
         keys_BMK = self.keys[:, :, end - places : end].transpose(1, 2).contiguous()
         return keys_BMK, ids_BM.masked_fill(ids_BM == unknown, -1)

@@ -35,7 +35,7 @@ struct generation {
     const float *key_table;     /* [N, E, V + 1 rounded up to a vector] */
     const float *distance;      /* [M]: of place M - d, d steps before */
     float *back_keys;           /* [B, K, C]: of the last places, the last one before `ends`; changes, as do the next two */
-    int32_t *back_ids;          /* [B, N - 1 + C]: the characters read there, and before; V is unknown */
+    int64_t *back_ids;          /* [B, N - 1 + C]: the characters read there, and before; V is unknown */
     int64_t *ends;              /* [B] */
     float *room;                /* [threads, M + (N + 1) (V + 1 rounded up)], and a vector */
 };
@@ -206,7 +206,7 @@ static int64_t append_place(struct generation *s, int64_t b, const float *key)
 {
     const int64_t C = s->keep, before = s->characters - 1;
     float *keys = s->back_keys + b * s->key * C;
-    int32_t *ids = s->back_ids + b * (before + C);
+    int64_t *ids = s->back_ids + b * (before + C);
     int64_t end = s->ends[b];
     if (end == C) {
         for (int64_t k = 0; k < s->key; k++)
@@ -216,13 +216,13 @@ static int64_t append_place(struct generation *s, int64_t b, const float *key)
     }
     for (int64_t k = 0; k < s->key; k++)
         keys[k * C + end] = key[k];
-    ids[before + end] = s->ids[b] < 0 ? (int32_t)s->symbols : (int32_t)s->ids[b];
+    ids[before + end] = s->ids[b] < 0 ? s->symbols : s->ids[b];
     s->ends[b] = end + 1;
     return end;
 }
 
 /* The scores of the M places before `end`. */
-static void place_scores(const struct generation *s, const float *keys, const int32_t *ids, const float *query,
+static void place_scores(const struct generation *s, const float *keys, const int64_t *ids, const float *query,
                          float *table, float *scores)
 {
     const int64_t wide = (s->symbols + FLOATS) / FLOATS * FLOATS;
@@ -258,12 +258,13 @@ static void look_back(struct generation *s, int64_t b, int me)
     float *table = scores + M, *mass = table + s->characters * wide;
     const float *query = x + V;
     const int64_t end = append_place(s, b, query + s->key);
-    const int32_t *ids = s->back_ids + b * (s->characters - 1 + s->keep) + s->characters - 1 + end - M;
+    const int64_t *ids = s->back_ids + b * (s->characters - 1 + s->keep) + s->characters - 1 + end - M;
+    const int repeated = repeats(ids + M, M + s->characters, V);
     place_scores(s, s->back_keys + b * s->key * s->keep + end - M, ids, query, table, scores);
     const float own = query[2 * s->key];
     float most = own;
     for (int64_t i = 0; i < M; i++) {
-        if (ids[i] == V || ids[i + 1] == V)
+        if (repeated || ids[i] == V || ids[i + 1] == V)
             scores[i] = -1e9f;
         most = scores[i] > most ? scores[i] : most;
     }

@@ -94,6 +94,25 @@ struct product {
 };
 
 #define MOST_CHARACTERS 16
+#define MOST_PERIOD 256
+#define LOOP 12 /* characters at least that a loop has repeated */
+
+/* Whether the text that ends with `last` repeats itself: its last max(p, LOOP) characters also stand p places before, for a
+   period p. It looks at `there` characters at most, the last one included; a character that is `unknown` equals none. */
+static int repeats(const int64_t *last, int64_t there, int64_t unknown)
+{
+    for (int64_t p = 1; p <= MOST_PERIOD; p++) {
+        const int64_t needed = p > LOOP ? p : LOOP;
+        int64_t same = 0;
+        if (needed + p > there)
+            return 0;
+        while (same < needed && last[-same] == last[-same - p] && last[-same] != unknown)
+            same++;
+        if (same == needed)
+            return 1;
+    }
+    return 0;
+}
 
 /* Attention over the last places; see look_back.h. Axes: T steps, B lanes, M places kept, S = M + T, K numbers of a key,
    N last characters, V symbols. */

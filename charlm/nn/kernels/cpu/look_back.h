@@ -9,7 +9,7 @@
 static int64_t N(look_room)(const struct look *s)
 {
     const int64_t scores = s->shares ? 0 : (s->places + s->steps) * s->steps;
-    return (N(product_room)() + scores + (2 * s->symbols + 4) * s->steps + 4 * LONG_ + 15) / 16 * 16;
+    return (N(product_room)() + scores + (2 * s->symbols + 6) * s->steps + 4 * LONG_ + 15) / 16 * 16;
 }
 
 /* Where the character at place 0 of a lane stands; N - 1 stand before it. */
@@ -32,7 +32,22 @@ INLINE void N(rows_at)(const struct look *s, const int64_t *ids, const int64_t *
     }
 }
 
-/* Scores of places that a reset before the step made forgotten are replaced. */
+/* The first place that each of some steps can see: after the last reset, and none where the text repeats itself. Returns
+   `first`, or NULL where all can be seen. */
+static const int64_t *N(first_seen)(const struct look *s, int64_t b, int64_t from, int64_t to, int64_t *first)
+{
+    const int64_t *ids = N(ids_of)(s, b), most = s->places + s->characters;
+    int some = 0;
+    for (int64_t t = from; t < to; t++) {
+        const int64_t at = s->places + t, begin = s->first ? s->first[b * s->steps + t] : 0;
+        const int64_t there = at - begin + (begin ? 1 : s->characters);
+        first[t - from] = repeats(ids + at, there < most ? there : most, -1) ? at : begin;
+        some |= first[t - from] != 0;
+    }
+    return some ? first : NULL;
+}
+
+/* Scores of places before the first one that is seen are replaced. */
 INLINE VEC N(seen)(VEC x, const int64_t *first, int64_t place, int64_t n)
 {
     for (int64_t i = 0; i < LONG_ && i < n; i++)
@@ -43,10 +58,10 @@ INLINE VEC N(seen)(VEC x, const int64_t *first, int64_t place, int64_t n)
 
 /* The scores of one lane's steps `from` to `to` become shares; adds them to their followers. [S, T'] in `shares`. */
 static void N(look_shares)(const struct look *s, int64_t b, int64_t from, int64_t to, REAL *shares, REAL *mass, REAL *most,
-                           REAL *sum)
+                           REAL *sum, const int64_t *first)
 {
     const int64_t T = to - from, S = s->places + s->steps;
-    const int64_t *ids = N(ids_of)(s, b), *first = s->first ? s->first + b * s->steps : NULL;
+    const int64_t *ids = N(ids_of)(s, b), *begins = s->first ? s->first + b * s->steps : NULL;
     const REAL *table = (const REAL *)s->table + b * s->characters * (s->symbols + 1) * s->steps + from;
     const REAL *own = (const REAL *)s->own + b * s->steps + from;
     for (int64_t t = 0; t < T; t++)
@@ -57,13 +72,13 @@ static void N(look_shares)(const struct look *s, int64_t b, int64_t from, int64_
         REAL *row = shares + place * T;
         const REAL *bias = (const REAL *)s->bias + (S - place + from);
         int64_t rows[MOST_CHARACTERS];
-        N(rows_at)(s, ids, first, place, rows);
+        N(rows_at)(s, ids, begins, place, rows);
         for (int64_t t = 0; t < T; t += LONG_) {
             VEC x = N(load)(row + t, T - t) + N(load)(bias + t, T - t);
             for (int64_t n = 0; n < s->characters; n++)
                 x += N(load)(table + rows[n] + t, T - t);
             if (first)
-                x = N(seen)(x, first + from + t, place, T - t);
+                x = N(seen)(x, first + t, place, T - t);
             VEC old = N(load)(most + t, T - t);
             N(whole) above = x > old;
             N(store)(most + t, (VEC)(((N(whole))x & above) | ((N(whole))old & ~above)), T - t);
@@ -113,15 +128,17 @@ static void N(look_product)(int64_t rows, int64_t columns, int64_t depth, const 
 static void N(look_lane)(const struct look *s, int64_t b, int64_t from, int64_t to, REAL *room)
 {
     const int64_t T = to - from, S = s->places + s->steps, K = s->width, V = s->symbols;
-    REAL *more = room + N(product_room)(), *mass = more, *most = more + (V + 1) * T, *sum = most + T;
-    REAL *shares = more + (2 * V + 4) * s->steps;
+    REAL *more = room + N(product_room)();
+    int64_t *first = (int64_t *)more; /* before the numbers, for its alignment */
+    more += 2 * s->steps;
+    REAL *mass = more, *most = more + (V + 1) * T, *sum = most + T, *shares = more + (2 * V + 4) * s->steps;
     if (s->shares) {
         shares = (REAL *)s->shares + b * S * T;
         mass = (REAL *)s->mass + b * (V + 1) * T;
     }
     const REAL *keys = (const REAL *)s->keys + b * S * K, *query = (const REAL *)s->query + (b * s->steps + from) * K;
     N(look_product)(S, T, K, keys, K, 1, query, 1, K, shares, room);
-    N(look_shares)(s, b, from, to, shares, mass, most, sum);
+    N(look_shares)(s, b, from, to, shares, mass, most, sum, N(first_seen)(s, b, from, to, first));
     if (s->shares)
         for (int64_t place = 0; place < S; place++)
             for (int64_t t = 0; t < T; t += LONG_)
