@@ -228,8 +228,7 @@ class _Graph:
         follower = self._node("Concat", [self._slice(ids, 1, _END, 1), self._slice(ids, 0, 1, 1)], axis=1)
         unseen = self._node("Less", [self._node("Min", [ids, follower]), self._whole(0)])
         unseen = self._node("Where", [unseen, "never", "nought"])
-        now = self._slice(rows, look_back.places, _END, 1)
-        read = queries, now, own, keys, rows, unseen, follower
+        read = queries, own, keys, rows, unseen, follower
         body = self._one_block(look_back, read, self._bias(look_back, window), steps, block, window)
         mass = f"value{self._made}_all"
         self._node("Loop", [count, "yes"], names=[mass], body=body)
@@ -264,19 +263,21 @@ class _Graph:
         outside, self._nodes = self._nodes, []
         begin = self._node("Min", [self._node("Mul", ["block_number", block]), self._node("Sub", [steps, block])])
         ends = [self._node("Add", [begin, length]) for length in (block, window)]
-        queries, now, own, keys, rows, unseen, follower = (
-            self._slice(name, begin, ends[at > 2], 1) for at, name in enumerate(read)
+        queries, own, keys, rows, unseen, follower = (
+            self._slice(name, begin, ends[at > 1], 1) for at, name in enumerate(read)
         )
         score = self._node("MatMul", [keys, self._node("Transpose", [queries], perm=[0, 2, 1])])
-        score = self._node("Add", [score, self._matches(look_back, now, rows)])
+        score = self._node("Add", [score, self._matches(look_back, rows)])
         score = self._node("Add", [self._node("Add", [score, bias]), self._node("Unsqueeze", [unseen, self._whole(2)])])
         score = self._node("Transpose", [score], perm=[0, 2, 1])
         share = self._node("Softmax", [self._node("Concat", [score, own], axis=2)], axis=-1)
-        self._weights |= {"shares": np.array(len(self._model.vocab) + 1), "unknown": np.array(-1)}
-        self._weights["pair"] = np.array([0, 1], dtype=np.float32)
-        # the network's own share comes last, and -1 is the last symbol of the one-hot rows; unseen places have no share
-        symbol = self._node("Pad", [follower, self._whole(0, 0, 0, 1), "unknown"])
-        self._node("MatMul", [share, self._node("OneHot", [symbol, "shares", "pair"])], names=["mass"])
+        # the network's own share comes last, and V is its symbol; unseen places have no share, whatever their symbol
+        self._weights["shares"] = np.array([look_back.symbols + 1])
+        symbol = self._node("Pad", [follower, self._whole(0, 0, 0, 1), "symbols"])
+        symbol = self._node("Expand", [self._node("Unsqueeze", [symbol, self._whole(1)]), self._node("Shape", [share])])
+        lanes_steps = self._node("Shape", [queries], end=2)
+        nothing = self._node("ConstantOfShape", [self._node("Concat", [lanes_steps, "shares"], axis=0)])
+        self._node("ScatterElements", [nothing, symbol, share], names=["mass"], axis=2, reduction="add")
         self._node("Identity", ["go_on"], names=["goes_on"])
         info = helper.make_tensor_value_info
         body = helper.make_graph(
@@ -288,11 +289,12 @@ class _Graph:
         self._nodes = outside
         return body
 
-    def _matches(self, look_back: LookBack, now: str, rows: str) -> str:
+    def _matches(self, look_back: LookBack, rows: str) -> str:
         """What the characters add to the scores [B, window, block]: rows of tables that are made for each step."""
         count, symbols = look_back.characters, look_back.symbols
         self._weights["query"] = floats(look_back.query).reshape(count * (symbols + 1), -1)
         self._weights["key"] = floats(look_back.key)
+        now = self._slice(rows, look_back.places, _END, 1)
         queries = self._node("Transpose", [self._node("Gather", ["query", now])], perm=[0, 2, 3, 1])
         table = self._node("MatMul", ["key", queries])
         table = self._node("Reshape", [table, self._whole(0, count * (symbols + 1), -1)])
