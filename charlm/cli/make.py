@@ -38,7 +38,12 @@ _READING = ("encoding", "newlines", "bytes", "vocab_size", "items", "weights")
 )
 @click.option("--input-dropout", type=float, metavar="P", help="Share of the characters read as unknown.")
 @click.option("--grams", type=int, metavar="R", help="Rows of weights for the last 2 to 5 characters; 0 for none.")
-@click.option("--look-back", type=int, metavar="M", help="Look back on the last M characters; 0 for none.")
+@click.option(
+    "--look-back",
+    type=int,
+    metavar="M",
+    help="Look back on the last M characters (2048 in a long text on a CPU); 0 for none.",
+)
 @click.option("--seq-length", type=int, metavar="T", help="Steps between two truncations.")
 @click.option("--batch-size", type=int, metavar="B", help="Pieces of text read side by side, by all processes.")
 @click.option("--lr", type=float, metavar="R", help="Peak learning rate.")

@@ -5,8 +5,8 @@ has met once. Here a bounded number of places is kept beside it, each with a key
 or a copy of what followed one of these places (Merity et al. 2017, pointer sentinels; Grave et al. 2017, whose cache
 was not trained with the network). The weights stay as they are while it reads: what is kept is state.
 
-Axes: T steps, B lanes, M places kept, S = M + T, N last characters, E their width, K width of a key, D features,
-V symbols.
+Axes: T steps, B lanes, M places kept, S = M + T, N last characters, E their width, K width of what is kept of a key,
+D features, V symbols.
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ class LookBack(nn.Module):
     adds to the probability of its symbol. The weights begin so that a score counts, for each of the last
     characters, whether it is the same in both places.
 
+    What is kept of a place is the linear map and the character. The product of two embeddings is looked up in a table
+    of all characters, which is made once a step: a place costs N additions and K products (`kernels/attention.py`).
+
     Args:
         places: M, how many steps it looks back.
         symbols: V.
@@ -48,7 +51,7 @@ class LookBack(nn.Module):
     >>> look_back, uniform = LookBack(8, 3, 4), torch.full((5, 1, 3), 1 / 3).log()
     >>> ids_TB = torch.tensor([[0], [1], [2], [0], [1]])  # after 0, 1 there was a 2
     >>> logp, keys, ids = look_back(uniform, ids_TB, torch.zeros(5, 1, 4), *look_back.initial_state(1).values())
-    >>> logp[0].allclose(uniform[0]), logp[-1].argmax().item(), ids[0].tolist()
+    >>> logp[0].allclose(uniform[0]), logp[-1].argmax().item(), ids[0, -8:].tolist()
     (True, 2, [-1, -1, -1, 0, 1, 2, 0, 1])
     """
 

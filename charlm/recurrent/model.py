@@ -216,13 +216,13 @@ class CharRNN(nn.Module, TextModel):
         return logp_TBV, kept
 
     def recent(self, state: State, lanes: int) -> Tensor:
-        """The characters last read, as the state has them, after a check."""
+        """The characters last read, as the state has them, without gaps, after a check."""
         assert self.grams is not None
         recent_BN, shape = state.get("recent"), (lanes, self.grams.order - 1)
         has = list(recent_BN.shape) if isinstance(recent_BN, Tensor) and not recent_BN.is_nested else "no such tensor"
         if recent_BN is None or has != list(shape):
             raise OptionError(f"the state recent has the shape {list(shape)} here, not {has}")
-        return check_ids(recent_BN, len(self.vocab), self.device, dim=2)
+        return check_ids(recent_BN, len(self.vocab), self.device, dim=2).contiguous()
 
     def logprobs(self, ids_TB: Tensor, state: State) -> tuple[Tensor, State]:
         """See `LanguageModel.logprobs`."""
@@ -258,19 +258,13 @@ class CharRNN(nn.Module, TextModel):
                 looking = self.look_back
                 packed = pack(self, cells, table, [self.head.linear, *(looking.maps if looking else [])], self.bits)
                 draw = Draw(temperature=rule.temperature, top_k=rule.top_k, top_p=rule.top_p)
-                rows = places = None
-                if self.grams is not None and recent_BN is not None:
-                    rows = self.grams.weight, recent_BN.clone(memory_format=torch.contiguous_format)
-                if looking is not None and back is not None:
-                    places = looking.open_places(*back, steps)
+                rows = None if self.grams is None or recent_BN is None else (self.grams.weight, recent_BN.clone())
+                places = None if looking is None or back is None else looking.open_places(*back, steps)
                 drawn, logp, layers = generate(packed, ids_B, layers, draw, noise_TB, rows, places)
                 recent_BN, back = None if rows is None else rows[1], None if places is None else places.kept()
         after = {f"{name}{n}": t for n, layer in enumerate(layers) for name, t in zip(names, layer, strict=True)}
-        if recent_BN is not None:
-            after["recent"] = recent_BN
-        if back is not None:
-            after |= dict(zip(LookBack.names, back, strict=True))
-        return drawn, logp, after
+        after |= {} if recent_BN is None else {"recent": recent_BN}
+        return drawn, logp, after if back is None else after | dict(zip(LookBack.names, back, strict=True))
 
     def _compiled(self) -> bool:
         """Whether the compiled kernels can generate from this model as it is."""

@@ -185,8 +185,8 @@ def plan_for(
     if processes.size > 1 and given["grams"] is None:
         given["grams"] = 0  # their gradients would be sent whole
     if model is None:
-        symbols = len(task.corpus.vocab)
-        return affordable(choose(size, device, given, symbols), size, symbols, device), None
+        symbols, pieces = len(task.corpus.vocab), len(task.parts["train"])
+        return affordable(choose(size, device, given, symbols, pieces), size, symbols, device), None
     model = _widen(task, model)
     for name in ("model", "layers", "hidden", "embedding", "grams", "gram_order", "look_back"):
         has = getattr(model.config, name)

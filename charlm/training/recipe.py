@@ -83,15 +83,16 @@ class Plan(TrainingPlan):
         return ", ".join(part for part in parts if part)
 
 
-def choose(characters: int, device: torch.device, given: Mapping[str, Any], symbols: int = 64) -> Plan:
+def choose(characters: int, device: torch.device, given: Mapping[str, Any], symbols: int = 64, pieces: int = 1) -> Plan:
     """A plan for a training part of so many characters; values of `given` that are not None are kept.
 
     Args:
         characters: targets of the training part.
         device: where training runs.
-        symbols: of the vocabulary.
         given: options by the names of `RNNConfig` and `Optimisation`, and `lanes`, `window`, `backend`, `replay_share`,
             `precision`.
+        symbols: of the vocabulary.
+        pieces: documents or items that the training part consists of.
 
     >>> plan = choose(1_000_000, torch.device("cpu"), {"layers": 3, "minutes": 2.0, "hidden": None})
     >>> plan.network.layers, plan.optimisation.minutes
@@ -101,6 +102,7 @@ def choose(characters: int, device: torch.device, given: Mapping[str, Any], symb
     unbound = not {"epochs", "max_steps", "minutes"} & set(asked)
     if unbound:
         asked["minutes"] = DEFAULT_MINUTES
+    asked.setdefault("look_back", _look_back(characters, symbols, device, pieces))
     chosen = _by_budget(characters, device, asked) | asked
     if unbound:
         chosen["epochs"] = DEFAULT_EPOCHS
@@ -139,17 +141,17 @@ def _by_budget(characters: int, device: torch.device, asked: Mapping[str, Any]) 
     if device.type == "cuda":
         values = {"model": "lstm", "layers": 2, "hidden": 512, "dropout": 0.5 if small else 0.3}
         return {**values, "warmup": 50, "lanes": 64, "window": 64, "lr": 3e-3}
-    minutes = asked.get("minutes", 10.0)
-    if minutes <= 0.7:
+    minutes, looking = asked.get("minutes", 10.0), asked["look_back"] > 0
+    if minutes <= 0.7 and not looking:
         layers = asked.get("layers", 1)
         values = {"hidden": 256 if layers == 1 else 192, "window": 32, "lr": 5e-3 if layers == 1 else 2.5e-3}
         values["dropout"] = 0.3 if small else 0.0
     else:
-        layers = asked.get("layers", 3 if minutes > 10 and not small else 2)
-        values = {"hidden": _width(layers, minutes, small=small), "window": 64, "average": 0.05}
+        layers = asked.get("layers", 3 if minutes > (3 if looking else 10) and not small else 2)
+        values = {"hidden": _width(layers, minutes, small=small, looking=looking), "window": 64, "average": 0.05}
         values["lr"] = rate(asked.get("model", "gru"), layers, asked.get("hidden", values["hidden"]))
         given = {"layers": layers, **values, **asked}
-        values["dropout"] = _dropout(_readings(characters, given) * given["hidden"] / 256)
+        values["dropout"] = _dropout(_readings(characters, given) * given["hidden"] / 256, looking=looking)
     values = {"model": "gru", "layers": layers, "warmup": 50, "lanes": 16, **values}
     if layers > 2 and asked.get("hidden", values["hidden"]) > 256:
         return values  # the cosine and one rate for all weights: these know a text by heart too soon otherwise
@@ -157,12 +159,21 @@ def _by_budget(characters: int, device: torch.device, asked: Mapping[str, Any]) 
     return {**values, "hold": 0.5, "lr_final": 0.0, "symbol_rate": symbols}
 
 
+def _look_back(characters: int, symbols: int, device: torch.device, pieces: int) -> int:
+    """Places, where a text has long pieces to look back in; on a GPU it has not been measured (benchmarks/RESULTS.md)."""
+    long = characters >= 50_000 and characters / max(pieces, 1) >= _PLACES
+    return _PLACES if long and symbols <= 512 and device.type == "cpu" else 0
+
+
+_PLACES = 2048
+
+
 def _grams(characters: int, symbols: int, device: torch.device, chosen: Mapping[str, Any]) -> int:
     """Rows for strings, where the text is long and read too few times to be known by heart (benchmarks/RESULTS.md)."""
     halved = (
         {**chosen, "minutes": chosen["minutes"] / 2} if chosen.get("minutes") else chosen
     )  # as `_SPEED` is the best case
-    few = characters >= 200_000 and _readings(characters, halved) <= _FEW_READINGS
+    few = characters >= 200_000 and _readings(characters, halved) <= _FEW_READINGS and not chosen["look_back"]
     return _GRAMS if few and symbols <= 256 and device.type == "cpu" else 0
 
 
@@ -170,12 +181,13 @@ _GRAMS = 32_768
 _FEW_READINGS = 3.5
 
 
-def _width(layers: int, minutes: float, *, small: bool) -> int:
-    """Units a layer: more where there is one layer alone, or much time."""
+def _width(layers: int, minutes: float, *, small: bool, looking: bool) -> int:
+    """Units a layer: more where there is one layer alone, or much time; other widths won where it looks back."""
     if layers == 1:
         return 256 if small or minutes <= 1.5 else 384
     if minutes <= 3:
-        return 160 if minutes <= 1.5 else 192
+        widths = (160, 192, 256) if looking else (160, 160, 192)
+        return widths[0 if minutes <= 0.7 else 1 if minutes <= 1.5 else 2]
     if layers > 2:
         return 192 if small else 320 if minutes > 10 else 256
     return 256
@@ -196,8 +208,8 @@ def window_bytes(network: RNNConfig, symbols: int, places: int) -> int:
     """About how much memory a training step needs for its activations.
 
     A step in one lane keeps about 9 numbers a unit of a GRU or LSTM layer and 2 of an RNN layer for backpropagation,
-    12 a symbol of the output, and 4 a character that is looked back on. Measured at 256 units and 60 symbols with the
-    fused backend; others need more.
+    12 a symbol of the output, and with looking back one a place and 13 a symbol more. Measured at 256 units and 60
+    symbols with the fused backend; others need more.
 
     Args:
         network: its shape.
@@ -205,7 +217,8 @@ def window_bytes(network: RNNConfig, symbols: int, places: int) -> int:
         places: steps times lanes of a window.
     """
     units = (2 if network.model == "rnn" else 9) * network.layers * network.hidden
-    return 4 * places * (units + 12 * symbols + 4 * network.look_back)
+    looking = network.look_back + 13 * symbols if network.look_back else 0
+    return 4 * places * (units + 12 * symbols + looking)
 
 
 def affordable(plan: Plan, characters: int, symbols: int, device: torch.device) -> Plan:
@@ -245,7 +258,8 @@ def validation_limit(characters: int, plan: Plan) -> int:
     768000
     """
     net, opt = plan.network, plan.optimisation
-    values = {"layers": net.layers, "hidden": net.hidden, "lanes": plan.lanes, "window": plan.window}
+    values = {"layers": net.layers, "hidden": net.hidden, "look_back": net.look_back}
+    values |= {"lanes": plan.lanes, "window": plan.window}
     values |= {name: value for name in ("epochs", "max_steps", "minutes") if (value := getattr(opt, name)) is not None}
     learned = _readings(characters, values) * characters
     return max(50_000, int(0.3 * learned / opt.validations))
@@ -263,17 +277,19 @@ def _readings(characters: int, values: Mapping[str, Any]) -> float:
     if "minutes" in values:
         cores = min(torch.get_num_threads(), 4)  # more do not help layers as narrow as these
         weights = 3 * (2 * values["layers"] - 1) * values["hidden"] ** 2  # of GRU layers
+        weights += 70 * values.get("look_back", 0)  # a place takes as long
         found.append(values["minutes"] * 60 * cores * _SPEED / max(weights * characters, 1))
     return float(min(found))
 
 
-def _dropout(readings: float) -> float:
+def _dropout(readings: float, *, looking: bool = False) -> float:
     """The more often a text is read, the more is left out of each reading (by 256 units; wider layers want more).
 
-    >>> [_dropout(readings) for readings in (0.2, 9, 12, 20, 100)]
-    [0.0, 0.0, 0.1, 0.3, 0.4]
+    >>> [_dropout(readings) for readings in (0.2, 9, 12, 20, 100)], _dropout(9, looking=True)
+    ([0.0, 0.0, 0.1, 0.3, 0.4], 0.1)
     """
-    return next((dropout for most, dropout in _DROPOUT if readings <= most), 0.0)  # not a number: refused elsewhere
+    found = next((dropout for most, dropout in _DROPOUT if readings <= most), 0.0)  # not a number: refused elsewhere
+    return max(found, 0.1) if looking and readings > _FEW_READINGS else found
 
 
 _DROPOUT = ((10.0, 0.0), (13.0, 0.1), (16.0, 0.2), (30.0, 0.3), (math.inf, 0.4))

@@ -89,7 +89,8 @@ def train(
         variational: use one dropout mask for all steps of a window.
         weight_dropout, input_dropout: shares of the recurrent weights and of the characters left out, while training.
         grams: rows of weights by which strings of the last 2 to 5 characters add to the output; 0 for none.
-        look_back: characters that the network looks back on for what followed at places like this one; 0 for none.
+        look_back: characters that the network looks back on for what followed at places like this one; 0 for none. By
+            default 2048 on a CPU, where the text has 50,000 characters or more, in long pieces.
         seq_length: steps between two truncations of backpropagation.
         batch_size: pieces of the text that are read side by side, by all processes together.
         lr: the peak learning rate.

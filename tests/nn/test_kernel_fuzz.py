@@ -187,7 +187,7 @@ def test_generation_refuses_what_it_cannot_read(monkeypatch: pytest.MonkeyPatch,
 def test_the_kernel_of_generation_checks_its_own_arguments() -> None:
     made = model()
     cells = [made.stack.cell(0)]
-    packed = generation.pack(made, cells, None, made.head.linear)
+    packed = generation.pack(made, cells, None, [made.head.linear])
     draw = generation.Draw(temperature=1.0, top_k=0, top_p=1.0)
     ids, noise = torch.zeros(2, dtype=torch.int64), torch.rand(3, 2, dtype=torch.float64)
     for state in ([], [(torch.zeros(2, 11),)], [(torch.zeros(2, 12).double(),)], [(torch.zeros(1, 12),)]):

@@ -20,6 +20,7 @@ from charlm.training.recipe import choose, window_bytes
 from tests.conftest import Run
 from tests.training.test_optimizer import same
 
+CPU = torch.device("cpu")
 TEXT = charlm.Text.of("she sells sea shells by the sea shore; the shells she sells are sea shells.\n" * 40)
 SMALL: dict[str, Any] = {
     "model": "gru", "hidden": 10, "layers": 2, "look_back": 20, "seq_length": 12, "batch_size": 6, "lr": 0.02,
@@ -69,9 +70,25 @@ def test_new_characters_are_read_as_unknown_ones() -> None:
 
 
 def test_it_is_asked_for_and_its_memory_is_counted() -> None:
-    plain, looking = (choose(10**6, torch.device("cpu"), {"max_steps": 9, "look_back": n}) for n in (0, 1024))
+    shape = {"max_steps": 9, "layers": 2, "hidden": 64}
+    plain, looking = (choose(10**6, CPU, shape | {"look_back": n}) for n in (0, 1024))
     assert "looks back on 1,024 characters" in looking.line()
-    assert window_bytes(looking.network, 60, 1024) - window_bytes(plain.network, 60, 1024) == 4 * 4 * 1024 * 1024
+    assert window_bytes(looking.network, 60, 1024) - window_bytes(plain.network, 60, 1024) == 4 * 1024 * (
+        1024 + 13 * 60
+    )
+
+
+def test_it_is_a_default_where_there_is_much_to_look_back_on() -> None:
+    assert choose(10**6, CPU, {}).network.look_back > 0
+    assert choose(10**6, CPU, {}, pieces=10).network.look_back > 0
+    for characters, device, given, symbols, pieces in [
+        (10_000, CPU, {}, 64, 1),
+        (10**6, CPU, {}, 64, 10**4),  # items of a hundred characters
+        (10**6, CPU, {}, 3000, 1),
+        (10**6, torch.device("cuda"), {}, 64, 1),
+        (10**6, CPU, {"look_back": 0}, 64, 1),
+    ]:
+        assert choose(characters, device, given, symbols, pieces).network.look_back == 0, (characters, given)
 
 
 def test_the_command_asks_for_it(charlm: Run, verse: Path, tmp_path: Path) -> None:

@@ -190,14 +190,16 @@ def test_a_run_from_a_network_keeps_its_rows_and_new_characters_clear_them() -> 
 
 def test_plans_have_rows_where_a_long_text_is_read_few_times() -> None:
     cpu = torch.device("cpu")
-    assert choose(10**6, cpu, {"minutes": 1.0}).network.grams > 0
-    assert "rows for strings of 2 to 5" in choose(10**6, cpu, {"minutes": 1.0}).line()
+    plain = {"minutes": 1.0, "look_back": 0}
+    assert choose(10**6, cpu, plain).network.grams > 0
+    assert "rows for strings of 2 to 5" in choose(10**6, cpu, plain).line()
     for characters, device, given, symbols in [
-        (50_000, cpu, {"minutes": 1.0}, 64),
-        (10**6, cpu, {"epochs": 40.0}, 64),
-        (10**6, cpu, {"minutes": 1.0}, 3000),
-        (10**6, torch.device("cuda"), {"minutes": 1.0}, 64),
-        (10**6, cpu, {"minutes": 1.0, "grams": 0}, 64),
+        (10**6, cpu, {"minutes": 1.0}, 64),  # it looks back
+        (50_000, cpu, plain, 64),
+        (10**6, cpu, {"epochs": 40.0, "look_back": 0}, 64),
+        (10**6, cpu, plain, 3000),
+        (10**6, torch.device("cuda"), plain, 64),
+        (10**6, cpu, plain | {"grams": 0}, 64),
     ]:
         assert choose(characters, device, given, symbols).network.grams == 0, (characters, given)
     assert choose(5000, cpu, {"minutes": 1.0, "grams": 300}, 64).network.grams == 300

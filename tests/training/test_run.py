@@ -223,13 +223,13 @@ def test_defaults_follow_the_text_the_time_and_what_is_given() -> None:
     assert usual.optimisation.symbol_rate > 1.0
     assert chosen(10**6, embedding=32).optimisation.symbol_rate == 1.0  # measured with one-hot input
     assert choose(10**6, torch.device("cuda"), {}).optimisation.hold is None  # not measured there
-    assert brief.window < usual.window
     minute = chosen(10**6, minutes=1.0)
-    assert brief.network.layers < minute.network.layers == usual.network.layers < long.network.layers
-    assert minute.network.hidden < usual.network.hidden
-    assert brief.network.hidden <= usual.network.hidden < long.network.hidden
-    assert brief.network.dropout <= usual.network.dropout <= long.network.dropout
-    assert brief.network.dropout < long.network.dropout
+    assert brief.network.layers == minute.network.layers < usual.network.layers == long.network.layers
+    assert brief.network.hidden < minute.network.hidden < usual.network.hidden < long.network.hidden
+    plain = [chosen(10**6, minutes=minutes, look_back=0) for minutes in (0.4, 1.0, 5.0, 40.0)]
+    assert [plan.network.layers for plan in plain] == [1, 2, 2, 3]
+    assert plain[0].window < plain[1].window == usual.window
+    assert brief.network.dropout < usual.network.dropout <= long.network.dropout
     assert chosen(10**8).network.dropout == 0.0  # read a fraction of it
     assert chosen(10**5).network.dropout > chosen(10**6).network.dropout
     assert chosen(10**8, epochs=30.0).network.dropout > 0
