@@ -37,6 +37,9 @@ class LookBack(nn.Module):
     adds to the probability of its symbol. The weights begin so that a score counts, for each of the last
     characters, whether it is the same in both places.
 
+    Where the text repeats itself (`attention.repeating`) no place is seen: each repetition would be a place more to
+    copy from, so that a text which is drawn from the network would never leave a loop.
+
     What is kept of a place is the linear map and the character. The product of two embeddings is looked up in a table
     of all characters, which is made once a step: a place costs N additions and K products (`kernels/attention.py`).
 

@@ -34,8 +34,8 @@ def onnx_bytes(model: CharRNN) -> bytes:
 
     Its inputs are `ids`, int64 [time, batch], -1 being an unknown symbol, and the state before, `h0`, `h1`, ... and for
     an LSTM `c0`, `c1`, ..., float32 [batch, units]; where strings have weights `recent`, int64 [batch, N - 1], and
-    where the network looks back `back_keys`, float32 [batch, M, K], and `back_ids`, int64 [batch, M]. Its outputs are
-    `logp`, float32 [time, batch, V], and the state after, `h0_next`, .... The metadata hold the vocabulary
+    where the network looks back `back_keys`, float32 [batch, M, K], and `back_ids`, int64 [batch, 5 + M]. Its outputs
+    are `logp`, float32 [time, batch, V], and the state after, `h0_next`, .... The metadata hold the vocabulary
     (`characters`, `byte_fallback`) and `start`, the id after which generation starts.
 
     Raises:
@@ -173,25 +173,21 @@ class _Graph:
 
     def _look_back(self, look_back: LookBack, logp: str, y: str) -> None:
         """The output `logp` and the next places: what `LookBack` makes of log-probabilities and outputs [T, B, ...]."""
-        places, kinds = look_back.places, self._onnx.TensorProto
+        places, before, kinds = look_back.places, look_back.characters - 1, self._onnx.TensorProto
         self._inputs["back_keys"] = self._outputs["back_keys_next"] = (kinds.FLOAT, ["batch", places, look_back.width])
-        self._inputs["back_ids"] = self._outputs["back_ids_next"] = (kinds.INT64, ["batch", places])
+        self._inputs["back_ids"] = self._outputs["back_ids_next"] = (kinds.INT64, ["batch", before + places])
         numbers = {"never": _NEVER, "least": _LEAST, "nought": 0}
         self._weights |= {name: np.array([number], dtype=np.float32) for name, number in numbers.items()}
         y = self._node("Transpose", [y], perm=[1, 0, 2])
         ids = self._node("Concat", ["back_ids", self._node("Transpose", ["ids"], perm=[1, 0])], axis=1)
-        last = [self._slice(ids, places - n, -n if n else _END, 1) for n in range(look_back.characters)]
-        made = {}
-        for name in ("query", "key"):
-            for n, table_VE in enumerate(floats(getattr(look_back, name))):  # the row -1 is that of unknown ones
-                self._weights[f"{name}{n}"] = table_VE
-            parts = [self._node("Gather", [f"{name}{n}", found]) for n, found in enumerate(last)]
-            parts.append(self._linear(f"{name}_map", getattr(look_back, f"{name}_map"), y))
-            made[name] = self._node("Concat", parts, axis=2)
-        keys = self._node("Concat", ["back_keys", made["key"]], axis=1)
+        queries, key, own = (
+            self._linear(name, getattr(look_back, name), y) for name in ("query_map", "key_map", "own")
+        )
+        keys = self._node("Concat", ["back_keys", key], axis=1)
         self._slice(keys, -places, _END, 1, names=["back_keys_next"])
-        self._slice(ids, -places, _END, 1, names=["back_ids_next"])
-        mass = self._masses(look_back, made["query"], keys, self._linear("own", look_back.own, y), ids)
+        self._slice(ids, -before - places, _END, 1, names=["back_ids_next"])
+        rows = self._last_characters(look_back, ids)
+        mass = self._masses(look_back, queries, keys, rows, own, self._slice(ids, before, _END, 1))
         mass = self._node("Log", [self._node("Max", [mass, "least"])])
         own = self._node("Transpose", [logp], perm=[1, 0, 2])
         own = self._node("Add", [own, self._slice(mass, -1, _END, 2)])
@@ -200,7 +196,19 @@ class _Graph:
         added = self._node("Softplus", [self._node("Sub", [less, more])])
         self._node("Transpose", [self._node("Add", [more, added])], names=["logp"], perm=[1, 0, 2])
 
-    def _masses(self, look_back: LookBack, queries: str, keys: str, own: str, ids: str) -> str:
+    def _last_characters(self, look_back: LookBack, ids: str) -> str:
+        """The last N characters at each place [B, M + T, N], as rows of tables [N (V + 1), ...]."""
+        count, symbols = look_back.characters, look_back.symbols
+        self._weights["symbols"] = np.array(symbols)
+        known = self._node("Where", [self._node("Less", [ids, self._whole(0)]), "symbols", ids])
+        found = []
+        for n in range(count):
+            at = self._slice(known, count - 1 - n, -n if n else _END, 1)
+            found.append(self._node("Unsqueeze", [at, self._whole(2)]))
+        begins = self._whole(*(n * (symbols + 1) for n in range(count)))
+        return self._node("Add", [self._node("Concat", found, axis=2), begins])
+
+    def _masses(self, look_back: LookBack, queries: str, keys: str, rows: str, own: str, ids: str) -> str:
         """The share of every symbol that is copied, and last the network's own [B, T, V + 1].
 
         A loop takes 128 steps after the other, as no more scores should be in memory; the last block is as long as the
@@ -220,9 +228,8 @@ class _Graph:
         follower = self._node("Concat", [self._slice(ids, 1, _END, 1), self._slice(ids, 0, 1, 1)], axis=1)
         unseen = self._node("Less", [self._node("Min", [ids, follower]), self._whole(0)])
         unseen = self._node("Where", [unseen, "never", "nought"])
-        body = self._one_block(
-            (queries, keys, own, unseen, follower), self._bias(look_back, window), steps, block, window
-        )
+        read = queries, own, keys, rows, unseen, follower
+        body = self._one_block(look_back, read, self._bias(look_back, window), steps, block, window)
         mass = f"value{self._made}_all"
         self._node("Loop", [count, "yes"], names=[mass], body=body)
         mass = self._node("Transpose", [mass], perm=[1, 0, 2, 3])
@@ -233,13 +240,13 @@ class _Graph:
         return self._node("Concat", parts, axis=1)
 
     def _bias(self, look_back: LookBack, window: str) -> str:
-        """What distance adds to the scores [block, window]."""
+        """What distance adds to the scores [window, block]."""
         self._weights |= {"zero": np.array(0), "places": np.array(look_back.places)}
         self._weights["recency"] = -floats(look_back.recency)
         end = self._node("Squeeze", [window])
         place = self._node("Range", ["zero", end, "one"])
-        now = self._node("Unsqueeze", [self._node("Range", ["places", end, "one"]), self._whole(1)])
-        distance = self._node("Sub", [now, place])
+        place = self._node("Unsqueeze", [place, self._whole(1)])
+        distance = self._node("Sub", [self._node("Range", ["places", end, "one"]), place])
         seen = [
             self._node("GreaterOrEqual", [distance, "one"]),
             self._node("LessOrEqual", [distance, "places"]),
@@ -248,23 +255,29 @@ class _Graph:
         far = self._node("Mul", [self._node("Log", [far]), "recency"])
         return self._node("Where", [self._node("And", seen), far, "never"])
 
-    def _one_block(self, read: tuple[str, ...], bias: str, steps: str, block: str, window: str) -> Any:
-        """The body of the loop: the shares [B, block, V + 1] of one block."""
+    def _one_block(
+        self, look_back: LookBack, read: tuple[str, ...], bias: str, steps: str, block: str, window: str
+    ) -> Any:
+        """The body of the loop: the shares [B, block, V + 1] of one block, of what is read at its steps and places."""
         helper, kinds = self._onnx.helper, self._onnx.TensorProto
         outside, self._nodes = self._nodes, []
         begin = self._node("Min", [self._node("Mul", ["block_number", block]), self._node("Sub", [steps, block])])
         ends = [self._node("Add", [begin, length]) for length in (block, window)]
-        queries, keys, own, unseen, follower = (
-            self._slice(name, begin, ends[end], 1) for name, end in zip(read, (0, 1, 0, 1, 1), strict=True)
+        queries, own, keys, rows, unseen, follower = (
+            self._slice(name, begin, ends[at > 1], 1) for at, name in enumerate(read)
         )
-        score = self._node("MatMul", [queries, self._node("Transpose", [keys], perm=[0, 2, 1])])
-        score = self._node("Add", [self._node("Add", [score, bias]), self._node("Unsqueeze", [unseen, self._whole(1)])])
+        score = self._node("MatMul", [keys, self._node("Transpose", [queries], perm=[0, 2, 1])])
+        score = self._node("Add", [score, self._matches(look_back, rows)])
+        score = self._node("Add", [self._node("Add", [score, bias]), self._node("Unsqueeze", [unseen, self._whole(2)])])
+        score = self._node("Transpose", [score], perm=[0, 2, 1])
         share = self._node("Softmax", [self._node("Concat", [score, own], axis=2)], axis=-1)
-        self._weights |= {"shares": np.array(len(self._model.vocab) + 1), "unknown": np.array(-1)}
-        self._weights["pair"] = np.array([0, 1], dtype=np.float32)
-        # the network's own share comes last, and -1 is the last symbol of the one-hot rows; unseen places have no share
-        symbol = self._node("Pad", [follower, self._whole(0, 0, 0, 1), "unknown"])
-        self._node("MatMul", [share, self._node("OneHot", [symbol, "shares", "pair"])], names=["mass"])
+        # the network's own share comes last, and V is its symbol; unseen places have no share, whatever their symbol
+        self._weights["shares"] = np.array([look_back.symbols + 1])
+        symbol = self._node("Pad", [follower, self._whole(0, 0, 0, 1), "symbols"])
+        symbol = self._node("Expand", [self._node("Unsqueeze", [symbol, self._whole(1)]), self._node("Shape", [share])])
+        lanes_steps = self._node("Shape", [queries], end=2)
+        nothing = self._node("ConstantOfShape", [self._node("Concat", [lanes_steps, "shares"], axis=0)])
+        self._node("ScatterElements", [nothing, symbol, share], names=["mass"], axis=2, reduction="add")
         self._node("Identity", ["go_on"], names=["goes_on"])
         info = helper.make_tensor_value_info
         body = helper.make_graph(
@@ -275,6 +288,19 @@ class _Graph:
         )
         self._nodes = outside
         return body
+
+    def _matches(self, look_back: LookBack, rows: str) -> str:
+        """What the characters add to the scores [B, window, block]: rows of tables that are made for each step."""
+        count, symbols = look_back.characters, look_back.symbols
+        self._weights["query"] = floats(look_back.query).reshape(count * (symbols + 1), -1)
+        self._weights["key"] = floats(look_back.key)
+        now = self._slice(rows, look_back.places, _END, 1)
+        queries = self._node("Transpose", [self._node("Gather", ["query", now])], perm=[0, 2, 3, 1])
+        table = self._node("MatMul", ["key", queries])
+        table = self._node("Reshape", [table, self._whole(0, count * (symbols + 1), -1)])
+        parts = [f"{rows}_{n}" for n in range(count)]
+        self._node("Split", [rows], names=parts, axis=2)
+        return self._node("Sum", [self._node("GatherND", [table, part], batch_dims=1) for part in parts])
 
 
 def _in_order(weight: Tensor, order: list[int]) -> NDArray[np.float32]:

@@ -1,7 +1,8 @@
 /* The kernels of one target against the cells' formulas written out in plain C, without Python: for a processor that is
    emulated. Prints the largest errors: of float32 outputs, of float64 outputs, and of float64 gradients against central
-   differences, of products with weights of 8 and 16 bits, and of products of two matrices. test_targets.py compiles it and
-   judges what it prints. */
+   differences, of products with weights of 8 and 16 bits, and of products of two matrices; of attention float32 and float64
+   outputs, float64 gradients against central differences, and float32 gradients; and of generation that looks back.
+   test_targets.py compiles it and judges what it prints. */
 
 #include "../../charlm/nn/kernels/cpu/kernels.c"
 #include <stdio.h>
@@ -192,6 +193,8 @@ static double products(int single)
     return worst;
 }
 
+#include "look_back_formulas.h"
+
 int main(void)
 {
     const int cells[] = {RNN, GRU, LSTM}, hidden[] = {1, 19, 40};
@@ -203,6 +206,16 @@ int main(void)
             test(cells[c], 2, 5, hidden[h], 3, 1, worst);
         }
     printf("%g %g %g %g ", worst[0], worst[1], worst[2], fmax(few_bits(8), few_bits(16)));
-    printf("%g %g\n", products(1), products(0));
+    printf("%g %g ", products(1), products(0));
+    double looking[4] = {0}, talked = 0;
+    for (int64_t steps = 1; steps < 40; steps += steps < 5 ? 1 : 7)
+        for (int64_t threads = 1; threads <= 3; threads++) {
+            test_looking(steps, threads == 1 ? 5 : 1, 17, threads > 1, threads, looking);
+            test_looking(steps, 2, 9, threads == 1, threads, looking);
+        }
+    for (int64_t threads = 1; threads <= 3; threads++)
+        for (int64_t spare = 1; spare <= STEPS_HERE; spare += 20)
+            talked = fmax(talked, talking(threads, threads == 3, spare - 1 + (spare == 1)));
+    printf("%g %g %g %g %g\n", looking[0], looking[1], looking[2], looking[3], talked);
     return 0;
 }

@@ -13,119 +13,19 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import torch
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch import Tensor
 
 from charlm.errors import CharlmError
 from charlm.lm.interface import SamplingRule
 from charlm.nn.cells import BUILT_IN, Cell, make_cell
 from charlm.nn.kernels import BACKENDS, backend
+from charlm.nn.kernels import compiled as kernels
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.vocab import Vocab
-
-TYPES = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.bool, torch.float16, torch.float32, torch.float64]
-TYPES += [torch.complex64, torch.uint16]
-Change = Callable[[random.Random, Any], Any]
-
-
-def with_gaps(chance: random.Random, x: Tensor) -> Tensor:
-    """The same numbers laid out in another way."""
-    if x.dim() < 2 or chance.random() < 0.3:
-        wide = torch.stack([x, x + 1], -1) if x.dtype != torch.bool else torch.stack([x, ~x], -1)
-        return wide[..., 0]
-    return x.transpose(0, 1).contiguous().transpose(0, 1)
-
-
-def other_shape(chance: random.Random, x: Tensor) -> Tensor:
-    axis = chance.randrange(x.dim()) if x.dim() else 0
-    ways = [
-        lambda: x.unsqueeze(axis),
-        x.flatten,
-        lambda: torch.cat([x, x], axis) if x.dim() else x,
-        lambda: x.narrow(axis, 0, max(x.shape[axis] - 1, 0)) if x.dim() else x,
-        lambda: x.transpose(0, -1) if x.dim() else x,
-        x.sum,
-    ]
-    return chance.choice(ways)()
-
-
-def other_thing(chance: random.Random, x: Tensor) -> Any:
-    return chance.choice([None, 3, "x", x.tolist(), x.detach().numpy(), x.to_sparse(), []])
-
-
-def other_type(chance: random.Random, x: Tensor) -> Tensor:
-    return x.to(chance.choice(TYPES))
-
-
-def out_of_range(chance: random.Random, x: Tensor) -> Tensor:
-    x = x.clone()
-    if x.numel():
-        strange = [-2, -1, 7, 13, 255, 10**9, 2**40] if not x.is_floating_point() else [float("nan"), 1e30, -1.0, 1.0]
-        x.view(-1)[chance.randrange(x.numel())] = chance.choice(strange) if x.dtype != torch.bool else True
-    return x
-
-
-def elsewhere(chance: random.Random, x: Tensor) -> Tensor:
-    """The same on `meta`, a device that holds no numbers."""
-    return x.to("meta")
-
-
-def on_a_gpu(chance: random.Random, x: Tensor) -> Tensor:
-    """The same on a GPU that is not there: what asks for the device alone is answered."""
-    with FakeTensorMode():
-        return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="cuda:0")
-
-
-def spoil_weights(chance: random.Random, module: nn.Module) -> None:
-    """One weight, or all, of another type or layout, or on `meta`."""
-    named = [(owner, name) for owner in module.modules() for name, p in owner._parameters.items() if p is not None]
-    ways = [lambda x: x.to("meta"), lambda x: x.to(chance.choice(TYPES[5:8])), lambda x: with_gaps(chance, x)]
-    way = chance.choice(ways)
-    for owner, name in named if chance.random() < 0.2 else [chance.choice(named)]:
-        owner._parameters[name] = nn.Parameter(way(owner._parameters[name].detach()))
-
-
-CHANGES: list[Change] = [
-    with_gaps,
-    with_gaps,
-    other_shape,
-    other_thing,
-    other_type,
-    out_of_range,
-    out_of_range,
-    elsewhere,
-    on_a_gpu,
-]
-MOVED = ("resets_TB", "lengths_B", "noise_TB")  # from any device to that of the weights, which needs a real one
-
-
-def changed(chance: random.Random, arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments with some of them changed; a change that torch itself cannot make leaves them."""
-    found = dict(arguments)
-    for _ in range(chance.choice([0, 1, 1, 1, 2, 2])):
-        name = chance.choice([name for name, value in found.items() if isinstance(value, (Tensor, tuple))] or [None])
-        change = chance.choice(CHANGES)
-        if name is None or (change is on_a_gpu and name in MOVED):
-            break
-        try:
-            if isinstance(found[name], tuple):
-                state = list(found[name])
-                at = chance.randrange(len(state))
-                state[at] = change(chance, state[at])
-                found[name] = tuple(state if chance.random() < 0.9 else state[1:])
-            else:
-                found[name] = change(chance, found[name])
-        except (
-            AttributeError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-            IndexError,
-        ):  # NotImplementedError is a RuntimeError
-            continue
-    return found
+from tests.nn.changes import changed, spoil_weights
 
 
 def outcome(call: Callable[[], list[Tensor]]) -> list[Tensor] | str:
@@ -235,29 +135,46 @@ def near_an_edge(model: CharRNN, given: dict[str, Any], drawn: Tensor, rule: Sam
     return True
 
 
+def network_of(chance: random.Random, draw: torch.Generator, look_back: int) -> CharRNN:
+    """A small language model with weights that are not their initial ones where those are zeros."""
+    symbols, hidden = chance.choice([1, 2, 5, 12, 20]), chance.choice([1, 3, 8, 9, 17])
+    options: dict[str, Any] = {"layers": chance.randint(1, 2), "embedding": chance.choice([0, 0, 3])}
+    options |= {"grams": chance.choice([0, 0, 4]), "gram_order": chance.choice([2, 3, 5]), "look_back": look_back}
+    config = RNNConfig(model=chance.choice(BUILT_IN), hidden=hidden, bias=chance.random() < 0.7, **options)
+    model = CharRNN(Vocab.of("".join(chr(65 + i) for i in range(symbols))), config)
+    model.reset_parameters(draw)
+    with torch.no_grad():
+        if chance.random() < 0.4:  # equally probable symbols
+            model.head.linear.weight.zero_()
+            model.head.linear.bias.copy_(torch.randint(0, 3, (symbols,), generator=draw))
+        else:
+            model.head.linear.weight.mul_(8)
+        if model.grams is not None:
+            model.grams.weight[:-1].normal_(generator=draw)
+    return model
+
+
+def state_of(model: CharRNN, lanes: int, draw: torch.Generator) -> dict[str, Tensor]:
+    """As if something had been read: any numbers, any characters."""
+    state = model.initial_state(lanes)
+    for name, value in state.items():
+        whole = not value.is_floating_point()
+        state[name] = torch.randn(value.shape, generator=draw)
+        if whole:
+            state[name] = torch.randint(-1, len(model.vocab), value.shape, generator=draw)
+    return state
+
+
 @torch.no_grad()
 def generate_case(chance: random.Random, seed: int) -> str:
     """One call of generation, compiled and by single steps; says what came of it."""
-    symbols, hidden = chance.choice([1, 2, 5, 12, 20]), chance.choice([1, 3, 8, 9, 17])
-    options: dict[str, Any] = {"layers": chance.randint(1, 2), "embedding": chance.choice([0, 0, 3])}
-    options |= {"grams": chance.choice([0, 0, 4]), "gram_order": chance.choice([2, 3, 5])}
-    config = RNNConfig(model=chance.choice(BUILT_IN), hidden=hidden, bias=chance.random() < 0.7, **options)
-    model = CharRNN(Vocab.of("".join(chr(65 + i) for i in range(symbols))), config)
     draw = torch.Generator().manual_seed(seed)
-    model.reset_parameters(draw)
-    if chance.random() < 0.4:  # equally probable symbols
-        model.head.linear.weight.zero_()
-        model.head.linear.bias.copy_(torch.randint(0, 3, (symbols,), generator=draw))
-    else:
-        model.head.linear.weight.mul_(8)
+    model = network_of(chance, draw, chance.choice([0, 0, 6, 9, 40]))
     steps, lanes = chance.choice([0, 1, 2, 4]), chance.choice([0, 1, 2, 5])
     rows = steps + chance.choice([0, 0, 0, 2, -1])
-    state = {name: torch.randn(value.shape, generator=draw) for name, value in model.initial_state(lanes).items()}
-    if model.grams is not None:
-        model.grams.weight[:-1].normal_(generator=draw)
-        state["recent"] = torch.randint(-1, symbols, state["recent"].shape, generator=draw)
+    state = state_of(model, lanes, draw)
     given = {
-        "ids_B": torch.randint(-1, symbols, (lanes,), generator=draw),
+        "ids_B": torch.randint(-1, len(model.vocab), (lanes,), generator=draw),
         "noise_TB": torch.rand(max(rows, 0), lanes, generator=draw, dtype=torch.float64),
         **state,
     }
@@ -286,12 +203,44 @@ def generate_case(chance: random.Random, seed: int) -> str:
     return "refused" if isinstance(right, str) else "equal"
 
 
+def reading_case(chance: random.Random, seed: int) -> str:
+    """A text read by a network that looks back, compiled and by the formulas; says what came of it."""
+    draw = torch.Generator().manual_seed(seed)
+    model = network_of(chance, draw, chance.choice([6, 9, 40]))
+    steps, lanes = chance.choice([0, 1, 2, 5, 19]), chance.choice([0, 1, 2, 5])
+    state = state_of(model, lanes, draw)
+    marks = torch.rand(steps, lanes, generator=draw) < 0.2 if chance.random() < 0.4 else None
+    given = {"ids_TB": torch.randint(-1, len(model.vocab), (steps, lanes), generator=draw), "resets_TB": marks, **state}
+    if chance.random() < 0.67:
+        given = changed(chance, given)
+    given["state"] = {name: given.pop(name) for name in state}
+    wanted, found = chance.random() < 0.6, []
+
+    def call() -> list[Tensor]:
+        with torch.set_grad_enabled(wanted):
+            logp, after = model(**given)
+        read = [
+            logp.detach().clamp(min=-60),
+            *(after[name].detach() for name in sorted(after)),
+        ]  # shares below 1e-30 differ
+        if not logp.requires_grad or not logp.numel() or not all(tame(x) for x in (*read, *given["state"].values())):
+            return read
+        return [*read, *torch.autograd.grad(logp.mean(), model.look_back.parameters())]  # type: ignore[union-attr]
+
+    for fits in (kernels.fits, lambda tensor: False):
+        with mock.patch.object(kernels, "fits", fits):
+            found.append(outcome(call))
+    assert same(found[0], found[1], 1e-3), f"seed {seed}: {found[0]} against {found[1]}"
+    return "refused" if isinstance(found[1], str) else "equal"
+
+
 def check(seed: int) -> str:
     """One random call; an AssertionError, or any error but a CharlmError, is a fault."""
     chance = random.Random(seed)
-    if chance.random() < 0.7:
+    kind = chance.random()
+    if kind < 0.6:
         return "layer " + layer_case(chance, seed)
-    return "generation " + generate_case(chance, seed)
+    return "generation " + generate_case(chance, seed) if kind < 0.85 else "reading " + reading_case(chance, seed)
 
 
 def main(count: int, first: int = 0) -> int:

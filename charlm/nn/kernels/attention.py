@@ -42,8 +42,8 @@ def last_characters(ids_BS: Tensor, piece_BS: Tensor, places: int, characters: i
 
 
 def repeating(ids_BS: Tensor, piece_BS: Tensor, most: int) -> Tensor:
-    """Whether the text up to each place repeats itself [B, S]: its last max(p, 12) characters also stand p places before,
-    for a period p of at most 256.
+    """Whether the text up to each place repeats itself [B, S]: its last max(p, 12) characters also stand p places
+    before, for a period p of at most 256.
 
     Args:
         ids_BS: characters; -1 is unknown, and equals none.
@@ -103,11 +103,11 @@ def _mixed(
     at_TS = places + torch.arange(steps, device=bias_D.device).unsqueeze(1) - torch.arange(places, device=bias_D.device)
     hidden_BTS = (piece_BS[:, -steps:].unsqueeze(2) != piece_BS.unsqueeze(1)) | (ids_BS < 0).unsqueeze(1)
     hidden_BTS = hidden_BTS | (ids_BS.roll(-1, 1) < 0).unsqueeze(1) | alone_BT.unsqueeze(2)
-    bias_BTS = bias_D[at_TS].masked_fill(hidden_BTS, NEVER)
-    score_BTS = torch.baddbmm(bias_BTS, query_BTK, keys_BSK.transpose(1, 2))
+    score_BTS = torch.baddbmm(bias_D[at_TS], query_BTK, keys_BSK.transpose(1, 2))
     for n in range(characters):
         rows_BST = last_BSN[..., n].unsqueeze(-1).expand(-1, -1, steps)
         score_BTS = score_BTS + table_BNVT[:, n].gather(1, rows_BST).transpose(1, 2)
+    score_BTS = score_BTS.masked_fill(hidden_BTS, NEVER)  # whatever number a hidden key has
     share_BTS = torch.cat([own_BT.unsqueeze(-1), score_BTS], -1).softmax(-1)  # its first place is the network's own
     follower_BS = F.pad(ids_BS.roll(-1, 1).clamp(min=0), (1, 0), value=symbols)
     mass_BTV = torch.bmm(share_BTS, F.one_hot(follower_BS, symbols + 1).to(share_BTS.dtype))

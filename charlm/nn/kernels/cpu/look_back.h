@@ -159,7 +159,7 @@ static void N(look_part)(void *data, int me, struct team *team)
 {
     const struct look *s = data;
     REAL *room = (REAL *)s->room + me * N(look_room)(s);
-    const int64_t parts = s->shares || s->lanes >= team->size ? 1 : (team->size + s->lanes - 1) / s->lanes;
+    const int64_t parts = s->shares || !s->lanes || s->lanes >= team->size ? 1 : (team->size + s->lanes - 1) / s->lanes;
     int64_t from, to;
     share(s->lanes * parts, me, team->size, &from, &to);
     for (; from < to; from++) {
