@@ -221,6 +221,21 @@ static int64_t append_place(struct generation *s, int64_t b, const float *key)
     return end;
 }
 
+#define USUAL_CHARACTERS 6
+
+/* Adds to each score what the last characters at the place add. The count is a constant where this is expanded. */
+static inline __attribute__((always_inline)) void add_matches(const int characters, const int64_t *ids, int64_t places,
+                                                              const float *table, int64_t wide, float *scores)
+{
+    for (int64_t i = 0; i < places; i++) {
+        float sum = scores[i];
+UNROLL(16)
+        for (int n = 0; n < characters; n++)
+            sum += table[n * wide + ids[i - n]];
+        scores[i] = sum;
+    }
+}
+
 /* The scores of the M places before `end`. */
 static void place_scores(const struct generation *s, const float *keys, const int64_t *ids, const float *query,
                          float *table, float *scores)
@@ -245,9 +260,10 @@ static void place_scores(const struct generation *s, const float *keys, const in
         for (int v = 0; v < 4; v++)
             store_f32(scores + i + v * FLOATS, sum[v], s->places - i - v * FLOATS);
     }
-    for (int64_t n = 0; n < s->characters; n++)
-        for (int64_t i = 0; i < s->places; i++)
-            scores[i] += table[n * wide + ids[i - n]];
+    if (s->characters == USUAL_CHARACTERS)
+        add_matches(USUAL_CHARACTERS, ids, s->places, table, wide, scores);
+    else
+        add_matches((int)s->characters, ids, s->places, table, wide, scores);
 }
 
 /* The logits become log-probabilities of the network and of what followed the places; see look_back.h. */
