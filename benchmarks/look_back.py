@@ -24,7 +24,8 @@ from benchmarks.train_speed import interleaved, step_of
 from charlm.lm.interface import SamplingRule
 from charlm.nn import look_back
 from charlm.nn.kernels import attention, fastest
-from charlm.recurrent.model import CharRNN, RNNConfig
+from charlm.recurrent.config import RNNConfig
+from charlm.recurrent.model import CharRNN
 from charlm.text.vocab import Vocab
 
 SIZES = ((2, 160), (2, 256), (3, 256))
@@ -58,8 +59,7 @@ def by_torch(step: Step) -> Step:
     """The same with attention by its formulas."""
 
     def formulas(*given: Any) -> Tensor:
-        *before, (_, _, keys_BSK), ids_BS, piece_BS = given
-        return attention._mixed(*before, keys_BSK, ids_BS, piece_BS)
+        return attention._mixed(*given[:5], given[5][2], *given[6:])
 
     def run() -> None:
         with patch.object(look_back, "mixed", formulas):
