@@ -192,9 +192,9 @@ def test_an_onnx_file_looks_back(tmp_path: Path, shape: dict[str, Any]) -> None:
                 np.testing.assert_allclose(given[name], tensor.detach().numpy(), atol=1e-5)
 
 
-@pytest.mark.parametrize("places", [6, 7, 20, 150, 600])
+@pytest.mark.parametrize(("places", "least"), [(6, 0), (7, 10), (20, 20), (150, 80), (600, 200)])
 def test_an_onnx_file_does_not_look_back_in_a_loop(
-    tmp_path: Path, places: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, places: int, least: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whole and in pieces, with unknown characters in loops too; at the end a step that continues one."""
     runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'charlm[dev]'")
@@ -217,7 +217,8 @@ def test_an_onnx_file_does_not_look_back_in_a_loop(
     monkeypatch.setattr(compiled, "fits", lambda tensor: False)
     seen = model.logprobs(ids, model.initial_state(2))[0].detach().numpy()
     different = int((abs(seen - expected).max(2) > 1e-2).any(1).sum())
-    assert different == 0 if places == 6 else different > (100 if places > 20 else 20), "the rule changed little"
+    assert different >= least, "the rule changed little"
+    assert places > 6 or different == 0, "six places are too few for it"
 
 
 def test_onnx_lacks_a_projection(tmp_path: Path) -> None:

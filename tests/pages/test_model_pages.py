@@ -190,8 +190,10 @@ def test_what_a_network_looked_back_on_can_be_left_and_come_back_to(browser: Bro
         np.testing.assert_allclose(row, logp_TBV[-1, 0].detach(), atol=2e-5)
 
 
-@pytest.mark.parametrize("places", [6, 7, 20, 122, 150, 600])
-def test_a_network_does_not_look_back_in_a_loop(browser: Browser, places: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("places", "least"), [(6, 0), (7, 10), (20, 20), (122, 80), (150, 80), (600, 200)])
+def test_a_network_does_not_look_back_in_a_loop(
+    browser: Browser, places: int, least: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Rows of a text with loops; it is read to its middle, left there, and come back to."""
     model, block = network("gru", 1, look_back=places), Block()
     description = _describe(model, 32, block)
@@ -212,7 +214,8 @@ def test_a_network_does_not_look_back_in_a_loop(browser: Browser, places: int, m
     monkeypatch.setattr(compiled, "fits", lambda tensor: False)
     seen = model.logprobs(ids[:, None], model.initial_state(1))[0].detach()[:, 0]
     different = int(((seen - expected).abs().amax(1) > 1e-2).sum())
-    assert different == 0 if places == 6 else different > (100 if places > 20 else 20), "the rule changed little"
+    assert different >= least, "the rule changed little"
+    assert places > 6 or different == 0, "six places are too few for it"
 
 
 @pytest.mark.parametrize("bits", [8, 16])
