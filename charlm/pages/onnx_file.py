@@ -17,13 +17,14 @@ from charlm.errors import OptionError
 from charlm.files import __version__
 from charlm.nn.cells import BUILT_IN, Cell
 from charlm.nn.heads import RecentGrams
+from charlm.nn.kernels.attention import PERIODS
 from charlm.nn.look_back import LookBack
 from charlm.pages.model_pages import floats
 from charlm.recurrent.model import CharRNN
 
 _BLOCK = 128  # steps whose scores are in memory together
 _END = 2**62
-_NEVER, _LEAST = -1e9, 1e-30  # as of `LookBack`
+_NEVER, _LEAST, _LOOP = -1e9, 1e-30, 12  # as of `LookBack`
 _OPSET, _IR = 17, 8  # read by onnxruntime 1.12 and newer
 _ORDERS = {"rnn": [0], "gru": [1, 0, 2], "lstm": [0, 3, 1, 2]}
 """Where ONNX wants charlm's gates: z, r, n of r, z, n; i, o, f, c of i, f, g, o."""
@@ -187,7 +188,7 @@ class _Graph:
         self._slice(keys, -places, _END, 1, names=["back_keys_next"])
         self._slice(ids, -before - places, _END, 1, names=["back_ids_next"])
         rows = self._last_characters(look_back, ids)
-        mass = self._masses(look_back, queries, keys, rows, own, self._slice(ids, before, _END, 1))
+        mass = self._masses(look_back, queries, keys, rows, own, ids)
         mass = self._node("Log", [self._node("Max", [mass, "least"])])
         own = self._node("Transpose", [logp], perm=[1, 0, 2])
         own = self._node("Add", [own, self._slice(mass, -1, _END, 2)])
@@ -220,6 +221,7 @@ class _Graph:
             "window_more": np.array([look_back.places]),
             "yes": np.array(True),
         }
+        text, ids = ids, self._slice(ids, look_back.characters - 1, _END, 1)
         steps = self._slice(self._node("Shape", [queries]), 1, 2, 0)
         block = self._node("Min", [steps, "block_most"])
         less = self._node("Div", [self._node("Sub", [steps, self._whole(1)]), block])  # full blocks before the last one
@@ -229,7 +231,8 @@ class _Graph:
         unseen = self._node("Less", [self._node("Min", [ids, follower]), self._whole(0)])
         unseen = self._node("Where", [unseen, "never", "nought"])
         read = queries, own, keys, rows, unseen, follower
-        body = self._one_block(look_back, read, self._bias(look_back, window), steps, block, window)
+        bias = self._bias(look_back, window)
+        body = self._one_block(look_back, read, bias, self._periods(look_back, text, block), (steps, block, window))
         mass = f"value{self._made}_all"
         self._node("Loop", [count, "yes"], names=[mass], body=body)
         mass = self._node("Transpose", [mass], perm=[1, 0, 2, 3])
@@ -255,11 +258,46 @@ class _Graph:
         far = self._node("Mul", [self._node("Log", [far]), "recency"])
         return self._node("Where", [self._node("And", seen), far, "never"])
 
+    def _periods(self, look_back: LookBack, ids: str, block: str) -> list[str]:
+        """What `_repeating` reads, or nothing where M is too small for a period: the text, the places that others are
+        compared with [P, most + block], where counts begin [P, block], and three lengths."""
+        length = min(look_back.places + look_back.characters, 2 * PERIODS)  # of the text that a step looks at
+        period_P = np.array([p for p in range(1, PERIODS + 1) if max(p, _LOOP) + p <= length])
+        if not len(period_P):
+            return []
+        needed_P = np.maximum(period_P, _LOOP)
+        most = int(needed_P.max())
+        self._weights |= {"needed": needed_P[:, None].astype(np.int32), "least_count": (most - needed_P)[:, None]}
+        self._weights |= {"older": (length - most - period_P)[:, None], "period": np.arange(len(period_P))[:, None]}
+        text = self._slice(ids, look_back.places + look_back.characters - length, _END, 1)
+        text = self._node("Pad", [text, self._whole(0, 0, 0, 1)])  # counts end behind a step
+        compared = self._node("Add", [block, self._whole(most)])
+        ends = [self._node("Squeeze", [count]) for count in (compared, block)]
+        place, step = (self._node("Range", ["zero", end, "one"]) for end in ends)
+        begins = self._node("Add", [self._node("Mul", ["period", compared]), "least_count"])
+        pairs = [("older", place), (begins, step), (block, self._whole(length))]
+        return [text, *(self._node("Add", list(pair)) for pair in pairs), self._whole(length - most), self._whole(most)]
+
+    def _repeating(self, begin: str, text: str, older: str, begins: str, window: str, first: str, most: str) -> str:
+        """What is added to the scores of a block's steps [B, 1, block]: where the text repeats itself, no place is seen
+        (`attention.repeating`). Among the last characters, those are counted that also stand a period before."""
+        text = self._slice(text, begin, self._node("Add", [begin, window]), 1)
+        newer = self._node("Unsqueeze", [self._slice(text, first, _END, 1), self._whole(1)])
+        unknown = self._node("Less", [newer, "zero"])
+        newer = self._node("Where", [unknown, self._whole(-2), newer])  # equals none
+        same = self._node("Equal", [newer, self._node("Gather", [text, older], axis=1)])
+        count = self._node("Cast", [same], to=self._onnx.TensorProto.INT32)
+        count = self._node("CumSum", [count, self._whole(2)], exclusive=1)
+        before = self._node("Gather", [self._node("Reshape", [count, self._whole(0, -1)]), begins], axis=1)
+        found = self._node("Sub", [self._slice(count, most, _END, 2), before])
+        found = self._node("Where", [self._node("Equal", [found, "needed"]), "never", "nought"])
+        return self._node("ReduceMin", [found], axes=[1], keepdims=1)
+
     def _one_block(
-        self, look_back: LookBack, read: tuple[str, ...], bias: str, steps: str, block: str, window: str
+        self, look_back: LookBack, read: tuple[str, ...], bias: str, periods: list[str], lengths: tuple[str, str, str]
     ) -> Any:
         """The body of the loop: the shares [B, block, V + 1] of one block, of what is read at its steps and places."""
-        helper, kinds = self._onnx.helper, self._onnx.TensorProto
+        helper, kinds, (steps, block, window) = self._onnx.helper, self._onnx.TensorProto, lengths
         outside, self._nodes = self._nodes, []
         begin = self._node("Min", [self._node("Mul", ["block_number", block]), self._node("Sub", [steps, block])])
         ends = [self._node("Add", [begin, length]) for length in (block, window)]
@@ -269,6 +307,8 @@ class _Graph:
         score = self._node("MatMul", [keys, self._node("Transpose", [queries], perm=[0, 2, 1])])
         score = self._node("Add", [score, self._matches(look_back, rows)])
         score = self._node("Add", [self._node("Add", [score, bias]), self._node("Unsqueeze", [unseen, self._whole(2)])])
+        if periods:
+            score = self._node("Add", [score, self._repeating(begin, *periods)])
         score = self._node("Transpose", [score], perm=[0, 2, 1])
         share = self._node("Softmax", [self._node("Concat", [score, own], axis=2)], axis=-1)
         # the network's own share comes last, and V is its symbol; unseen places have no share, whatever their symbol

@@ -217,5 +217,5 @@ int main(void)
         for (int64_t spare = 1; spare <= STEPS_HERE; spare += 20)
             talked = fmax(talked, talking(threads, threads == 3, spare - 1 + (spare == 1)));
     printf("%g %g %g %g %g\n", looking[0], looking[1], looking[2], looking[3], talked);
-    return 0;
+    return loops_met[0] && loops_met[1] ? 0 : 1; /* or some of the formulas were not judged */
 }

@@ -13,6 +13,30 @@ static const int64_t *ids_of_lane(const struct look *s, const struct looking *a,
     return a->ids + b * (CHARACTERS - 1 + s->places + s->steps) + CHARACTERS - 1;
 }
 
+/* Steps at which the text repeated itself: of layers, and of generation. */
+static int64_t loops_met[2];
+
+/* Whether the text that ends with `last` repeats itself, in which nothing is looked back on. */
+static int in_a_loop(const int64_t *last, int64_t characters, int64_t unknown)
+{
+    for (int64_t period = 1; period <= 256; period++) {
+        const int64_t needed = period < 12 ? 12 : period;
+        int64_t same = 0;
+        for (int64_t i = 0; i < needed && needed + period <= characters; i++)
+            same += last[-i] != unknown && last[-i] == last[-i - period];
+        if (same == needed)
+            return 1;
+    }
+    return 0;
+}
+
+static int step_in_a_loop(const struct look *s, const struct looking *a, int64_t b, int64_t t)
+{
+    const int64_t at = s->places + t, begin = s->first ? a->first[b * s->steps + t] : 1 - CHARACTERS;
+    const int64_t known = at - begin + 1, most = s->places + CHARACTERS;
+    return in_a_loop(ids_of_lane(s, a, b) + at, known < most ? known : most, -1);
+}
+
 /* The score of a place at a step; 0 in `seen` where it is not looked at. */
 static double score(const struct look *s, const struct looking *a, int64_t b, int64_t t, int64_t place, int *seen)
 {
@@ -37,7 +61,9 @@ static double looked(const struct look *s, struct looking *a)
     for (int64_t b = 0; b < s->lanes; b++)
         for (int64_t t = 0; t < s->steps; t++) {
             double mass[SOME_SYMBOLS] = {0}, own = exp(a->own[b * s->steps + t]), all = own;
-            for (int64_t place = 0; place < s->places + t; place++) {
+            const int alone = step_in_a_loop(s, a, b, t);
+            loops_met[0] += alone;
+            for (int64_t place = 0; place < s->places + t && !alone; place++) {
                 int seen;
                 const double e = exp(score(s, a, b, t, place, &seen));
                 if (seen)
@@ -56,7 +82,8 @@ static double number_at(const void *from, int64_t at, int single)
     return single ? ((const float *)from)[at] : ((const double *)from)[at];
 }
 
-/* Places at random, every fifth character unknown; a reset before every tenth step where there are any. */
+/* Places at random, every fifth character unknown, now and then 30 that repeat those up to 8 before; a reset before every
+   tenth step where there are any. */
 static void draw_places(const struct look *s, struct looking *a)
 {
     double *all[] = {a->keys, a->query, a->table, a->own, a->bias, a->logp, a->weight};
@@ -65,6 +92,9 @@ static void draw_places(const struct look *s, struct looking *a)
             all[k][i] = random_number();
     for (int i = 0; i < MOST; i++)
         a->logp[i] -= 3, a->ids[i] = rand() % 5 ? rand() % SOME_SYMBOLS : -1;
+    for (int begin = 8; begin + 30 <= MOST; begin += 31 + rand() % 30)
+        for (int i = 0, period = 1 + rand() % 8; i < 30; i++)
+            a->ids[begin + i] = a->ids[begin + i - period];
     for (int64_t b = 0; b < s->lanes; b++)
         for (int64_t t = 0, first = 1 - CHARACTERS; t < s->steps; t++) {
             first = rand() % 10 ? first : s->places + t;
@@ -154,7 +184,9 @@ static void talk(struct talker *a, int64_t b, int64_t t, double *logp)
     memcpy(a->keys[b][now], x + SOME_SYMBOLS + KEY, sizeof a->keys[b][now]);
     const double own = exp(x[OUTPUTS - 1]);
     double all = own;
-    for (int64_t i = t; i < now; i++) {
+    const int alone = in_a_loop(ids + now, LOOKED + CHARACTERS, SOME_SYMBOLS);
+    loops_met[1] += alone;
+    for (int64_t i = t; i < now && !alone; i++) {
         double score = a->distance[i - t];
         for (int k = 0; k < KEY; k++)
             score += x[SOME_SYMBOLS + k] * a->keys[b][i][k];
@@ -201,7 +233,7 @@ static double talking(int64_t threads, int64_t by_units, int64_t spare)
     s.ids = room_of(NULL, LANES_HERE, 0), s.ends = room_of(NULL, LANES_HERE, 0);
     for (int64_t b = 0; b < LANES_HERE; b++) {
         for (int64_t i = 0; i < CHARACTERS + LOOKED; i++)
-            a.ids[b][i] = rand() % 5 ? rand() % V : V;
+            a.ids[b][i] = b % 2 && i > 4 ? a.ids[b][i - 1 - b / 2] : rand() % 5 ? rand() % V : V;
         for (int64_t i = 0; i < CHARACTERS - 1 + LOOKED; i++)
             s.back_ids[b * (CHARACTERS - 1 + C) + i] = (int32_t)a.ids[b][i];
         for (int64_t i = 0; i < LOOKED * KEY; i++)

@@ -15,11 +15,13 @@ from torch import nn
 import charlm as door
 from charlm.errors import OptionError
 from charlm.nn.cells import CELLS, Cell
+from charlm.nn.kernels import attention, compiled
 from charlm.pages.export import export
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.tensors import quantised
 from charlm.text.text import Text
 from tests.conftest import Run
+from tests.helpers import looping
 
 TEXT = Text.of("the cat sat on the mat; the rat ate the oats.\n" * 60)
 
@@ -188,6 +190,35 @@ def test_an_onnx_file_looks_back(tmp_path: Path, shape: dict[str, Any]) -> None:
             np.testing.assert_allclose(np.concatenate(found), logp.detach().numpy(), atol=2e-5)
             for name, tensor in state.items():
                 np.testing.assert_allclose(given[name], tensor.detach().numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize(("places", "least"), [(6, 0), (7, 10), (20, 20), (150, 80), (600, 200)])
+def test_an_onnx_file_does_not_look_back_in_a_loop(
+    tmp_path: Path, places: int, least: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole and in pieces, with unknown characters in loops too; at the end a step that continues one."""
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'charlm[dev]'")
+    pytest.importorskip("onnx", reason="onnx is not installed: pip install 'charlm[onnx]'")
+    model = network(look_back=places)
+    session = runtime.InferenceSession(str(export(model, onnx=tmp_path / "net.onnx").onnx))
+    outputs = [node.name for node in session.get_outputs()]
+    begin = {name: tensor.numpy() for name, tensor in model.initial_state(2).items()}
+    ids = torch.stack([looping(n, len(TEXT.vocab)) for n in range(2)], 1)
+    ids[[60, 61, 333], 1] = -1
+    expected = model.logprobs(ids, model.initial_state(2))[0].detach().numpy()
+    for lengths in ([len(ids)], [1, 1, 5, 128, 129, 300, len(ids) - 565, 1]):
+        given, found = begin, []
+        for piece in ids.split(lengths):
+            run = dict(zip(outputs, session.run(None, {"ids": piece.numpy(), **given}), strict=True))
+            given = {name: run[f"{name}_next"] for name in begin}
+            found.append(run["logp"])
+        np.testing.assert_allclose(np.concatenate(found), expected, atol=2e-5)
+    monkeypatch.setattr(attention, "repeating", lambda ids_BS, *_: torch.zeros_like(ids_BS, dtype=torch.bool))
+    monkeypatch.setattr(compiled, "fits", lambda tensor: False)
+    seen = model.logprobs(ids, model.initial_state(2))[0].detach().numpy()
+    different = int((abs(seen - expected).max(2) > 1e-2).any(1).sum())
+    assert different >= least, "the rule changed little"
+    assert places > 6 or different == 0, "six places are too few for it"
 
 
 def test_onnx_lacks_a_projection(tmp_path: Path) -> None:

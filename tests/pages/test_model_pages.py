@@ -15,9 +15,11 @@ import charlm
 from charlm.lm.interface import SamplingRule, generate_by_steps
 from charlm.lm.model import TextModel
 from charlm.lm.sampling import Noise
+from charlm.nn.kernels import attention, compiled
 from charlm.pages.model_pages import Block, _describe
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.tensors import quantised
+from tests.helpers import looping
 
 pytestmark = pytest.mark.slow
 
@@ -155,6 +157,17 @@ def test_the_page_computes_and_draws_what_python_does(browser: Browser, tmp_path
     page.sound()
 
 
+MADE = (
+    "const [description, text, ...rest] = arguments;"
+    "const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));"
+    "const bytesOf = new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream('deflate')));"
+    "return bytesOf.arrayBuffer().then((all) => {"
+    "  const types = { f4: Float32Array, u1: Uint8Array };"
+    "  const model = models.make(description, ({ type, at, count }) => new types[type](all, at, count));"
+)
+"""The beginning of a script after models.js: a model of a description and its numbers."""
+
+
 def test_what_a_network_looked_back_on_can_be_left_and_come_back_to(browser: Browser) -> None:
     """In every order: what is read after one saved state changes none of the others."""
     model, block = network("gru", 1, look_back=300), Block()
@@ -162,12 +175,7 @@ def test_what_a_network_looked_back_on_can_be_left_and_come_back_to(browser: Bro
     browser.driver.get("about:blank")
     begin, one, other, end = (np.random.default_rng(n).integers(-1, 9, 90).tolist() for n in range(4))
     rows = browser.run(
-        (TEMPLATES / "models.js").read_text() + "const [description, text, begin, one, other, end] = arguments;"
-        "const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));"
-        "const bytesOf = new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream('deflate')));"
-        "return bytesOf.arrayBuffer().then((all) => {"
-        "  const types = { f4: Float32Array, u1: Uint8Array };"
-        "  const model = models.make(description, ({ type, at, count }) => new types[type](all, at, count));"
+        (TEMPLATES / "models.js").read_text() + MADE + "const [begin, one, other, end] = rest;"
         "  const read = (ids) => ids.map((id) => [...model.read(id)]).at(-1);"
         "  model.begin(); read(begin);"
         "  const early = model.save(); read(one);"
@@ -180,6 +188,34 @@ def test_what_a_network_looked_back_on_can_be_left_and_come_back_to(browser: Bro
     for row, ids in zip(rows, (begin + other, begin + one + end, begin + end, begin + one + other), strict=True):
         logp_TBV, _ = model.logprobs(torch.tensor(ids).unsqueeze(1), model.initial_state(1))
         np.testing.assert_allclose(row, logp_TBV[-1, 0].detach(), atol=2e-5)
+
+
+@pytest.mark.parametrize(("places", "least"), [(6, 0), (7, 10), (20, 20), (122, 80), (150, 80), (600, 200)])
+def test_a_network_does_not_look_back_in_a_loop(
+    browser: Browser, places: int, least: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of a text with loops; it is read to its middle, left there, and come back to."""
+    model, block = network("gru", 1, look_back=places), Block()
+    description = _describe(model, 32, block)
+    ids = looping(3, len(model.vocab))
+    ids[[60, 61, 333]] = -1
+    browser.driver.get("about:blank")
+    rows = browser.run(
+        (TEMPLATES / "models.js").read_text() + MADE + "const [ids, cut] = rest;"
+        "  const read = (ids) => ids.map((id) => [...model.read(id)]);"
+        "  model.begin(); const found = read(ids.slice(0, cut));"
+        "  const saved = model.save(); read(ids.slice(0, 99)); model.restore(saved);"
+        "  return [...found, ...read(ids.slice(cut))]; });",
+        description, block.text(), ids.tolist(), 500,
+    )  # fmt: skip
+    expected = model.logprobs(ids[:, None], model.initial_state(1))[0].detach()[:, 0]
+    np.testing.assert_allclose(rows, expected, atol=2e-5)
+    monkeypatch.setattr(attention, "repeating", lambda ids_BS, *_: torch.zeros_like(ids_BS, dtype=torch.bool))
+    monkeypatch.setattr(compiled, "fits", lambda tensor: False)
+    seen = model.logprobs(ids[:, None], model.initial_state(1))[0].detach()[:, 0]
+    different = int(((seen - expected).abs().amax(1) > 1e-2).sum())
+    assert different >= least, "the rule changed little"
+    assert places > 6 or different == 0, "six places are too few for it"
 
 
 @pytest.mark.parametrize("bits", [8, 16])

@@ -146,6 +146,21 @@ const models = (() => {
   const BLOCK = 64;
   const NEVER = -1e9; // the score of a place that cannot be looked at
   const LEAST = 1e-30; // a probability that float32 still holds
+  const PERIODS = 256; // the longest period of a text that repeats itself, in which no place is seen
+  const LOOP = 12; // characters at least that such a text has repeated
+
+  /* Whether a text repeats itself: its last max(p, LOOP) symbols also stand p places before, for a period p. */
+  function repeats(text, unknown) {
+    const end = text.length - 1;
+    for (let period = 1; period <= PERIODS; period += 1) {
+      const needed = Math.max(period, LOOP);
+      if (needed + period > text.length) return false;
+      let at = end;
+      while (at > end - needed && text[at] === text[at - period] && text[at] !== unknown) at -= 1;
+      if (at === end - needed) return true;
+    }
+    return false;
+  }
 
   function lookBack(description, symbols, array) {
     const { places, characters, width, recency } = description;
@@ -166,6 +181,7 @@ const models = (() => {
     const bias = new Float32Array(BLOCK);
     const mass = new Float64Array(symbols);
     const earlier = characters - 1; // symbols at the beginning of a block that belong to the one before
+    const recent = new Int32Array(Math.min(places + characters, 2 * PERIODS)); // what may repeat itself
     let blocks = [];
     let read = 0; // places
 
@@ -191,6 +207,19 @@ const models = (() => {
       const panel = (at - (at % 8)) * hidden + (at % 8);
       for (let column = 0; column < hidden; column += 1) own[panel + 8 * column] = key[column];
       read += 1;
+    }
+
+    /* Whether the text up to the last place repeats itself. The blocks always have as many symbols as are looked at. */
+    function repeating() {
+      let free = recent.length;
+      recent.fill(symbols);
+      for (let k = blocks.length - 1; k >= 0 && free; k -= 1) {
+        const to = earlier + (k === blocks.length - 1 ? ((read - 1) % BLOCK) + 1 : BLOCK);
+        const part = blocks[k].ids.subarray(Math.max(k ? earlier : 0, to - free), to);
+        free -= part.length;
+        recent.set(part, free);
+      }
+      return repeats(recent, symbols);
     }
 
     /* What each symbol adds to a place's score if it stands there n places before. */
@@ -226,17 +255,18 @@ const models = (() => {
       match();
       const query = toQuery.apply(y);
       const mine = own.apply(y)[0];
+      const seen = repeating() ? 0 : blocks.length;
       let best = mine;
       const first = ((read - 1) % BLOCK) + BLOCK * (blocks.length - 1); // how long ago
       const follower = (k) => (k + 1 < blocks.length ? blocks[k + 1].ids[earlier] : symbols);
-      for (let k = 0; k < blocks.length; k += 1) {
+      for (let k = 0; k < seen; k += 1) {
         if (k === scores.length) scores.push(new Float32Array(BLOCK));
         best = Math.max(best, score(blocks[k], first - k * BLOCK, query, follower(k), scores[k]));
       }
       mass.fill(0);
       let total = Math.exp(mine - best);
       const network = total;
-      for (let k = 0; k < blocks.length; k += 1) {
+      for (let k = 0; k < seen; k += 1) {
         const { ids } = blocks[k];
         for (let i = 0; i < BLOCK; i += 1) {
           if (scores[k][i] < best - 90) continue; // too little to be seen
