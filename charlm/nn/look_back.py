@@ -105,7 +105,7 @@ class LookBack(nn.Module):
         ids = torch.full((lanes, self.characters - 1 + self.places), -1, device=keys.device)
         return dict(zip(self.names, (keys, ids), strict=True))
 
-    def check_state(self, state: Mapping[str, Tensor], lanes: int) -> list[Tensor]:
+    def check_state(self, state: Mapping[str, Tensor], lanes: int) -> tuple[Tensor, Tensor]:
         """The tensors that it keeps, as a state has them, after a check.
 
         Raises:
@@ -121,7 +121,7 @@ class LookBack(nn.Module):
                 f"the state {self.names[1]} has the shape {[lanes, self.characters - 1 + self.places]} here, "
                 f"not {list(ids_BM.shape)}"
             )
-        return [keys_BMK, ids_BM]
+        return keys_BMK, ids_BM
 
     def forward(
         self,

@@ -123,8 +123,8 @@ class _Compiled(torch.autograd.Function):
         ctx: Any, logp_TBV: Tensor, own_BT: Tensor, query_BTK: Tensor, table_BNVT: Tensor, bias_D: Tensor,
         keys_BMK: Tensor, key_BTK: Tensor, keys_BSK: Tensor, ids_BS: Tensor, piece_BS: Tensor,
     ) -> Tensor:  # fmt: skip
-        given = (logp_TBV, own_BT, query_BTK, table_BNVT, bias_D, keys_BSK)
-        given = tuple(tensor.resolve_neg().contiguous() for tensor in given)
+        tensors = (logp_TBV, own_BT, query_BTK, table_BNVT, bias_D, keys_BSK)
+        given = tuple(tensor.resolve_neg().contiguous() for tensor in tensors)
         first_BT = None
         if bool(piece_BS[:, -1].any()):  # a step sees the places from the last change of pieces on
             first_BT = torch.searchsorted(piece_BS, piece_BS[:, -len(logp_TBV) :].contiguous())
@@ -141,9 +141,10 @@ class _Compiled(torch.autograd.Function):
         if torch.is_grad_enabled():  # a second derivative is wanted
             into = [*given[:5], keys_BMK, key_BTK]
             wanted = [tensor for tensor, needed in zip(into, ctx.needs_input_grad, strict=False) if needed]
-            again = _mixed(*given[:5], torch.cat([keys_BMK, key_BTK], 1), ids_BS, piece_BS)
-            found = iter(torch.autograd.grad(again, wanted, grad_TBV, create_graph=True))
-            return *(next(found) if needed else None for needed in ctx.needs_input_grad[:7]), None, None, None
+            logp, own, query, table, bias, _ = given
+            again = _mixed(logp, own, query, table, bias, torch.cat([keys_BMK, key_BTK], 1), ids_BS, piece_BS)
+            second = iter(torch.autograd.grad(again, wanted, grad_TBV, create_graph=True))
+            return *(next(second) if needed else None for needed in ctx.needs_input_grad[:7]), None, None, None
         if ctx.used:  # the way back was gone before, which leaves no shares behind
             out, shares, mass = _call(tuple(given), ids_BS, first_BT, keep=True)
         ctx.used = True
