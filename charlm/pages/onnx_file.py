@@ -259,39 +259,40 @@ class _Graph:
         return self._node("Where", [self._node("And", seen), far, "never"])
 
     def _periods(self, look_back: LookBack, ids: str, block: str) -> list[str]:
-        """What `_repeating` reads, or nothing where M is too small for a period: the text, the places that others are
-        compared with [P, most + block], where counts begin [P, block], and three lengths."""
-        length = min(look_back.places + look_back.characters, 2 * PERIODS)  # of the text that a step looks at
-        period_P = np.array([p for p in range(1, PERIODS + 1) if max(p, _LOOP) + p <= length])
-        if not len(period_P):
+        """What `_repeating` reads, or nothing where M is too small: a text, where counts begin [block, P], lengths."""
+        known = look_back.places + look_back.characters
+        longest = sum(max(period, _LOOP) + period <= known for period in range(1, PERIODS + 1))
+        if not longest:
             return []
-        needed_P = np.maximum(period_P, _LOOP)
-        most = int(needed_P.max())
-        self._weights |= {"needed": needed_P[:, None].astype(np.int32), "least_count": (most - needed_P)[:, None]}
-        self._weights |= {"older": (length - most - period_P)[:, None], "period": np.arange(len(period_P))[:, None]}
-        text = self._slice(ids, look_back.places + look_back.characters - length, _END, 1)
-        text = self._node("Pad", [text, self._whole(0, 0, 0, 1)])  # counts end behind a step
-        compared = self._node("Add", [block, self._whole(most)])
-        ends = [self._node("Squeeze", [count]) for count in (compared, block)]
-        place, step = (self._node("Range", ["zero", end, "one"]) for end in ends)
-        begins = self._node("Add", [self._node("Mul", ["period", compared]), "least_count"])
-        pairs = [("older", place), (begins, step), (block, self._whole(length))]
-        return [text, *(self._node("Add", list(pair)) for pair in pairs), self._whole(length - most), self._whole(most)]
+        needed_P, most = np.maximum(np.arange(longest, 0, -1), _LOOP), max(longest, _LOOP)
+        self._weights |= {"needed": needed_P.astype(np.int32), "nil": np.array(0, np.int32)}
+        self._weights |= {"begins": (most - needed_P) * longest + np.arange(longest), "longest": np.array(longest)}
+        text = self._node("Cast", [ids], to=self._onnx.TensorProto.INT32)
+        text = self._node("Pad", [self._slice(text, known - most - longest, _END, 1), self._whole(0, 0, 0, 1)])
+        step = self._node("Range", ["zero", self._node("Squeeze", [block]), "one"])
+        step = self._node("Unsqueeze", [self._node("Mul", [step, "longest"]), self._whole(1)])
+        rows, row = (self._node("Add", [block, self._whole(count)]) for count in (most, most + longest))
+        return [text, self._node("Add", [step, "begins"]), rows, row, self._whole(longest), self._whole(most)]
 
-    def _repeating(self, begin: str, text: str, older: str, begins: str, window: str, first: str, most: str) -> str:
+    def _repeating(self, begin: str, text: str, begins: str, rows: str, row: str, longest: str, most: str) -> str:
         """What is added to the scores of a block's steps [B, 1, block]: where the text repeats itself, no place is seen
-        (`attention.repeating`). Among the last characters, those are counted that also stand a period before."""
-        text = self._slice(text, begin, self._node("Add", [begin, window]), 1)
-        newer = self._node("Unsqueeze", [self._slice(text, first, _END, 1), self._whole(1)])
-        unknown = self._node("Less", [newer, "zero"])
-        newer = self._node("Where", [unknown, self._whole(-2), newer])  # equals none
-        same = self._node("Equal", [newer, self._node("Gather", [text, older], axis=1)])
-        count = self._node("Cast", [same], to=self._onnx.TensorProto.INT32)
-        count = self._node("CumSum", [count, self._whole(2)], exclusive=1)
+        (`attention.repeating`). Of its characters those are counted [B, R, P] that also stand a period before: copies
+        of the text, cut into rows that are one character longer, so that each begins one later than the last."""
+        text = self._slice(text, begin, self._node("Add", [begin, row]), 1)
+        newer = self._node("Unsqueeze", [self._slice(text, longest, _END, 1), self._whole(2)])
+        newer = self._node("Add", [newer, self._node("Min", [newer, "nil"])])  # unknown: -2, which equals none
+        longer = self._node("Add", [row, self._whole(1)])
+        copies = self._node("Concat", [self._node("Add", [rows, self._whole(1)]), self._whole(1)], axis=0)
+        older = self._node("Expand", [self._node("Unsqueeze", [text, self._whole(1)]), copies])
+        older = self._slice(self._node("Reshape", [older, self._whole(0, -1)]), 0, self._node("Mul", [rows, longer]), 1)
+        older = self._node("Reshape", [older, self._node("Concat", [self._whole(0, -1), longer], axis=0)])
+        same = self._node("Equal", [newer, self._slice(older, 0, longest, 2)])
+        same = self._node("Cast", [same], to=self._onnx.TensorProto.INT32)
+        count = self._node("CumSum", [same, self._whole(1)], exclusive=1)
         before = self._node("Gather", [self._node("Reshape", [count, self._whole(0, -1)]), begins], axis=1)
-        found = self._node("Sub", [self._slice(count, most, _END, 2), before])
+        found = self._node("Sub", [self._slice(count, most, _END, 1), before])
         found = self._node("Where", [self._node("Equal", [found, "needed"]), "never", "nought"])
-        return self._node("ReduceMin", [found], axes=[1], keepdims=1)
+        return self._node("Unsqueeze", [self._node("ReduceMin", [found], axes=[2], keepdims=0), self._whole(1)])
 
     def _one_block(
         self, look_back: LookBack, read: tuple[str, ...], bias: str, periods: list[str], lengths: tuple[str, str, str]
