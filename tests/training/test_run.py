@@ -229,7 +229,8 @@ def test_defaults_follow_the_text_the_time_and_what_is_given() -> None:
     plain = [chosen(10**6, minutes=minutes, look_back=0) for minutes in (0.4, 1.0, 5.0, 40.0)]
     assert [plan.network.layers for plan in plain] == [1, 2, 2, 3]
     assert plain[0].window < plain[1].window == usual.window
-    assert brief.network.dropout < usual.network.dropout <= long.network.dropout
+    assert brief.network.dropout <= usual.network.dropout <= long.network.dropout  # fewer threads read fewer times
+    assert brief.network.dropout < long.network.dropout
     assert chosen(10**8).network.dropout == 0.0  # read a fraction of it
     assert chosen(10**5).network.dropout > chosen(10**6).network.dropout
     assert chosen(10**8, epochs=30.0).network.dropout > 0
