@@ -202,6 +202,7 @@ class CharRNN(nn.Module, TextModel):
             ids_TB, state, resets_TB, generator: as of `forward`.
         """
         kept: State = {}
+        resets_TB = None if resets_TB is None else resets_TB.to(self.device, torch.bool)
         dropped_TBD = dropout(y_TBD, self.config.dropout, self.training, generator, shared=self.config.variational)
         added_TBV = None
         if self.grams is not None:

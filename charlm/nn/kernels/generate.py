@@ -271,7 +271,7 @@ def _check_state(packed: Packed, state: list[tuple[Tensor, ...]], lanes: int) ->
 
 def _checked(packed: Packed, grams: tuple[Tensor, Tensor], lanes: int) -> dict[str, Tensor]:
     """The weights of strings and the last characters for C, after a check."""
-    weight, recent_BN = grams
+    weight, recent_BN = grams[0].contiguous(), grams[1]
     kinds = (weight.dtype, recent_BN.dtype, weight.is_cpu and recent_BN.is_cpu)
     whole = weight.is_contiguous() and recent_BN.is_contiguous() and weight.dim() == 2 and len(weight) > 1
     if kinds != (torch.float32, torch.int64, True) or not whole or weight.shape[1] != packed.symbols:

@@ -181,7 +181,7 @@ def product(
     if len(right_KN) != depth or (bias_N is not None and add_to is not None):
         raise OptionError(f"matrices of {list(left_MK.shape)} and {list(right_KN.shape)} do not fit a product")
     for matrix in (left_MK, right_KN):
-        if 1 not in matrix.stride() or matrix.dtype != left_MK.dtype or not matrix.is_cpu:
+        if (1 not in matrix.stride() and matrix.numel() > 1) or matrix.dtype != left_MK.dtype or not matrix.is_cpu:
             raise OptionError(f"a product needs matrices of {left_MK.dtype} without gaps in one direction on the CPU")
     out = left_MK.new_empty(rows, columns) if add_to is None else add_to
     suffix, threads = SUFFIX[out.dtype], torch.get_num_threads()
