@@ -230,7 +230,11 @@ def reading_case(chance: random.Random, seed: int) -> str:
     for fits in (kernels.fits, lambda tensor: False):
         with mock.patch.object(kernels, "fits", fits):
             found.append(outcome(call))
-    assert same(found[0], found[1], 1e-3), f"seed {seed}: {found[0]} against {found[1]}"
+    if not same(found[0], found[1], 1e-3):
+        assert not any(isinstance(what, str) for what in found), f"seed {seed}: {found}"
+        huge = not all(tame(x) for x in given["state"].values())  # a product may overflow at a place that is not seen
+        assert huge, f"seed {seed}: {found[0]} against {found[1]}"
+        return "out of bounds"
     return "refused" if isinstance(found[1], str) else "equal"
 
 
