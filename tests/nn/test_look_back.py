@@ -80,16 +80,6 @@ def test_it_is_its_formula(least: int) -> None:
     assert float((found.detach().sum(-1) - 1).abs().max()) < 1e-12
 
 
-@pytest.fixture(params=compiled.TARGETS)
-def target(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The compiled kernels of one target are used."""
-    there = {found.target: found for found in compiled.libraries()}
-    if request.param not in there:
-        pytest.skip(f"this machine does not run {request.param}, or it was not compiled")
-    monkeypatch.setattr(compiled, "library", lambda: there[request.param])
-    return str(request.param)
-
-
 CASES: list[dict[str, Any]] = [
     {},
     {"steps": 1, "lanes": 1},

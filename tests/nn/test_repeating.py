@@ -55,15 +55,6 @@ def test_it_is_its_definition(most: int) -> None:
     assert met > 100 if most > 12 else met == 0
 
 
-@pytest.fixture(params=compiled.TARGETS)
-def target(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The compiled kernels of one target are used."""
-    there = {found.target: found for found in compiled.libraries()}
-    if request.param not in there:
-        pytest.skip(f"this machine does not run {request.param}, or it was not compiled")
-    monkeypatch.setattr(compiled, "library", lambda: there[request.param])
-
-
 @pytest.mark.parametrize(("places", "string"), [(30, "ab"), (30, "abcdefgh"), (300, "a"), (300, "abcdefghijklmnopq")])
 @pytest.mark.usefixtures("target")
 def test_a_generation_leaves_the_loop_that_it_would_follow(
