@@ -3,6 +3,7 @@
     python -m benchmarks.quality NAME... [--seeds 3] [--text PATH]       train by recipes, measure, tabulate
     python -m benchmarks.quality evaluate DIRECTORY... [--text PATH]     all figures of runs that are there
     python -m benchmarks.quality grid [--epochs 5] [--threads 1]         {rnn, gru, lstm} x {1, 2, 3} x {64, 128, 256}
+    python -m benchmarks.quality minutes TEXT=SPLIT...                   nats by minutes of training, by the defaults
     python -m benchmarks.quality list
 
 A recipe is a list of options of `charlm train`, which runs through the command line's own code. Figures are of the
@@ -34,6 +35,7 @@ import numpy as np
 import torch
 
 from benchmarks.quality_grid import run_grid
+from benchmarks.quality_minutes import MINUTES, run_minutes
 from benchmarks.quality_runs import TEXT, facts, opened, train
 from charlm.errors import CharlmError
 from charlm.lm.evaluate import evaluate
@@ -201,20 +203,21 @@ def run_evaluate(args: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     said = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    said.add_argument("names", nargs="+", metavar="NAME", help="recipes; or evaluate DIRECTORY...; or grid; or list")
+    said.add_argument("names", nargs="+", metavar="NAME", help="recipes; or evaluate, grid, minutes, list: see above")
     said.add_argument("--text", help=f"the text [default: {TEXT}; of a run that is there its own]")
     said.add_argument("--seeds", type=int, default=1, help="runs a recipe, with seeds 0, 1, ... [default: 1]")
     said.add_argument("--epochs", type=float, help="in place of a recipe's budget, to try it; of the grid [default: 5]")
     said.add_argument("--windows", type=int, default=2000, help="of 256 characters [default: 2000]")
     said.add_argument("--threads", type=int, help="torch's threads")
     said.add_argument("--out", help="where runs go [default: a new directory; of the grid checkpoints/grid]")
+    said.add_argument("--minutes", type=float, nargs="+", default=MINUTES, help="of training [default: 0.2 to 10]")
     said.add_argument("--split", default="90/10/0", help="of the grid [default: 90/10/0]")
     return said
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parser().parse_args(arguments)
-    modes = {"list", "grid", "evaluate"}
+    modes = {"list", "grid", "evaluate", "minutes"}
     unknown = [] if args.names[0] in modes else [name for name in args.names if name not in RECIPES]
     if unknown:
         raise SystemExit(f"unknown recipe {unknown[0]!r}: choose from {', '.join([*RECIPES, *sorted(modes)])}")
@@ -227,6 +230,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run_evaluate(args)
     elif args.names[0] == "grid":
         run_grid(args)
+    elif args.names[0] == "minutes":
+        run_minutes(args)
     else:
         out = Path(args.out or tempfile.mkdtemp(prefix="charlm-quality-"))
         out.mkdir(parents=True, exist_ok=True)
@@ -240,4 +245,4 @@ if __name__ == "__main__":
     except CharlmError as error:
         raise SystemExit(str(error)) from None
     except KeyboardInterrupt:
-        raise SystemExit("interrupted; a grid goes on where it stands with the same command") from None
+        raise SystemExit("interrupted; grid and minutes go on where they stand with the same command") from None

@@ -82,7 +82,7 @@ def fit_command(
     """
     from charlm.drawing import check_picture
     from charlm.sequences.fit import fit_table
-    from charlm.sequences.fitting import loss_unit, step_loss
+    from charlm.sequences.fit_run import loss_unit, step_loss
     from charlm.training.watching import Watch
 
     if plot is not None:

@@ -79,7 +79,7 @@ _READING = ("encoding", "newlines", "bytes", "vocab_size", "items", "weights")
 @click.option(
     "--precision",
     type=click.Choice(["auto", "fp32", "bf16"]),
-    help="Of products; auto is bf16 on a GPU that has it, else fp32.  [default: auto]",
+    help="Of products; auto is bf16 on a GPU or CPU that multiplies it, else fp32.  [default: auto]",
 )
 @click.option("--out", metavar="DIR", help="Where the run is kept.  [default: checkpoints/NAME]")
 @click.option("--plot", metavar="FILE", help="Also draw the learning curve as .png, .svg or .pdf.")

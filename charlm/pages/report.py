@@ -34,8 +34,8 @@ from charlm.pages.run_page import (
     number_cell,
 )
 from charlm.progress import progress_bar
-from charlm.sequences.fitted import Wrong, most_wrong
-from charlm.sequences.models import load_sequence
+from charlm.sequences.fitted_models import load_sequence
+from charlm.sequences.table_fit import Wrong, most_wrong
 from charlm.sequences.tabular import TableFacts, open_task_again
 from charlm.text.splits import Spans, count_targets
 from charlm.text.text import Part, Text

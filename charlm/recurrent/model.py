@@ -136,9 +136,13 @@ class CharRNN(nn.Module, TextModel):
         return self.head.linear.weight.device
 
     @property
-    def symbol_weights(self) -> Tensor:
-        """The weights that the input symbol picks out: the embedding, or with one-hot input the first layer's."""
-        return self.stack.cell(0).weight_ih if self.embedding is None else self.embedding.weight
+    def rates(self) -> dict[str, list[Tensor]]:
+        """The weights that have a learning rate of their own, by the field of `Optimisation` which is its factor: those
+        that the input symbol picks out (the embedding, or with one-hot input the first layer's), the output layer's,
+        and those that look back."""
+        symbols = self.stack.cell(0).weight_ih if self.embedding is None else self.embedding.weight
+        found = {"symbol_rate": [symbols], "head_rate": list(self.head.parameters())}
+        return found if self.look_back is None else {**found, "look_back_rate": list(self.look_back.parameters())}
 
     @property
     def row_weights(self) -> Tensor | None:

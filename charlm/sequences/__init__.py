@@ -2,6 +2,7 @@
 
 Open `fit` first: it fits a table, as `charlm fit` does; `estimators` do the same for arrays, with scikit-learn's
 protocol. Then `model` (the network, of the shape in `config`), `batches` (many sequences of different lengths), `tasks`
-(what is optimised), `fitting` (a run), `baselines` and `models` (the models of a fit), `metrics` and `figures`. The
-columns of a table are read by `cells` and `labels`; `tabular` makes a task of one, `predict` writes into one.
+(what is optimised), `fit_run` (the network's training), `baselines` and `fitted_models` (all models of a fit and their
+mix), `table_fit` (what a fit gives back), `metrics` and `figures`. The columns of a table are read by `cells` and
+`labels`; `tabular` makes a task of one, `predict` writes into one.
 """

@@ -32,8 +32,8 @@ from charlm.nn.cells import Cell
 from charlm.nn.kernels import pick_device
 from charlm.sequences.batches import Examples, Sequences, ragged, rows_of, stepwise
 from charlm.sequences.fit import fit_examples
+from charlm.sequences.fitted_models import Models, load_sequence, save_sequence
 from charlm.sequences.model import SequenceModel
-from charlm.sequences.models import Models, load_sequence, save_sequence
 from charlm.sequences.tabular import TableFacts, held_out, seed_of
 from charlm.text.vocab import Vocab
 from charlm.training.watching import History

@@ -20,8 +20,7 @@ from charlm.recurrent.model import CharRNN
 from charlm.sequences.batches import Examples
 from charlm.sequences.config import RowSplit, fit_scales
 from charlm.sequences.figures import draw_confusion
-from charlm.sequences.fitted import TableFit, measured, read_cost, suggested
-from charlm.sequences.fitting import (
+from charlm.sequences.fit_run import (
     BUDGET,
     NETWORK,
     SCALES,
@@ -37,7 +36,8 @@ from charlm.sequences.fitting import (
     start,
     step_loss,
 )
-from charlm.sequences.models import MODELS, Models, fit_models
+from charlm.sequences.fitted_models import MODELS, Models, fit_models
+from charlm.sequences.table_fit import TableFit, measured, read_cost, suggested
 from charlm.sequences.tabular import TableFacts, TableTask, open_task, open_task_again
 from charlm.sequences.tasks import pretrained
 from charlm.text.vocab import Vocab

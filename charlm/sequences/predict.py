@@ -18,8 +18,8 @@ from charlm.sequences.batches import Sequences
 from charlm.sequences.cells import Inputs, is_empty, is_missing, read_inputs
 from charlm.sequences.config import SequenceConfig
 from charlm.sequences.figures import Figures, distribution_figures, score_figures
+from charlm.sequences.fitted_models import load_sequence
 from charlm.sequences.labels import read_labels
-from charlm.sequences.models import load_sequence
 from charlm.sequences.tabular import TableFacts, open_table, sequences_of, targets_of
 from charlm.text.tables import Table, render_table
 

@@ -67,19 +67,19 @@ class Schedule:
 def adamw(module: nn.Module, options: Optimisation) -> torch.optim.AdamW:
     """AdamW with weight decay on matrices only, as torch's fused step, which is the fastest on a CPU too.
 
-    Each group of parameters has a `factor` of the learning rate. It is 1 but for the module's `symbol_weights`, where
-    it has such an attribute; the first group always has 1.
+    Each group of parameters has a `factor` of the learning rate. It is 1 but for the weights that the module's `rates`
+    names, where it has such an attribute; the first group always has 1.
     """
     rows = getattr(module, "row_weights", None)
-    parameters = [p for p in module.parameters() if p.requires_grad and p is not rows]
-    symbols = getattr(module, "symbol_weights", None) if options.symbol_rate != 1 else None
-    decay = options.weight_decay
+    rates: Mapping[str, list[Tensor]] = getattr(module, "rates", {})
+    factors = {id(p): float(getattr(options, name)) for name, weights in rates.items() for p in weights}
+    members: dict[tuple[float, float], list[Tensor]] = {}
+    for p in (p for p in module.parameters() if p.requires_grad and p is not rows):
+        members.setdefault((factors.get(id(p), 1.0), options.weight_decay if p.dim() > 1 else 0.0), []).append(p)
     groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.dim() > 1 and p is not symbols], "weight_decay": decay, "factor": 1.0},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0, "factor": 1.0},
-        {"params": [p for p in parameters if p is symbols], "weight_decay": decay, "factor": options.symbol_rate},
+        {"params": members[factor, decay], "weight_decay": decay, "factor": factor}
+        for factor, decay in sorted(members, key=lambda kind: kind[0] != 1)
     ]
-    groups = [group for group in groups if group["params"]]
     if rows is not None:
         groups.append({"params": [rows], "weight_decay": 0.0, "factor": options.row_rate / options.lr})
     return RowAdamW(rows, groups, lr=options.lr, betas=options.betas, fused=True)

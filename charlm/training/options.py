@@ -24,7 +24,8 @@ class Optimisation:
         lr_final: the last learning rate as a share of the peak.
         hold: share of the steps after the warm-up that have the peak rate, before it falls in a straight line; None
             lets it fall as a cosine from the warm-up on, which is what runs of earlier versions go on with.
-        symbol_rate: factor of the learning rate for the weights that the input symbol picks out.
+        symbol_rate, head_rate, look_back_rate: factors of the learning rate for the weights that the input symbol picks
+            out, for those of the output layer, and for those that look back.
         row_rate: the peak learning rate of the rows of strings, by Adagrad; it rises and falls as `lr` does.
         warmup: steps of linear warm-up.
         betas: decay of AdamW's running means.
@@ -41,6 +42,8 @@ class Optimisation:
     lr_final: float = 0.02
     hold: float | None = None
     symbol_rate: float = 1.0
+    head_rate: float = 1.0
+    look_back_rate: float = 1.0
     row_rate: float = 0.1
     warmup: int = 50
     betas: tuple[float, float] = (0.9, 0.99)
@@ -65,10 +68,9 @@ class Optimisation:
             raise OptionError("training needs an end: give epochs, max_steps or minutes")
         if not 0 <= self.average <= 1:
             raise OptionError(f"average is a share of the steps from 0 to 1, not {self.average}")
-        if not 0 <= (self.hold or 0) <= 1 or not all(0 < rate < math.inf for rate in (self.symbol_rate, self.row_rate)):
-            raise OptionError(
-                "hold is a share of the steps from 0 to 1; symbol_rate and row_rate are above 0 and finite"
-            )
+        rates = self.symbol_rate, self.head_rate, self.look_back_rate, self.row_rate
+        if not 0 <= (self.hold or 0) <= 1 or not all(0 < rate < math.inf for rate in rates):
+            raise OptionError("hold is a share of the steps from 0 to 1; rates of weights are above 0 and finite")
         if self.clip <= 0 or self.warmup < 0 or self.patience < 0 or self.validations < 1 or self.weight_decay < 0:
             raise OptionError("clip and validations are above 0; warmup, patience and weight_decay are not negative")
 

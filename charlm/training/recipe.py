@@ -14,7 +14,8 @@ import torch
 
 from charlm.errors import OptionError
 from charlm.files import free_memory
-from charlm.nn.kernels import PRECISIONS, check_precision
+from charlm.nn.cells import BUILT_IN
+from charlm.nn.kernels import PRECISIONS, check_precision, compiled
 from charlm.recurrent.config import RNNConfig
 from charlm.training.options import Optimisation, TrainingPlan
 
@@ -36,7 +37,8 @@ class Plan(TrainingPlan):
         window: steps between two truncations (the sequence length).
         backend: how layers are run; see `TrainingPlan`.
         replay_share: share of the lanes that read an older text, which is kept in the mix; 0 where there is none.
-        precision: of products; see `charlm.nn.kernels.PRECISIONS`.
+        precision: of products; see `charlm.nn.kernels.PRECISIONS`. `choose` takes bf16 on a CPU that multiplies it, and
+            `auto` on a CPU is fp32 in runs of earlier versions.
 
     >>> from charlm.codec import decode, encode
     >>> plan = Plan(network=RNNConfig(), optimisation=Optimisation(epochs=3), lanes=16, window=64)
@@ -114,14 +116,24 @@ def choose(characters: int, device: torch.device, given: Mapping[str, Any], symb
         window=chosen["window"],
         backend=chosen.get("backend", "rule"),
         replay_share=chosen.get("replay_share", 0.0),
-        precision=check_precision(
-            chosen.get("precision", "auto"), device, chosen["model"], chosen.get("backend", "rule")
-        ),
+        precision=_precision(device, chosen),
     )
 
 
 def _for(owner: type, values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name in owner.__dataclass_fields__}  # type: ignore[attr-defined]
+
+
+def _precision(device: torch.device, chosen: Mapping[str, Any]) -> str:
+    """`auto` becomes bf16 on a CPU that multiplies it, where layers are so wide that it is faster."""
+    asked, backend = chosen.get("precision", "auto"), chosen.get("backend", "rule")
+    wide = device.type == "cpu" and chosen["hidden"] >= _WIDE and backend in ("fused", "rule")
+    if asked == "auto" and wide and chosen["model"] in BUILT_IN and compiled.multiplies_bf16():
+        asked = "bf16"
+    return check_precision(asked, device, chosen["model"], backend)
+
+
+_WIDE = 128
 
 
 def rate(model: str, layers: int, hidden: int) -> float:
@@ -150,13 +162,16 @@ def _by_budget(characters: int, device: torch.device, asked: Mapping[str, Any]) 
         layers = asked.get("layers", 3 if minutes > (3 if looking else 10) and not small else 2)
         values = {"hidden": _width(layers, minutes, small=small, looking=looking), "window": 64, "average": 0.05}
         values["lr"] = rate(asked.get("model", "gru"), layers, asked.get("hidden", values["hidden"]))
+        if looking and minutes <= 0.7:
+            values["lr"] = round(1.5 * values["lr"], 5)
         given = {"layers": layers, **values, **asked}
         values["dropout"] = _dropout(_readings(characters, given) * given["hidden"] / 256, looking=looking)
     values = {"model": "gru", "layers": layers, "warmup": 50, "lanes": 16, **values}
     if layers > 2 and asked.get("hidden", values["hidden"]) > 256:
         return values  # the cosine and one rate for all weights: these know a text by heart too soon otherwise
     symbols = 1.0 if asked.get("embedding") else 8.0  # measured with one-hot input
-    return {**values, "hold": 0.5, "lr_final": 0.0, "symbol_rate": symbols}
+    rates = {"symbol_rate": symbols, **({"head_rate": 2.0, "look_back_rate": 0.5} if looking else {})}
+    return {**values, "hold": 0.5, "lr_final": 0.0, **rates}
 
 
 def _look_back(characters: int, symbols: int, device: torch.device, pieces: int) -> int:

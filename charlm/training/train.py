@@ -102,8 +102,9 @@ def train(
         device: `auto`, `cpu`, `cuda` or `mps`.
         backend: how layers are run: `reference`, `fused` or `torch`; `auto` times them and keeps the fastest. By
             default a rule chooses, so that the same call on the same machine gives the same weights.
-        precision: of products: `fp32`; `bf16`, bfloat16 with float32 sums and weights, on a CPU with AVX512-BF16; by
-            default bf16 on a GPU that has it and fp32 elsewhere.
+        precision: of products: `fp32`; or `bf16`, bfloat16 with float32 sums and weights. By default bf16 on a GPU that
+            has it, and on a CPU with AVX512-BF16 for layers of 128 units or more; fp32 elsewhere. The model that
+            comes back reads in fp32.
         threads: of the CPU that each process uses while it trains; by default torch's number. Beside other work that
             keeps all cores busy, fewer threads are often faster. Another number rounds sums differently.
         out: a directory to keep the run in, so that it can be resumed; a taken name becomes NAME-2, and `{model}` in

@@ -15,8 +15,8 @@ import numpy as np
 from charlm.codec import encode
 from charlm.sequences.cells import read_inputs
 from charlm.sequences.config import RowSplit
+from charlm.sequences.fitted_models import predict_rows
 from charlm.sequences.model import SequenceModel
-from charlm.sequences.models import predict_rows
 from charlm.sequences.predict import figures_of
 from charlm.sequences.tabular import make_task, sequences_of
 from charlm.text.formats import write_npz

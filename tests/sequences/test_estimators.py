@@ -20,7 +20,7 @@ from sklearn.utils import estimator_checks
 from charlm.errors import CheckpointError
 from charlm.nn.cells import Cell
 from charlm.sequences.estimators import SequenceClassifier, SequenceScorer
-from charlm.sequences.models import load_sequence
+from charlm.sequences.fitted_models import load_sequence
 
 FAILING: dict[str, str] = {}
 """Checks that sequences cannot meet, with the reason. There is none: a table of numbers is read as sequences."""

@@ -15,9 +15,9 @@ from charlm.sequences.batches import Sequences
 from charlm.sequences.config import RowSplit, SequenceConfig, fit_scales
 from charlm.sequences.estimators import SequenceClassifier
 from charlm.sequences.fit import fit_table
-from charlm.sequences.fitting import choose_fit
+from charlm.sequences.fit_run import choose_fit
+from charlm.sequences.fitted_models import predict_rows
 from charlm.sequences.model import SequenceModel
-from charlm.sequences.models import predict_rows
 from charlm.sequences.predict import check_config, figures_of
 from charlm.sequences.tabular import TableFacts, TableTask, make_task
 from charlm.text.tables import read_table

@@ -109,9 +109,9 @@ def test_the_rate_is_held_and_then_falls_in_a_straight_line() -> None:
 
 def test_a_run_without_the_newer_options_keeps_the_cosine_and_one_rate() -> None:
     stored = encode(Optimisation(max_steps=100, warmup=0, lr=1.0))
-    old = {name: value for name, value in stored.items() if name not in ("hold", "symbol_rate", "row_rate")}
+    old = {name: value for name, value in stored.items() if name != "hold" and not name.endswith("_rate")}
     options = decode(Optimisation, old)
-    assert (options.hold, options.symbol_rate) == (None, 1.0)
+    assert (options.hold, options.symbol_rate, options.head_rate, options.look_back_rate) == (None, 1.0, 1.0, 1.0)
     falling = Schedule(peak=1.0, warmup=0, total=100, final=0.0, hold=options.hold)
     assert [falling.at(step) for step in (25, 50, 100)] == pytest.approx([(2 + 2**0.5) / 4, 0.5, 0.0])
 
@@ -124,6 +124,8 @@ def test_a_run_without_the_newer_options_keeps_the_cosine_and_one_rate() -> None
         {"symbol_rate": 0.0},
         {"symbol_rate": float("nan")},
         {"symbol_rate": -1.0, "row_rate": -1.0},
+        {"head_rate": 0.0},
+        {"look_back_rate": -0.5},
         {"row_rate": float("inf")},
     ],
 )
@@ -132,15 +134,18 @@ def test_a_share_and_a_factor_are_checked(wrong: dict[str, float]) -> None:
         Optimisation(max_steps=1, **wrong)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("embedding", "expected"), [(0, "stack.cells.0.weight_ih"), (5, "embedding.weight")])
-def test_the_symbols_weights_alone_have_their_own_rate(embedding: int, expected: str) -> None:
-    model = CharRNN(Vocab.of("abc"), RNNConfig(model="gru", hidden=4, layers=2, embedding=embedding))
+@pytest.mark.parametrize(("embedding", "symbols"), [(0, "stack.cells.0.weight_ih"), (5, "embedding.weight")])
+def test_some_weights_have_a_rate_of_their_own(embedding: int, symbols: str) -> None:
+    config = RNNConfig(model="gru", hidden=4, layers=2, embedding=embedding, look_back=8)
+    model = CharRNN(Vocab.of("abc"), config)
     names = {id(p): name for name, p in model.named_parameters()}
-    groups = adamw(model, Optimisation(max_steps=1, symbol_rate=4.0)).param_groups
+    options = Optimisation(max_steps=1, symbol_rate=4.0, head_rate=2.0, look_back_rate=0.5)
+    groups = adamw(model, options).param_groups
     factors = {names[id(p)]: group["factor"] for group in groups for p in group["params"]}
-    assert factors == {name: 4.0 if name == expected else 1.0 for name in names.values()}
+    expected = {name: {"head": 2.0, "look_back": 0.5}.get(name.split(".")[0], 1.0) for name in names.values()}
+    assert factors == {**expected, symbols: 4.0}
     decays = {names[id(p)]: group["weight_decay"] for group in groups for p in group["params"]}
-    assert decays == {name: 0.0 if "bias" in name else 0.01 for name in names.values()}
+    assert decays == {name: 0.01 if p.dim() > 1 else 0.0 for name, p in model.named_parameters()}
     assert groups[0]["factor"] == 1.0  # its rate is the one that is reported
     assert {
         group["factor"] for group in adamw(nn.Linear(2, 2), Optimisation(max_steps=1, symbol_rate=4.0)).param_groups

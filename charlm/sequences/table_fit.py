@@ -17,10 +17,10 @@ from charlm.errors import OptionError
 from charlm.progress import progress_bar
 from charlm.sequences.batches import Sequences
 from charlm.sequences.figures import Figures, draw_reliability
-from charlm.sequences.fitting import FitPlan
+from charlm.sequences.fit_run import FitPlan
+from charlm.sequences.fitted_models import Models, best_of, shares_of
 from charlm.sequences.metrics import threshold_for
 from charlm.sequences.model import SequenceModel
-from charlm.sequences.models import Models, best_of, shares_of
 from charlm.sequences.predict import figures_of
 from charlm.sequences.tabular import TableFacts, TableTask
 from charlm.training.loop import Outcome

@@ -21,10 +21,10 @@ from charlm.sequences.baselines import Counted, Linear, Trees
 from charlm.sequences.batches import Examples, Sequences, summary_features
 from charlm.sequences.estimators import SequenceClassifier
 from charlm.sequences.fit import fit_table
-from charlm.sequences.fitted import most_wrong
+from charlm.sequences.fitted_models import best_of, fit_models, load_sequence, mixed, mixing_weights, save_sequence
 from charlm.sequences.metrics import mean_nats
 from charlm.sequences.model import SequenceModel
-from charlm.sequences.models import best_of, fit_models, load_sequence, mixed, mixing_weights, save_sequence
+from charlm.sequences.table_fit import most_wrong
 from charlm.sequences.tabular import open_task_again
 from charlm.text.vocab import Vocab
 

@@ -24,7 +24,7 @@ from charlm.nn.kernels import for_reading
 from charlm.sequences.baselines import BASELINES, Baseline, Counted, Linear, Trees
 from charlm.sequences.batches import Examples, Sequences
 from charlm.sequences.config import SequenceConfig
-from charlm.sequences.fitting import describe_sequence
+from charlm.sequences.fit_run import describe_sequence
 from charlm.sequences.metrics import Floats, mean_nats, softmax
 from charlm.sequences.model import SequenceModel
 from charlm.tensors import read_tensors, write_tensors

@@ -16,9 +16,9 @@ from charlm.nn.stack import Stack
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.sequences.batches import Examples, Sequences
 from charlm.sequences.config import SequenceConfig, fit_scales
-from charlm.sequences.fitting import Fit, FitPlan, choose_fit, read_saved_fit, resume, start
+from charlm.sequences.fit_run import Fit, FitPlan, choose_fit, read_saved_fit, resume, start
+from charlm.sequences.fitted_models import Models, load_sequence, save_sequence
 from charlm.sequences.model import SequenceModel
-from charlm.sequences.models import Models, load_sequence, save_sequence
 from charlm.sequences.tabular import TableFacts
 from charlm.tensors import read_tensors
 from charlm.text.vocab import Vocab
