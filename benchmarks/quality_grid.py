@@ -1,9 +1,10 @@
 """The grid of Karpathy, Johnson and Fei-Fei (2015), small, beside n-grams: `python -m benchmarks.quality grid`.
 
 {rnn, gru, lstm} x {1, 2, 3 layers} x {64, 128, 256 units}, each trained by `charlm train` for the same number of epochs
-with the same lanes and windows, without dropout and without early stopping; then n-grams of orders 1 to 10 and 20,
-unsmoothed with their coverage, and Kneser-Ney. The order counts characters of history. A cell that grid.jsonl in
---out already has is not trained again, one that was interrupted goes on where its last saved state is.
+with the same lanes and windows, without dropout, early stopping and what stands beside the layers; then n-grams of
+orders 1 to 10 and 20, unsmoothed with their coverage, and Kneser-Ney. The order counts characters of history. A cell
+that grid.jsonl in --out already has is not trained again, one that was interrupted goes on where its last saved state
+is.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from charlm.training.recipe import rate
 MODELS, LAYERS, HIDDEN = ("rnn", "gru", "lstm"), (1, 2, 3), (64, 128, 256)
 ORDERS = [*range(1, 11), 20]
 OPTIONS = ("--batch-size=32", "--seq-length=64", "--dropout=0", "--weight-decay=0.01", "--patience=0", "--seed=0")
+ALONE = ("--grams=0", "--look-back=0", "--precision=fp32")  # recurrent layers and nothing else, the same on any CPU
 
 Row = dict[str, Any]
 
@@ -83,7 +85,7 @@ def train_cell(
     else:
         shape = ["--model", model, "--layers", str(layers), "--hidden", str(hidden)]
         budget = ["--epochs", str(epochs), "--lr", str(rate(model, layers, hidden)), "--split", str(split)]
-        directory = train([text, *shape, *budget, *OPTIONS, "--out", str(directory)])
+        directory = train([text, *shape, *budget, *OPTIONS, *ALONE, "--out", str(directory)])
     checkpoint, _ = opened(directory, text)
     result = checkpoint.description["result"]
     row = {"name": name, "model": model, "layers": layers, "hidden": hidden, "lr": rate(model, layers, hidden)}

@@ -72,7 +72,8 @@ def train_minutes(text: str, split: str, minutes: float, out: Path) -> Row:
     row = {"text": Path(text).name, "shape": f"{network['model'].upper()} {network['layers']}x{network['hidden']}"}
     row |= {"nats": described["result"]["nats"], "standard_error": described["result"]["standard_error"]}
     row |= {"readings": read / described["text"]["characters"], "part": described["result"]["part"]}
-    return {**row, **known, "operations": operations(known["weights"], read, network["look_back"])}
+    row |= {"operations": operations(known["weights"], read, network["look_back"]), "directory": str(directory)}
+    return {**row, **known}
 
 
 def minutes_table(rows: Sequence[Row]) -> str:
@@ -94,15 +95,13 @@ def draw_minutes(rows: Sequence[Row], picture: Path) -> None:
     figure = new_figure(9.0, 4.4)
     panels = figure.subplots(1, 2, sharey=True)
     texts = list(dict.fromkeys(row["text"] for row in rows))
-    for panel, across, label in zip(
-        panels, ("minutes", "operations"), ("minutes on two cores", "operations"), strict=True
-    ):
+    for panel, across in zip(panels, ("minutes", "operations"), strict=True):
         for number, text in enumerate(texts):
             colour, marker = _STYLES[number % len(_STYLES)]
             line = sorted((row[across], row["nats"]) for row in rows if row["text"] == text)
             panel.plot(*zip(*line, strict=True), color=colour, marker=marker, label=text)
         panel.set_xscale("log")
-        panel.set_xlabel(label)
+        panel.set_xlabel(across)
         panel.grid(alpha=0.2)
     ticks = sorted({row["minutes"] for row in rows})
     panels[0].set_xticks(ticks, [f"{tick:g}" for tick in ticks])

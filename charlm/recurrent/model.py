@@ -35,13 +35,11 @@ from charlm.text.vocab import Ids, Vocab
 
 
 class CharRNN(nn.Module, TextModel):
-    """A recurrent network as a language model.
+    """A recurrent network as a language model, in evaluation mode (without dropout) until the training loop switches.
 
     Args:
         vocab: the symbols it reads and predicts.
         config: its shape.
-
-    It starts in evaluation mode, without dropout; the training loop switches.
 
     >>> model = CharRNN(Vocab.of("abracadabra"), RNNConfig(model="gru", hidden=8))
     >>> logp, state = model.logprobs(torch.tensor([[0], [1]]), model.initial_state(1))
@@ -95,9 +93,9 @@ class CharRNN(nn.Module, TextModel):
 
     def write_files(self, directory: Path) -> dict[str, Any]:
         """Writes the weights, as the best and the last ones."""
-        mark = {"vocab_sha256": self.vocab.sha256}
         for name in ("best", "last"):
-            write_tensors(directory / f"{name}.safetensors", dict(self.named_parameters()), mark)
+            tensors, mark = dict(self.named_parameters()), {"vocab_sha256": self.vocab.sha256}
+            write_tensors(directory / f"{name}.safetensors", tensors, mark)
         return {}
 
     def tie(self) -> None:
@@ -137,16 +135,15 @@ class CharRNN(nn.Module, TextModel):
 
     @property
     def rates(self) -> dict[str, list[Tensor]]:
-        """The weights that have a learning rate of their own, by the field of `Optimisation` which is its factor: those
-        that the input symbol picks out (the embedding, or with one-hot input the first layer's), the output layer's,
-        and those that look back."""
-        symbols = self.stack.cell(0).weight_ih if self.embedding is None else self.embedding.weight
-        found = {"symbol_rate": [symbols], "head_rate": list(self.head.parameters())}
-        return found if self.look_back is None else {**found, "look_back_rate": list(self.look_back.parameters())}
+        """Weights with a learning rate of their own, by the field of `Optimisation` that is its factor: those that the
+        input symbol picks out (embedding or first layer), the output layer's, and those that look back."""
+        symbols: Tensor = self.stack.cell(0).weight_ih if self.embedding is None else self.embedding.weight
+        own, looking = self.head.parameters(), self.look_back.parameters() if self.look_back else ()
+        return {"symbol_rate": [symbols], "head_rate": [*own], "look_back_rate": [*looking]}
 
     @property
     def row_weights(self) -> Tensor | None:
-        """The weights of which a step changes only the rows that it read: those of the strings of last characters."""
+        """The weights of which a step changes only the rows that it read: those of strings of last characters."""
         return None if self.grams is None else self.grams.weight
 
     @property

@@ -165,7 +165,10 @@ def _by_budget(characters: int, device: torch.device, asked: Mapping[str, Any]) 
         if looking and minutes <= 0.7:
             values["lr"] = round(1.5 * values["lr"], 5)
         given = {"layers": layers, **values, **asked}
-        values["dropout"] = _dropout(_readings(characters, given) * given["hidden"] / 256, looking=looking)
+        readings = _readings(characters, given) * float(given["hidden"]) / 256
+        values["dropout"] = _dropout(readings, looking=looking)
+        if looking and readings > _MANY_READINGS and given.get("model", "gru") in BUILT_IN:
+            values["weight_dropout"] = 0.1
     values = {"model": "gru", "layers": layers, "warmup": 50, "lanes": 16, **values}
     if layers > 2 and asked.get("hidden", values["hidden"]) > 256:
         return values  # the cosine and one rate for all weights: these know a text by heart too soon otherwise
@@ -300,11 +303,18 @@ def _readings(characters: int, values: Mapping[str, Any]) -> float:
 def _dropout(readings: float, *, looking: bool = False) -> float:
     """The more often a text is read, the more is left out of each reading (by 256 units; wider layers want more).
 
-    >>> [_dropout(readings) for readings in (0.2, 9, 12, 20, 100)], _dropout(9, looking=True)
-    ([0.0, 0.0, 0.1, 0.3, 0.4], 0.1)
+    A network that looks back has dropout sooner, and less of it later, where its recurrent weights have dropout too.
+
+    >>> [_dropout(readings) for readings in (0.2, 9, 12, 20, 100)]
+    [0.0, 0.0, 0.1, 0.3, 0.4]
+    >>> [_dropout(readings, looking=True) for readings in (0.2, 9, 12, 20, 100)]
+    [0.0, 0.1, 0.1, 0.2, 0.3]
     """
     found = next((dropout for most, dropout in _DROPOUT if readings <= most), 0.0)  # not a number: refused elsewhere
-    return max(found, 0.1) if looking and readings > _FEW_READINGS else found
+    if not looking:
+        return found
+    return max(round(found - 0.1, 1), 0.1) if readings > _FEW_READINGS else 0.0
 
 
-_DROPOUT = ((10.0, 0.0), (13.0, 0.1), (16.0, 0.2), (30.0, 0.3), (math.inf, 0.4))
+_MANY_READINGS = 10.0
+_DROPOUT = ((_MANY_READINGS, 0.0), (13.0, 0.1), (16.0, 0.2), (30.0, 0.3), (math.inf, 0.4))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import quality, quality_grid, quality_runs
+from benchmarks import quality, quality_grid, quality_minutes, quality_runs
 from benchmarks.grid_picture import GridCell, draw_grid
 from charlm.cli.make import train_command
 from charlm.errors import CharlmError
@@ -141,6 +141,36 @@ def test_the_picture_shows_every_line_and_the_levels_near_them(tmp_path: Path) -
     assert "Kneser-Ney 1" not in svg
     with pytest.raises(CharlmError, match="nothing to draw"):
         draw_grid([GridCell(model="rnn", layers=1, hidden=4, nats=float("nan"))], {}, tmp_path / "no.png")
+
+
+def test_operations_are_counted_by_hand() -> None:
+    assert quality_minutes.operations(weights=100, characters=10, places=0) == 6 * 100 * 10
+    assert quality_minutes.operations(weights=100, characters=10, places=2) == 6 * (100 + 2 * (32 + 6)) * 10
+
+
+@pytest.mark.slow
+def test_minutes_are_trained_once(
+    verse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun: list[str] = []
+    monkeypatch.setattr(quality_minutes, "train", lambda words: begun.append(words[0]) or quality_runs.train(words))
+    words = ["minutes", f"{verse}=70/15/15", "--minutes", "0.02", "0.04", "--out", str(tmp_path / "runs")]
+    quality.main(words)
+    first = capsys.readouterr().out
+    quality.main(words)
+    assert len(begun) == 2
+    assert first.split("\n\n", 1)[1] == capsys.readouterr().out.split("\n", 1)[1]
+    rows = quality_grid.read_rows(tmp_path / "runs" / "minutes.jsonl")
+    assert [row["minutes"] for row in rows] == [0.02, 0.04]
+    for row in rows:
+        kept = json.loads((Path(row["directory"]) / "config.json").read_text())
+        read = row["steps"] * kept["training"]["lanes"] * kept["training"]["window"]
+        assert row["nats"] == kept["result"]["nats"]
+        assert row["operations"] == 6.0 * (row["weights"] + 38 * kept["model"]["look_back"]) * read
+        assert row["readings"] == pytest.approx(read / kept["text"]["characters"])
+    assert (tmp_path / "runs" / "minutes.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(CharlmError, match="texts with their splits"):
+        quality.main(["minutes", str(verse)])
 
 
 def test_rates_fall_with_size() -> None:
