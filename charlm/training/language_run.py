@@ -245,7 +245,7 @@ def resume_language(
         saved: the state; by default it is read.
         budget: see `run.resume`.
         lanes: a new batch size; the run goes on at the same share of the epoch with hidden states of zero.
-        precision: another one of products.
+        precision: another one of products; `auto` keeps the run's.
         processes, launch: see `Run`.
 
     Raises:
@@ -266,7 +266,7 @@ def resume_language(
     task = LanguageTask(Text(corpus=corpus, split=facts.split), replay)
     if lanes is not None and lanes != saved.plan.lanes:
         saved = _with_lanes(saved, task, lanes)
-    if precision not in (None, saved.plan.precision):
+    if precision not in (None, "auto", saved.plan.precision):
         change = {"step": saved.progress["step"], "precision": precision}
         saved = replace(saved, plan=saved.plan.having(precision=precision), changes=[*saved.changes, change])
     backend = saved.plan.backend if device.type == torch.device(saved.device).type else "rule"  # as `resume` has it

@@ -149,7 +149,7 @@ def rate(model: str, layers: int, hidden: int) -> float:
 
 def _by_budget(characters: int, device: torch.device, asked: Mapping[str, Any]) -> dict[str, Any]:
     """What suits the time and the size of the text; figures behind it: benchmarks/RESULTS.md."""
-    small = characters < 500_000
+    small, values = characters < 500_000, dict[str, Any]()
     if device.type == "cuda":
         values = {"model": "lstm", "layers": 2, "hidden": 512, "dropout": 0.5 if small else 0.3}
         return {**values, "warmup": 50, "lanes": 64, "window": 64, "lr": 3e-3}
@@ -161,13 +161,13 @@ def _by_budget(characters: int, device: torch.device, asked: Mapping[str, Any]) 
     else:
         layers = asked.get("layers", 3 if minutes > (3 if looking else 10) and not small else 2)
         values = {"hidden": _width(layers, minutes, small=small, looking=looking), "window": 64, "average": 0.05}
-        values["lr"] = rate(asked.get("model", "gru"), layers, asked.get("hidden", values["hidden"]))
+        cell, wide = asked.get("model", "gru"), asked.get("hidden", values["hidden"])
+        values["lr"] = rate(cell, layers, wide)
         if looking and minutes <= 0.7:
             values["lr"] = round(1.5 * values["lr"], 5)
-        given = {"layers": layers, **values, **asked}
-        readings = _readings(characters, given) * float(given["hidden"]) / 256
+        readings = _readings(characters, {"layers": layers, **values, **asked}) * wide / 256
         values["dropout"] = _dropout(readings, looking=looking)
-        if looking and readings > _MANY_READINGS and given.get("model", "gru") in BUILT_IN:
+        if looking and readings > _MANY_READINGS and cell in BUILT_IN:
             values["weight_dropout"] = 0.1
     values = {"model": "gru", "layers": layers, "warmup": 50, "lanes": 16, **values}
     if layers > 2 and asked.get("hidden", values["hidden"]) > 256:

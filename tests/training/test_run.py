@@ -12,7 +12,7 @@ import torch
 from charlm.checkpoint import load
 from charlm.codec import decode, encode
 from charlm.errors import CharlmError, CheckpointError, OptionError
-from charlm.nn.kernels import pick_device
+from charlm.nn.kernels import compiled, pick_device
 from charlm.tensors import read_tensors, write_tensors
 from charlm.text.corpus import corpus_of_text
 from charlm.text.splits import Split
@@ -239,9 +239,31 @@ def test_defaults_follow_the_text_the_time_and_what_is_given() -> None:
     assert chosen(10**5).optimisation.epochs == DEFAULT_EPOCHS  # or sooner than the minutes
     assert chosen(10**5, minutes=4.0).optimisation.epochs is None
     assert chosen(10**6, model="rnn").optimisation.lr < usual.optimisation.lr
+    often = [chosen(200_000, epochs=24.0, **given).network for given in ({}, {"look_back": 0}, {"weight_dropout": 0.0})]
+    assert [network.weight_dropout for network in often] == [0.1, 0.0, 0.0]
+    assert often[0].dropout < often[1].dropout  # the recurrent weights' dropout does a part of it
+    assert usual.network.weight_dropout == chosen(10**6, max_steps=100).network.weight_dropout == 0.0
+    rates = [(plan.optimisation.head_rate, plan.optimisation.look_back_rate) for plan in (usual, plain[2], long)]
+    assert rates == [(2.0, 0.5), (1.0, 1.0), (1.0, 1.0)]
     deep = chosen(150_000, layers=3, hidden=100, dropout=0.05, lanes=3, lr=0.1)
     assert (deep.network.layers, deep.network.hidden, deep.network.dropout) == (3, 100, 0.05)
     assert (deep.lanes, deep.optimisation.lr) == (3, 0.1)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_products_of_bfloat16_are_a_default_where_they_are_there(there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "multiplies_bf16", lambda: there)
+
+    def precision(**given: Any) -> str:
+        return choose(10**6, CPU, given).precision
+
+    assert precision() == precision(precision="auto") == precision(backend="fused") == ("bf16" if there else "auto")
+    assert precision(precision="fp32") == "fp32"
+    assert precision(hidden=64) == precision(backend="torch") == precision(backend="auto") == "auto"
+    assert choose(10**6, torch.device("cuda"), {}).precision == "auto"
+    if not there:
+        with pytest.raises(OptionError, match="choose --precision fp32"):
+            precision(precision="bf16")
 
 
 def test_devices() -> None:

@@ -188,7 +188,7 @@ def test_training_in_bfloat16_is_resumed_to_the_bit(tmp_path: Path, kind: str) -
     best = [model.history.best["valid_nats"] for model in (whole, single)]
     assert abs(best[0] - best[1]) < 0.05
     charlm.train(TEXT, **given, precision="bf16", out=tmp_path / "run", observer=Interrupting(11))
-    again = charlm.train(TEXT, resume=tmp_path / "run")
+    again = charlm.train(TEXT, resume=tmp_path / "run", precision="auto")
     assert again.trained.plan.precision == "bf16"
     assert same(weights(again), weights(whole))
     part = TEXT.test
