@@ -22,6 +22,8 @@ StackState = dict[str, Tensor]
 _TORCH: dict[type[Cell], type[nn.RNNBase]] = {RNNCell: nn.RNN, GRUCell: nn.GRU, LSTMCell: nn.LSTM}
 SYMBOL_BOUND = 3.0
 """Of the first input weights where the input is a symbol; measured in benchmarks/RESULTS.md."""
+DEEP_FACTOR = 4.0
+"""Of the input weights of upper LSTM layers in a stack of three or more; measured there, too."""
 
 _PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
 
@@ -93,13 +95,18 @@ class Stack(nn.Module):
             generator: of all that is drawn.
             symbols: whether the input is one of many symbols, one-hot or an embedding of about length 1. The input
                 weights of the first layer are uniform in ±`SYMBOL_BOUND` then: one number of a row meets the input at a
-                time, so that ±1/√H would let a symbol hardly be heard beside the H units of the state.
+                time, so that ±1/√H would let a symbol hardly be heard beside the H units of the state. From three
+                layers on, those of the upper layers of an LSTM are `DEEP_FACTOR` times as large: its output
+                o * tanh(c) is at first much smaller than its input, so that the third layer would hear hardly anything.
         """
         for cell in self.cells:
             cast(Cell, cell).reset_parameters(generator)
         for number in range(len(self.directions)) if symbols else ():
             with torch.no_grad():
                 self.cell(0, number).weight_ih.uniform_(-SYMBOL_BOUND, SYMBOL_BOUND, generator=generator)
+                for layer in range(1, self.layers if self.layers > 2 else 1):
+                    if isinstance(cell := self.cell(layer, number), LSTMCell):
+                        cell.weight_ih.mul_(DEEP_FACTOR)
 
     def cell(self, layer: int, direction: int = 0) -> Cell:
         """The cell of a layer and direction."""

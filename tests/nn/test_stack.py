@@ -209,3 +209,14 @@ def test_symbols_are_heard_from_the_start(bidirectional: bool) -> None:
             assert float(tensor.mean()) == pytest.approx(0, abs=0.1)
         else:
             assert torch.equal(tensor, numbers[name])
+
+
+@pytest.mark.parametrize(("cell", "layers", "factor"), [("lstm", 3, 4), ("lstm", 2, 1), ("gru", 3, 1)])
+def test_upper_layers_of_a_deep_lstm_hear_symbols_from_the_start(cell: str, layers: int, factor: int) -> None:
+    stack, like = (Stack(cell, inputs=5, hidden=8, layers=layers, bidirectional=True) for _ in range(2))
+    stack.reset_parameters(torch.Generator().manual_seed(1), symbols=True)
+    like.reset_parameters(torch.Generator().manual_seed(1))
+    for name, tensor in stack.state_dict().items():
+        if not name.startswith(("cells.0.", "cells.1.")):
+            scale = factor if name.endswith("weight_ih") else 1
+            assert torch.equal(tensor, scale * like.state_dict()[name]), name
