@@ -240,7 +240,7 @@ def test_defaults_follow_the_text_the_time_and_what_is_given() -> None:
     assert chosen(10**5, minutes=4.0).optimisation.epochs is None
     assert chosen(10**6, model="rnn").optimisation.lr < usual.optimisation.lr
     often = [chosen(200_000, epochs=24.0, **given).network for given in ({}, {"look_back": 0}, {"weight_dropout": 0.0})]
-    assert [network.weight_dropout for network in often] == [0.1, 0.0, 0.0]
+    assert [network.weight_dropout for network in often] == [0.2, 0.0, 0.0]
     assert often[0].dropout < often[1].dropout  # the recurrent weights' dropout does a part of it
     assert usual.network.weight_dropout == chosen(10**6, max_steps=100).network.weight_dropout == 0.0
     rates = [(plan.optimisation.head_rate, plan.optimisation.look_back_rate) for plan in (usual, plain[2], long)]
