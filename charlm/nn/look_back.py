@@ -105,6 +105,17 @@ class LookBack(nn.Module):
         ids = torch.full((lanes, self.characters - 1 + self.places), -1, device=keys.device)
         return dict(zip(self.names, (keys, ids), strict=True))
 
+    def without_places(self, state: Mapping[str, Tensor], lanes_B: Tensor) -> dict[str, Tensor]:
+        """The characters of a state, forgotten in the lanes where `lanes_B` is true: nothing is looked back on there.
+
+        >>> look_back = LookBack(8, 3, 4)
+        >>> state = {"back_ids": torch.tensor([[0, 1], [1, 2]])}
+        >>> look_back.without_places(state, torch.tensor([False, True]))["back_ids"].tolist()
+        [[0, 1], [-1, -1]]
+        """
+        name = self.names[1]
+        return {name: state[name].masked_fill(lanes_B.to(state[name].device).unsqueeze(1), -1)}
+
     def check_state(self, state: Mapping[str, Tensor], lanes: int) -> tuple[Tensor, Tensor]:
         """The tensors that it keeps, as a state has them, after a check.
 

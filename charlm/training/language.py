@@ -183,6 +183,10 @@ class Lanes:
         )
 
 
+FORGETTING = 1 / 16
+"""Share of the lanes that forget what they look back on before a window; measured in benchmarks/RESULTS.md."""
+
+
 class LanguageObjective(Objective):
     """The mean negative log-likelihood of the next character.
 
@@ -192,7 +196,7 @@ class LanguageObjective(Objective):
         ids: of the whole text.
         valid: the spans of the validation; read in 32 lanes, each after the 512 characters before it as context.
         limit: characters that a validation reads at most, from places all over these spans.
-        seed: of dropout.
+        seed: of dropout, and of what lanes forget.
         processes: they share the lanes and the validation; each has dropout masks of its own.
         precision: of products; see `charlm.nn.kernels.PRECISIONS`.
     """
@@ -215,7 +219,7 @@ class LanguageObjective(Objective):
         self.untrained_loss = math.log(len(model.vocab))  # of a uniform distribution
         self.segments = _shortened(lane_segments(valid), limit)
         self.generator = torch.Generator(device=model.device).manual_seed(processes.seed(seed))
-        self.own = processes.own(lanes.lanes)
+        self.own, self.seed = processes.own(lanes.lanes), seed
         self.state: State = self._zeros()
 
     def _zeros(self) -> State:
@@ -229,12 +233,20 @@ class LanguageObjective(Objective):
         """The mean over the targets of window `position`; the state of every lane moves on to its end."""
         window = self.window(position)
         device = self.model.device
-        state = self._zeros() if window.first else self.state
+        state = self._zeros() if window.first else self._forgetting(position)
         inputs_TB = torch.from_numpy(window.inputs_TB).to(device)
         targets_TB = torch.from_numpy(window.targets_TB).to(device)
         resets_TB = None if window.resets_TB is None else torch.from_numpy(window.resets_TB).to(device)
         loss, self.state = self.mean_loss(inputs_TB, targets_TB, state, resets_TB, window.count)
         return loss, window.count
+
+    def _forgetting(self, position: int) -> State:
+        """The state; before a window one lane in sixteen forgets the places that it looks back on, so that the network
+        also learns to do without them, as it has to at the beginning of a text that is generated."""
+        if self.model.look_back is None:
+            return self.state
+        gone_B = np.random.default_rng([self.seed, position]).random(self.lanes.lanes)[self.own] < FORGETTING
+        return {**self.state, **self.model.look_back.without_places(self.state, torch.from_numpy(gone_B))}
 
     def mean_loss(
         self,

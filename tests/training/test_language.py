@@ -101,3 +101,29 @@ def test_validations_cost_about_a_tenth_of_a_training_whatever_the_text() -> Non
         assert limit == 50_000 or limit * plan.optimisation.validations / 3 <= 0.11 * learned
         if steps == 50:
             assert limit * plan.optimisation.validations < 2_500_000  # less than one reading of the whole part
+
+
+def test_some_lanes_forget_what_they_look_back_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before a window but the first, a share of the lanes, the same ones each time; the layers' state goes on."""
+    corpus = corpus_of_text("the lazy dog sleeps; the quick fox jumps.\n" * 40)
+    span = np.array([[0, len(corpus.ids)]])
+    model = CharRNN(corpus.vocab, RNNConfig(model="gru", hidden=5, look_back=20))
+    model.reset_parameters(torch.Generator().manual_seed(0))
+    trained = LanguageObjective(model, Lanes(corpus.ids, span, lanes=40, window=8, seed=0), corpus.ids, span)
+    trained.loss(0)
+    kept = dict(trained.state)
+    assert bool((kept["back_ids"][:, -8:] >= 0).all())
+    monkeypatch.setattr("charlm.training.language.FORGETTING", 0.0)
+    remembered, _ = trained.loss(1)
+    monkeypatch.undo()
+    gone_B = np.random.default_rng([0, 1]).random(40) < 1 / 16
+    assert 0 < gone_B.sum() < 10
+    trained.state = dict(kept)
+    found, _ = trained.loss(1)
+    ids = kept["back_ids"].clone()
+    ids[torch.from_numpy(gone_B)] = -1
+    window = trained.window(1)
+    inputs, targets = torch.from_numpy(window.inputs_TB), torch.from_numpy(window.targets_TB)
+    expected, _ = trained.mean_loss(inputs, targets, {**kept, "back_ids": ids}, None, window.count)
+    assert torch.equal(found, expected)
+    assert not torch.equal(found, remembered)
