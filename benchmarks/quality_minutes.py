@@ -42,7 +42,7 @@ def run_minutes(args: argparse.Namespace) -> None:
     out = Path(args.out or "checkpoints/minutes")
     out.mkdir(parents=True, exist_ok=True)
     texts = dict(word.rpartition("=")[::2] for word in args.names[1:])
-    if not all(texts):
+    if not texts or not all(texts):
         raise CharlmError("minutes takes texts with their splits: minutes PATH=90/5/5 ...")
     rows = []
     for text, split in texts.items():

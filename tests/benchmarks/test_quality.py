@@ -169,8 +169,12 @@ def test_minutes_are_trained_once(
         assert row["operations"] == 6.0 * (row["weights"] + 38 * kept["model"]["look_back"]) * read
         assert row["readings"] == pytest.approx(read / kept["text"]["characters"])
     assert (tmp_path / "runs" / "minutes.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("texts", [[], ["a.txt"], ["a.txt", "b.txt=90/5/5"]])
+def test_minutes_ask_for_texts_with_their_splits(texts: list[str], tmp_path: Path) -> None:
     with pytest.raises(CharlmError, match="texts with their splits"):
-        quality.main(["minutes", str(verse)])
+        quality.main(["minutes", *texts, "--out", str(tmp_path)])
 
 
 def test_rates_fall_with_size() -> None:

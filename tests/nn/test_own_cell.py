@@ -21,7 +21,7 @@ from charlm.sequences.model import SequenceModel
 from charlm.text.text import Text
 from charlm.text.vocab import Vocab
 from charlm.training.recipe import choose
-from tests.training.runs import resume, start
+from tests.training.runs import Stop, resume, start
 
 CPU = torch.device("cpu")
 TEXT = Text.of("the quick brown fox jumps over the lazy dog; the dog sleeps.\n" * 40, split="80/10/10")
@@ -67,17 +67,6 @@ class SimpleRecurrentUnit(Cell):
 
 
 MINE: list[type[Cell]] = [MinimalGatedUnit, SimpleRecurrentUnit]
-
-
-class Stop:
-    """Asks a run to stop after so many questions."""
-
-    def __init__(self, after: int) -> None:
-        self.left = after
-
-    def __call__(self) -> bool:
-        self.left -= 1
-        return self.left < 0
 
 
 def run(directory: Path, cell: type[Cell], *stops: int) -> dict[str, Tensor]:

@@ -24,6 +24,7 @@ from charlm.tensors import read_tensors
 from charlm.text.vocab import Vocab
 from charlm.training.options import Optimisation
 from tests.helpers import keep
+from tests.training.runs import Stop
 
 CPU = torch.device("cpu")
 VOCAB = Vocab.of("abcd")
@@ -50,17 +51,6 @@ def plan(network: SequenceConfig | None = None, **options: Any) -> FitPlan:
     )
     given = {"lr": 0.02, "epochs": 3.0, "warmup": 2, "validations": 4, **options}
     return FitPlan(network=network, optimisation=Optimisation(**given), batch=16)
-
-
-class Stop:
-    """Asks a fit to stop after so many questions."""
-
-    def __init__(self, after: int) -> None:
-        self.left = after
-
-    def __call__(self) -> bool:
-        self.left -= 1
-        return self.left < 0
 
 
 TRAIN, VALID = texts(1, 150), texts(2, 40)

@@ -25,3 +25,14 @@ def start(directory: Path | None, corpus: Corpus, split: Split, plan: Plan, devi
 def resume(directory: Path, corpus: Corpus, device: torch.device, **options: Any) -> LanguageRun:
     """The run in a directory, at its newest whole state."""
     return resume_language(directory, Text(corpus=corpus, split=None), device, **options)
+
+
+class Stop:
+    """Asks a run to stop after so many questions."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left < 0

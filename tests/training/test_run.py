@@ -22,7 +22,7 @@ from charlm.training.options import Budget, Optimisation
 from charlm.training.recipe import DEFAULT_EPOCHS, Plan, choose
 from charlm.training.states import DirectoryKeeper
 from charlm.training.train import train
-from tests.training.runs import resume, start
+from tests.training.runs import Stop, resume, start
 
 TEXT = "the quick brown fox jumps over the lazy dog. the lazy dog sleeps; the quick fox jumps.\n" * 30
 CORPUS = corpus_of_text(TEXT)
@@ -34,17 +34,6 @@ def plan(cell: str = "gru", **options: Any) -> Plan:
     given = {"model": cell, "hidden": 16, "layers": 2, "dropout": 0.3, "lanes": 4, "window": 12, "lr": 0.02}
     given |= {"weight_dropout": 0.1, "input_dropout": 0.1, "average": 0.1}
     return choose(len(CORPUS), CPU, {**given, "max_steps": 60, "backend": "fused", **options})
-
-
-class Stop:
-    """Asks a run to stop after so many questions."""
-
-    def __init__(self, after: int) -> None:
-        self.left = after
-
-    def __call__(self) -> bool:
-        self.left -= 1
-        return self.left < 0
 
 
 def run(directory: Path, stops: list[int], cell: str = "gru") -> str:
