@@ -109,7 +109,7 @@ def test_importing_is_silent_and_light(code: str) -> None:
 
 def test_help_loads_no_torch() -> None:
     code = (
-        "import sys; from charlm.cli.main import cli\n"
+        "import sys; from charlm.cli import cli\n"
         "try: cli.main(['--help'])\nexcept SystemExit: pass\n"
         "assert not {'torch', 'numpy', 'matplotlib', 'tqdm'} & set(sys.modules), sys.modules.keys()"
     )

@@ -11,7 +11,7 @@ import click
 import numpy as np
 import pytest
 
-from charlm.cli.main import cli
+from charlm.cli import cli
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from charlm.cli.main import main
+from charlm.cli import main
 from tests.fuzz.common import TEXT, Tally
 from tests.fuzz.fuzz_tables import TABLES
 
