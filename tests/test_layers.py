@@ -12,8 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "charlm"
 LEVELS = {
     "errors": 0,
     "files": 0,
-    "progress": 0,
-    "drawing": 0,
+    "display": 0,
     "codec": 0,
     "tensors": 0,
     "text": 1,

@@ -17,9 +17,9 @@ from typing import Any
 
 import click
 
+from charlm.display import follower, several
 from charlm.errors import CharlmError, LostProcessError, OptionError, StorageError
 from charlm.files import __version__
-from charlm.progress import follower, several
 
 _COMMANDS = {
     "train": "Train a recurrent model on a text.",

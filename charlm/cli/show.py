@@ -187,7 +187,7 @@ def inspect_command(
     and `h` the output.
     """
     import charlm
-    from charlm.drawing import check_picture, may_paint
+    from charlm.display import check_picture, may_paint
     from charlm.pages.model_pages import inspect_page
     from charlm.pages.page import write_page
     from charlm.recurrent.inspection import inspect

@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from charlm.drawing import shown_symbols
 from charlm.errors import OptionError
 from charlm.lm.model import TextModel
 from charlm.mixing.mixture import MixtureLM
@@ -70,7 +69,7 @@ def playground_page(models: Sequence[TextModel], bits: Bits, notes: Sequence[str
             f"{_MOST / 1e6:.0f} MB: take a smaller --order, --hidden or --bits"
         )
     titles = [{"name": model.name, "title": model.title, "units": bool(networks_of(model))} for model in models]
-    shown = [title | {"symbols": _shown(model)} for title, model in zip(titles, models, strict=True)]
+    shown = [title | {"symbols": list(model.vocab.shown)} for title, model in zip(titles, models, strict=True)]
     return render(
         "playground.html",
         title=" and ".join(model.name for model in models),
@@ -88,10 +87,6 @@ def playground_page(models: Sequence[TextModel], bits: Bits, notes: Sequence[str
 def _about(model: TextModel, bits: Bits) -> str:
     kept = "" if isinstance(model, NGramLM) else f", weights of {bits} bits"
     return f"{model.title}, {len(model.vocab):,} symbols{kept}"
-
-
-def _shown(model: TextModel) -> list[str]:
-    return shown_symbols(model.vocab.characters, model.vocab.byte_fallback)
 
 
 def _describe(model: TextModel, bits: Bits, block: Block) -> dict[str, Any]:

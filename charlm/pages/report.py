@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from charlm.checkpoint import load
+from charlm.display import progress_bar
 from charlm.errors import CharlmError, OptionError
 from charlm.info import ModelInfo, describe
 from charlm.lm.compare import compare_rows
@@ -33,7 +34,6 @@ from charlm.pages.run_page import (
     next_reliability,
     number_cell,
 )
-from charlm.progress import progress_bar
 from charlm.sequences.fitted_models import load_sequence
 from charlm.sequences.table_fit import Wrong, most_wrong
 from charlm.sequences.tabular import TableFacts, open_task_again

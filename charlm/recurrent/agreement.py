@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.drawing import new_figure, visible
+from charlm.display import new_figure, visible
 from charlm.lm.interface import OnRead
 from charlm.recurrent.atlas import Atlas, Saturation, Unit
 from charlm.recurrent.properties import PROPERTIES, Property, code_points_of

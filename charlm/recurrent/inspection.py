@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.drawing import paint, save_figure, shown_symbols
+from charlm.display import paint, progress_bar, save_figure
 from charlm.errors import CharlmError, OptionError
 from charlm.lm.model import TextModel, as_part
-from charlm.progress import progress_bar
 from charlm.recurrent.agreement import Finding, search, unit_figure
 from charlm.recurrent.atlas import Atlas, Unit, read_units
 from charlm.recurrent.model import CharRNN
@@ -278,7 +277,7 @@ def _shown(
 ) -> tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...]]:
     """How each id is shown, the ids at some positions, and their characters; unknown ones get ids of their own."""
     vocab, corpus = part.text.vocab, part.text.corpus
-    symbols = shown_symbols(vocab.characters, vocab.byte_fallback)
+    symbols = list(vocab.shown)
     ids = corpus.ids[place_S].astype(np.int64)
     characters = symbols_of(vocab, ids)
     if (ids < 0).any():

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from charlm.drawing import new_figure, save_figure
+from charlm.display import new_figure, save_figure
 from charlm.errors import CharlmError
 from charlm.sequences.metrics import (
     Floats,

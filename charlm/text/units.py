@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.display import follower
 from charlm.errors import OptionError, TextError
-from charlm.progress import follower
 from charlm.text.reading import Reading, decode, read_content
 from charlm.text.splits import Spans
 from charlm.text.tables import Table, table_of

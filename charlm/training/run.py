@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from charlm.codec import encode
+from charlm.display import several
 from charlm.errors import LostProcessError, OptionError
 from charlm.nn.kernels import compiled, for_reading
 from charlm.nn.stack import Stack
-from charlm.progress import several
 from charlm.text.vocab import Vocab
 from charlm.training.distributed import ALONE, Processes
 from charlm.training.interfaces import Objective, Observer, Stepper, Unobserved

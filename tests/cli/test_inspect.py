@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from charlm.checkpoint import TextFacts
-from charlm.drawing import save_figure
+from charlm.display import save_figure
 from charlm.pages.model_pages import picked_units
 from charlm.recurrent.agreement import rows_of, unit_figure
 from charlm.recurrent.atlas import Unit, read_units

@@ -178,7 +178,7 @@ def fuzz_commands(number: int, seed: int, scratch: Path, tally: Tally) -> None:
     try:
         with (
             mock.patch("charlm.sequences.fit.drawn", nothing),
-            mock.patch("charlm.drawing.drawn", nothing),
+            mock.patch("charlm.display.drawn", nothing),
             mock.patch.object(os, "fsync", nothing),
         ):
             _prepare()
