@@ -30,7 +30,7 @@ from charlm.ngrams.model import NGramLM
 from charlm.nn.cells import BUILT_IN
 from charlm.nn.kernels import BACKENDS
 from charlm.nn.stack import Stack, copy_from_torch, to_torch
-from charlm.recurrent.config import RNNConfig
+from charlm.recurrent import RNNConfig
 from charlm.recurrent.model import CharRNN
 from charlm.text.corpus import corpus_of_text
 from charlm.text.splits import Split
