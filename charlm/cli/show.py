@@ -188,8 +188,8 @@ def inspect_command(
     """
     import charlm
     from charlm.display import check_picture, may_paint
-    from charlm.pages.model_pages import inspect_page
     from charlm.pages.page import write_page
+    from charlm.pages.run_page import inspect_page
     from charlm.recurrent.inspection import inspect
 
     if plot is not None:

@@ -315,6 +315,21 @@ def _draw_text(
     axes.set_axis_off()
 
 
+def gate_charts(gates: Sequence[Saturation]) -> list[dict[str, Any]]:
+    """For each kind of gate the points (layer, unit, share nearly closed, share nearly open) of a scatter plot."""
+    charts = []
+    for gate in dict.fromkeys(item.gate for item in gates):
+        rows = [item for item in gates if item.gate == gate]
+        points = [
+            (item.layer, unit, float(left), float(right))
+            for item in rows
+            for unit, (left, right) in enumerate(zip(item.left_H, item.right_H, strict=True))
+        ]
+        means = [(item.layer, float(item.left_H.mean()), float(item.right_H.mean())) for item in rows]
+        charts.append({"gate": gate, "words": GATE_WORDS[gate], "points": points, "means": means})
+    return charts
+
+
 def _draw_gates(part: Any, names: Sequence[str], gates: Sequence[Saturation]) -> None:
     """For each kind of gate the share of the time nearly closed against the share nearly open."""
     for axes, name in zip(part.subplots(1, len(names), sharey=True, squeeze=False)[0], names, strict=True):

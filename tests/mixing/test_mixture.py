@@ -16,7 +16,7 @@ from charlm.lm.model import TextModel
 from charlm.mixing.mixture import CacheLM, MixtureLM, mix
 from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.model import NGramLM
-from charlm.pages.model_pages import playground_page
+from charlm.pages.export import playground_page
 from charlm.text.corpus import corpus_of_text
 from charlm.text.text import Part
 from charlm.text.vocab import Vocab
