@@ -19,15 +19,6 @@ _MASK = (1 << 64) - 1
 _Places = tuple[NDArray[np.int64], ...]
 
 
-def whole(ids: Ids) -> Spans:
-    """One span over all of `ids`.
-
-    >>> whole(np.zeros(7)).tolist()
-    [[0, 7]]
-    """
-    return np.array([[0, len(ids)]], dtype=np.int64)
-
-
 def entropies(ids: Ids, documents: Spans, orders: int = 5) -> list[float]:
     """The empirical conditional entropies of orders 0..`orders`, in nats per character.
 

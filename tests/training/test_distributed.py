@@ -27,7 +27,7 @@ from charlm.errors import CharlmError, LostProcessError, OptionError
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.corpus import corpus_of_text
 from charlm.training.distributed import ALONE, Group, Processes
-from charlm.training.interfaces import StepReport, Unobserved, ValidationReport
+from charlm.training.interfaces import Observer, StepReport, ValidationReport
 from charlm.training.language import Lanes, LanguageObjective
 from charlm.training.loop import Loop
 from charlm.training.options import Optimisation
@@ -73,7 +73,7 @@ def objective(
     return LanguageObjective(model, cut, CORPUS.ids, np.array([[380, len(TEXT)]]), processes=processes)
 
 
-class Curve(Unobserved):
+class Curve(Observer):
     """Keeps the loss of every step and of every validation."""
 
     def __init__(self) -> None:
@@ -161,7 +161,7 @@ def test_one_that_is_asked_to_stop_stops_all_at_one_step() -> None:
 
 def test_minutes_become_the_same_steps_everywhere() -> None:
     def run(processes: Processes) -> tuple[int | None, int | None, int, int]:
-        class Slow(Unobserved):
+        class Slow(Observer):
             def on_step(self, report: StepReport) -> None:
                 time.sleep(0.003 * processes.rank)
 
