@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from charlm.text.corpus import read_corpus
-from charlm.text.measures import distinct_share
+from charlm.text.units import distinct_share
 
 DATA = Path(__file__).parents[2] / "data"
 LEAST = {"shakespeare.txt": 200_000, "algebra.tex": 250_000, "wiki.xml": 200_000}
