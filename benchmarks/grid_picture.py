@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from charlm.drawing import new_figure, save_figure
+from charlm.display import new_figure, save_figure
 from charlm.errors import CharlmError
 
 __all__ = ["GridCell", "draw_grid"]

@@ -24,7 +24,7 @@ from benchmarks.train_speed import interleaved, step_of
 from charlm.lm.interface import SamplingRule
 from charlm.nn import look_back
 from charlm.nn.kernels import attention, fastest
-from charlm.recurrent.config import RNNConfig
+from charlm.recurrent import RNNConfig
 from charlm.recurrent.model import CharRNN
 from charlm.text.vocab import Vocab
 

@@ -35,7 +35,7 @@ from charlm.text.corpus import read_corpus
 from charlm.text.splits import Split
 from charlm.text.vocab import Vocab
 from charlm.training.distributed import Processes, joined
-from charlm.training.interfaces import StepReport, Unobserved, ValidationReport
+from charlm.training.interfaces import Observer, StepReport, ValidationReport
 from charlm.training.language import Lanes, LanguageObjective
 from charlm.training.loop import Loop
 from charlm.training.options import Optimisation
@@ -62,7 +62,7 @@ class Size:
 # -- two processes against two threads --------------------------------------------------------------------------------
 
 
-class Rate(Unobserved):
+class Rate(Observer):
     """Times of the steps; a run stops when they have taken long enough."""
 
     def __init__(self, seconds: float) -> None:
@@ -139,7 +139,7 @@ def efficiency(size: Size, seconds: float, rounds: int) -> None:
 # -- larger global batches --------------------------------------------------------------------------------------------
 
 
-class Goal(Unobserved):
+class Goal(Observer):
     """Stops a run at the first validation below a loss."""
 
     def __init__(self, loss: float) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.quality_grid import Row, append, read_rows
 from benchmarks.quality_runs import facts, opened, train
-from charlm.drawing import new_figure, save_figure
+from charlm.display import new_figure, save_figure
 from charlm.errors import CharlmError
 from charlm.files import write_bytes
 from charlm.text.corpus import read_corpus

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from charlm.checkpoint import TextModel, load
+from charlm.cli import cli
 from charlm.cli.common import held_out
-from charlm.cli.main import cli
 from charlm.text.text import Part
 from charlm.training.watching import read_metrics
 

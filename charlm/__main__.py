@@ -1,6 +1,6 @@
 """`python -m charlm`, the same as the command `charlm`."""
 
-from charlm.cli.main import main
+from charlm.cli import main
 
 if __name__ == "__main__":
     main()

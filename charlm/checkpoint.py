@@ -25,11 +25,10 @@ from charlm.errors import CharlmError, CheckpointError, OptionError
 from charlm.files import FORMAT, __version__, fingerprint, read_json
 from charlm.lm.model import TextModel
 from charlm.mixing.adaptive import AdaptiveLM
-from charlm.mixing.cache import CacheLM
-from charlm.mixing.mixture import MixtureLM
+from charlm.mixing.mixture import CacheLM, MixtureLM
 from charlm.ngrams.model import NGramLM
 from charlm.nn.kernels import compiled, facts, for_reading, pick_device
-from charlm.recurrent.config import RNNConfig
+from charlm.recurrent import RNNConfig
 from charlm.recurrent.dynamic import DynamicConfig, DynamicLM
 from charlm.recurrent.model import CharRNN
 from charlm.tensors import read_tensors

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from charlm.checkpoint import load
+from charlm.display import progress_bar
 from charlm.info import machine
 from charlm.lm.evaluate import evaluate
 from charlm.lm.interface import SamplingRule
@@ -29,8 +30,7 @@ from charlm.ngrams.model import NGramLM
 from charlm.nn.cells import BUILT_IN
 from charlm.nn.kernels import BACKENDS
 from charlm.nn.stack import Stack, copy_from_torch, to_torch
-from charlm.progress import progress_bar
-from charlm.recurrent.config import RNNConfig
+from charlm.recurrent import RNNConfig
 from charlm.recurrent.model import CharRNN
 from charlm.text.corpus import corpus_of_text
 from charlm.text.splits import Split

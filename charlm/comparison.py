@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from charlm.checkpoint import load, read_config
-from charlm.drawing import save_figure
+from charlm.display import progress_bar, save_figure
 from charlm.errors import CharlmError, OptionError
 from charlm.lm.compare import Compared, compare_rows, comparison_figure, summary, tables
 from charlm.lm.evaluate import Row, characters_of, per_character, places_of, row_of, targets_of
@@ -22,7 +22,6 @@ from charlm.mixing.adaptive import adaptive as with_contexts
 from charlm.mixing.mixture import mix
 from charlm.ngrams.fit import best_order, count, counted_rows
 from charlm.ngrams.model import NGramLM
-from charlm.progress import progress_bar
 from charlm.recurrent.dynamic import dynamic as learning
 from charlm.recurrent.model import CharRNN
 from charlm.text.splits import Spans, count_targets, overlap

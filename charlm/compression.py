@@ -19,13 +19,13 @@ from typing import Any, Literal
 import numpy as np
 
 from charlm.checkpoint import checksum_of, circumstances, load
+from charlm.display import progress_bar
 from charlm.errors import CharlmError, CheckpointError, OptionError
 from charlm.files import __version__
 from charlm.lm.coding import decode_symbols, encode_symbols, steps_of
 from charlm.lm.model import TextModel
 from charlm.mixing.adaptive import AdaptiveLM, adaptive
 from charlm.nn.kernels import using_threads
-from charlm.progress import progress_bar
 from charlm.text.vocab import Vocab, put_together, take_apart
 
 MAGIC, VERSION = b"chlm", 1

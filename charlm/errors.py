@@ -2,16 +2,6 @@
 
 from typing import Any
 
-__all__ = [
-    "CharlmError",
-    "CheckpointError",
-    "LostProcessError",
-    "OptionError",
-    "StorageError",
-    "TextError",
-    "UnknownCharacterError",
-]
-
 
 class CharlmError(Exception):
     """Wrong use or bad input, in one clear sentence. The command line prints it and exits with 2."""

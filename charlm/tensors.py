@@ -14,7 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -180,3 +182,8 @@ def made_from(weight_RK: Tensor, bits: Bits) -> tuple[Tensor, Tensor] | None:
         found_R = torch.where(fits_R & ~exact_R, tried_R, found_R)
         exact_R |= fits_R
     return (whole_RK, found_R) if bool(exact_R.all()) else None
+
+
+def floats(tensor: Tensor) -> NDArray[np.float32]:
+    """A tensor's numbers as float32 on the CPU."""
+    return tensor.detach().cpu().float().numpy()

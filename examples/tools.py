@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from charlm.training.interfaces import Objective, StepReport, Unobserved, ValidationReport
+from charlm.training.interfaces import Objective, Observer, StepReport, ValidationReport
 from charlm.training.loop import Loop
 from charlm.training.options import Optimisation
 
 OUTPUT = Path(__file__).parent / "output"
 
 
-class Losses(Unobserved):
+class Losses(Observer):
     """Gathers the mean training loss of every epoch."""
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from charlm.cli.main import main
+from charlm.cli import main
 
 Run = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).parents[1]

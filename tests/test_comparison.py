@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import charlm
+from charlm.display import wrapped
 from charlm.lm.compare import Compared, _duel, paired_error
 from charlm.lm.evaluate import Evaluation, Row, measure, targets_of
-from charlm.progress import wrapped
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.vocab import Vocab
 

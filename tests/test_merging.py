@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 import charlm
-from charlm.cli.main import cli
+from charlm.cli import cli
 from charlm.errors import OptionError
 from charlm.ngrams.estimators import ESTIMATORS, tune
 from charlm.ngrams.fit import count_to_directory

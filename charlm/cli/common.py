@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from charlm.display import follower, wrapped
 from charlm.errors import OptionError
 from charlm.files import free_name
-from charlm.progress import follower, wrapped
 from charlm.text.splits import Split
 
 if TYPE_CHECKING:

@@ -80,7 +80,7 @@ def fit_command(
     TABLE is CSV, TSV, JSON Lines, .npy or .npz: a row an example, with a column of sequences (text, or numbers
     separated by spaces) and one of labels. What is not given is chosen from the table and printed.
     """
-    from charlm.drawing import check_picture
+    from charlm.display import check_picture
     from charlm.sequences.fit import fit_table
     from charlm.sequences.fit_run import loss_unit, step_loss
     from charlm.training.watching import Watch
@@ -112,7 +112,7 @@ _NAMES = {"sequence_column": "sequence", "label_column": "label"}
 
 
 def _plot(found: Any, plot: str) -> None:
-    from charlm.drawing import drawn
+    from charlm.display import drawn
     from charlm.errors import OptionError
 
     try:

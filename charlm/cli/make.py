@@ -10,8 +10,8 @@ import click
 from click.core import ParameterSource
 
 from charlm.cli.common import force_option, force_option_saying, note, note_list, reading_options, split_option, target
+from charlm.display import decimals
 from charlm.errors import LostProcessError, OptionError
-from charlm.progress import decimals
 
 if TYPE_CHECKING:
     from charlm.recurrent.model import CharRNN
@@ -98,7 +98,7 @@ def train_command(texts: tuple[str, ...], resume: str | None, out: str | None, p
     torchrun --nproc-per-node N -m charlm train ... trains in N processes, which share the --batch-size.
     """
     import charlm
-    from charlm.drawing import check_picture
+    from charlm.display import check_picture
     from charlm.training.distributed import joined
 
     if plot is not None:
@@ -155,7 +155,7 @@ def _was_given(name: str) -> bool:
 
 def _watch() -> Watch:
     """An observer that shows a progress bar, the validations, and a short sample at each."""
-    from charlm.drawing import visible
+    from charlm.display import visible
     from charlm.training.watching import Watch
 
     def sample(model: CharRNN) -> list[str]:
@@ -195,7 +195,7 @@ def _show(model: CharRNN, plot: str | None) -> None:
 
 def _draw(model: CharRNN, directory: Path, plot: str | None) -> None:
     """The learning curve in the run's directory, and where the user wants it."""
-    from charlm.drawing import drawn
+    from charlm.display import drawn
 
     drawn("the curve", lambda: model.history.plot(directory / "curve.png"), note)
     if plot is not None:

@@ -154,7 +154,7 @@ def compare_command(
     """
     import charlm
     from charlm.comparison import known_models
-    from charlm.drawing import check_picture
+    from charlm.display import check_picture
 
     if options["plot"] is not None:
         check_picture(Path(options["plot"]))

@@ -21,8 +21,8 @@ from charlm.cli.common import (
     split_part_option,
     target,
 )
+from charlm.display import progress_bar
 from charlm.errors import OptionError
-from charlm.progress import progress_bar
 
 if TYPE_CHECKING:
     from charlm.lm.model import TextModel
@@ -87,7 +87,7 @@ def score_command(
     not know come first, blank lines last.
     """
     import charlm
-    from charlm.drawing import may_paint
+    from charlm.display import may_paint
     from charlm.text.units import tokens_of
 
     if not 2 <= len(arguments) <= 3:
@@ -201,7 +201,7 @@ def _character_items(scored: TextScore, order: list[int]) -> Iterator[dict[str, 
 
 def _columns(scored: TextScore) -> Iterator[str]:
     """Every character in the order of the text: position, bits (of two models and the difference), character."""
-    from charlm.drawing import visible
+    from charlm.display import visible
 
     values = [surprise.bits_N.tolist() for surprise in scored.items]
     values += [scored.order_values.tolist()] if len(values) == 2 else []
@@ -212,7 +212,7 @@ def _columns(scored: TextScore) -> Iterator[str]:
 
 def _show_painted(scored: TextScore) -> None:
     """The text itself, painted."""
-    from charlm.drawing import DIFFERENCES, LEVELS, difference_level, legend, paint, surprise_level
+    from charlm.display import DIFFERENCES, LEVELS, difference_level, legend, paint, surprise_level
 
     alone = len(scored.items) == 1
     level = surprise_level if alone else difference_level
@@ -254,7 +254,7 @@ def _value_names(scored: TextScore) -> list[str]:
 
 def character_rows(scored: TextScore, top: int | None) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     """Headings, and for each character where it stands and its cells, in the order of `character_order`."""
-    from charlm.drawing import visible
+    from charlm.display import visible
 
     surprise, size = scored.items[0], len(scored.shown)
 
@@ -275,7 +275,7 @@ def stretch_rows(
     scored: TextScore, by: str, top: int | None, rank: str = "mean"
 ) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     """The same of lines or documents, in the order of `stretch_order`."""
-    from charlm.drawing import visible
+    from charlm.display import visible
     from charlm.lm.scored import gained
 
     several = len(scored.shown.names) > 1

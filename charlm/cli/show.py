@@ -187,9 +187,9 @@ def inspect_command(
     and `h` the output.
     """
     import charlm
-    from charlm.drawing import check_picture, may_paint
-    from charlm.pages.model_pages import inspect_page
+    from charlm.display import check_picture, may_paint
     from charlm.pages.page import write_page
+    from charlm.pages.run_page import inspect_page
     from charlm.recurrent.inspection import inspect
 
     if plot is not None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.drawing import new_figure
+from charlm.display import new_figure
 from charlm.lm.evaluate import Evaluation, Row, measure, standard_error
 
 if TYPE_CHECKING:

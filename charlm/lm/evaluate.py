@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.display import decimals, progress_bar
 from charlm.errors import TextError
 from charlm.lm.interface import LanguageModel, OnRead, read_segments, span_segments
-from charlm.progress import decimals, progress_bar
 from charlm.text.splits import Spans, count_targets, overlap
 from charlm.text.text import Part, TextFacts
 from charlm.text.vocab import Ids, Vocab

@@ -123,9 +123,9 @@ class LanguageModel(abc.ABC):
     """How many characters, of all lanes together, a call is given at least where a whole text is read."""
 
     @property
-    @abc.abstractmethod
     def device(self) -> torch.device:
-        """Where ids are expected and states live."""
+        """Where ids are expected and states live: the CPU, unless a family says another device."""
+        return torch.device("cpu")
 
     @abc.abstractmethod
     def initial_state(self, lanes: int) -> State:

@@ -45,9 +45,9 @@ class TextModel(LanguageModel, abc.ABC):
     def shape(self) -> dict[str, Any]:
         """The JSON value that makes the model again, together with its files."""
 
-    @abc.abstractmethod
     def write_files(self, directory: Path) -> dict[str, Any]:
-        """Writes the model's own files; returns further values for `config.json`, such as checksums."""
+        """Writes the model's own files, if it has any; returns further values for `config.json`, such as checksums."""
+        return {}
 
     # -- what a person calls ------------------------------------------------------------------------------------
 

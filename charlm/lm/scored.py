@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.drawing import html, shown_symbols, surprise_level
+from charlm.display import bytes_bar, html, progress_bar, surprise_level
 from charlm.errors import OptionError, TextError
 from charlm.lm.interface import LanguageModel
 from charlm.lm.surprise import (
@@ -28,7 +28,6 @@ from charlm.lm.surprise import (
     stretches,
     whole_characters,
 )
-from charlm.progress import bytes_bar, progress_bar
 from charlm.text.corpus import Corpus, read_corpus
 from charlm.text.reading import Reading
 from charlm.text.splits import overlap
@@ -86,7 +85,7 @@ class TextScore:
     def characters(self) -> list[str]:
         """The scored characters, in the order of the text."""
         vocab, ids = self.shown.vocab, self.shown.ids
-        table = shown_symbols(vocab.characters, vocab.byte_fallback)
+        table = vocab.shown
         first = self.items[0]
         pairs = zip(first.position_N.tolist(), first.length_N.tolist(), strict=True)
         return [table[ids[at]] if n == 1 else vocab.decode(ids[at : at + n]) for at, n in pairs]

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charlm.codec import encode
+from charlm.display import progress_bar
 from charlm.errors import OptionError
 from charlm.files import free_name, lock, storage_errors, write_config, write_json
 from charlm.ngrams.counted import Estimator, check_order
@@ -29,7 +30,6 @@ from charlm.ngrams.levels import Counts
 from charlm.ngrams.past_memory import Progress, count_past_memory, smallest_memory
 from charlm.ngrams.suffixes import fingerprints
 from charlm.ngrams.tables import CountTables
-from charlm.progress import progress_bar
 from charlm.text.corpus import Corpus
 from charlm.text.splits import Spans, Split, count_targets
 from charlm.text.text import Text, TextFacts, as_text

@@ -68,11 +68,6 @@ class NGramLM(TextModel):
             )
         self.vocab, self.index, self.order, self.estimator = vocab, index, order, estimator
 
-    @property
-    def device(self) -> torch.device:
-        """Counts live on the CPU."""
-        return torch.device("cpu")
-
     def initial_state(self, lanes: int) -> State:
         """See `LanguageModel.initial_state`."""
         return {"history": torch.full((lanes, self.order), NOTHING, dtype=torch.int64)}

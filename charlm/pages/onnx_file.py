@@ -19,8 +19,8 @@ from charlm.nn.cells import BUILT_IN, Cell
 from charlm.nn.heads import RecentGrams
 from charlm.nn.kernels.attention import PERIODS
 from charlm.nn.look_back import LookBack
-from charlm.pages.model_pages import floats
 from charlm.recurrent.model import CharRNN
+from charlm.tensors import floats
 
 _BLOCK = 128  # steps whose scores are in memory together
 _END = 2**62

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.drawing import shown_symbols, visible
+from charlm.display import visible
 from charlm.files import __version__, free_name, write_bytes
 from charlm.lm.surprise import Expected, Surprise
 from charlm.text.corpus import Corpus
@@ -279,12 +279,11 @@ def map_places(spans: Spans, positions: Sequence[int], most: int = MOST) -> list
 
 def _symbols(shown: Vocab, model: Vocab) -> tuple[list[str], NDArray[np.int64]]:
     """The model's symbols and after them those it lacks, and the table from the text's ids into these."""
-    symbols = shown_symbols(model.characters, model.byte_fallback)
+    symbols = list(model.shown)
     numbers = {symbol: number for number, symbol in enumerate(symbols)}
-    wanted = shown_symbols(shown.characters, shown.byte_fallback)
     if shown == model:
         return symbols, np.arange(len(symbols))
-    table = [numbers.setdefault(symbol, len(numbers)) for symbol in wanted]
+    table = [numbers.setdefault(symbol, len(numbers)) for symbol in shown.shown]
     return list(numbers), np.array(table, dtype=np.int64)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from charlm.checkpoint import load
+from charlm.display import progress_bar
 from charlm.errors import CharlmError, OptionError
 from charlm.info import ModelInfo, describe
 from charlm.lm.compare import compare_rows
@@ -33,11 +34,10 @@ from charlm.pages.run_page import (
     next_reliability,
     number_cell,
 )
-from charlm.progress import progress_bar
 from charlm.sequences.fitted_models import load_sequence
 from charlm.sequences.table_fit import Wrong, most_wrong
 from charlm.sequences.tabular import TableFacts, open_task_again
-from charlm.text.splits import Spans, count_targets
+from charlm.text.splits import Spans, count_targets, first_of
 from charlm.text.text import Part, Text
 from charlm.training.watching import read_metrics
 
@@ -222,7 +222,7 @@ def _figure(figures: Evaluation, held: Part) -> str:
 
 def _add_surprise(page: RunPage, model: TextModel, held: Part, progress: bool | None) -> None:
     """The surprise map of the beginning of the held-out part, and whether the probabilities are right."""
-    corpus, passage = held.text.corpus, _first(held.spans, _PASSAGE)
+    corpus, passage = held.text.corpus, first_of(held.spans, _PASSAGE)
     with progress_bar(_PLACES, "what was expected", "char", show=progress) as bar:
         expected = expected_next(model, corpus.ids, held.spans, limit=_PLACES, progress=bar.update)
     surprise = read_surprise(model, corpus.ids, passage)
@@ -233,15 +233,6 @@ def _add_surprise(page: RunPage, model: TextModel, held: Part, progress: bool | 
     curve = next_reliability(expected, targets_of(corpus.ids, held.spans))
     if curve is not None:
         page.calibration = about_calibration(curve, expected.ids_NK.shape[1], len(expected.ids_NK))
-
-
-def _first(spans: Spans, symbols: int) -> Spans:
-    """As many spans from the beginning as have so many symbols, the last one cut, none without a target."""
-    lengths = spans[:, 1] - spans[:, 0]
-    before = np.cumsum(lengths) - lengths
-    ends = np.minimum(spans[:, 1], spans[:, 0] + np.maximum(symbols - before, 0))
-    cut: Spans = np.stack([spans[:, 0], ends], axis=1)
-    return cut[cut[:, 1] - cut[:, 0] > 1]
 
 
 def _add_samples(

@@ -1,10 +1,12 @@
-"""One page about a run: how it learned, beside counting, samples, surprise, and how right its probabilities are.
+"""Pages about a model, whose figures become sentences, charts and tables here: about a run, and about hidden units.
 
-What is shown is measured in `report.py`; here it becomes sentences, charts and tables.
+That of a run (`RunPage`) says how it learned, beside counting, samples, surprise, and how right its probabilities are;
+this is measured in `report.py`. That of hidden units (`charlm inspect --html`) shows an `Inspection`.
 """
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,13 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from charlm.lm.compare import Compared, summary
 from charlm.lm.surprise import Expected
 from charlm.ngrams.index import Novelty
 from charlm.pages.page import Series, chart, render, write_page
+from charlm.recurrent.agreement import gate_charts
+from charlm.recurrent.inspection import Inspection, picked_units
 from charlm.sequences.metrics import Reliability, reliability
+from charlm.tensors import quantised
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,22 +102,8 @@ class RunPage:
             scripts=("textmap.js", "surprise.js"),
             contents=[(id, words) for there, id, words in sections if there],
             mapped=self.surprise["models"] if self.surprise else [],
-            **{name: getattr(self, name) for name in _NAMES},
+            **{name: value for name, value in vars(self).items() if name not in ("title", "surprise")},
         )
-
-
-_NAMES = (
-    "summary",
-    "notes",
-    "facts",
-    "curves",
-    "comparison",
-    "samples",
-    "calibration",
-    "models",
-    "wrong",
-    "surprise_words",
-)
 
 
 def about_curves(rows: Sequence[dict[str, Any]], *, of: str = "a character") -> dict[str, Any] | None:
@@ -309,3 +301,50 @@ def about_result(page: RunPage, result: dict[str, Any], table: str) -> None:
             "model is right about itself; below it, too sure."
         )
         page.calibration = _calibration(points, words)
+
+
+# -- hidden units ------------------------------------------------------------------------------------------------------
+
+
+def inspect_page(inspection: Inspection) -> str:
+    """The HTML of the page; under 3 MB while some thousands of characters are shown.
+
+    The first unit that was asked for is painted at the start, else the first one found.
+    """
+    atlas, findings, chosen, steps = inspection.atlas, inspection.findings, inspection.chosen, len(inspection.ids)
+    units = picked_units(atlas, findings, chosen, steps)
+    values_UT = np.stack([inspection.values(unit) for unit in units])
+    numbers = quantised(torch.from_numpy(values_UT), 8)[0].numpy()
+    data: dict[str, Any] = {
+        "symbols": list(inspection.symbols),
+        "ids": list(inspection.ids),
+        "units": [str(unit) for unit in units],
+        "largest": [round(float(value), 4) for value in np.abs(values_UT).max(axis=1)],
+        "values": base64.b64encode(numbers.tobytes()).decode(),
+        "follows": inspection.followed,
+        "top": atlas.top_SK.ravel().tolist(),
+        "parts": np.rint(1e6 * atlas.chance_SK.astype(np.float64)).astype(np.int64).ravel().tolist(),
+    }
+    listed = [finding for finding in findings if finding.found and finding.unit in units]
+    listed_names = {str(finding.unit) for finding in listed} | {str(unit) for unit in chosen}
+    return render(
+        "inspect.html",
+        title=f"Hidden units of {inspection.name}",
+        data={"inspect": data},
+        scripts=("textmap.js", "inspect.js"),
+        facts=[
+            ("Model", f"{inspection.name} ({inspection.kind})"),
+            ("Text", inspection.where),
+            ("Read", f"{len(atlas.ids):,} characters, of which the last {steps:,} are shown"),
+        ],
+        findings=listed,
+        chosen=[str(unit) for unit in dict.fromkeys(chosen)],
+        others=[name for name in sorted(data["units"], key=_order) if name not in listed_names],
+        missing=inspection.missing,
+        gates=gate_charts(atlas.gates),
+    )
+
+
+def _order(name: str) -> tuple[int, int, str]:
+    layer, number, signal = name.split(":")
+    return int(layer), int(number), signal

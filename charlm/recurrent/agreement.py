@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.drawing import new_figure, visible
+from charlm.display import new_figure, visible
 from charlm.lm.interface import OnRead
 from charlm.recurrent.atlas import Atlas, Saturation, Unit
 from charlm.recurrent.properties import PROPERTIES, Property, code_points_of
@@ -313,6 +313,21 @@ def _draw_text(
     key.ax.set_yticklabels([f"{-largest:.2f}", "0", f"{largest:.2f}"], fontsize=7)
     axes.set_title(label, fontsize=9, loc="left", parse_math=False)
     axes.set_axis_off()
+
+
+def gate_charts(gates: Sequence[Saturation]) -> list[dict[str, Any]]:
+    """For each kind of gate the points (layer, unit, share nearly closed, share nearly open) of a scatter plot."""
+    charts = []
+    for gate in dict.fromkeys(item.gate for item in gates):
+        rows = [item for item in gates if item.gate == gate]
+        points = [
+            (item.layer, unit, float(left), float(right))
+            for item in rows
+            for unit, (left, right) in enumerate(zip(item.left_H, item.right_H, strict=True))
+        ]
+        means = [(item.layer, float(item.left_H.mean()), float(item.right_H.mean())) for item in rows]
+        charts.append({"gate": gate, "words": GATE_WORDS[gate], "points": points, "means": means})
+    return charts
 
 
 def _draw_gates(part: Any, names: Sequence[str], gates: Sequence[Saturation]) -> None:

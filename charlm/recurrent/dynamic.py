@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from charlm.display import progress_bar
 from charlm.errors import CharlmError, CheckpointError, OptionError
 from charlm.lm.interface import SamplingRule, State, generate_by_steps
 from charlm.lm.model import TextModel
-from charlm.progress import progress_bar
 from charlm.recurrent.model import CharRNN, flat, forward_with, gradient_sizes, mean_nats
 from charlm.tensors import write_tensors
 from charlm.text.corpus import Corpus, read_corpus

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.drawing import paint, save_figure, shown_symbols
+from charlm.display import paint, progress_bar, save_figure
 from charlm.errors import CharlmError, OptionError
 from charlm.lm.model import TextModel, as_part
-from charlm.progress import progress_bar
 from charlm.recurrent.agreement import Finding, search, unit_figure
 from charlm.recurrent.atlas import Atlas, Unit, read_units
 from charlm.recurrent.model import CharRNN
@@ -29,6 +28,9 @@ from charlm.text.text import Part, Text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+BYTES = 1_500_000
+"""Of unit values in a page: two thirds of its 3 MB, as base64 takes a third more."""
 
 _ALTERNATIVES = 6  # probable next symbols that are kept for each position
 
@@ -76,8 +78,21 @@ class Inspection:
         """What the tables do not say: which properties no unit follows, and whether there was enough text to search."""
         if not self.findings:
             return ("there is too little in this text to search for: read more of it (--length), or another one",)
-        lost = sorted({found.follows for found in self.findings} - {f.follows for f in self.findings if f.found})
-        return (f"no unit beats the control in following: {', '.join(lost)}",) if lost else ()
+        return (f"no unit beats the control in following: {', '.join(self.missing)}",) if self.missing else ()
+
+    @property
+    def missing(self) -> list[str]:
+        """The properties that no unit follows."""
+        return sorted({each.follows for each in self.findings} - {each.follows for each in self.findings if each.found})
+
+    @property
+    def followed(self) -> dict[str, str]:
+        """What each found unit follows best, in words, by the unit's name."""
+        words: dict[str, str] = {}
+        for each in self.findings:
+            if each.found:
+                words.setdefault(str(each.unit), each.follows + ("" if each.rises else " (falls there)"))
+        return words
 
     def values(self, unit: Unit) -> NDArray[np.float64]:
         """The values of a unit at the characters that are shown, [S]."""
@@ -173,6 +188,17 @@ class Inspection:
             ],
             "values": {str(unit): self.values(unit).tolist() for unit in self.chosen},
         }
+
+
+def picked_units(
+    atlas: Atlas, findings: Sequence[Finding], chosen: Sequence[Unit], steps: int, most: int = BYTES
+) -> list[Unit]:
+    """The units that go into a page: those asked for, those found, and as many others as there is room for."""
+    wanted = [*chosen, *(finding.unit for finding in findings if finding.found)]
+    spread = atlas.values_UT[:, -steps:].astype(np.float32).std(axis=1)
+    wanted += [atlas.units[u] for u in np.argsort(-spread, kind="stable").tolist()]
+    room = max(1, len(set(chosen)), most // max(1, steps))
+    return list(dict.fromkeys(wanted))[:room]
 
 
 def unit_level(share: float) -> str:
@@ -278,7 +304,7 @@ def _shown(
 ) -> tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...]]:
     """How each id is shown, the ids at some positions, and their characters; unknown ones get ids of their own."""
     vocab, corpus = part.text.vocab, part.text.corpus
-    symbols = shown_symbols(vocab.characters, vocab.byte_fallback)
+    symbols = list(vocab.shown)
     ids = corpus.ids[place_S].astype(np.int64)
     characters = symbols_of(vocab, ids)
     if (ids < 0).any():

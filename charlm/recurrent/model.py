@@ -28,7 +28,7 @@ from charlm.nn.kernels.graphs import Network, generate_in_graphs
 from charlm.nn.kernels.reference import SERVES, check_draws, check_ids, check_weights, on_gpu
 from charlm.nn.look_back import LookBack
 from charlm.nn.stack import Stack, drop_symbols, dropout
-from charlm.recurrent.config import RNNConfig
+from charlm.recurrent import RNNConfig
 from charlm.tensors import Bits, rounded, write_tensors
 from charlm.text.splits import Spans
 from charlm.text.vocab import Ids, Vocab

@@ -6,7 +6,6 @@ N predictions, V classes.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from charlm.drawing import new_figure, save_figure
+from charlm.display import new_figure, save_figure
 from charlm.errors import CharlmError
 from charlm.sequences.metrics import (
     Floats,
@@ -266,7 +265,7 @@ def draw_reliability(curves: Mapping[str, Reliability], picture: Path, *, title:
     below.set(xlabel=said or "probability that was said", ylabel="predictions")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small", loc="upper left")
-    _save(figure, picture)
+    save_figure(figure, picture)
 
 
 def draw_confusion(confusion_VV: NDArray[np.int64], classes: Sequence[str], picture: Path, *, title: str = "") -> None:
@@ -292,7 +291,7 @@ def draw_confusion(confusion_VV: NDArray[np.int64], classes: Sequence[str], pict
     axes.set_yticks(range(number), names)
     axes.set(xlabel="class that was said", ylabel="class that came", title=_plain(title))
     _write_counts(axes, confusion_VV, shares)
-    _save(figure, picture)
+    save_figure(figure, picture)
 
 
 def _write_counts(axes: Any, confusion_VV: NDArray[np.int64], shares: NDArray[np.float64]) -> None:
@@ -302,13 +301,6 @@ def _write_counts(axes: Any, confusion_VV: NDArray[np.int64], shares: NDArray[np
         if count:
             colour = "white" if shares[came, said] > 0.55 else "black"
             axes.text(said, came, f"{count}", ha="center", va="center", color=colour, fontsize="small")
-
-
-def _save(figure: Any, picture: Path) -> None:
-    """Writes the picture; a character that the font does not have becomes a box, without a word about it."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="(?s).*[Gg]lyph")
-        save_figure(figure, picture)
 
 
 def _plain(text: str) -> str:

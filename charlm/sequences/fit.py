@@ -11,7 +11,7 @@ from typing import Any
 
 from charlm.checkpoint import load
 from charlm.codec import encode
-from charlm.drawing import drawn
+from charlm.display import drawn
 from charlm.errors import OptionError
 from charlm.files import free_name, lock, still_there
 from charlm.nn.cells import Cell, cell_name

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.display import progress_bar
 from charlm.errors import CharlmError, CheckpointError, OptionError, TextError
 from charlm.nn.kernels import for_reading, pick_device
-from charlm.progress import progress_bar
 from charlm.sequences.batches import Sequences
 from charlm.sequences.cells import Inputs, is_empty, is_missing, read_inputs
 from charlm.sequences.config import SequenceConfig

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from charlm.display import progress_bar
 from charlm.errors import OptionError
-from charlm.progress import progress_bar
 from charlm.sequences.batches import Sequences
 from charlm.sequences.figures import Figures, draw_reliability
 from charlm.sequences.fit_run import FitPlan

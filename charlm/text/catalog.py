@@ -24,9 +24,9 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
+from charlm.display import bytes_bar
 from charlm.errors import CharlmError, OptionError
 from charlm.files import atomic_writer, write_json
-from charlm.progress import bytes_bar
 
 
 @dataclass(frozen=True, kw_only=True)

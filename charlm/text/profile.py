@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import lzma
 import math
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,16 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.text.corpus import Corpus, corpus_of_text, split_of
-from charlm.text.measures import (
-    compressed_size,
-    distinct_share,
-    entropies,
-    longest_repeat,
-    longest_shared,
-    shared_share,
-)
 from charlm.text.splits import PARTS, Spans, Split
 from charlm.text.text import Text
+from charlm.text.units import distinct_share, longest_repeat, longest_shared, shared_share, starts_in
 from charlm.text.vocab import Ids
 
 PASSAGE = 40
@@ -69,7 +63,7 @@ class Profile:
         symbols: size of the vocabulary.
         rare: the symbols that occur less than ten times, with their counts, rarest first.
         measured: on how many symbols from the beginning (of each part) the figures below were measured.
-        entropies: of orders 0..5, in nats per character; see `charlm.text.measures.entropies`.
+        entropies: of orders 0..5, in nats per character; see `entropies`.
         compressed_bits: bits per character that `xz -9` needs.
         distinct: the share of distinct passages of `PASSAGE` characters.
         repeat: characters of the longest passage that occurs twice.
@@ -196,7 +190,7 @@ def profile(text: Text | str, split: Split | str | None = None, *, limit: int = 
         rare=_rare(corpus, counts),
         measured=len(ids),
         entropies=entropies(ids, documents),
-        compressed_bits=8 * compressed_size(content) / max(int(begins[ids].sum()), 1),
+        compressed_bits=8 * len(lzma.compress(content, preset=9)) / max(int(begins[ids].sum()), 1),
         distinct=distinct_share(ids, documents, PASSAGE),
         repeat=repeat,
         repeated=corpus.vocab.decode(ids[at : at + repeat]),
@@ -206,6 +200,43 @@ def profile(text: Text | str, split: Split | str | None = None, *, limit: int = 
         },
         leak=_leak(corpus, parts, limit),
     )
+
+
+def entropies(ids: Ids, documents: Spans, orders: int = 5) -> list[float]:
+    """The empirical conditional entropies of orders 0..`orders`, in nats per character.
+
+    Order n is H(next character | the n before it), with the text's own relative frequencies. It says how much
+    is left to know after n characters *of this text*; with growing n it falls to 0 because every history of a
+    finite text is unique at last, so it is no bound on what a model can reach on other text.
+
+    Args:
+        ids: the text.
+        documents: spans that no history crosses.
+        orders: the highest order.
+
+    >>> [round(float(h), 4) for h in entropies(np.array([0, 1, 0, 1]), np.array([[0, 4]]), 1)]
+    [0.6931, 0.0]
+    """
+    symbols = int(ids.max()) + 2 if len(ids) else 1
+    starts = starts_in(documents, 1)
+    left = np.repeat(documents[:, 1], documents[:, 1] - documents[:, 0]) - starts  # symbols of its document from there
+    history = np.zeros(len(starts), dtype=np.int64)
+    found = []
+    for order in range(orders + 1):
+        keep = left > order
+        starts, left, history = starts[keep], left[keep], history[keep]
+        key = history * symbols + (ids[starts + order].astype(np.int64) + 1)
+        grams, history, counts = np.unique(key, return_inverse=True, return_counts=True)
+        found.append(_conditional_entropy(grams // symbols, counts))
+    return found
+
+
+def _conditional_entropy(histories: NDArray[np.int64], counts: NDArray[np.int64]) -> float:
+    """The entropy of the next character in nats, from the counts of n-grams and each one's history."""
+    if not len(counts):
+        return 0.0
+    of_history = np.bincount(histories, weights=counts)[histories]
+    return float((counts * np.log(of_history / counts)).sum() / counts.sum())
 
 
 def _counts(corpus: Corpus, block: int = 1 << 24) -> NDArray[np.int64]:

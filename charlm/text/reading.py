@@ -14,8 +14,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.display import follower
 from charlm.errors import OptionError, TextError
-from charlm.progress import follower
 from charlm.text.vocab import code_points
 
 _log = logging.getLogger(__name__)

@@ -247,6 +247,19 @@ def count_targets(spans: Spans) -> int:
     return int((spans[:, 1] - spans[:, 0] - 1).clip(min=0).sum())
 
 
+def first_of(spans: Spans, symbols: int) -> Spans:
+    """As many spans from the beginning as have so many symbols, the last one cut, none without a target.
+
+    >>> first_of(np.array([[0, 4], [6, 10]]), 6).tolist()
+    [[0, 4], [6, 8]]
+    """
+    lengths = spans[:, 1] - spans[:, 0]
+    before = np.cumsum(lengths) - lengths
+    ends = np.minimum(spans[:, 1], spans[:, 0] + np.maximum(symbols - before, 0))
+    cut: Spans = np.stack([spans[:, 0], ends], axis=1)
+    return cut[cut[:, 1] - cut[:, 0] > 1]
+
+
 def shared_context(spans: Spans, parts: Mapping[str, Spans]) -> NDArray[np.bool_]:
     """For each span of a part whether its first character is the last one of a span of another part.
 

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.codec import decode
+from charlm.display import bytes_bar
 from charlm.errors import OptionError, TextError
-from charlm.progress import bytes_bar
 from charlm.text.corpus import Corpus, corpus_of_items, corpus_of_text, read_corpus, split_by_files, split_of
 from charlm.text.reading import Reading, hint_at_newlines
 from charlm.text.splits import PARTS, Spans, Split, count_targets

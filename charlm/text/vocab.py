@@ -211,6 +211,17 @@ class Vocab:
         return f"<{id - len(self.characters):02X}>"
 
     @cached_property
+    def shown(self) -> tuple[str, ...]:
+        """The symbols as a page shows them: a character each, `<C3>` for a byte that is none by itself.
+
+        >>> shown = Vocab.of("é").with_fallback().shown
+        >>> shown[1 + 0x41 :][:2], shown[-1]
+        (('A', 'B'), '<FF>')
+        """
+        rest = [chr(byte) if byte < 0x80 else f"<{byte:02X}>" for byte in _BYTES] if self.byte_fallback else []
+        return (*self.characters, *rest)
+
+    @cached_property
     def begins_character(self) -> NDArray[np.bool_]:
         """Per id, whether it begins a character: figures per character divide by the number of those.
 

@@ -97,42 +97,26 @@ class ValidationReport:
     seconds: float
 
 
-class Observer(abc.ABC):
-    """Is told how a training goes."""
+class Observer:
+    """Is told how a training goes. It does nothing; a class of one's own overrides what it wants to know."""
 
-    @abc.abstractmethod
+    def on_begin(self, model: nn.Module, resumed: bool) -> None:
+        """Before the first step of this session; `resumed` says whether the run had taken steps before it."""
+
     def on_step(self, report: StepReport) -> None:
         """After every step."""
 
-    @abc.abstractmethod
     def on_validation(self, report: ValidationReport) -> None:
         """After every validation; the module holds the weights that were validated."""
 
-    @abc.abstractmethod
     def on_note(self, message: str) -> None:
         """Something a person should know, in one sentence."""
 
-    def on_begin(self, model: nn.Module, resumed: bool) -> None:  # noqa: B027
-        """Before the first step of this session; `resumed` says whether the run had taken steps before it."""
-
-    def on_measure(self, count: int) -> None:  # noqa: B027
+    def on_measure(self, count: int) -> None:
         """While the best weights are measured at the end: so many further targets were read."""
 
-    def on_failure(self, message: str) -> None:  # noqa: B027
+    def on_failure(self, message: str) -> None:
         """Why a training of several processes cannot go on, and how to resume it; an error is raised after it."""
-
-
-class Unobserved(Observer):
-    """An observer that does nothing; a base for one that needs only some of the calls."""
-
-    def on_step(self, report: StepReport) -> None:
-        """Does nothing."""
-
-    def on_validation(self, report: ValidationReport) -> None:
-        """Does nothing."""
-
-    def on_note(self, message: str) -> None:
-        """Does nothing."""
 
 
 class Keeper(abc.ABC):

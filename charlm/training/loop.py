@@ -25,7 +25,6 @@ from charlm.training.interfaces import (
     Observer,
     Stepper,
     StepReport,
-    Unobserved,
     ValidationReport,
 )
 from charlm.training.optimizer import Average, Schedule, adamw
@@ -63,7 +62,7 @@ class Loop:
         stepper: Stepper | None = None,
     ) -> None:
         self.objective, self.options, self.processes, self.stepper = objective, options, processes, stepper
-        self.observer, self.keeper = observer or Unobserved(), keeper
+        self.observer, self.keeper = observer or Observer(), keeper
         self.save_every, self.should_stop = save_every, should_stop
         self.progress = LoopState()
         self.optimizer = adamw(objective.module, options)

@@ -16,7 +16,7 @@ from charlm.errors import OptionError
 from charlm.files import free_memory
 from charlm.nn.cells import BUILT_IN
 from charlm.nn.kernels import PRECISIONS, check_precision, compiled
-from charlm.recurrent.config import RNNConfig
+from charlm.recurrent import RNNConfig
 from charlm.training.options import Optimisation, TrainingPlan
 
 DEFAULT_MINUTES = 4.0

@@ -19,13 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from charlm.codec import encode
+from charlm.display import several
 from charlm.errors import LostProcessError, OptionError
 from charlm.nn.kernels import compiled, for_reading
 from charlm.nn.stack import Stack
-from charlm.progress import several
 from charlm.text.vocab import Vocab
 from charlm.training.distributed import ALONE, Processes
-from charlm.training.interfaces import Objective, Observer, Stepper, Unobserved
+from charlm.training.interfaces import Objective, Observer, Stepper
 from charlm.training.loop import Loop, Outcome
 from charlm.training.options import TrainingPlan
 from charlm.training.states import DirectoryKeeper, MemoryKeeper, RunKind, Saved, saved_weights, way_on
@@ -156,7 +156,7 @@ class Run(Generic[P, M]):
         Raises:
             LostProcessError: another process has ended; the message says how to go on.
         """
-        observer = observer or Unobserved()
+        observer = observer or Observer()
         loop = Loop(
             self.objective,
             self.plan.optimisation,

@@ -19,7 +19,7 @@ from charlm.nn.kernels import crowded, device_of, notes, pick_device, using_thre
 from charlm.recurrent.model import CharRNN
 from charlm.text.text import Part, Text, TextFacts, as_text
 from charlm.training.distributed import Processes, device_here, in_turn, joined, launch_of
-from charlm.training.interfaces import Observer, Unobserved
+from charlm.training.interfaces import Observer
 from charlm.training.language_run import (
     LANGUAGE,
     LanguageTask,
@@ -153,7 +153,7 @@ def train(
             device=device,
             init_from=init_from,
             replay=replay,
-            observer=shown if members.first else Unobserved(),
+            observer=shown if members.first else Observer(),
             spokesman=shown,
             processes=members,
             save_every=save_every,

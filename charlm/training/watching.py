@@ -17,10 +17,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from charlm.drawing import label_point, new_figure, save_figure
+from charlm.display import decimals, in_notebook, label_point, new_figure, progress_bar, save_figure, wrapped
 from charlm.errors import CharlmError
 from charlm.lm.evaluate import Evaluation
-from charlm.progress import decimals, in_notebook, progress_bar, wrapped
 from charlm.training.interfaces import Observer, StepReport, ValidationReport
 from charlm.training.loop import Outcome
 from charlm.training.recipe import Plan

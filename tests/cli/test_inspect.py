@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from charlm.checkpoint import TextFacts
-from charlm.drawing import save_figure
-from charlm.pages.model_pages import picked_units
+from charlm.display import save_figure
 from charlm.recurrent.agreement import rows_of, unit_figure
 from charlm.recurrent.atlas import Unit, read_units
+from charlm.recurrent.inspection import picked_units
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.corpus import read_corpus
 from charlm.text.splits import Split

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from charlm.checkpoint import TextFacts
-from charlm.drawing import difference_level, may_paint, paint, surprise_level
+from charlm.display import difference_level, may_paint, paint, surprise_level
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.corpus import read_corpus
 from charlm.text.reading import Reading

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from charlm.cli.main import cli
+from charlm.cli import cli
 from charlm.errors import CharlmError, OptionError
 from charlm.text import cache
 from charlm.text import catalog as module

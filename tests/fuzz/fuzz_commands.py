@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from charlm.cli.main import main
+from charlm.cli import main
 from tests.fuzz.common import TEXT, Tally
 from tests.fuzz.fuzz_tables import TABLES
 
@@ -178,7 +178,7 @@ def fuzz_commands(number: int, seed: int, scratch: Path, tally: Tally) -> None:
     try:
         with (
             mock.patch("charlm.sequences.fit.drawn", nothing),
-            mock.patch("charlm.drawing.drawn", nothing),
+            mock.patch("charlm.display.drawn", nothing),
             mock.patch.object(os, "fsync", nothing),
         ):
             _prepare()

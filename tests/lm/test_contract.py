@@ -17,8 +17,7 @@ from charlm.lm.interface import SamplingRule, take
 from charlm.lm.model import TextModel
 from charlm.lm.sampling import Noise
 from charlm.mixing.adaptive import AdaptiveLM
-from charlm.mixing.cache import CacheLM
-from charlm.mixing.mixture import mix
+from charlm.mixing.mixture import CacheLM, mix
 from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.model import NGramLM
 from charlm.ngrams.past_memory import count_past_memory

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 import charlm
-from charlm.cli.main import cli
+from charlm.cli import cli
 from charlm.errors import OptionError
 from charlm.lm.items import guess_numbers
 

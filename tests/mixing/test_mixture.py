@@ -13,11 +13,10 @@ import charlm
 from charlm.errors import OptionError
 from charlm.lm.interface import SamplingRule, generate_by_steps, take
 from charlm.lm.model import TextModel
-from charlm.mixing.cache import CacheLM
-from charlm.mixing.mixture import MixtureLM, mix
+from charlm.mixing.mixture import CacheLM, MixtureLM, mix
 from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.model import NGramLM
-from charlm.pages.model_pages import playground_page
+from charlm.pages.export import playground_page
 from charlm.text.corpus import corpus_of_text
 from charlm.text.text import Part
 from charlm.text.vocab import Vocab

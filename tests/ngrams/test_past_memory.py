@@ -440,7 +440,7 @@ def test_the_command_goes_on_where_it_was_stopped(
 ) -> None:
     from click.testing import CliRunner
 
-    from charlm.cli.main import cli
+    from charlm.cli import cli
 
     tiny(1000)
     monkeypatch.setenv("CHARLM_CACHE", str(tmp_path / "cache"))
@@ -476,7 +476,7 @@ def test_the_command_goes_on_where_it_was_stopped(
 def test_options_that_do_not_go_are_refused(verse: Path, options: list[str], sentence: str) -> None:
     from click.testing import CliRunner
 
-    from charlm.cli.main import cli
+    from charlm.cli import cli
 
     with pytest.raises(OptionError, match=sentence):
         CliRunner().invoke(cli, ["ngram", str(verse), *options], catch_exceptions=False)

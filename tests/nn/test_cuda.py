@@ -16,7 +16,7 @@ from charlm.nn.stack import Stack
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.vocab import Vocab
 from charlm.training.graphed import GraphedStepper, stepper_for
-from charlm.training.interfaces import Unobserved
+from charlm.training.interfaces import Observer
 from charlm.training.language import Lanes, LanguageObjective
 from charlm.training.loop import Loop
 from charlm.training.options import Optimisation
@@ -31,7 +31,7 @@ TEXT = "the cat sat on the mat and the dog sat on the log. " * 40
 WIDEST = {"rnn": 256, "gru": 128, "lstm": 128}
 
 
-class Notes(Unobserved):
+class Notes(Observer):
     def __init__(self) -> None:
         self.said: list[str] = []
 

@@ -10,7 +10,7 @@ import torch
 from browser import AXE, CONTRAST, Browser, axe_source, chromium
 
 from charlm.checkpoint import TextFacts
-from charlm.cli.main import main
+from charlm.cli import main
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.corpus import corpus_of_text
 from charlm.text.splits import Split

@@ -12,9 +12,10 @@ from pathlib import Path
 import jinja2
 import pytest
 
-from charlm import drawing
-from charlm.drawing import shown_symbols, visible
+from charlm import display
+from charlm.display import visible
 from charlm.pages.page import TEMPLATES, render, write_page
+from charlm.text.vocab import Vocab
 
 EVIL = "<script>alert(1)</script> </script></style><img src=x onerror=alert(1)> ' \" & \u202egpj.exe\x1b[31m"
 
@@ -99,8 +100,8 @@ def test_a_missing_value_is_an_error() -> None:
 def test_visible_signs() -> None:
     assert visible("plain text, Grüße, שלום, 👩\u200d👧") == "plain text, Grüße, שלום, 👩\u200d👧"
     assert visible("\0\r\n\x7f\x9b\u200b\u2028\ufeff") == "‹NUL›‹CR›⏎‹U+007F›‹U+009B›‹U+200B›‹U+2028›‹U+FEFF›"
-    assert shown_symbols("", byte_fallback=True)[0x0A] == "\n"
-    assert shown_symbols("", byte_fallback=True)[0xC3] == "<C3>"
+    assert Vocab.of_bytes().shown[0x0A] == "\n"
+    assert Vocab.of_bytes().shown[0xC3] == "<C3>"
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
@@ -147,9 +148,9 @@ def test_pages_and_terminals_paint_alike() -> None:
         [float(number) / 1000 for number in re.findall(r"\d+", found)]
         for found in re.search(r"levels = \[(.*?)\];\s*const differences = \[(.*?)\];", script).groups()  # type: ignore[union-attr]
     )
-    assert [drawing.surprise_level(bound) for bound in levels] == [f"s{i}" for i in range(1, 8)]
-    assert [drawing.surprise_level(bound - 0.001) for bound in levels] == [f"s{i}" for i in range(7)]
-    assert [drawing.difference_level(bound) for bound in differences] == ["p2", "p3", "p4"]
-    assert [drawing.difference_level(0.001 - bound) for bound in differences] == ["n1", "n2", "n3"]
+    assert [display.surprise_level(bound) for bound in levels] == [f"s{i}" for i in range(1, 8)]
+    assert [display.surprise_level(bound - 0.001) for bound in levels] == [f"s{i}" for i in range(7)]
+    assert [display.difference_level(bound) for bound in differences] == ["p2", "p3", "p4"]
+    assert [display.difference_level(0.001 - bound) for bound in differences] == ["n1", "n2", "n3"]
     assert "if (size < 250)" in script
-    assert (drawing.difference_level(0.25), drawing.difference_level(0.249)) == ("p1", "s0")
+    assert (display.difference_level(0.25), display.difference_level(0.249)) == ("p1", "s0")

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from charlm.text.corpus import read_corpus
-from charlm.text.measures import distinct_share, whole
+from charlm.text.units import distinct_share
 
 DATA = Path(__file__).parents[2] / "data"
 LEAST = {"shakespeare.txt": 200_000, "algebra.tex": 250_000, "wiki.xml": 200_000}
@@ -23,7 +23,7 @@ def test_size_and_repetition(name: str, least: int) -> None:
     assert content.endswith(b"\n")
     corpus = read_corpus([DATA / name])
     assert len(corpus) >= least
-    assert distinct_share(corpus.ids, whole(corpus.ids), 40) >= 0.97
+    assert distinct_share(corpus.ids, corpus.documents, 40) >= 0.97
 
 
 def test_every_speech_begins_with_its_speaker() -> None:

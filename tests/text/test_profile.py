@@ -12,16 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charlm.text.corpus import Corpus, corpus_of_text, read_corpus
-from charlm.text.measures import distinct_share, entropies, longest_repeat, longest_shared, shared_share, whole
-from charlm.text.profile import looks_like_list, profile
+from charlm.text.profile import entropies, looks_like_list, profile
 from charlm.text.splits import Split
 from charlm.text.text import Text
+from charlm.text.units import distinct_share, longest_repeat, longest_shared, shared_share
 
 texts = st.text("abc", min_size=1, max_size=40)
 
 
 def ids_of(text: str) -> np.ndarray:  # type: ignore[type-arg]
     return np.frombuffer(text.encode(), dtype=np.uint8)
+
+
+def whole(ids: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    return np.array([[0, len(ids)]])
 
 
 def of(corpus: Corpus) -> Text:

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 import charlm
-from charlm.cli.main import cli
+from charlm.cli import cli
 from charlm.errors import OptionError, TextError
 from charlm.text.units import sentence_starts, token_starts, word_starts
 from charlm.text.vocab import Vocab

@@ -21,13 +21,13 @@ import torch
 from torch.distributed import HashStore, ProcessGroupGloo
 
 from benchmarks.kills import curve, newest_step, weights
-from charlm.cli import main
+from charlm import cli as commands
 from charlm.cli import make as make_module
 from charlm.errors import CharlmError, LostProcessError, OptionError
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.corpus import corpus_of_text
 from charlm.training.distributed import ALONE, Group, Processes
-from charlm.training.interfaces import StepReport, Unobserved, ValidationReport
+from charlm.training.interfaces import Observer, StepReport, ValidationReport
 from charlm.training.language import Lanes, LanguageObjective
 from charlm.training.loop import Loop
 from charlm.training.options import Optimisation
@@ -73,7 +73,7 @@ def objective(
     return LanguageObjective(model, cut, CORPUS.ids, np.array([[380, len(TEXT)]]), processes=processes)
 
 
-class Curve(Unobserved):
+class Curve(Observer):
     """Keeps the loss of every step and of every validation."""
 
     def __init__(self) -> None:
@@ -161,7 +161,7 @@ def test_one_that_is_asked_to_stop_stops_all_at_one_step() -> None:
 
 def test_minutes_become_the_same_steps_everywhere() -> None:
     def run(processes: Processes) -> tuple[int | None, int | None, int, int]:
-        class Slow(Unobserved):
+        class Slow(Observer):
             def on_step(self, report: StepReport) -> None:
                 time.sleep(0.003 * processes.rank)
 
@@ -265,7 +265,7 @@ def test_a_loss_is_said_though_torchrun_ends_the_others_meanwhile(
     before = signal.signal(signal.SIGTERM, lambda number, frame: cut_off.append(len(said)))
     try:
         arguments = ["train", str(verse), "--hidden", "4", "--device", "cpu", "--out", str(tmp_path / "run")]
-        assert main.cli.main(arguments, standalone_mode=False) == 1
+        assert commands.cli.main(arguments, standalone_mode=False) == 1
     finally:
         signal.signal(signal.SIGTERM, before)
     assert said[-1] == "charlm: another process has ended"
@@ -293,7 +293,7 @@ def test_the_first_process_speaks_and_other_commands_are_refused(
         monkeypatch.setattr(sys, "argv", ["charlm", *arguments])
         for rank in ("0", "1"):
             monkeypatch.setenv("RANK", rank)
-            assert main._run() == 2
+            assert commands._run() == 2
             captured = capsys.readouterr()
             assert (said in captured.err) == (rank == "0")
             assert bool(captured.err) == (rank == "0")

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-import charlm.cli.main
+import charlm.cli
 from charlm.checkpoint import TextFacts, load
 from charlm.errors import CharlmError, CheckpointError, StorageError
 from charlm.recurrent.model import CharRNN, RNNConfig
@@ -366,7 +366,7 @@ def charlm_main(
     def run(*arguments: object) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["charlm", *map(str, arguments)])
         with pytest.raises(SystemExit) as stop:
-            charlm.cli.main.main()
+            charlm.cli.main()
         code = stop.value.code
         assert isinstance(code, int)
         return code, capsys.readouterr().err
@@ -564,7 +564,7 @@ def test_a_terminal_of_twenty_columns(text: Path, tmp_path: Path) -> None:
     code = (  # bars at once, not after two seconds
         "import charlm.cli.common as c, tqdm; old = tqdm.tqdm\n"
         "tqdm.tqdm = lambda *a, **k: old(*a, **{**k, 'delay': 0, 'mininterval': 0})\n"
-        "from charlm.cli.main import main; main()"
+        "from charlm.cli import main; main()"
     )
     for arguments in (["train", str(text), *QUICK, "--out", "run"], ["--help"], ["train", "--help"]):
         process = subprocess.Popen(

@@ -16,7 +16,7 @@ from charlm.errors import CheckpointError, OptionError
 from charlm.info import describe
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.vocab import Vocab
-from charlm.training.interfaces import StepReport, Unobserved
+from charlm.training.interfaces import Observer, StepReport
 from charlm.training.language import Lanes, Ring
 
 OLD = "the cat sat on the mat; the rat ran. " * 60
@@ -93,7 +93,7 @@ def test_some_lanes_read_the_older_text_round_and_round() -> None:
         Lanes(new, whole, lanes=1, window=7, replay=Ring(old, spans), share=0.4)
 
 
-class Interrupting(Unobserved):
+class Interrupting(Observer):
     """Presses Ctrl-C after nine steps."""
 
     def on_step(self, report: StepReport) -> None:

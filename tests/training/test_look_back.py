@@ -15,7 +15,7 @@ from charlm.errors import OptionError
 from charlm.recurrent.model import CharRNN
 from charlm.tensors import read_tensors
 from charlm.text.vocab import Vocab
-from charlm.training.interfaces import StepReport, Unobserved
+from charlm.training.interfaces import Observer, StepReport
 from charlm.training.recipe import choose, window_bytes
 from tests.conftest import Run
 from tests.training.test_optimizer import same
@@ -28,7 +28,7 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 
 
-class _Interrupting(Unobserved):
+class _Interrupting(Observer):
     def on_step(self, report: StepReport) -> None:
         if report.progress.step == 17:
             signal.raise_signal(signal.SIGINT)

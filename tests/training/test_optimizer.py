@@ -17,7 +17,7 @@ from charlm.errors import OptionError
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.tensors import read_tensors
 from charlm.text.vocab import Vocab
-from charlm.training.interfaces import StepReport, Unobserved
+from charlm.training.interfaces import Observer, StepReport
 from charlm.training.optimizer import Average, RowAdamW, adamw
 from charlm.training.options import Optimisation
 from charlm.training.recipe import choose
@@ -109,7 +109,7 @@ def test_rows_are_not_averaged_and_the_average_takes_their_place_in_no_block() -
     assert torch.equal(average.weights[ROWS], before[ROWS])
 
 
-class Interrupting(Unobserved):
+class Interrupting(Observer):
     """Presses Ctrl-C after so many steps."""
 
     def __init__(self, after: int) -> None:

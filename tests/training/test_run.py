@@ -17,7 +17,7 @@ from charlm.tensors import read_tensors, write_tensors
 from charlm.text.corpus import corpus_of_text
 from charlm.text.splits import Split
 from charlm.text.text import Text
-from charlm.training.interfaces import StepReport, Unobserved
+from charlm.training.interfaces import Observer, StepReport
 from charlm.training.options import Budget, Optimisation
 from charlm.training.recipe import DEFAULT_EPOCHS, Plan, choose
 from charlm.training.states import DirectoryKeeper
@@ -151,7 +151,7 @@ def _patient(options: Plan) -> Optimisation:
     return Optimisation(**{**vars(options.optimisation), "patience": 2, "lr": 0.5, "validations": 100, "warmup": 0})
 
 
-class Nonsense(Unobserved):
+class Nonsense(Observer):
     def __init__(self) -> None:
         self.notes: list[str] = []
 

@@ -16,7 +16,7 @@ from charlm.lm.evaluate import evaluate
 from charlm.nn.kernels import compiled, for_reading
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.tensors import read_tensors
-from charlm.training.interfaces import StepReport, Unobserved, ValidationReport
+from charlm.training.interfaces import Observer, StepReport, ValidationReport
 from charlm.training.options import LoopState
 from charlm.training.watching import _BAR, History, language_step, read_metrics
 from tests.conftest import Run
@@ -40,7 +40,7 @@ def rows(history: Any) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if name != "seconds"} for row in history]
 
 
-class Telling(Unobserved):
+class Telling(Observer):
     """Keeps the weights that each validation saw."""
 
     def __init__(self) -> None:
@@ -301,7 +301,7 @@ def test_without_a_validation_part_it_is_said_that_training_is_watched() -> None
 def test_threads_are_those_asked_for_while_it_trains_and_no_longer() -> None:
     seen: list[int] = []
 
-    class Counting(Unobserved):
+    class Counting(Observer):
         def on_step(self, report: StepReport) -> None:
             seen.append(torch.get_num_threads())
 
@@ -356,7 +356,7 @@ def test_a_loaded_network_has_the_fastest_backend_for_reading(tmp_path: Path) ->
 
 
 def test_other_work_is_told_to_the_observer(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Notes(Unobserved):
+    class Notes(Observer):
         def on_note(self, message: str) -> None:
             said.append(message)
 

@@ -16,7 +16,7 @@ from charlm.lm.interface import SamplingRule, generate_by_steps
 from charlm.lm.model import TextModel
 from charlm.lm.sampling import Noise
 from charlm.nn.kernels import attention, compiled
-from charlm.pages.model_pages import Block, _describe
+from charlm.pages.export import Block, _describe
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.tensors import quantised
 from tests.helpers import looping

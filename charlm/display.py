@@ -1,22 +1,28 @@
-"""Drawing: matplotlib figures, and text painted by numbers in a terminal of 256 colours or as HTML.
+"""What a person sees: progress bars, matplotlib figures, and text painted by numbers, in a terminal or as HTML.
+
+A bar is shown on a terminal or in a notebook, by one process alone, and only for work that takes long.
 
 A figure is a file, or a value that a notebook shows, never a window. It is made without `pyplot`, and the backend that
 the environment asks for (`MPLBACKEND`) is left alone: that backend need not be installed. The format is that of the
-name's ending, and the file is written whole or not at all. In painted text, characters that cannot be seen are made
-visible.
+name's ending, and the file is written whole or not at all.
+
+In painted text, characters that cannot be seen are made visible. A terminal has 256 colours.
 """
 
 from __future__ import annotations
 
+import contextlib
 import html as markup
+import importlib
 import io
 import math
 import os
+import shutil
 import sys
+import textwrap
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +32,98 @@ from charlm.files import write_with
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+def several() -> bool:
+    """Whether torchrun started several processes, of which this is one."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
+
+
+def follower() -> bool:
+    """Whether this is one of several processes, but not the first: only the first one prints."""
+    return several() and os.environ.get("RANK", "0") != "0"
+
+
+def in_notebook() -> bool:
+    """Whether this Python serves a Jupyter notebook."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return shell is not None and hasattr(shell, "kernel")
+
+
+def watched() -> bool:
+    """Whether a person sees a progress bar of this process: stderr is a terminal, or a notebook shows it."""
+    return not follower() and (in_notebook() or sys.stderr.isatty())
+
+
+def wrapped(message: str, width: int | None = None) -> str:
+    """A message for stderr: on a terminal its lines are broken between words, elsewhere it stays as it is.
+
+    Args:
+        message: lines of text; the blanks that begin a line also begin its further lines.
+        width: columns; None takes those of the terminal.
+
+    >>> print(wrapped("    a sample of text", 14))
+        a sample
+        of text
+    """
+    if width is None:
+        if not sys.stderr.isatty():
+            return message
+        width = shutil.get_terminal_size().columns
+    lines = []
+    for line in message.split("\n"):
+        indent = line[: len(line) - len(line.lstrip(" "))] if len(line) > width else ""
+        lines += textwrap.wrap(
+            line, max(width, 20), subsequent_indent=indent, break_on_hyphens=False, replace_whitespace=False
+        ) or [""]
+    return "\n".join(lines)
+
+
+def decimals(value: float, digits: int) -> str:
+    """A loss for a person, without a minus before zero; that of a training that diverged is short, too.
+
+    >>> decimals(2.5, 4), decimals(-0.0, 2), decimals(33142844948480.0, 4)
+    ('2.5000', '0.00', '3.31e+13')
+    """
+    return f"{round(value, digits) + 0.0:.{digits}f}" if value < 1e6 else f"{value:.3g}"
+
+
+def progress_bar(total: int | None, label: str, unit: str = "it", *, show: bool | None = None, **options: Any) -> Any:
+    """A tqdm bar on stderr, for a terminal or a notebook; it appears after two seconds of work.
+
+    Args:
+        total: how much there is to do; None where that is not known.
+        label: what is being done, before the bar.
+        unit: of `total`.
+        show: True or False to show it or not; None shows it where a person sees it (`watched`).
+        options: further arguments of `tqdm`.
+
+    >>> with progress_bar(3, "counting", show=False) as bar:
+    ...     bar.update(3)
+    """
+    tqdm: Any = importlib.import_module("tqdm.auto" if in_notebook() else "tqdm").tqdm
+    shown = watched() if show is None else show
+    settings: dict[str, Any] = {"delay": 2, "leave": False, "file": sys.stderr, **options}
+    if in_notebook():
+        settings.pop("file")
+    return tqdm(total=total, desc=label, unit=unit, disable=not shown, **settings)
+
+
+@contextlib.contextmanager
+def bytes_bar(
+    label: str, total: int | None = None, *, show: bool | None = None
+) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar for reading or downloading: gives a function that is told the bytes so far and the bytes in all."""
+    with progress_bar(total, label, "B", show=show, unit_scale=True) as bar:
+
+        def tell(done: int, total: int | None) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield tell
+
+
+# -- figures -----------------------------------------------------------------------------------------------------------
 
 _FORMATS = ("png", "svg", "pdf")
 
@@ -69,7 +167,7 @@ def _figure_type() -> type[Figure]:
     return ShownFigure
 
 
-@contextmanager
+@contextlib.contextmanager
 def _no_backend_asked_for() -> Iterator[None]:
     """Hides `MPLBACKEND` from matplotlib, which reads it once, when it is imported for the first time."""
     asked = os.environ.pop("MPLBACKEND", None)
@@ -114,6 +212,8 @@ def drawn(what: str, act: Callable[[], object], say: Callable[[str], object]) ->
         say(f"no picture of {what}: {error}")
 
 
+# -- painted text ------------------------------------------------------------------------------------------------------
+
 _JOINERS = "\u200c\u200d"  # harmless inside a word or an emoji, and needed there
 _PICTURES = {"\n": "⏎", "\t": "⇥"}
 _CONTROLS = dict(enumerate("NUL SOH STX ETX EOT ENQ ACK BEL BS TAB LF VT FF CR SO SI DLE".split()))  # noqa: SIM905
@@ -138,16 +238,6 @@ def _sign(character: str) -> str:
     if unicodedata.category(character) in _UNSEEN and character not in _JOINERS:
         return f"‹U+{ord(character):04X}›"
     return character
-
-
-def shown_symbols(characters: Sequence[str], byte_fallback: bool) -> list[str]:
-    """The symbols of a vocabulary for a page's script: a character each, `<C3>` for a byte that is none by itself.
-
-    >>> shown_symbols("é", byte_fallback=True)[1 + 0x41 :][:2], shown_symbols("é", byte_fallback=True)[-1]
-    (['A', 'B'], '<FF>')
-    """
-    rest = [chr(byte) if byte < 0x80 else f"<{byte:02X}>" for byte in range(256)] if byte_fallback else []
-    return [*characters, *rest]
 
 
 _BOUNDS = (1, 2, 3, 4, 6, 8, 11)

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from charlm.drawing import check_picture, label_point, new_figure
+from charlm.display import check_picture, label_point, new_figure
 from charlm.errors import OptionError
 
 DRAWS = """
 import os, sys
 from pathlib import Path
-from charlm.drawing import new_figure, save_figure
+from charlm.display import new_figure, save_figure
 figure = new_figure(3, 2)
 figure.add_subplot().plot([1, 2])
 save_figure(figure, Path("drawn.png"))
