@@ -32,7 +32,7 @@ RATE = 0.00175
 """The step of the first mixing's weights; chosen, as the other numbers here and in adaptive.c, on the validation part
 of a bundled text (benchmarks/RESULTS.md)."""
 
-TRUST = 0.5
+TRUST = 0.4
 """The share of the weight that other models have where reading begins."""
 
 
