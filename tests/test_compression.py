@@ -178,9 +178,7 @@ def test_a_file_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -
     with monkeypatch.context() as older:
         older.setattr(compression, "VERSION", compression.VERSION - 1)
         packed = compress(b"to be or not to be").packed
-    with pytest.raises(
-        CharlmError, match="the file has version 1, this charlm .* reads 2: install the charlm that made it"
-    ):
+    with pytest.raises(CharlmError, match=r"the file has version 1, .* reads 2: install the charlm that"):
         decompress(packed, force=True)
 
 
