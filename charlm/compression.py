@@ -28,7 +28,7 @@ from charlm.mixing.adaptive import AdaptiveLM, adaptive
 from charlm.nn.kernels import using_threads
 from charlm.text.vocab import Vocab, put_together, take_apart
 
-MAGIC, VERSION = b"chlm", 1
+MAGIC, VERSION = b"chlm", 2
 _HEAD = struct.Struct(">4sB6s")  # letters, version, checksum of the rest
 _SUMS = struct.Struct(">8s6s4s")  # checksums of content, model and the model's numbers
 _USUAL = (  # what most headers say takes little space; a change needs another VERSION

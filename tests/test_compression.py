@@ -174,6 +174,14 @@ def test_what_is_cut_short_damaged_or_foreign_is_refused() -> None:
             decompress(foreign, model)
 
 
+def test_a_file_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as older:
+        older.setattr(compression, "VERSION", compression.VERSION - 1)
+        packed = compress(b"to be or not to be").packed
+    with pytest.raises(CharlmError, match=r"the file has version 1, .* reads 2: install the charlm that"):
+        decompress(packed, force=True)
+
+
 def test_headers_that_make_no_sense_are_refused_whatever_they_hold() -> None:
     """Files with a right checksum and anything behind it: made by another program, or with intent."""
     model, draw = network(), np.random.default_rng(0)
@@ -195,7 +203,7 @@ def test_headers_that_make_no_sense_are_refused_whatever_they_hold() -> None:
         rest = draw.integers(0, 256, int(draw.integers(0, 60)), dtype=np.uint8).tobytes()
         digest = compression.hashlib.sha256(rest).digest()[:6]
         with pytest.raises(CharlmError):
-            decompress(b"chlm\x01" + digest + rest, model)
+            decompress(b"chlm" + bytes([compression.VERSION]) + digest + rest, model)
 
 
 @pytest.mark.parametrize("name", ["charlm", "numpy", "machine", "kernels", "torch", "device", "backend"])

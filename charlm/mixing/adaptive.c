@@ -22,7 +22,7 @@
 #define WIDE
 #endif
 
-enum { CONTEXTS = 32, MATCHES = 2, SETS = 12, SELECTORS = 11, APMS = 2, KNOTS = 33, HISTORIES = 2048, LENGTHS = 32 };
+enum { CONTEXTS = 32, MATCHES = 2, SETS = 14, SELECTORS = 13, APMS = 2, KNOTS = 33, HISTORIES = 2048, LENGTHS = 32 };
 enum { DEEPEST = 32, MOST_INPUTS = 2 * CONTEXTS + MATCHES + 8 + 1, BUCKET = 4 };
 
 /* What a context has seen of one decision. */
@@ -56,7 +56,7 @@ struct adaptive {
 };
 
 enum { NOW_COUNT, NOW_WORD, NOW_WORD1, NOW_WORD2, NOW_LINE, NOW_LINE1, NOW_IN_WORD, NOW_FIRST, NOW_FIRST1, NOW_KINDS,
-       NOW_SPEAKER, NOW_LINE_HASH, NOW_WORDS, NOW_SENTENCE, NOW_TAIL, NOW_AFTER, NOW_SKELETON, NOW_TAIL1, NOW_TOP, NOW_SECOND,
+       NOW_SPEAKER, NOW_LINE_HASH, NOW_WORDS, NOW_SENTENCE, NOW_LINE_WORDS, NOW_AFTER, NOW_SKELETON, NOW_LINE_LENGTH, NOW_LINES,
        NOW_MATCH, NOW_LENGTH = NOW_MATCH + MATCHES, NOW_HASH = NOW_LENGTH + MATCHES };
 
 static const int SHORTEST[MATCHES] = {5, 10};
@@ -205,19 +205,22 @@ WIDE static void look(struct adaptive *a, int64_t decision, int64_t depth, const
     const int64_t before = symbol(a, 1), length = a->now[NOW_LENGTH + 1] ? a->now[NOW_LENGTH + 1] : a->now[NOW_LENGTH];
     const int64_t known = bounded(length == 0 ? 0 : 1 + length / 4, 7);
     const int64_t trust = a->models ? bounded((int64_t)fabs(v->x[n - 1 - a->models]), 7) : bounded(depth, 7);
-    const int64_t decisions = a->symbols - 1, ends = a->symbols + 1;
+    const int64_t ends = a->symbols + 1, column = a->now[NOW_COUNT] - a->now[NOW_LINE], words = bounded(a->now[NOW_WORDS], 15);
+    const int64_t in_word = bounded(a->now[NOW_IN_WORD], 7), shallow = bounded(depth, 7);
     int64_t set = 0;
-    v->set[0] = set + decision, set += decisions;
-    v->set[1] = set + before, set += ends;
+    v->set[0] = set + decision, set += a->symbols - 1;
+    v->set[1] = set + words * 8 + in_word, set += 128;
     v->set[2] = set + (known * 8 + trust) * 3 + v->expected[0] + 1, set += 192;
-    v->set[3] = set + seen * 8 + bounded(depth, 7), set += 64;
-    v->set[4] = set + (a->kinds[before] * 8 + bounded(a->now[NOW_IN_WORD], 7)) * 8 + seen, set += 320;
-    v->set[5] = set + symbol(a, 2), set += ends;
+    v->set[3] = set + (int64_t)(mixed((uint64_t)(before * ends + decision), 9) >> 53), set += 2048;
+    v->set[4] = set + (a->kinds[before] * 8 + in_word) * 8 + seen, set += 320;
+    v->set[5] = set + bounded(a->now[NOW_LINE_LENGTH] / 4, 15) * 16 + bounded(column / 4, 15), set += 256;
     v->set[6] = set + (int64_t)(mixed((uint64_t)a->now[NOW_WORD], 4) >> 54), set += 1024;
-    v->set[7] = set + awaited(a, 0), set += ends;
-    v->set[8] = set + bounded(a->now[NOW_COUNT] - a->now[NOW_LINE], 63) * 8 + bounded(depth, 7), set += 512;
+    v->set[7] = set + (words * 8 + shallow) * 8 + in_word, set += 1024;
+    v->set[8] = set + bounded(column, 63) * 8 + shallow, set += 512;
     v->set[9] = set + (int64_t)(mixed((uint64_t)(before * ends + symbol(a, 2)), 9) >> 54), set += 1024;
-    v->set[10] = set + (int64_t)(mixed((uint64_t)a->now[NOW_WORD1], 9) >> 54);
+    v->set[10] = set + (int64_t)(mixed((uint64_t)a->now[NOW_WORD1], 9) >> 54), set += 1024;
+    v->set[11] = set + (int64_t)(mixed((uint64_t)a->now[NOW_SKELETON] & 0xFFFF, 9) >> 53), set += 2048;
+    v->set[12] = set + bounded(a->now[NOW_LINE_WORDS], 15) * 8 + in_word;
     for (int s = 0; s < SELECTORS; s++) {
         const double sum = weighed(a->weights + v->set[s] * n, v->x, n);
         v->p_set[s] = squash(sum);
@@ -246,7 +249,7 @@ WIDE static void look(struct adaptive *a, int64_t decision, int64_t depth, const
 WIDE static void learn(struct adaptive *a, int64_t decision, int bit, const struct view *v)
 {
     for (int s = 0; s < SELECTORS; s++)
-        adjust(a->weights + v->set[s] * v->inputs, v->x, a->rate * (bit - (v->p_set[s] + 3 * v->p) / 4), v->inputs);
+        adjust(a->weights + v->set[s] * v->inputs, v->x, a->rate * (bit - (v->p_set[s] + 9 * v->p) / 10), v->inputs);
     const double step = a->rate_final * (bit - v->p);
     for (int s = 0; s < SETS; s++)
         a->finals[decision * SETS + s] += step * v->x_set[s];
@@ -290,7 +293,6 @@ static void move(struct adaptive *a, int64_t id)
     if (kind == 1 || kind == 2) {
         now[NOW_WORD] = (int64_t)mixed((uint64_t)now[NOW_WORD], (uint64_t)a->folded[id]);
         now[NOW_IN_WORD]++;
-        now[NOW_TAIL] = (now[NOW_TAIL] << 12 | a->folded[id]) & 0xFFFFFFFFF;
     } else if (now[NOW_IN_WORD]) {
         int32_t *after = a->followers + (mixed((uint64_t)now[NOW_WORD1], 77) >> (64 - a->follow_bits));
         *after = (int32_t)mixed((uint64_t)now[NOW_WORD], 5);
@@ -299,7 +301,7 @@ static void move(struct adaptive *a, int64_t id)
         now[NOW_AFTER] = a->followers[mixed((uint64_t)now[NOW_WORD1], 77) >> (64 - a->follow_bits)];
         now[NOW_WORD] = 0;
         now[NOW_IN_WORD] = 0;
-        now[NOW_TAIL1] = now[NOW_TAIL];
+        now[NOW_LINE_WORDS]++;
         if (!now[NOW_WORDS]++)
             now[NOW_SENTENCE] = now[NOW_WORD1];
     }
@@ -320,6 +322,9 @@ static void move(struct adaptive *a, int64_t id)
     if (now[NOW_COUNT] == now[NOW_LINE] + 1)
         now[NOW_FIRST1] = now[NOW_FIRST], now[NOW_FIRST] = id;
     if (kind == 4) {
+        now[NOW_LINE_WORDS] = 0;
+        now[NOW_LINE_LENGTH] = now[NOW_COUNT] - now[NOW_LINE];
+        now[NOW_LINES] = now[NOW_LINE_LENGTH] <= 1 ? 0 : now[NOW_LINES] + 1; /* since an empty one */
         now[NOW_LINE1] = now[NOW_LINE];
         now[NOW_LINE] = now[NOW_COUNT];
     }
@@ -355,8 +360,8 @@ static void move(struct adaptive *a, int64_t id)
     h[9] = mixed(mixed(word, plain), (uint64_t)now[NOW_WORD1]);
     h[10] = mixed(mixed(word, plain), (uint64_t)now[NOW_WORD2]);
     h[11] = mixed(mixed(mixed(word, plain), (uint64_t)now[NOW_WORD1]), (uint64_t)now[NOW_WORD2]);
-    h[12] = mixed(s2, s3);
-    h[13] = mixed(mixed(s1, s3), s4);
+    h[12] = mixed(mixed(s1, s2), (uint64_t)now[NOW_WORD1]);
+    h[13] = mixed((uint64_t)bounded(column, 255), (uint64_t)now[NOW_LINE_LENGTH]);
     h[14] = mixed(mixed(s2, s3), s4);
     h[15] = mixed(mixed((uint64_t)above, s1), (uint64_t)bounded(column, 3));
     h[16] = mixed(mixed((uint64_t)bounded(column, 255), (uint64_t)now[NOW_FIRST]), s1);
@@ -364,9 +369,9 @@ static void move(struct adaptive *a, int64_t id)
     h[18] = mixed(mixed(word, plain), (uint64_t)now[NOW_SPEAKER]);
     h[19] = mixed((uint64_t)now[NOW_LINE_HASH], 3);
     h[20] = mixed(mixed(word, plain), (uint64_t)now[NOW_SENTENCE]);
-    h[21] = mixed(mixed(word, plain), (uint64_t)now[NOW_TAIL1]);
+    h[21] = mixed(mixed(word, plain), (uint64_t)bounded(now[NOW_LINE_WORDS], 15));
     h[22] = mixed(mixed(word, plain), (uint64_t)now[NOW_AFTER]);
-    h[23] = mixed((uint64_t)now[NOW_SKELETON], 1);
+    h[23] = mixed(mixed((uint64_t)bounded(column, 255), (uint64_t)bounded(now[NOW_LINES], 3)), (uint64_t)kind);
     const uint32_t *f = (const uint32_t *)a->followers;
     const uint32_t f1 = f[(1 << a->follow_bits) + (int64_t)(mixed(s1, 1) >> (64 - a->follow_bits))];
     const uint32_t f2 = f[(2 << a->follow_bits) + (int64_t)(mixed(mixed(s1, s2), 2) >> (64 - a->follow_bits))];

@@ -24,15 +24,15 @@ from charlm.text.vocab import Vocab
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-CONTEXTS, MATCHES, SELECTORS, APMS, KNOTS, HISTORIES, LENGTHS = 32, 2, 11, 2, 33, 2048, 32
+CONTEXTS, MATCHES, SELECTORS, APMS, KNOTS, HISTORIES, LENGTHS = 32, 2, 13, 2, 33, 2048, 32
 DEEPEST = 32
-NOW = 24 + CONTEXTS
+NOW = 23 + CONTEXTS
 
-RATE = 0.0025
+RATE = 0.00175
 """The step of the first mixing's weights; chosen, as the other numbers here and in adaptive.c, on the validation part
 of a bundled text (benchmarks/RESULTS.md)."""
 
-TRUST = 0.5
+TRUST = 0.4
 """The share of the weight that other models have where reading begins."""
 
 
@@ -139,8 +139,8 @@ class Plan:
         self.table_bits = min(25, max(18, math.ceil(math.log2(64 * max(1, characters)))))
         self.ring_bits = min(26, max(16, math.ceil(math.log2(2 * max(1, characters)))))
         self.match_bits, self.apm_bits, self.follow_bits, self.limit = min(22, self.ring_bits), 14, 16, 255
-        self.rate, self.rate_final = RATE, 0.0005
-        sets = self.symbols - 1 + 3 * (self.symbols + 1) + 192 + 64 + 320 + 3 * 1024 + 512
+        self.rate, self.rate_final = RATE, 0.00025
+        sets = self.symbols - 1 + 128 + 192 + 2048 + 320 + 256 + 1024 + 1024 + 512 + 2 * 1024 + 2048 + 128
         self.shapes: dict[str, tuple[Any, tuple[int, ...]]] = {
             "table": (np.uint64, (1 << self.table_bits,)),
             "maps": (np.float64, (CONTEXTS, HISTORIES)),
@@ -200,7 +200,7 @@ class Memory:
         self.parts["maps"][:] = (n1 + 0.4) / (n0 + n1 + 0.8)
         self.parts["lucks"][:] = 1 - 1 / (np.arange(LENGTHS) + 2)
         weights = self.parts["weights"]
-        weights[:] = 0.15
+        weights[:] = 0.07
         weights[:, 2 * CONTEXTS :] = 0.3
         weights[:, -1] = 0
         self.parts["finals"][:] = 1 / SELECTORS

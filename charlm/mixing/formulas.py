@@ -14,7 +14,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.mixing.past import CONTEXTS, COUNT, IN_WORD, LENGTH, LENGTHS, LINE, MATCHES, WORD, WORD1, Past, Plan, mixed
+from charlm.mixing.past import (
+    CONTEXTS,
+    COUNT,
+    IN_WORD,
+    LENGTH,
+    LENGTHS,
+    LINE,
+    LINE_LENGTH,
+    LINE_WORDS,
+    MATCHES,
+    SKELETON,
+    WORD,
+    WORD1,
+    WORDS,
+    Past,
+    Plan,
+    mixed,
+)
 
 APMS, KNOTS = 2, 33
 BUCKET = 4
@@ -140,21 +157,23 @@ class Formulas:
         now, before, ends = self.past.now, self.past.symbol(1), self.symbols + 1
         length = int(now[LENGTH + 1]) or int(now[LENGTH])
         known = min(1 + length // 4 if length else 0, 7)
-        shallow = min(depth, 7)
+        shallow, in_word, words = min(depth, 7), min(int(now[IN_WORD]), 7), min(int(now[WORDS]), 15)
         trust = min(int(abs(v.x[-1 - self.plan.models])), 7) if self.plan.models else shallow
-        column = min(int(now[COUNT]) - int(now[LINE]), 63)
+        column = int(now[COUNT]) - int(now[LINE])
         chosen = (
             (decision, self.symbols - 1),
-            (before, ends),
+            (words * 8 + in_word, 128),
             ((known * 8 + trust) * 3 + v.expected[0] + 1, 192),
-            (seen * 8 + shallow, 64),
-            ((int(self.plan.kinds[before]) * 8 + min(int(now[IN_WORD]), 7)) * 8 + seen, 320),
-            (self.past.symbol(2), ends),
+            (mixed(before * ends + decision, 9) >> 53, 2048),
+            ((int(self.plan.kinds[before]) * 8 + in_word) * 8 + seen, 320),
+            (min(int(now[LINE_LENGTH]) // 4, 15) * 16 + min(column // 4, 15), 256),
             (mixed(int(now[WORD]), 4) >> 54, 1024),
-            (self.past.awaited(0), ends),
-            (column * 8 + shallow, 512),
+            ((words * 8 + shallow) * 8 + in_word, 1024),
+            (min(column, 63) * 8 + shallow, 512),
             (mixed(before * ends + self.past.symbol(2), 9) >> 54, 1024),
             (mixed(int(now[WORD1]), 9) >> 54, 1024),
+            (mixed(int(now[SKELETON]) & 0xFFFF, 9) >> 53, 2048),
+            (min(int(now[LINE_WORDS]), 15) * 8 + in_word, 128),
         )
         first = 0
         for number, size in chosen:
@@ -177,7 +196,7 @@ class Formulas:
     def learn(self, decision: int, bit: int, v: _View) -> None:
         """Every stage takes a step towards what came."""
         for chosen, p in zip(v.sets, v.p_set, strict=True):
-            self._weights[chosen] += self.rate * (bit - (p + 3 * v.p) / 4) * np.array(v.x)
+            self._weights[chosen] += self.rate * (bit - (p + 9 * v.p) / 10) * np.array(v.x)
         self._finals[decision] += self.plan.rate_final * (bit - v.p) * np.array(v.x_set)
         for place in v.knots:
             self._apms[place] += 0.02 * (1 - v.share) * (bit - self._apms[place])

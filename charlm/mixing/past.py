@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 CONTEXTS, MATCHES, LENGTHS = 32, 2, 32
 SHORTEST, WORD64 = (5, 10), (1 << 64) - 1
 
-(COUNT, WORD, WORD1, WORD2, LINE, LINE1, IN_WORD, FIRST, FIRST1, KINDS, SPEAKER, LINE_HASH, WORDS, SENTENCE, TAIL,
- AFTER, SKELETON, TAIL1, TOP, SECOND, MATCH) = range(21)  # fmt: skip
+(COUNT, WORD, WORD1, WORD2, LINE, LINE1, IN_WORD, FIRST, FIRST1, KINDS, SPEAKER, LINE_HASH, WORDS, SENTENCE, LINE_WORDS,
+ AFTER, SKELETON, LINE_LENGTH, LINES, MATCH) = range(20)  # fmt: skip
 LENGTH, HASH = MATCH + MATCHES, MATCH + 2 * MATCHES
 
 Floats = NDArray[np.float64]
@@ -122,13 +122,12 @@ class Past:
             folded = int(self.plan.folded[id])
             now[WORD] = _signed(mixed(int(now[WORD]), folded))
             now[IN_WORD] += 1
-            now[TAIL] = (int(now[TAIL]) << 12 | folded) & 0xFFFFFFFFF
         elif now[IN_WORD]:
             self._followers[0, mixed(int(now[WORD1]), 77) >> bits] = _signed(mixed(int(now[WORD]), 5), 32)
             now[WORD2], now[WORD1] = now[WORD1], now[WORD]
             now[AFTER] = self._followers[0, mixed(int(now[WORD1]), 77) >> bits]
             now[WORD] = now[IN_WORD] = 0
-            now[TAIL1] = now[TAIL]
+            now[LINE_WORDS] += 1
             if not now[WORDS]:
                 now[SENTENCE] = now[WORD1]
             now[WORDS] += 1
@@ -152,6 +151,8 @@ class Past:
         if now[COUNT] == now[LINE] + 1:
             now[FIRST1], now[FIRST] = now[FIRST], id
         if kind == 4:
+            now[LINE_WORDS], now[LINE_LENGTH] = 0, now[COUNT] - now[LINE]
+            now[LINES] = 0 if now[LINE_LENGTH] <= 1 else now[LINES] + 1
             now[LINE1], now[LINE] = now[LINE], now[COUNT]
         now[KINDS] = (int(now[KINDS]) << 3 | (kind or 5 + (id & 1))) & 0xFFFFFFFFF
 
@@ -191,8 +192,8 @@ class Past:
             mixed(word, now[WORD1]),
             mixed(word, now[WORD2]),
             hashed(word, now[WORD1], now[WORD2]),
-            mixed(s2, s3),
-            hashed(s1, s3, s4),
+            hashed(s1, s2, now[WORD1]),
+            mixed(min(column, 255), now[LINE_LENGTH]),
             hashed(s2, s3, s4),
             hashed(above, s1, min(column, 3)),
             hashed(min(column, 255), now[FIRST], s1),
@@ -200,9 +201,9 @@ class Past:
             mixed(word, now[SPEAKER]),
             mixed(now[LINE_HASH], 3),
             mixed(word, now[SENTENCE]),
-            mixed(word, now[TAIL1]),
+            mixed(word, min(now[LINE_WORDS], 15)),
             mixed(word, now[AFTER]),
-            mixed(now[SKELETON], 1),
+            hashed(min(column, 255), min(now[LINES], 3), int(self.plan.kinds[s1])),
             hashed(after1 & 0xFFFF, s1, 9),
             hashed(after2 & 0xFFFFFF, s1, 10),
             hashed(after2 & 0xFF, s1, s2),

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from charlm.errors import OptionError
-from charlm.mixing.contexts import Memory, Plan, balanced
+from charlm.mixing.contexts import RATE, Memory, Plan, balanced
 from charlm.mixing.formulas import Formulas
 from charlm.nn.kernels import compiled
 from charlm.text.vocab import Vocab
@@ -122,7 +122,7 @@ def test_a_decision_alone_is_the_share_of_its_branch() -> None:
     read, plain = memory(65, 1), memory(65, 1)
     row_V = read.read(ids_T, rows_TEV, foreseen=False, rows=True)[-1]  # type: ignore[index]
     formulas = Formulas(plain.plan, plain.parts)
-    formulas.read(ids_T, rows_TEV, foreseen=False, targets_T=None, rows=False, rate=0.0025)
+    formulas.read(ids_T, rows_TEV, foreseen=False, targets_T=None, rows=False, rate=RATE)
     ones = np.exp(row_V[33:]).sum()  # the root cuts 65 symbols into 33 and 32
     assert read.one(0, 0) == pytest.approx(ones, rel=1e-12)
     assert formulas.one(0, 0) == read.one(0, 0)
