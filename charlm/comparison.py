@@ -320,7 +320,7 @@ def _model_rows(
         readers += learners
     counted: dict[Vocab, NGramLM] = {}
     if mixture and models:
-        order = best_order(text.corpus, text.parts, orders=list(orders), smoothing="kneser-ney")
+        order = best_order(text.corpus, text.parts, orders=list(orders) or list(range(11)), smoothing="kneser-ney")
         counted = {vocab: table.count(order, vocab) for vocab in {model.vocab for model in models}}
     for name, model in readers:
         counts = counted.get(model.vocab)

@@ -1,5 +1,6 @@
 """Errors that a user can correct. Each message says what was expected, what was given, and what to do about it."""
 
+import operator
 from typing import Any
 
 
@@ -30,6 +31,18 @@ class UnknownCharacterError(TextError):
             f"character {character!r} (U+{ord(character):04X}) at position {position} is not among the {size} "
             "characters of this vocabulary: leave it out, or use a model made from a text that has it"
         )
+
+
+def check_seed(seed: Any) -> int:
+    """A seed as every source of chance takes it, or an OptionError.
+
+    >>> check_seed(-1)
+    Traceback (most recent call last):
+    charlm.errors.OptionError: a seed is a whole number from 0 to 2**63 - 1, not -1
+    """
+    if not hasattr(seed, "__index__") or not 0 <= operator.index(seed) < 2**63:
+        raise OptionError(f"a seed is a whole number from 0 to 2**63 - 1, not {seed!r}")
+    return operator.index(seed)
 
 
 class StorageError(CharlmError, OSError):

@@ -19,6 +19,11 @@ from typing import IO, Any
 from charlm.codec import encode
 from charlm.errors import CharlmError, OptionError, StorageError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 
 @contextlib.contextmanager
 def atomic_writer(path: Path, size: int | None = None) -> Iterator[IO[bytes]]:
@@ -175,41 +180,53 @@ def lock(directory: Path) -> Iterator[None]:
         CharlmError: another process that is running holds the lock.
     """
     path = directory / "LOCK"
+    owner = json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode()
     with storage_errors(path):
         directory.mkdir(parents=True, exist_ok=True)
-        _claim(path)
+        _claim(path, owner)
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):
-            path.unlink()
-
-
-def _claim(path: Path) -> None:
-    owner = json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode()
-    for _ in range(2):
-        try:
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-        except FileExistsError:
-            _refuse_if_alive(path)
-            with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError), _alone_with(path, os.O_RDWR) as file:
+            if file and file.read() == owner:
                 path.unlink()
-            continue
-        try:
-            with os.fdopen(descriptor, "wb") as file:
+
+
+def _claim(path: Path, owner: bytes) -> None:
+    for _ in range(_TRIES):
+        with _alone_with(path, os.O_CREAT | os.O_RDWR) as file:
+            if file is None:
+                continue
+            _refuse_if_alive(path, file.read())
+            try:
+                file.truncate(file.seek(0))
                 file.write(owner)
-        except OSError:
-            path.unlink(missing_ok=True)
-            raise
-        return
-    raise CharlmError(f"{path} was taken by another process at this very moment: wait for it, or choose another --out")
+                file.flush()
+            except OSError:
+                path.unlink(missing_ok=True)
+                raise
+            return
+    raise CharlmError(f"{path} is being taken by other processes again and again: choose another --out")
 
 
-def _refuse_if_alive(path: Path) -> None:
+_TRIES = 100
+
+
+@contextlib.contextmanager
+def _alone_with(path: Path, flags: int) -> Iterator[IO[bytes] | None]:
+    """The open file of this name, which nobody else reads or changes meanwhile; None where it was deleted just now."""
+    with os.fdopen(os.open(path, flags | getattr(os, "O_BINARY", 0), 0o666), "r+b") as file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        there = path.stat() if path.exists() else None
+        yield file if there is not None and os.path.samestat(there, os.fstat(file.fileno())) else None
+
+
+def _refuse_if_alive(path: Path, content: bytes) -> None:
     try:
-        owner = json.loads(path.read_text())
+        owner = json.loads(content)
         pid, host = int(owner["pid"]), str(owner["host"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return  # incomplete: its process was killed while it wrote the file
     if host == socket.gethostname() and not _alive(pid):
         return
@@ -271,23 +288,50 @@ def still_there(names: Iterable[str], command: str) -> None:
             raise CharlmError(f"{name} is not there any more: name the place where it is now, as in {command}")
 
 
-def new_directory(directory: str | Path, *, overwrite: bool) -> Path:
-    """An empty directory of this name; one that is there is taken only to be overwritten.
+@contextlib.contextmanager
+def new_directory(directory: str | Path, *, overwrite: bool) -> Iterator[Path]:
+    """A directory to write a model into, which takes this name once the block has ended; a failure leaves nothing.
+
+    A model that has the name already stays until then. Files beside it that charlm does not write are kept.
 
     Raises:
         OptionError: the name is taken.
+        CharlmError: another process is writing into the directory of this name.
     """
     path = Path(directory)
     if path.exists() and not overwrite:
         raise OptionError(f"{path} is taken: choose another name, or replace it with overwrite=True")
-    if (path / "config.json").is_file():
-        for old in path.iterdir():  # the files of the model that was there
-            if old.is_file():
-                old.unlink()
-    elif path.exists() and any(path.iterdir()):
+    if path.exists() and not (path / "config.json").is_file() and (not path.is_dir() or any(path.iterdir())):
         raise OptionError(f"{path} is not a model directory, so it is not overwritten: choose another name")
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+    made, old = (path.with_name(f".{path.name}-{kind}-{os.getpid()}") for kind in ("new", "old"))
+    with lock(path) if path.exists() else contextlib.nullcontext(), storage_errors(path):
+        try:
+            made.mkdir(parents=True)
+            yield made
+            if path.exists():
+                path.rename(old)
+            made.rename(path)
+            for file in old.iterdir() if old.exists() else ():
+                if not (path / file.name).exists() and not any(map(file.match, _WRITTEN)):
+                    file.rename(path / file.name)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+            if path.exists():
+                shutil.rmtree(old, ignore_errors=True)
+
+
+_WRITTEN = (
+    "LOCK",
+    "config.json",
+    "vocab.json",
+    "metrics.jsonl",
+    "*.safetensors",
+    "*.npy",
+    "network",
+    "[0-9]",
+    "[0-9][0-9]",
+)
+"""What the directory of a language model holds."""
 
 
 def fingerprint(path: Path) -> str:

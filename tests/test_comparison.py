@@ -124,3 +124,11 @@ def test_a_comparison_fits_eighty_columns() -> None:
         lines = wrapped(found.summary, width).splitlines()
         assert max(map(len, lines)) <= width
         assert " ".join(lines) == found.summary
+
+
+def test_a_mixture_without_rows_of_counts_tries_the_usual_orders() -> None:
+    counts = charlm.ngram(OWN, order=1)
+    alone = charlm.compare(OWN, [counts], orders=[], mixture=True, progress=False)
+    usual = charlm.compare(OWN, [counts], mixture=True, progress=False)
+    assert alone.lines[-1].row.name == usual.lines[-1].row.name
+    assert alone.lines[-1].evaluation.nats == usual.lines[-1].evaluation.nats

@@ -2,12 +2,14 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from charlm.errors import CharlmError
-from charlm.files import atomic_writer, free_name, lock, read_json, write_bytes, write_json
+from charlm.files import atomic_writer, free_name, lock, new_directory, read_json, write_bytes, write_json
 
 
 def test_an_error_while_writing_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
@@ -65,3 +67,54 @@ def test_a_directory_in_use_is_refused_and_a_dead_owner_forgotten(tmp_path: Path
     (tmp_path / "LOCK").write_text(json.dumps({**owner, "host": "elsewhere"}))
     with pytest.raises(CharlmError, match="on elsewhere"), lock(tmp_path):
         pass
+
+
+_ROUNDS = """
+import sys, pathlib
+from charlm.errors import CharlmError
+from charlm.files import lock
+directory, held = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[1]) / "held"
+for _ in range(150):
+    try:
+        with lock(directory):
+            held.touch(exist_ok=False)  # two holders at once meet here
+            held.unlink()
+            (directory / "LOCK").write_text("{")  # as if this process had been killed
+    except CharlmError:
+        pass
+"""
+
+
+def test_one_process_alone_takes_over_what_a_dead_one_has_left(tmp_path: Path) -> None:
+    together = [subprocess.Popen([sys.executable, "-c", _ROUNDS, str(tmp_path)]) for _ in range(3)]
+    assert [process.wait() for process in together] == [0, 0, 0]
+
+
+def test_a_model_is_replaced_when_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    with new_directory(path, overwrite=False) as made:
+        write_json(made / "config.json", {"old": True})
+        write_bytes(made / "old.npy", b"1")
+        (made / "0").mkdir()
+        assert not path.exists()
+    (path / "notes.txt").write_text("mine")
+    with pytest.raises(RuntimeError), new_directory(path, overwrite=True) as made:
+        write_json(made / "config.json", {"old": False})
+        raise RuntimeError
+    assert read_json(path / "config.json") == {"old": True}
+    with lock(path):
+        (path / "LOCK").write_text(json.dumps({**json.loads((path / "LOCK").read_text()), "pid": os.getppid()}))
+        with pytest.raises(CharlmError, match="is being written"), new_directory(path, overwrite=True):
+            pass
+    (path / "LOCK").unlink()
+    with new_directory(path, overwrite=True) as made:
+        write_json(made / "config.json", {"old": False})
+    assert sorted(os.listdir(path)) == ["config.json", "notes.txt"]
+    assert read_json(path / "config.json") == {"old": False}
+    assert os.listdir(tmp_path) == ["model"]
+    for name in ("model", "model/notes.txt"):
+        with (
+            pytest.raises(CharlmError, match=r"is taken|not a model directory"),
+            new_directory(tmp_path / name, overwrite=name != "model"),
+        ):
+            pass

@@ -95,6 +95,8 @@ class _LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:
+            raise _NobodyReadsError from None
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
@@ -110,6 +112,10 @@ class _LazyGroup(click.Group):
 @click.version_option(__version__, prog_name="charlm")
 def cli() -> None:
     """Character-level language models: count, train, generate, score and compare."""
+
+
+class _NobodyReadsError(Exception):
+    """The reader of stdout went away: as an OSError, click would make the exit code 1 of it."""
 
 
 class _OutOfMemoryError(Exception):
@@ -135,7 +141,7 @@ def main() -> None:
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)
         code = 130
-    except BrokenPipeError:
+    except (BrokenPipeError, _NobodyReadsError):
         _give_up_output()  # the reader went away, as `head` does: not an error, and nothing more can be said
         code = 0
     except OSError as error:

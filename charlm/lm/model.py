@@ -118,7 +118,7 @@ class TextModel(LanguageModel, abc.ABC):
         """
         *_, last = self.grow(
             prompt, length=length, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, stop=stop,
-            streams=streams or 1,
+            streams=1 if streams is None else streams,
         )  # fmt: skip
         return last[0].text if streams is None else [stream.text for stream in last]
 
@@ -259,10 +259,10 @@ class TextModel(LanguageModel, abc.ABC):
         Raises:
             OptionError: the directory is taken and `overwrite` is not set.
         """
-        path = new_directory(directory, overwrite=overwrite)
-        self.write_to(path)
-        self.directory = path
-        return path
+        with new_directory(directory, overwrite=overwrite) as made:
+            self.write_to(made)
+        self.directory = Path(directory)
+        return self.directory
 
     def write_to(self, directory: Path) -> None:
         """Writes the model's files into a directory; `config.json` comes last and makes them a model."""

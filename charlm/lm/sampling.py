@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from charlm.errors import OptionError, UnknownCharacterError
+from charlm.errors import OptionError, UnknownCharacterError, check_seed
 from charlm.lm.interface import LanguageModel, SamplingRule, State, take
 from charlm.text.vocab import Vocab
 
@@ -33,7 +33,7 @@ class Noise:
     """
 
     def __init__(self, seed: int, streams: int, first: int = 0) -> None:
-        self._generators = [np.random.default_rng([seed, first + stream]) for stream in range(streams)]
+        self._generators = [np.random.default_rng([check_seed(seed), first + stream]) for stream in range(streams)]
 
     def take(self, steps: int) -> Tensor:
         """The next numbers of every stream, float64 [steps, B]."""

@@ -112,6 +112,9 @@ class AdaptiveLM(TextModel):
         write_tensors(directory / "trained.safetensors", {"trained": torch.from_numpy(self.trained)})
         return {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_base": None, "_live": OrderedDict()}  # memories are made again from what was read
+
     # -- states -----------------------------------------------------------------------------------------------
 
     def initial_state(self, lanes: int) -> State:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import abc
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,11 +44,12 @@ class Contexts:
         return Contexts(nodes=[node[which] for node in self.nodes], read_N=self.read_N[which])
 
 
-def check_order(order: int) -> int:
-    """An order from 0 to 32, or an error that says so."""
-    if type(order) is not int or not 0 <= order <= MAX_ORDER:
+def check_order(order: SupportsIndex) -> int:
+    """An order from 0 to 32 as an int, or an error that says so; whole numbers of numpy are whole numbers, too."""
+    whole = hasattr(order, "__index__") and not isinstance(order, bool)
+    if not whole or not 0 <= operator.index(order) <= MAX_ORDER:
         raise OptionError(f"an order is a whole number from 0 to {MAX_ORDER}, not {order!r}")
-    return order
+    return operator.index(order)
 
 
 class Estimator(abc.ABC):

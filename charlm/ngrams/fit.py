@@ -86,6 +86,7 @@ def ngram(
     text = as_text(text)
     workers: dict[str, Any] = {"processes": processes, "scheduler": scheduler}
     limit = check_options(order=order, smoothing=smoothing, memory=memory, arpa=arpa, **workers)
+    order = check_order(order)
     if text.split is None:
         raise OptionError(f"{text.title} was read without a split: name one, as split='90/5/5'")
     if limit is not None and out is None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from charlm.codec import decode
-from charlm.errors import OptionError
+from charlm.errors import OptionError, check_seed
 from charlm.training.distributed import Processes
 
 
@@ -58,6 +58,7 @@ class Optimisation:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", check_seed(self.seed))
         if not 0 < self.lr < math.inf:
             raise OptionError(f"a learning rate is above 0 and finite, not {self.lr}")
         for name in ("epochs", "max_steps", "minutes"):

@@ -184,3 +184,12 @@ def test_a_stop_text_that_can_never_come_is_refused() -> None:
     for stop in ("x", ""):
         with pytest.raises(OptionError, match="can never come"):
             model.sample("a", length=3, stop=stop)
+
+
+def test_seeds_and_numbers_of_streams_out_of_range_are_refused(model: CharRNN) -> None:
+    for seed in (-1, 2**63, 1.5):
+        with pytest.raises(OptionError, match="a seed is a whole number"):
+            model.sample(length=3, seed=seed)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="at least 1"):
+        model.sample(length=3, streams=0)
+    assert model.sample(length=9, seed=np.int64(2**63 - 1)) == model.sample(length=9, seed=2**63 - 1)

@@ -1,5 +1,8 @@
 """An adaptive model's states: pieces, old states used again, lanes taken out; all bit for bit."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -43,6 +46,13 @@ def test_an_old_state_and_lanes_taken_twice_give_the_same_bits() -> None:
     lanes = torch.tensor([1, 0, 1])
     taken_TBV, _ = read(model, ids_TB[20:, lanes], take(old, lanes))
     assert torch.equal(taken_TBV, first_TBV[:, lanes])
+
+
+def test_a_copy_goes_on_from_the_states_of_its_model() -> None:
+    model = AdaptiveLM(VOCAB, trained=IDS.numpy(), room=200)
+    _, state = read(model, IDS[:20, None], model.initial_state(1))
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(read(twin, IDS[20:, None], state)[0], read(model, IDS[20:, None], state)[0])
 
 
 def test_a_state_of_another_model_is_refused() -> None:

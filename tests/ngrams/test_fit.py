@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import charlm
@@ -110,3 +111,12 @@ def test_a_count_that_is_interrupted_leaves_no_directory(tmp_path: Path, monkeyp
     with pytest.raises(KeyboardInterrupt):
         ngram(Text.of("abracadabra" * 9), order=2, out=tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+def test_an_order_may_be_a_whole_number_of_numpy(tmp_path: Path) -> None:
+    text = charlm.Text.of("abracadabra" * 30)
+    charlm.ngram(text, order=np.int64(2), out=tmp_path / "counts")  # type: ignore[arg-type]
+    assert charlm.load(tmp_path / "counts").evaluate(text).nats == charlm.ngram(text, order=2).evaluate(text).nats
+    for order in (True, 2.0, np.int64(33)):
+        with pytest.raises(OptionError, match="an order is a whole number"):
+            charlm.ngram(text, order=order)  # type: ignore[arg-type]
