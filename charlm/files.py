@@ -169,20 +169,26 @@ def free_name(path: Path, taken: Callable[[Path], bool] = Path.exists) -> Path:
 def lock(directory: Path) -> Iterator[None]:
     """Holds `directory/LOCK`, a file with the id of this process, so that only one process writes into a directory.
 
-    The lock of a process that has ended is taken over.
+    The lock of a process that has ended is taken over. A directory that was made for it does not stay where an
+    exception leaves nothing in it.
 
     Raises:
         CharlmError: another process that is running holds the lock.
     """
     path = directory / "LOCK"
+    made = [each for each in (directory, *directory.parents) if not each.exists()]
     with storage_errors(path):
         directory.mkdir(parents=True, exist_ok=True)
         _claim(path)
+    whole = False
     try:
         yield
+        whole = True
     finally:
         with contextlib.suppress(OSError):
             path.unlink()
+            for each in () if whole else made:
+                each.rmdir()
 
 
 def _claim(path: Path) -> None:
