@@ -302,7 +302,8 @@ def refuse_missing(y: Any, steps: Sequence[Sequence[Any]] | None = None) -> None
     Traceback (most recent call last):
     charlm.errors.OptionError: label 2 of y is missing: give it, or leave its sequence out
     """
-    flat = y.to_numpy().ravel() if hasattr(y, "to_numpy") else np.ravel(y) if isinstance(y, np.ndarray) else y
+    array = y.to_numpy() if hasattr(y, "to_numpy") else y
+    flat = array if isinstance(array, list | tuple) else np.asarray(array).ravel()
     for place, labels in enumerate([flat] if steps is None else steps, 1):
         for number, label in enumerate(labels, 1):
             try:

@@ -203,6 +203,10 @@ def test_a_missing_label_is_named_by_its_place(kind: Any, missing: Any) -> None:
         kind(**TINY, output="every").fit(TEXTS, steps)
 
 
+def test_labels_may_be_anything_that_becomes_an_array() -> None:
+    estimator_checks.check_classifier_data_not_an_array("SequenceClassifier", SequenceClassifier(**TINY))
+
+
 def test_a_missing_label_among_names_is_no_class() -> None:
     for y in (["a", "b", np.nan, None] * 10, pd.Series(["a", "b", None, "a"] * 10, dtype="category")):
         with pytest.raises(OptionError, match="label 3 of y is missing"):
