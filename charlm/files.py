@@ -174,42 +174,43 @@ def free_name(path: Path, taken: Callable[[Path], bool] = Path.exists) -> Path:
 def lock(directory: Path) -> Iterator[None]:
     """Holds `directory/LOCK`, a file with the id of this process, so that only one process writes into a directory.
 
-    The lock of a process that has ended is taken over.
+    The lock of a process that has ended is taken over. A directory that was made for it does not stay where an
+    exception leaves nothing in it.
 
     Raises:
         CharlmError: another process that is running holds the lock.
     """
     path = directory / "LOCK"
     owner = json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode()
+    made, whole = [each for each in (directory, *directory.parents) if not each.exists()], False
     with storage_errors(path):
         directory.mkdir(parents=True, exist_ok=True)
         _claim(path, owner)
     try:
         yield
+        whole = True
     finally:
-        with contextlib.suppress(OSError), _alone_with(path, os.O_RDWR) as file:
-            if file and file.read() == owner:
-                path.unlink()
+        with contextlib.suppress(OSError):
+            with _alone_with(path, os.O_RDWR) as file:
+                if file and file.read() == owner:
+                    path.unlink()
+            for each in () if whole else made:
+                each.rmdir()
 
 
 def _claim(path: Path, owner: bytes) -> None:
-    for _ in range(_TRIES):
+    for _ in range(100):
         with _alone_with(path, os.O_CREAT | os.O_RDWR) as file:
             if file is None:
                 continue
             _refuse_if_alive(path, file.read())
             try:
-                file.truncate(file.seek(0))
-                file.write(owner)
-                file.flush()
+                path.write_bytes(owner)
             except OSError:
                 path.unlink(missing_ok=True)
                 raise
             return
     raise CharlmError(f"{path} is being taken by other processes again and again: choose another --out")
-
-
-_TRIES = 100
 
 
 @contextlib.contextmanager

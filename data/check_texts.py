@@ -14,10 +14,10 @@ from pathlib import Path
 
 import click
 import numpy as np
+from charlm.text.measures import compressed_size, distinct_share, longest_shared, whole
 
 from charlm.errors import CharlmError
 from charlm.text.corpus import read_corpus
-from charlm.text.measures import compressed_size, distinct_share, longest_shared, whole
 
 HERE = Path(__file__).parent
 LEAST = {"shakespeare.txt": 200_000, "algebra.tex": 250_000, "wiki.xml": 200_000}

@@ -118,3 +118,21 @@ def test_a_model_is_replaced_when_the_new_one_is_whole(tmp_path: Path) -> None:
             new_directory(tmp_path / name, overwrite=name != "model"),
         ):
             pass
+
+
+def test_a_directory_that_was_made_for_nothing_does_not_stay(tmp_path: Path) -> None:
+    place = tmp_path / "new" / "run"
+    with pytest.raises(CharlmError, match="refused"), lock(place):
+        raise CharlmError("refused")
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(CharlmError, match="refused"), lock(place):
+        (place / "state").write_text("kept")
+        raise CharlmError("refused")
+    assert [each.name for each in place.iterdir()] == ["state"]
+    (tmp_path / "old").mkdir()
+    with pytest.raises(CharlmError, match="refused"), lock(tmp_path / "old"):
+        raise CharlmError("refused")
+    assert (tmp_path / "old").is_dir()
+    with lock(tmp_path / "made"):
+        pass
+    assert (tmp_path / "made").is_dir()

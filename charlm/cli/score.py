@@ -88,7 +88,7 @@ def score_command(
     """
     import charlm
     from charlm.display import may_paint
-    from charlm.text.units import tokens_of
+    from charlm.text.reading import tokens_of
 
     if not 2 <= len(arguments) <= 3:
         raise OptionError("name one model or two and then the text: charlm score checkpoints/NAME data/shakespeare.txt")

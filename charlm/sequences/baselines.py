@@ -22,8 +22,8 @@ from charlm.errors import CheckpointError
 from charlm.ngrams.counted import Contexts, Estimator
 from charlm.ngrams.estimators import make_estimator
 from charlm.ngrams.index import SuffixIndex
-from charlm.sequences.batches import Sequences, summary_features
-from charlm.sequences.metrics import Floats, mean_nats, softmax
+from charlm.sequences.batches import Sequences
+from charlm.sequences.metrics import Floats, mean_nats, softmax, summary_features
 
 
 class Baseline(abc.ABC):

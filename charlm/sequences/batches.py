@@ -207,34 +207,6 @@ def _numbered(keys: Sequence[Hashable]) -> NDArray[np.int64]:
     return np.array([known.setdefault(key, len(known)) for key in keys], dtype=np.int64)
 
 
-def summary_features(inputs: Sequences) -> NDArray[np.float64]:
-    """What sequences of numbers have in common whatever their length, [N, G] with G = 1 + 19 F.
-
-    The length, and for each number of a step: mean, standard deviation, least, greatest, first and last value, the
-    means of |x|, of |Δx| and of Δx² over neighbours, the correlation of steps 1 to 6 apart, the slope of a line, how
-    often it crosses its mean a step, and where the least and the greatest value stand (0 to 1).
-
-    >>> summary_features(Sequences.of_numbers([[1.0, 3.0], [2.0]])).shape
-    (2, 20)
-    """
-    return np.stack([_summary(each.numpy().reshape(len(each), -1)) for each in inputs])
-
-
-def _summary(x_TF: NDArray[np.float64]) -> NDArray[np.float64]:
-    steps, mean, deviation = len(x_TF), x_TF.mean(0), x_TF.std(0)
-    centred = x_TF - mean
-    change = np.diff(x_TF, axis=0) if steps > 1 else np.zeros_like(x_TF)
-    t = np.linspace(-1, 1, steps) if steps > 1 else np.zeros(1)
-    spread = np.maximum(deviation, 1e-12)
-    apart = [(centred[lag:] * centred[:-lag]).sum(0) / (steps * spread**2) for lag in range(1, 7)]
-    slope = (t[:, None] * centred).sum(0) / max(float(t @ t), 1e-12)
-    crossings = (np.diff(np.sign(centred), axis=0) != 0).sum(0) / steps
-    places = [x_TF.argmin(0) / steps, x_TF.argmax(0) / steps]
-    parts = [mean, deviation, x_TF.min(0), x_TF.max(0), x_TF[0], x_TF[-1], np.abs(x_TF).mean(0)]
-    parts += [np.abs(change).mean(0), (change**2).mean(0), slope, crossings, *apart, *places]
-    return np.concatenate([[float(steps)], *parts])
-
-
 # -- as they are given in Python ---------------------------------------------------------------------------------------
 
 
@@ -250,9 +222,18 @@ def as_list(X: Any) -> list[Any] | None:
         X = X.ravel().tolist()
     if isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1 and X.size and np.ndim(X[0]):
         X = list(X)
-    if not isinstance(X, list | tuple) or not X or not (isinstance(X[0], str) or np.ndim(X[0])):
+    if isinstance(X, str | bytes):
+        raise OptionError(f"sequences are a list of texts or of arrays: put this text into a list, as [{X[:40]!r}]")
+    if isinstance(X, list | tuple) and not X:
+        raise OptionError("there are no sequences: give at least one")
+    text = isinstance(X, list | tuple) and any(isinstance(value, str) for value in X)
+    if not isinstance(X, list | tuple) or not (text or isinstance(X[0], bytes) or np.ndim(X[0])):
         return None
-    text = isinstance(X[0], str)
+    for number, value in enumerate(X):
+        if isinstance(value, bytes):
+            raise OptionError(
+                f"sequence {number + 1} is bytes: decode them to a text first, as {value[:20]!r}.decode()"
+            )
     for number, value in enumerate(X):
         if isinstance(value, str) != text:
             raise OptionError(f"sequence {number + 1} is {str(value)[:40]!r}: all are texts, or all are numbers")
@@ -308,6 +289,30 @@ def stepwise(y: Any, rows: Sequence[Any]) -> list[Any]:
         if len(labels) != len(row):
             raise OptionError(f"sequence {number + 1} has {len(row)} steps and {len(labels)} labels: give one a step")
     return found
+
+
+def refuse_missing(y: Any, steps: Sequence[Sequence[Any]] | None = None) -> None:
+    """Refuses None, NaN and pandas' NA and NaT among labels, with the place of the first (from 1).
+
+    Args:
+        y: labels as they are given: a list, an array or a column of a table.
+        steps: for labels of every step those of each sequence.
+
+    >>> refuse_missing(["a", None])
+    Traceback (most recent call last):
+    charlm.errors.OptionError: label 2 of y is missing: give it, or leave its sequence out
+    """
+    array = y.to_numpy() if hasattr(y, "to_numpy") else y
+    flat = array if isinstance(array, list | tuple) else np.asarray(array).ravel()
+    for place, labels in enumerate([flat] if steps is None else steps, 1):
+        for number, label in enumerate(labels, 1):
+            try:
+                missing = label is None or bool(label != label)  # noqa: PLR0124
+            except (TypeError, ValueError):  # neither equal nor not, which is what NA is
+                missing = not np.ndim(label)
+            if missing:
+                of = "y" if steps is None else f"sequence {place} in y"
+                raise OptionError(f"label {number} of {of} is missing: give it, or leave its sequence out")
 
 
 def ragged(rows: Sequence[NDArray[Any]]) -> Any:

@@ -28,15 +28,13 @@ KINDS = ("min-max", "z-score")
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """(x − shift) / width for each feature.
+    """(x − shift) / width for each feature; made by `Scale.fit`.
 
     Args:
         kind: `min-max`: shift is the least value and width the range, so that fitted rows lie in 0..1; or `z-score`:
             the mean and the standard deviation (of the population, Σ(x − mean)²/N).
         shift: F numbers.
-        width: F numbers above 0; 1 for a feature that never changes.
-
-    Make one with `Scale.fit`.
+        width: F numbers above 0; 1 for a feature that never changes, 0 for such a target, which is undone to its shift.
 
     >>> import torch
     >>> scale = Scale.fit(torch.tensor([[10.0, 5.0], [30.0, 5.0]]), "min-max")
@@ -55,8 +53,8 @@ class Scale:
             raise OptionError(f"unknown scaling {self.kind!r}: choose one of {', '.join(KINDS)}")
         if not self.shift or len(self.shift) != len(self.width):
             raise OptionError("a scale has as many widths as shifts, one of each for every feature")
-        if not all(map(math.isfinite, (*self.shift, *self.width))) or min(self.width) <= 0:
-            raise OptionError("the shifts of a scale are finite, its widths finite and above 0")
+        if not all(map(math.isfinite, (*self.shift, *self.width))) or min(self.width) < 0:
+            raise OptionError("the shifts of a scale are finite, its widths finite and not negative")
 
     @classmethod
     def fit(cls, rows_NF: Tensor, kind: str) -> Scale:
@@ -87,7 +85,7 @@ class Scale:
     def apply(self, x: Tensor) -> Tensor:
         """Scaled numbers, in the type and on the device of `x` [..., F]."""
         shift, width = self._like(x)
-        return (x - shift) / width
+        return (x - shift) / width.masked_fill(width == 0, 1)
 
     def undo(self, x: Tensor) -> Tensor:
         """The numbers before they were scaled."""
@@ -195,10 +193,10 @@ class SequenceConfig:
             raise OptionError("class weights are numbers above 0, one for each class (of a Score: for no and for yes)")
         if self.features and self.embedding:
             raise OptionError("an embedding is for text: leave it out where the input is numbers")
-        if self.input_scale is not None and len(self.input_scale.shift) != self.features:
-            raise OptionError(
-                f"the scale of the input is for {len(self.input_scale.shift)} features, the input has {self.features}"
-            )
+        scale = self.input_scale
+        if scale is not None and (len(scale.shift) != self.features or 0 in scale.width):
+            has = f"{len(scale.shift)} features, the input has {self.features}"
+            raise OptionError(f"the scale of the input is for {has}; each has a width above 0")
         scale = self.target_scale
         if scale is not None and (self.mode != "score" or scale.kind != "min-max" or len(scale.shift) != 1):
             raise OptionError("the targets of a Score alone can be scaled, by min-max of one number")
@@ -247,7 +245,9 @@ def fit_scales(
             raise OptionError("text has no scale: leave the scaling of the input out")
         config = replace(config, input_scale=Scale.fit(train.inputs.values.flatten(1), inputs))
     if targets:
-        config = replace(config, target_scale=Scale.fit(train.targets.values.reshape(-1, 1), "min-max"))
+        scale = Scale.fit(train.targets.values.reshape(-1, 1), "min-max")
+        same = bool((train.targets.values == scale.shift[0]).all())
+        config = replace(config, target_scale=replace(scale, width=(0.0,)) if same else scale)
     return config
 
 

@@ -30,11 +30,11 @@ from charlm.errors import CheckpointError, OptionError
 from charlm.files import free_name
 from charlm.nn.cells import Cell
 from charlm.nn.kernels import pick_device
-from charlm.sequences.batches import Examples, Sequences, ragged, rows_of, stepwise
+from charlm.sequences.batches import Examples, Sequences, ragged, refuse_missing, rows_of, stepwise
 from charlm.sequences.fit import fit_examples
 from charlm.sequences.fitted_models import Models, load_sequence, save_sequence
 from charlm.sequences.model import SequenceModel
-from charlm.sequences.tabular import TableFacts, held_out, seed_of
+from charlm.sequences.tabular import TableFacts, held_out, is_bounded, seed_of
 from charlm.text.vocab import Vocab
 from charlm.training.watching import History
 
@@ -132,7 +132,7 @@ class SequenceEstimator(BaseEstimator, abc.ABC):  # type: ignore[misc]
             table="", sha256="", rows=len(inputs), sequence="sequence", label="label", split="100/0/0",
             input="text" if inputs.ids else "numbers", features=0 if inputs.ids else int(inputs.values.shape[1]),
             mode=self.mode, every=self._every(), classes=classes, base=base,
-            bounded=getattr(self, "label_scale", None) in (None, "none"),
+            bounded=is_bounded(getattr(self, "label_scale", None)),
         )  # fmt: skip
 
     def _said(self, X: Any, lengths: ArrayLike | None) -> list[NDArray[np.float64]]:
@@ -248,6 +248,7 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):  # type: ignore[mi
 
     def _targets(self, y: Any, rows: list[Any]) -> Sequences:
         steps = stepwise(y, rows) if self._every() else None
+        refuse_missing(y, steps)
         flat = column_or_1d(y, warn=True) if steps is None else np.concatenate([np.asarray(each) for each in steps])
         check_classification_targets(flat)
         self.classes_, numbers = np.unique(flat, return_inverse=True)
@@ -287,7 +288,8 @@ class SequenceScorer(RegressorMixin, SequenceEstimator):  # type: ignore[misc]
     Args:
         loss: `cross-entropy`, after which a Score is a probability, or `squared`; None takes the squared error where
             labels are scaled, else the cross-entropy.
-        label_scale: `minmax` maps labels of any range to 0..1 for training and back in what is predicted.
+        label_scale: `minmax` maps labels of any range to 0..1 for training and back in what is predicted, which lies
+            in the range of the labels: where all of these are one number, it is that number. `none` or None does not.
 
     Attributes:
         n_features_in_, model_, history_: as of `SequenceClassifier`.
@@ -319,13 +321,14 @@ class SequenceScorer(RegressorMixin, SequenceEstimator):  # type: ignore[misc]
         self.label_scale = label_scale
 
     def _targets(self, y: Any, rows: list[Any]) -> Sequences:
-        each = stepwise(y, rows) if self._every() else list(column_or_1d(y, warn=True))
+        steps = stepwise(y, rows) if self._every() else None
+        refuse_missing(y, steps)
         try:
-            found = Sequences.of_numbers(each)
+            found = Sequences.of_numbers(list(column_or_1d(y, warn=True)) if steps is None else steps)
         except (TypeError, ValueError) as error:
             raise OptionError(f"y is not numbers: {error} (NaN and infinity are no Scores)") from None
         values = found.values.flatten()
-        if self.label_scale in (None, "none") and bool(((values < 0) | (values > 1)).any()):
+        if is_bounded(self.label_scale) and bool(((values < 0) | (values > 1)).any()):
             place = int(((values < 0) | (values > 1)).nonzero()[0, 0])
             raise OptionError(
                 f"y holds {values[place]:g}: a Score is a number from 0 to 1; others are mapped to that range with "

@@ -36,12 +36,13 @@ from charlm.sequences.fit_run import (
     start,
     step_loss,
 )
-from charlm.sequences.fitted_models import MODELS, Models, fit_models
+from charlm.sequences.fitted_models import MODELS, Models, fit_models, refuse_model
 from charlm.sequences.table_fit import TableFit, measured, read_cost, suggested
 from charlm.sequences.tabular import TableFacts, TableTask, open_task, open_task_again
 from charlm.sequences.tasks import pretrained
 from charlm.text.vocab import Vocab
 from charlm.training.interfaces import Observer
+from charlm.training.options import seconds_between_states
 from charlm.training.run import interruptible, refuse_change, same_directory
 from charlm.training.watching import History, Watch
 
@@ -137,6 +138,7 @@ def fit_table(
         raise OptionError("--freeze keeps the layers of a language model: name one with --init-from")
     if cost is not None:
         read_cost(cost)
+    save_every = seconds_between_states(save_every)
     with ExitStack() as stack:
         shown = observer or stack.enter_context(closing(Watch(step_loss, what=loss_unit, show=progress)))
         session = _Session(given, init_from, device, save_every, progress, shown, model, cost)
@@ -170,14 +172,15 @@ class _Session:
         assert train is not None
         if self.given["pretrain"] and model is not None:
             raise OptionError("--pretrain makes layers of its own, and --init-from takes those of a model: choose one")
+        refuse_model(self.wanted, plan.network, train, task.part("valid"))
         directory = None if out is None else free_name(Path(out.replace("{cell}", plan.network.cell)))
         if directory is not None and out is not None and "{cell}" not in out and directory != Path(out):
             self.observer.on_note(f"{out} is taken: this run goes to {directory}")
         with nullcontext() if directory is None else lock(directory):
             valid, data = task.part("valid"), encode(task.facts)
-            if passes := self.given["pretrain"]:
+            if passes := plan.pretrain:
                 self.observer.on_note(f"pretraining for {passes:g} passes over the training texts")
-                budget = replace(plan.optimisation, epochs=float(passes), max_steps=None, minutes=None)
+                budget = replace(plan.optimisation, epochs=passes, max_steps=None, minutes=None)
                 model = pretrained(plan.network, task.vocab, train, valid, budget, batch=plan.batch, device=device)
             fit = start(directory, train, valid, plan, device=device, vocab=task.vocab, data=data, model=model)
             for said in (task.about, *task.notes):
@@ -204,6 +207,7 @@ class _Session:
         budget = {name: self.given[name] for name in BUDGET if self.given[name] is not None}
         train = task.part("train")
         assert train is not None
+        refuse_model(self.wanted, saved.plan.network, train, task.part("valid"))
         with lock(directory):
             fit = resume(directory, train, task.part("valid"), device=device, budget=budget)
             said = f"{directory} goes on: {line(fit.plan)} on {device}, backend {fit.plan.backend}"
@@ -322,13 +326,12 @@ def fit_examples(
     given |= {"batch": asked.batch_size, "seed": seed}
     given |= {"loss": asked.loss} if facts.mode == "score" else {}
     plan = choose_fit(facts, len(train), given)
-    if asked.model not in ("auto", *MODELS):
-        raise OptionError(f"unknown model {asked.model!r}: choose auto or one of {', '.join(MODELS)}")
     wanted = asked.scale or "none"
     if wanted not in SCALES:
         raise OptionError(f"unknown scale {wanted!r}: choose one of {', '.join(SCALES)}")
     scale = SCALES[wanted] if facts.features else None
     plan = replace(plan, network=fit_scales(plan.network, train, inputs=scale, targets=not facts.bounded))
+    refuse_model(asked.model, plan.network, train, valid)
     directory = None if asked.out is None else free_name(Path(asked.out))
     device = pick_device(asked.device)
     with nullcontext() if directory is None else lock(directory):

@@ -37,7 +37,7 @@ NETWORK = (
     "cell", "layers", "hidden", "bidirectional", "pooling", "grams", "dropout", "input_dropout", "weight_dropout",
     "embedding", "loss",
 )  # fmt: skip
-TRAINING = ("batch", "lr", "average", "patience", "seed", "backend")
+TRAINING = ("batch", "lr", "average", "patience", "seed", "pretrain", "backend")
 """Options of a fit: of its budget, its network and its training."""
 SCALES = {"minmax": "min-max", "zscore": "z-score", "none": None}
 """The ways of scaling by their names in options."""
@@ -52,6 +52,7 @@ class FitPlan(TrainingPlan):
         optimisation: how it is trained.
         batch: examples a step.
         backend: how layers are run; see `TrainingPlan`.
+        pretrain: passes over the training texts before it, in which the layers learn to foresee characters.
 
     >>> from charlm.codec import decode, encode
     >>> plan = FitPlan(network=SequenceConfig(hidden=8), optimisation=Optimisation(epochs=3))
@@ -63,10 +64,13 @@ class FitPlan(TrainingPlan):
     optimisation: Optimisation
     batch: int = 64
     backend: str = "rule"
+    pretrain: float = 0.0
 
     def __post_init__(self) -> None:
         if self.batch < 1:
             raise OptionError(f"--batch-size is at least 1, not {self.batch}")
+        if not 0 <= self.pretrain < math.inf:
+            raise OptionError(f"--pretrain is a number of passes over the texts, 0 or more, not {self.pretrain:g}")
 
 
 Fit = Run[FitPlan, SequenceModel]
@@ -218,7 +222,7 @@ def choose_fit(facts: TableFacts, train_rows: int, given: Mapping[str, Any]) -> 
     Args:
         facts: what the table is.
         train_rows: rows of its training part.
-        given: options by the names of `SequenceConfig` and `Optimisation`, and `batch` and `backend`.
+        given: options by the names of `SequenceConfig` and `Optimisation`, and `batch`, `backend` and `pretrain`.
 
     >>> facts = TableFacts(table="t", sha256="", rows=1000, sequence="x", label="y", input="numbers", features=1,
     ...     mode="score", split="80/10/10", base=(0.5,))
@@ -226,7 +230,7 @@ def choose_fit(facts: TableFacts, train_rows: int, given: Mapping[str, Any]) -> 
     >>> plan.network.hidden, plan.batch, plan.optimisation.epochs
     (50, 32, 80.0)
     """
-    known = {*SequenceConfig.__dataclass_fields__, *Optimisation.__dataclass_fields__, "batch", "backend"}
+    known = {*SequenceConfig.__dataclass_fields__, *Optimisation.__dataclass_fields__, "batch", "backend", "pretrain"}
     if unknown := sorted(set(given) - known):
         raise OptionError(f"a fit has no option {', '.join(unknown)}: it has {', '.join(sorted(known))}")
     asked = {name: value for name, value in given.items() if value is not None}
@@ -259,6 +263,7 @@ def choose_fit(facts: TableFacts, train_rows: int, given: Mapping[str, Any]) -> 
         optimisation=Optimisation(**{**optimisation, **_for(Optimisation, asked)}),
         batch=batch,
         backend=asked.get("backend", "rule"),
+        pretrain=float(asked.get("pretrain", 0)),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -175,20 +175,19 @@ def fit_models(
         say: is told how each does on the validation part.
     """
     config, took = network.config, {"rnn": seconds}
+    refuse_model(wanted, config, train, valid)
     baselines: dict[str, Baseline] = {}
-    whole = config.output == "last" and config.target_scale is None
-    shares_NV = shares_of(train.targets, config.mode, config.classes) if whole else np.zeros((0, 0))
-    if whole and wanted != "rnn" and (shares_NV.sum(0) > 0).all():
+    if wanted != "rnn" and (kinds := _kinds(config, train)):
+        shares_NV = shares_of(train.targets, config.mode, config.classes)
         held = None if valid is None else shares_of(valid.targets, config.mode, config.classes)
-        kinds: tuple[type[Baseline], ...] = (Trees,) if config.features else (Counted, Linear)
         for kind in kinds:
             begun = time.perf_counter()
             inputs = None if valid is None else valid.inputs
             baselines[kind.name] = kind.fit(train.inputs, shares_NV, inputs, held)
             took[kind.name] = time.perf_counter() - begun
     if not baselines or valid is None:
-        models = Models(network=network, baselines=baselines, seconds=took)
-        return _choosing(models, wanted)
+        chosen = "rnn" if wanted == "auto" else wanted
+        return Models(network=network, baselines=baselines, chosen=chosen, seconds=took)
     first = Models(network=network, baselines=baselines)
     assert held is not None
     p = {name: first.probabilities(valid.inputs, name) for name in first.names}
@@ -197,18 +196,27 @@ def fit_models(
     took["mix"] = sum(took.values())
     nats |= {"mix": _mix_nats(p, held)} if weights else {}
     say("valid part, nats a label: " + ", ".join(f"{name} {value:.4f}" for name, value in nats.items()))
-    best = min(nats, key=lambda name: nats[name])
-    models = Models(network=network, baselines=baselines, weights=weights, chosen=best, valid_nats=nats, seconds=took)
-    return _choosing(models, wanted)
+    best = min(nats, key=lambda name: nats[name]) if wanted == "auto" else wanted
+    return Models(network=network, baselines=baselines, weights=weights, chosen=best, valid_nats=nats, seconds=took)
 
 
-def _choosing(models: Models, wanted: str) -> Models:
-    """The same models with the one that was asked for as the chosen one."""
-    if wanted == "auto":
-        return models
-    if wanted not in models.names:
-        raise OptionError(f"there is no model {wanted!r} of these sequences: there are {', '.join(models.names)}")
-    return replace(models, chosen=wanted)
+def _kinds(config: SequenceConfig, train: Examples) -> tuple[type[Baseline], ...]:
+    """The baselines that there can be: none where labels are at every step or scaled, or a class has no example."""
+    if config.output != "last" or config.target_scale is not None:
+        return ()
+    if not (shares_of(train.targets, config.mode, config.classes).sum(0) > 0).all():
+        return ()
+    return (Trees,) if config.features else (Counted, Linear)
+
+
+def refuse_model(wanted: str, config: SequenceConfig, train: Examples, valid: Examples | None) -> None:
+    """Refuses a model that `fit_models` could not make of these examples, before the network is trained."""
+    if wanted not in ("auto", *MODELS):
+        raise OptionError(f"unknown model {wanted!r}: choose auto or one of {', '.join(MODELS)}")
+    names = ["rnn", *(kind.name for kind in _kinds(config, train))]
+    names += ["mix"] if len(names) > 1 and valid is not None and len(valid) >= _FOLDS else []
+    if wanted not in ("auto", *names):
+        raise OptionError(f"there is no model {wanted!r} of these sequences: there are {', '.join(names)}")
 
 
 def best_of(nats: Mapping[str, NDArray[np.float64]], draws: int = 1000) -> tuple[str, list[str]]:

@@ -10,6 +10,8 @@ classes the tests compare all three with scikit-learn.
 
 N predictions, V classes, M bins. Binary predictions are probabilities [N] of "yes" with outcomes [N] from 0 to 1;
 predictions over classes are [N, V] with outcomes [N] (the class that came) or [N, V] (a share of each class).
+
+Sequences of numbers are measured too: `summary_features` is what the trees see of them.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from charlm.errors import CharlmError
+from charlm.sequences.batches import Sequences
 
 Floats = NDArray[np.float64]
 
@@ -249,3 +252,41 @@ def softmax(x_NV: Floats) -> Floats:
     """Rows of probabilities from rows of logarithms."""
     p = np.exp(x_NV - x_NV.max(1, keepdims=True))
     return np.asarray(p / p.sum(1, keepdims=True))
+
+
+def summary_features(inputs: Sequences) -> NDArray[np.float64]:
+    """What sequences of numbers have in common whatever their length, [N, G] with G = 1 + 19 F.
+
+    The length, and for each number of a step: mean, standard deviation, least, greatest, first and last value, the
+    means of |x|, of |Δx| and of Δx² over neighbours, the correlation of steps 1 to 6 apart, the slope of a line, how
+    often it crosses its mean a step, and where the least and the greatest value stand (0 to 1). None is beyond ±1e300,
+    however large the numbers are.
+
+    >>> summary_features(Sequences.of_numbers([[1.0, 3.0], [2.0]])).shape
+    (2, 20)
+    """
+    return np.stack([_summary(each.numpy().reshape(len(each), -1)) for each in inputs])
+
+
+_BIG, _LARGEST = 1e100, 1e300  # what has a square that is no number; the largest feature, which trees can still add
+
+
+def _summary(x_TF: NDArray[np.float64]) -> NDArray[np.float64]:
+    peak_F = np.abs(x_TF).max(0)
+    unit_F = np.where(peak_F > _BIG, np.ldexp(1.0, np.frexp(peak_F)[1] - 1), 1.0)  # a power of 2: nothing is rounded
+    x_TF = x_TF / unit_F
+    steps, mean, deviation = len(x_TF), x_TF.mean(0), x_TF.std(0)
+    centred = x_TF - mean
+    change = np.diff(x_TF, axis=0) if steps > 1 else np.zeros_like(x_TF)
+    t = np.linspace(-1, 1, steps) if steps > 1 else np.zeros(1)
+    spread = np.maximum(deviation, 1e-12)
+    apart = [(centred[lag:] * centred[:-lag]).sum(0) / (steps * spread**2) for lag in range(1, 7)]
+    slope = (t[:, None] * centred).sum(0) / max(float(t @ t), 1e-12)
+    crossings = (np.diff(np.sign(centred), axis=0) != 0).sum(0) / steps
+    places = [x_TF.argmin(0) / steps, x_TF.argmax(0) / steps]
+    parts = [mean, deviation, x_TF.min(0), x_TF.max(0), x_TF[0], x_TF[-1], np.abs(x_TF).mean(0)]
+    parts.append(np.abs(change).mean(0))
+    with np.errstate(over="ignore"):
+        parts += [(change**2).mean(0) * unit_F, slope]
+        parts = [np.clip(part * unit_F, -_LARGEST, _LARGEST) for part in parts]
+    return np.concatenate([[float(steps)], *parts, crossings, *apart, *places])

@@ -245,6 +245,13 @@ def held_out(rows: Sequence[Any], fraction: float, seed: int) -> dict[str, NDArr
     return RowSplit(shares=(100 - held, held, Fraction(0)), seed=seed).parts(len(rows), groups)
 
 
+def is_bounded(label_scale: str | None) -> bool:
+    """Whether a Score's labels are in 0..1 by themselves, by the option of their scale."""
+    if label_scale not in (None, "none", "minmax"):
+        raise OptionError(f"unknown label scale {label_scale!r}: choose minmax or none")
+    return label_scale != "minmax"
+
+
 def seed_of(chance: Any) -> int:
     """A seed from a number, a `numpy.random.RandomState`, or None, which draws one."""
     from sklearn.utils import check_random_state
@@ -308,7 +315,7 @@ def open_task(table: str, given: Mapping[str, Any], vocab: Vocab | None = None) 
         vocab=vocab,
         input=given["input"] or (None if vocab is None else "text"),
         every=None if given["output"] is None else given["output"] == "every",
-        bounded=given["label_scale"] != "minmax",
+        bounded=is_bounded(given["label_scale"]),
         encoding=encoding,
         header=header,
     )

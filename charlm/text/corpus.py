@@ -14,7 +14,7 @@ from charlm.errors import OptionError, TextError
 from charlm.text.cache import BytesRead, corpus_hash, encode_files, is_big
 from charlm.text.reading import Reading, decode, files_of, read_content
 from charlm.text.splits import PARTS, Spans, Split, count_targets, shared_context
-from charlm.text.units import arranged, item_spans, joined, read_items
+from charlm.text.units import arranged, item_spans, item_weights, joined, read_items
 from charlm.text.vocab import UNKNOWN, Ids, Vocab, code_points, vocabulary_of_counts
 
 
@@ -152,7 +152,7 @@ def corpus_of_text(text: str, *, vocab: Vocab | None = None, name: str = "text")
 
 def corpus_of_items(
     items: Sequence[str],
-    counts: Sequence[int] | NDArray[np.int64] | None = None,
+    counts: Sequence[int] | NDArray[np.generic] | None = None,
     *,
     vocab: Vocab | None = None,
     name: str = "items",
@@ -173,7 +173,7 @@ def corpus_of_items(
     """
     if not items:
         raise TextError("an empty list has no items")
-    weights = np.ones(len(items), np.int64) if counts is None else np.asarray(counts, np.int64)
+    weights = np.ones(len(items), np.int64) if counts is None else item_weights(items, counts, name)
     digest = hashlib.sha256("\n".join(items).encode("utf-8", "surrogatepass")).hexdigest()
     return _assemble_items([(list(items), weights)], [digest], (name,), Reading(items="line"), vocab, arrange)
 

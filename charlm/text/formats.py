@@ -1,13 +1,15 @@
-"""Tables that are not delimited text: JSON Lines, Parquet (with pyarrow), numpy's .npy and .npz without pickle."""
+"""Formats of tables: JSON Lines, Parquet (with pyarrow), numpy's .npy and .npz without pickle; delimited text as it is
+written."""
 
 from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any
@@ -37,11 +39,13 @@ def json_records(text: str, name: str) -> tuple[list[dict[str, Any]], list[int]]
         if not line.strip():
             continue
         try:
-            record = json.loads(line, parse_constant=_no_constant)
+            record = json.loads(line, parse_constant=_no_constant, parse_float=_finite)
             if line.count("[") + line.count("{") > _DEEPEST and _is_deep(record):
                 raise RecursionError
         except RecursionError:
             raise TextError(f"line {number} of {name} is nested too deep for a table") from None
+        except OverflowError as error:
+            raise TextError(f"line {number} of {name}: {error} is too large a number") from None
         except ValueError as error:
             raise TextError(f"line {number} of {name} is not JSON ({str(error)[:100]})") from None
         if "\\ud" in line.lower() and HALF.search(json.dumps(record, ensure_ascii=False)):
@@ -64,6 +68,79 @@ def _is_deep(value: Any) -> bool:
 
 def _no_constant(word: str) -> float:
     raise ValueError(f"{word} is no JSON number")
+
+
+def _finite(word: str) -> float:
+    number = float(word)
+    if not math.isfinite(number):
+        raise OverflowError(word[:40])
+    return number
+
+
+def json_lines(columns: Mapping[str, Any], numbers: Sequence[int], nulls: Set[tuple[int, str]]) -> str:
+    r"""The rows of a table as strict JSON, an object a line.
+
+    Args:
+        columns: by name; a key whose value is None is left out of its line.
+        numbers: what each row is called by.
+        nulls: the number and column of each cell in which null is written all the same.
+
+    Raises:
+        TextError: a number that JSON has no spelling for.
+
+    >>> json_lines({"a": [1, None], "b": [None, None]}, [1, 2], {(2, "a")})
+    '{"a": 1}\n{"a": null}\n'
+    """
+    lines = []
+    for number, *row in zip(numbers, *columns.values(), strict=True):
+        cells = zip(columns, row, strict=True)
+        kept = {name: cell for name, cell in cells if cell is not None or (number, name) in nulls}
+        try:
+            lines.append(json.dumps(kept, ensure_ascii=False, allow_nan=False) + "\n")
+        except ValueError:
+            raise TextError(f"row {number} holds NaN or infinity, which JSON has no spelling for") from None
+    return "".join(lines)
+
+
+def delimited_lines(rows: Iterable[Iterable[Any]], delimiter: str, line_end: str) -> str:
+    r"""Rows of cells as delimited text, which is read again as the same cells whatever is in them.
+
+    Python's own writer leaves a line end that is not the table's without quotes, in some versions.
+
+    Args:
+        rows: of cells; None is an empty one, a list is written as its values separated by spaces.
+        delimiter, line_end: between cells, and after rows.
+
+    >>> delimited_lines([["a", None, [1, 2]], ["b,c", 'd"e', "e\r"]], ",", "\n")
+    'a,,1 2\n"b,c","d""e","e\r"\n'
+    """
+    quoted = re.compile(f'[{re.escape(delimiter)}"\r\n]')
+
+    def spelled(cell: Any) -> str:
+        text = " ".join(map(str, cell)) if isinstance(cell, list) else "" if cell is None else str(cell)
+        return '"' + text.replace('"', '""') + '"' if quoted.search(text) else text
+
+    # a line with nothing on it would be no row
+    return "".join((delimiter.join(map(spelled, row)) or '""') + line_end for row in rows)
+
+
+def whole_counts(values: Iterable[Any], place: Callable[[int], str]) -> NDArray[np.int64]:
+    """Values that are weights, whole numbers of 0 or more; `place` names a row in the sentence that refuses it.
+
+    >>> whole_counts(["2", 3.0], str).tolist()
+    [2, 3]
+    """
+    found = []
+    for row, value in enumerate(values):
+        try:
+            number = float(str(value))
+        except ValueError:
+            number = -1.0
+        if not 0 <= number < 1 << 53 or number != int(number):
+            shown = value.item() if isinstance(value, np.generic) else value
+            raise TextError(f"{place(row)} counts {shown!r}: a weight is a whole number of 0 or more")
+        found.append(int(number))
+    return np.array(found, np.int64)
 
 
 def read_parquet(content: bytes, name: str) -> dict[str, list[Any]]:

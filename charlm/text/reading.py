@@ -322,3 +322,11 @@ def _undecodable(path: Path, reading: Reading, error: UnicodeError, position: in
         f"{_shown(path)} is not {reading.encoding}: byte 0x{byte.hex()} at position {position} (line {line}) cannot be "
         f"decoded; name its encoding, for example --encoding {likely} or --encoding utf-16, or use --bytes"
     )
+
+
+def tokens_of(path: str | None) -> list[str] | None:
+    """The tokens of a file, one a line; empty lines are passed over. None of no file."""
+    if path is None:
+        return None
+    text = decode(read_content(Path(path)), Reading(newlines="normalise"), Path(path))
+    return [line.strip() for line in text.split("\n") if line.strip()]

@@ -15,7 +15,6 @@ import codecs
 import csv
 import hashlib
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import OptionError, TextError
-from charlm.text.formats import HALF, json_records, read_arrays, read_parquet, write_npz, write_parquet
+from charlm.text import formats
 from charlm.text.reading import Reading, read_content, unreadable
 
 _DELIMITERS = ("\t", ";", ",", "|")
@@ -71,6 +70,7 @@ class Table:
         numbers: what each row is called by in messages.
         sha256: of the file's bytes.
         dialect: of a delimited table.
+        nulls: the number of the row and the column of each cell of JSON Lines that is there and null.
     """
 
     name: str
@@ -79,6 +79,7 @@ class Table:
     numbers: Sequence[int]
     sha256: str
     dialect: Dialect = Dialect()
+    nulls: frozenset[tuple[int, str]] = frozenset()
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -137,7 +138,7 @@ def table_of(content: bytes, name: str, *, encoding: str = "utf-8", header: bool
     kind = _kind_of(content, name)
     sha256 = hashlib.sha256(content).hexdigest()
     if kind in ("arrays", "parquet"):
-        columns = read_arrays(content, name) if kind == "arrays" else read_parquet(content, name)
+        columns = formats.read_arrays(content, name) if kind == "arrays" else formats.read_parquet(content, name)
         return _of_columns(columns, name, sha256, kind)
     dialect, text = _decode(content, encoding, name)
     if text.lstrip()[:2] == "[{":
@@ -196,7 +197,7 @@ def _decode(content: bytes, encoding: str, name: str) -> tuple[Dialect, str]:
         raise TextError(f"{name} is not {encoding} text ({' '.join(str(error).split())[:100]})") from None
     if "\x00" in text:
         raise TextError(f"{name} is no table of text (it holds NUL characters): is it a binary file?")
-    if HALF.search(text):
+    if formats.HALF.search(text):
         raise TextError(f"{name} holds half a character (a lone surrogate): save it as UTF-8")
     if not text.strip():
         raise TextError(f"{name} is empty: a table has a row that names its columns and a row for each example")
@@ -292,12 +293,15 @@ def _is_number(cell: str) -> bool:
 
 
 def _json_table(text: str, name: str, sha256: str, dialect: Dialect) -> Table:
-    records, numbers = json_records(text, name)
+    records, numbers = formats.json_records(text, name)
     names = dict.fromkeys(key for record in records for key in record)
     if not names or len(names) > 1000:
         raise TextError(f"{name} has {len(names):,} different keys: a table has a few columns, the same in each line")
     columns = {key: [record.get(key) for record in records] for key in names}
-    return Table(name=name, kind="jsonl", columns=columns, numbers=numbers, sha256=sha256, dialect=dialect)
+    nulls = frozenset(
+        (n, key) for n, r in zip(numbers, records, strict=True) for key, cell in r.items() if cell is None
+    )
+    return Table(name=name, kind="jsonl", columns=columns, numbers=numbers, sha256=sha256, dialect=dialect, nulls=nulls)
 
 
 def _of_columns(columns: Mapping[str, Any], name: str, sha256: str, kind: Any) -> Table:
@@ -323,26 +327,21 @@ def render_table(table: Table, kind: str | None = None) -> bytes:
     """
     kind = kind or table.kind
     if kind == "arrays":
-        return write_npz({name: np.asarray(values) for name, values in table.columns.items()})
+        return formats.write_npz({name: np.asarray(values) for name, values in table.columns.items()})
     if kind == "parquet":
-        return write_parquet(table.columns)
+        return formats.write_parquet(table.columns)
     if kind == "jsonl":
-        lines = (dict(zip(table.columns, row, strict=True)) for row in zip(*table.columns.values(), strict=True))
-        kept = ({key: value for key, value in line.items() if value is not None} for line in lines)
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept)
+        text = formats.json_lines(table.columns, table.numbers, table.nulls)
         return table.dialect.mark + text.encode(table.dialect.encoding, "backslashreplace")
     return _render_delimited(table)
 
 
 def _render_delimited(table: Table) -> bytes:
-    dialect, out = table.dialect, io.StringIO(newline="")
+    dialect = table.dialect
     delimiter = "," if dialect.delimiter == _ALONE else dialect.delimiter
-    columns = {name: values for name, values in table.columns.items() if np.ndim(values) == 1 or table.kind != "arrays"}
+    columns = {name: values for name, values in table.columns.items() if getattr(values, "ndim", 1) == 1}
     if table.kind == "arrays":
         columns = {"row": table.numbers, **columns}
-    writer = csv.writer(out, delimiter=delimiter, lineterminator=dialect.line_end)
-    if dialect.header:
-        writer.writerow(columns)
-    for row in zip(*columns.values(), strict=True):
-        writer.writerow([" ".join(map(str, cell)) if isinstance(cell, list) else cell for cell in row])
-    return dialect.mark + out.getvalue().encode(dialect.encoding, "backslashreplace")
+    rows = [[*columns]] if dialect.header else []
+    text = formats.delimited_lines([*rows, *zip(*columns.values(), strict=True)], delimiter, dialect.line_end)
+    return dialect.mark + text.encode(dialect.encoding, "backslashreplace")

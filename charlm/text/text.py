@@ -167,11 +167,11 @@ class Text:
             vocab: encode by this vocabulary; characters that it lacks become unknown.
             name: what messages call it.
             items: `line` takes each line of the string as an item; empty lines are left out.
-            weights: how often each item of a list counts.
+            weights: how often each item of a list counts, whole numbers; one of 0 leaves it out.
 
         Raises:
-            TextError: the text is empty.
-            OptionError: the split cannot be read, or weights without a list of items.
+            TextError: the text is empty, or a weight is no whole number of 0 or more.
+            OptionError: the split cannot be read, or weights without a list of items, or not one for each.
 
         >>> names = Text.of(["ada", "bob", "eve"] * 9, split="34/33/33")
         >>> len(names.all), len(set(str(names.train).split()))  # equal items are never on both sides

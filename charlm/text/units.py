@@ -17,6 +17,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,10 @@ from numpy.typing import NDArray
 
 from charlm.display import follower
 from charlm.errors import OptionError, TextError
+from charlm.text.formats import whole_counts
 from charlm.text.reading import Reading, decode, read_content
 from charlm.text.splits import Spans
-from charlm.text.tables import Table, table_of
+from charlm.text.tables import table_of
 from charlm.text.vocab import Ids
 
 _WORD, _APART = r"\S+", r"[\w'’\-]+|[^\w\s]+"
@@ -105,14 +107,6 @@ def token_starts(text: str, tokens: Sequence[str], space: str = "before") -> lis
     return [*([] if starts[:1] == [0] else [0]), *starts, *edge]
 
 
-def tokens_of(path: str | None) -> list[str] | None:
-    """The tokens of a file, one a line; empty lines are passed over. None of no file."""
-    if path is None:
-        return None
-    text = decode(read_content(Path(path)), Reading(newlines="normalise"), Path(path))
-    return [line.strip() for line in text.split("\n") if line.strip()]
-
-
 _log = logging.getLogger(__name__)
 
 MOST = 1 << 30
@@ -143,32 +137,38 @@ def read_items(path: Path, reading: Reading, content: bytes | None = None) -> tu
         if (wrong := next((row for row, item in enumerate(items) if "\n" in item), None)) is not None:
             where = table.place(wrong, reading.column)
             raise TextError(f"{where} has a line end in it, which is the end mark of an item: take it out")
-        counts = None if reading.weights is None else _counts(table, reading.weights)
+        by = reading.weights
+        counts = None if by is None else whole_counts(table.column(by), partial(table.place, column=by))
     whole = np.ones(len(items), np.int64) if counts is None else counts
     kept = [i for i, item in enumerate(items) if item and whole[i]]
     if len(kept) < len(items) and not follower():
         _log.warning("%d of %d items of %s are empty or count 0: left out", len(items) - len(kept), len(items), name)
-    if not kept:
-        raise TextError(f"{name} has no item in it: name a list with at least one line that is not empty")
     found, total = [items[i] for i in kept], whole[kept]
-    if (size := int((np.array([len(item) + 1 for item in found]) * total).sum())) > MOST:
-        raise TextError(
-            f"{name} has {size:,} characters with its counts written out, more than {MOST:,}: divide the counts"
-        )
+    _check_amount(found, total, name)
     return found, total
 
 
-def _counts(table: Table, column: str) -> NDArray[np.int64]:
-    found = np.zeros(len(table), np.int64)
-    for row, value in enumerate(table.column(column)):
-        try:
-            number = float(str(value))
-        except ValueError:
-            number = -1.0
-        if not 0 <= number < 1 << 53 or number != int(number):
-            raise TextError(f"{table.place(row, column)} counts {value!r}: a weight is a whole number of 0 or more")
-        found[row] = int(number)
-    return found
+def _check_amount(items: Sequence[str], counts: NDArray[np.int64], name: str) -> None:
+    if not counts.any():
+        raise TextError(f"{name} has no item in it: at least one of them is not empty and counts 1 or more")
+    if (size := sum((len(item) + 1) * count for item, count in zip(items, counts.tolist(), strict=True))) > MOST:
+        raise TextError(
+            f"{name} has {size:,} characters with its counts written out, more than {MOST:,}: divide the counts"
+        )
+
+
+def item_weights(items: Sequence[str], weights: Any, name: str) -> NDArray[np.int64]:
+    """How often each item of a list counts, checked as a table's column of counts is.
+
+    >>> item_weights(["ada", "bob"], [2, 0], "names").tolist()
+    [2, 0]
+    """
+    given = [*weights]
+    if len(given) != len(items):
+        raise OptionError(f"{name} has {len(items):,} items and {len(given):,} weights: give a weight for each item")
+    counts = whole_counts(given, lambda place: f"item {place + 1} of {name}")
+    _check_amount(items, counts, name)
+    return counts
 
 
 def arranged(

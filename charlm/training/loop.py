@@ -28,7 +28,7 @@ from charlm.training.interfaces import (
     ValidationReport,
 )
 from charlm.training.optimizer import Average, Schedule, adamw
-from charlm.training.options import Budget, LoopState, Optimisation
+from charlm.training.options import Budget, LoopState, Optimisation, seconds_between_states
 
 Outcome = Literal["finished", "no improvement", "interrupted", "diverged"]
 
@@ -63,7 +63,7 @@ class Loop:
     ) -> None:
         self.objective, self.options, self.processes, self.stepper = objective, options, processes, stepper
         self.observer, self.keeper = observer or Observer(), keeper
-        self.save_every, self.should_stop = save_every, should_stop
+        self.save_every, self.should_stop = seconds_between_states(save_every), should_stop
         self.progress = LoopState()
         self.optimizer = adamw(objective.module, options)
         self.average = Average(objective.module, options.average) if options.average else None

@@ -87,6 +87,18 @@ class Optimisation:
         return " or ".join(part for part in (minutes, epochs, steps) if part)
 
 
+def seconds_between_states(seconds: float) -> float:
+    """The seconds between two saved states, checked; 0 saves one after every step.
+
+    >>> seconds_between_states(-1)
+    Traceback (most recent call last):
+    charlm.errors.OptionError: --save-every is a number of seconds, 0 or more, not -1
+    """
+    if not isinstance(seconds, int | float) or not seconds >= 0:
+        raise OptionError(f"--save-every is a number of seconds, 0 or more, not {seconds}")
+    return seconds
+
+
 class TrainingPlan:
     """What every plan of a training has; a frozen dataclass for each kind of run derives from it.
 

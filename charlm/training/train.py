@@ -30,6 +30,7 @@ from charlm.training.language_run import (
     run_replay,
     run_text,
 )
+from charlm.training.options import seconds_between_states
 from charlm.training.recipe import Plan
 from charlm.training.run import Run, interruptible, refuse_change, same_directory, start
 from charlm.training.states import Saved, left_by, read_saved, states
@@ -156,7 +157,7 @@ def train(
             observer=shown if members.first else Observer(),
             spokesman=shown,
             processes=members,
-            save_every=save_every,
+            save_every=seconds_between_states(save_every),
         )
         if resume is not None:
             return session.resume(Path(resume), out)

@@ -21,6 +21,7 @@ from charlm.sequences.config import RowSplit
 from charlm.sequences.estimators import SequenceClassifier
 from charlm.sequences.metrics import accuracy, brier_score, log_loss
 from charlm.text.formats import read_arrays, write_npz
+from charlm.text.tables import read_table
 from tests.conftest import Run
 
 
@@ -314,6 +315,55 @@ def test_a_row_without_a_sequence_is_left_blank_and_json_does_not_stop_out(charl
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_labels_of_every_step_are_written_into_delimited_text(charlm: Run) -> None:
+    rows = "".join(f"ab{n},x y x\nba,y x\n" for n in range(10))
+    Path("t.csv").write_text("text,label\n" + rows)
+    common = ("--mode", "distribution", "--output", "every", *SMALL)
+    code, _, err = charlm("fit", "t.csv", *common, "--max-steps", 2, "--out", "run")
+    assert code == 0, err
+    code, out, err = charlm("predict", "run", "t.csv", "--out", "said.csv")
+    assert code == 0, err
+    code, printed, err = charlm("predict", "run", "t.csv")
+    assert (code, printed) == (0, Path("said.csv").read_text()), err
+    read = [*csv.DictReader(io.StringIO(printed))]
+    assert [(each["text"], each["label"]) for each in read[:2]] == [("ab0", "x y x"), ("ba", "y x")]
+    assert [len(each[name].split()) for each in read[:2] for name in ("class", "p_x", "p_y")] == [3] * 3 + [2] * 3
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_what_predict_writes_holds_the_cells_that_it_read(charlm: Run) -> None:
+    Path("t.csv").write_bytes(b"x,y,note\n" + b'ab,0,"one\rtwo"\nba,1,\n' * 20)
+    code, _, err = charlm("fit", "t.csv", "--label-column", "y", *SMALL, "--max-steps", 1, "--out", "run")
+    assert code == 0, err
+    assert charlm("predict", "run", "t.csv", "--out", "said.csv")[0] == 0
+    code, _, err = charlm("predict", "run", "said.csv", "--out", "again.csv")
+    assert code == 0, err
+    for name in ("said.csv", "again.csv"):
+        assert [*read_table(name).columns["note"]] == ["one\rtwo", ""] * 20
+    Path("t.jsonl").write_text('{"x": "ab", "w": null}\n{"w": 1}\n{"x": null}\n')
+    code, out, err = charlm("predict", "run", "t.jsonl")
+    assert code == 0, err
+    first, *others = map(json.loads, out.splitlines())
+    assert first == {"x": "ab", "w": None, "score": first["score"]}
+    assert others == [{"w": 1}, {"x": None}]
+    Path("t.jsonl").write_text('{"x": "ab", "w": 0}\n{"x": "ab", "w": 1e400}\n')
+    code, out, err = charlm("predict", "run", "t.jsonl")
+    assert (code, out) == (2, "")
+    assert "line 2 of t.jsonl: 1e400 is too large a number" in err
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_passes_of_pretraining_belong_to_the_fit(charlm: Run) -> None:
+    Path("t.csv").write_text("x,y\n" + "ab,0\nba,1\n" * 20)
+    code, _, err = charlm("fit", "t.csv", *SMALL, "--pretrain", 1, "--max-steps", 1, "--out", "run")
+    assert code == 0, err
+    code, _, err = charlm("fit", "--resume", "run", "--pretrain", 2, "--max-steps", 2)
+    assert (code, "--pretrain cannot be changed in a run that goes on: it has 1.0, not 2.0" in err) == (2, True), err
+    code, _, err = charlm("fit", "--resume", "run", "--pretrain", 1, "--max-steps", 2)
+    assert code == 0, err
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_an_estimator_that_was_saved_predicts_from_a_table(charlm: Run) -> None:
     texts = [f"{'ab' if n % 2 else 'xy'}{n}" for n in range(30)]
     model = SequenceClassifier(hidden=4, max_steps=3).fit(texts, [n % 2 for n in range(30)])
@@ -364,6 +414,18 @@ def wrong_uses() -> list[tuple[tuple[object, ...], str]]:
         (("fit", "good.csv", "--dropout", 1), "dropout"),
         (("fit", "good.csv", "--batch-size", 0), "batch-size"),
         (("fit", "good.csv", "--epochs", "nan"), "epochs"),
+        (
+            ("fit", "good.csv", "--pretrain", "nan"),
+            "--pretrain is a number of passes over the texts, 0 or more, not nan",
+        ),
+        (("fit", "good.csv", "--pretrain", -1), "--pretrain is a number of passes over the texts, 0 or more, not -1"),
+        (("fit", "wide.csv", "--pretrain", 1), "pretraining is for texts"),
+        (("fit", "good.csv", "--save-every", "nan"), "--save-every is a number of seconds, 0 or more, not nan"),
+        (("fit", "good.csv", "--save-every", -1), "--save-every is a number of seconds, 0 or more, not -1"),
+        (("fit", "good.csv", "--model", "trees"), "there is no model 'trees' of these sequences"),
+        (("fit", "wide.csv", "--model", "counted"), "there is no model 'counted' of these sequences"),
+        (("fit", "good.csv", "--model", "mix", "--split", "100/0/0"), "there is no model 'mix' of these sequences"),
+        (("fit", "--resume", "run", "--model", "trees"), "there is no model 'trees' of these sequences"),
         (("fit", "good.csv", "--freeze"), "--init-from"),
         (("fit", "good.csv", "--init-from", "nothing"), "no model directory"),
         (("fit", "good.csv", "--plot", "p.gif"), ".png"),

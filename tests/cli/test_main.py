@@ -185,6 +185,8 @@ def wrong_uses(tmp_path: Path, verse: Path) -> list[tuple[tuple[object, ...], st
         (("train", verse, "--dropout", 1), "dropout"),
         (("train", verse, "--lr", -1), "learning rate"),
         (("train", verse, "--minutes", 0), "minutes"),
+        (("train", verse, "--save-every", "nan"), "--save-every is a number of seconds, 0 or more, not nan"),
+        (("train", verse, "--save-every", -1), "--save-every is a number of seconds, 0 or more, not -1"),
         (("train", verse, "--split", "90/20/0"), "sum to 100"),
         (("train", verse, "--split", "ninety"), "90/5/5"),
         (("train", verse, "--encoding", "klingon"), "klingon"),

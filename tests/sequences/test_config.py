@@ -93,3 +93,15 @@ def test_text_has_no_scale() -> None:
     labels = Sequences.of_labels([0, 1])
     with pytest.raises(OptionError, match="text has no scale"):
         fit_scales(SequenceConfig(features=0), Examples(inputs=labels, targets=labels), inputs="min-max")
+
+
+def test_a_target_that_never_changes_is_undone_to_its_value() -> None:
+    x = Sequences.of_numbers([[1.0], [2.0], [3.0]])
+    examples = Examples(inputs=x, targets=Sequences.of_numbers([4.5, 4.5, 4.5]))
+    scale = fit_scales(SequenceConfig(), examples, targets=True).target_scale
+    assert scale is not None
+    assert scale.apply(torch.tensor([4.5, 6.5])).tolist() == [0, 2]
+    assert scale.undo(torch.tensor([0.0, 0.3, 1.0])).tolist() == [4.5, 4.5, 4.5]
+    assert decode(Scale, json.loads(json.dumps(encode(scale)))) == scale
+    with pytest.raises(OptionError, match="each has a width above 0"):
+        SequenceConfig(input_scale=scale)

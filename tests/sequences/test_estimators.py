@@ -17,7 +17,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import estimator_checks
 
-from charlm.errors import CheckpointError
+from charlm.errors import CheckpointError, OptionError
 from charlm.nn.cells import Cell
 from charlm.sequences.estimators import SequenceClassifier, SequenceScorer
 from charlm.sequences.fitted_models import load_sequence
@@ -176,11 +176,82 @@ def test_numbers_outside_the_range_are_scaled_when_asked() -> None:
         (np.ones((2, 3)), ["x", "y"], {"lengths": [3, 4]}, "from 1 to 3"),
         (np.ones((2, 3)), ["x", "y"], {"lengths": [3]}, "2 whole numbers"),
         (TEXTS, LABELS, {"lengths": [3] * 40}, "leave lengths out"),
+        ([float("nan"), *TEXTS[1:]], LABELS, {}, "sequence 1 is 'nan': all are texts"),
+        ([None, *TEXTS[1:]], LABELS, {}, "sequence 1 is 'None': all are texts"),
+        (pd.Series([np.nan, *TEXTS[1:]]), LABELS, {}, "sequence 1 is 'nan': all are texts"),
+        ([], [], {}, "there are no sequences"),
+        ([b"ab", b"ba"], ["x", "y"], {}, "sequence 1 is bytes: decode them"),
+        (np.array([b"ab", b"ba"]), ["x", "y"], {}, "sequence 1 is bytes: decode them"),
+        ("ab", ["x", "y"], {}, r"put this text into a list, as \['ab'\]"),
     ],
 )
 def test_what_cannot_be_is_a_value_error(X: Any, y: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SequenceClassifier(**TINY).fit(X, y, **options)
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), pd.NA, pd.NaT])
+@pytest.mark.parametrize("kind", [SequenceClassifier, SequenceScorer])
+def test_a_missing_label_is_named_by_its_place(kind: Any, missing: Any) -> None:
+    labels = [0, 1, missing, 1] * 10
+    for y in (labels, pd.Series(labels), np.array(labels, dtype=object), pd.DataFrame({"y": labels})):
+        with pytest.raises(OptionError, match="label 3 of y is missing"):
+            kind(**TINY).fit(TEXTS, y)
+    steps = [[0] * len(text) for text in TEXTS]
+    steps[1][2] = missing
+    with pytest.raises(OptionError, match="label 3 of sequence 2 in y is missing"):
+        kind(**TINY, output="every").fit(TEXTS, steps)
+
+
+def test_labels_may_be_anything_that_becomes_an_array() -> None:
+    estimator_checks.check_classifier_data_not_an_array("SequenceClassifier", SequenceClassifier(**TINY))
+
+
+def test_a_missing_label_among_names_is_no_class() -> None:
+    for y in (["a", "b", np.nan, None] * 10, pd.Series(["a", "b", None, "a"] * 10, dtype="category")):
+        with pytest.raises(OptionError, match="label 3 of y is missing"):
+            SequenceClassifier(**TINY).fit(TEXTS, y)
+
+
+def test_what_is_no_list_of_texts_is_refused_when_it_predicts() -> None:
+    fitted = SequenceClassifier(**TINY).fit(TEXTS, LABELS)
+    for wrong, message in (
+        ([], "there are no sequences"),
+        ("abc", "put this text into a list"),
+        (b"abc", "put this text into a list"),
+        ([b"ab"], "decode them"),
+        ([np.nan, "ab"], "sequence 1 is 'nan'"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            fitted.predict(wrong)
+
+
+def test_the_scale_of_labels_is_one_of_its_names() -> None:
+    for wrong in ("min-max", "zscore", True):
+        with pytest.raises(OptionError, match="choose minmax or none"):
+            SequenceScorer(label_scale=wrong, **TINY).fit(TEXTS, np.arange(40) % 2)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("loss", [None, "cross-entropy"])
+def test_labels_that_are_all_one_number_are_what_is_predicted(tmp_path: Path, loss: str | None) -> None:
+    model = SequenceScorer(label_scale="minmax", loss=loss, **TINY).fit(TEXTS, [7.5] * 40)
+    assert model.predict(TEXTS[:5]).tolist() == [7.5] * 5
+    assert SequenceScorer.load(model.save(tmp_path / "kept"), device="cpu").predict(TEXTS[:2]).tolist() == [7.5] * 2
+
+
+def test_a_model_that_the_examples_cannot_have_is_refused_before_training(tmp_path: Path) -> None:
+    for X, y, model in ((TEXTS, LABELS, "trees"), (ROWS, LABELS, "counted"), (TEXTS[:9], LABELS[:9], "mix")):
+        with pytest.raises(OptionError, match=f"there is no model '{model}' of these sequences"):
+            SequenceClassifier(**TINY, model=model, out=tmp_path / "run").fit(X, y)
+        assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("scale", ["none", "minmax"])
+def test_numbers_of_any_size_have_trees(scale: str) -> None:
+    rows = [row * 1e160 for row in ROWS]
+    model = SequenceClassifier(**TINY, model="trees", scale=scale).fit(rows, LABELS)
+    assert np.isfinite(model.predict_proba(rows)).all()
 
 
 def test_wrong_options_are_refused_when_it_is_fitted() -> None:

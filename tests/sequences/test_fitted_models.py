@@ -18,11 +18,11 @@ from sklearn.linear_model import LogisticRegression
 
 from charlm.errors import CheckpointError, OptionError
 from charlm.sequences.baselines import Counted, Linear, Trees
-from charlm.sequences.batches import Examples, Sequences, summary_features
+from charlm.sequences.batches import Examples, Sequences
 from charlm.sequences.estimators import SequenceClassifier
 from charlm.sequences.fit import fit_table
 from charlm.sequences.fitted_models import best_of, fit_models, load_sequence, mixed, mixing_weights, save_sequence
-from charlm.sequences.metrics import mean_nats
+from charlm.sequences.metrics import mean_nats, summary_features
 from charlm.sequences.model import SequenceModel
 from charlm.sequences.table_fit import most_wrong
 from charlm.sequences.tabular import open_task_again
@@ -105,6 +105,19 @@ def test_summary_features_by_hand() -> None:
     assert found[0, 12] == pytest.approx(lag)
     assert found[0, -2:] == pytest.approx([0, 0.25])
     assert np.isfinite(found).all()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("size", [1e160, 1e200, 1.7e308])
+def test_summary_features_of_huge_numbers_are_finite_and_those_of_smaller_ones(size: float) -> None:
+    rows = [[1.0, -1.0, 0.5, 0.25], [1.0], [-1.0, -1.0]]
+    found = summary_features(Sequences.of_numbers([[size * each for each in row] for row in rows]))
+    small = summary_features(Sequences.of_numbers(rows))
+    assert np.isfinite(found).all()
+    assert np.abs(found).max() <= 1e300
+    assert found[:, [0, *range(11, 20)]] == pytest.approx(small[:, [0, *range(11, 20)]])  # what has no unit
+    if size < 1e300:
+        assert found[:, 1:9] == pytest.approx(size * small[:, 1:9])
 
 
 def test_the_weights_of_a_mix_have_the_least_log_loss() -> None:

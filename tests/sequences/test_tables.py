@@ -20,7 +20,7 @@ from charlm.sequences.config import RowSplit
 from charlm.sequences.labels import guess_columns, guess_mode, read_labels
 from charlm.text import formats
 from charlm.text.formats import read_arrays, write_npz
-from charlm.text.tables import Table, read_table, render_table
+from charlm.text.tables import Dialect, Table, read_table, render_table
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def rows_of(inputs: Inputs) -> list[Any]:
 
 # -- delimited text ----------------------------------------------------------------------------------------------------
 
-cells = st.text(st.characters(codec="utf-8", exclude_characters="\x00\r"), max_size=8)
+cells = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=8)
 
 
 @given(
@@ -145,11 +145,42 @@ def test_wrong_tables_are_refused_by_row_and_column(table: Any, content: Any, pl
 # -- JSON Lines --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_line_ends_of_any_kind_in_a_cell_are_read_back(table: Any, line_end: str) -> None:
+    columns = {"x": ["a\rb", "c\nd", "e\r\nf", '"\r'], "y": ["1", "2", "3", ""]}
+    dialect = Dialect(line_end=line_end)
+    held = Table(name="t", kind="delimited", columns=columns, numbers=range(2, 6), sha256="", dialect=dialect)
+    assert table(render_table(held)).columns == columns
+    alone = Table(name="t", kind="delimited", columns={"x": ["", "a"]}, numbers=[2, 3], sha256="", dialect=dialect)
+    assert table(render_table(alone)).columns == {"x": ["", "a"]}
+
+
+def test_a_list_for_each_row_is_written_whether_they_are_equally_long_or_not(table: Any) -> None:
+    held = table("x,y\nab,1\nc,2\n")
+    assert render_table(held.with_column("p", [[0.5, 1], [2]])) == b"x,y,p\nab,1,0.5 1\nc,2,2\n"
+    arrays = table(write_npz({"x": np.array(["a", "b"]), "z": np.zeros((2, 3))}), "t.npz")
+    for values, last in (([[1, 2], [3]], "3"), ([[1, 2], [3, 4]], "3 4")):
+        said = render_table(arrays.with_column("p", values), "delimited").decode()
+        assert said == f"row,x,p\n0,a,1 2\n1,b,{last}\n"
+
+
+def test_json_lines_keep_nulls_and_are_strict(table: Any) -> None:
+    found = table('{"x": "a", "y": null}\n\n{"x": null, "z": {"w": null}}\n', "t.jsonl")
+    lines = render_table(found.take([1, 0]).with_column("p", [None, 0.5])).decode().splitlines()
+    assert [*map(json.loads, lines)] == [{"x": None, "z": {"w": None}}, {"x": "a", "y": None, "p": 0.5}]
+    with pytest.raises(TextError, match=r"row 3 .*infinity"):
+        render_table(found.with_column("p", [0.5, float("inf")]))
+
+
 def test_json_lines(table: Any) -> None:
     found = table('{"x": "abc", "y": "a"}\n\n{"x": "é", "y": "b", "z": null}\n', "t.jsonl")
     assert rows_of(inputs_of(found)) == ["abc", "é"]
     lines = render_table(found.with_column("p", [0.5, [1, 2]])).decode().splitlines()
-    assert [*map(json.loads, lines)] == [{"x": "abc", "y": "a", "p": 0.5}, {"x": "é", "y": "b", "p": [1, 2]}]
+    first, second = map(json.loads, lines)
+    assert (first, second) == (
+        {"x": "abc", "y": "a", "p": 0.5},
+        {"x": "é", "y": "b", "z": None, "p": [1, 2]},
+    )
     assert rows_of(inputs_of(table('{"x": [1, 2.5]}\n{"x": 3}'))) == [[[1], [2.5]], [[3]]]
     assert rows_of(inputs_of(table('{"x": [[1, 2], [3, 4]]}'))) == [[[1, 2], [3, 4]]]
 
@@ -164,6 +195,8 @@ def test_json_lines(table: Any) -> None:
         ('{"x": "a"}\n{"z": "b"}', "line 2, column 'x'.*empty"),
         ('{"x": "a"}\n{"x": 5}', "line 2.*rows before it hold text"),
         ('{"x": NaN}', "line 1 .*NaN"),
+        ('{"x": "a"}\n{"x": "a", "w": [1e400]}', "line 2 of .*: 1e400 is too large a number"),
+        ('{"x": -1e999}', "line 1 of .*: -1e999 is too large a number"),
         ('{"x": ' + "9" * 5000 + "}", "line 1"),
         ('{"x": 1' + "0" * 400 + "}", "is not a number"),
         ('{"x": "a"}\n[1]', "line 2 .*not an object"),

@@ -227,6 +227,30 @@ def test_what_is_wrong_with_a_list_is_said(tmp_path: Path, content: str, options
         charlm.read_text(tmp_path / "list", **options)
 
 
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        ([1.9, 0.5, 1], "item 1 of names counts 1.9: a weight is a whole number of 0 or more"),
+        ([1, -1, 1], "item 2 of names counts -1"),
+        ([1, 1, float("nan")], "item 3 of names counts nan"),
+        ([1, None, 1], "item 2 of names counts None"),
+        ([10**18, 1, 1], "item 1 of names counts 1000000000000000000"),
+        ([10**15, 10**15, 10**15], "divide the counts"),
+        ([0, 0, 0], "no item"),
+        ([1, 1], "3 items and 2 weights"),
+    ],
+)
+def test_weights_given_in_python_are_checked_as_those_of_a_table(weights: list[float], words: str) -> None:
+    with pytest.raises((TextError, OptionError), match=words):
+        charlm.Text.of(["ada", "bob", "eve"], weights=weights, name="names")  # type: ignore[arg-type]
+
+
+def test_weights_of_whole_numbers_of_any_type_count() -> None:
+    for weights in ([2, 0, 1], np.array([2.0, 0.0, 1.0]), np.array([2, 0, 1], np.uint8)):
+        text = charlm.Text.of(["ada", "bob", "eve"], weights=weights, split="100/0/0")  # type: ignore[arg-type]
+        assert sorted(str(text.all).split()) == ["ada", "ada", "eve"]
+
+
 def test_options_of_items_that_do_not_go_together() -> None:
     with pytest.raises(OptionError, match="goes with --items"):
         charlm.read_text("x", items="line", weights="n")

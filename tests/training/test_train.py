@@ -91,6 +91,16 @@ def test_the_best_weights_come_back_ready_for_reading() -> None:
     assert model.source.sha256 == TEXT.corpus.sha256
 
 
+@pytest.mark.parametrize("seconds", [float("nan"), -1, "5"])
+def test_the_seconds_between_two_states_are_a_number(tmp_path: Path, seconds: Any) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(OptionError, match="--save-every is a number of seconds"):
+        charlm.train(TEXT, **SMALL, out=out, save_every=seconds)
+    with pytest.raises(OptionError, match="--save-every is a number of seconds"):
+        charlm.fit_table("missing.csv", out=out, save_every=seconds)
+    assert not out.exists()
+
+
 def test_a_run_is_resumed_to_the_bit_and_keeps_its_options(tmp_path: Path) -> None:
     whole = charlm.train(TEXT, **SMALL)
     out = tmp_path / "run"
