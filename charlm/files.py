@@ -217,7 +217,7 @@ def _claim(path: Path, owner: bytes) -> None:
 def _alone_with(path: Path, flags: int) -> Iterator[IO[bytes] | None]:
     """The open file of this name, which nobody else reads or changes meanwhile; None where it was deleted just now."""
     with os.fdopen(os.open(path, flags | getattr(os, "O_BINARY", 0), 0o666), "r+b") as file:
-        if fcntl is not None:
+        with contextlib.suppress(AttributeError, OSError):  # Windows, and file systems that cannot
             fcntl.flock(file, fcntl.LOCK_EX)
         there = path.stat() if path.exists() else None
         yield file if there is not None and os.path.samestat(there, os.fstat(file.fileno())) else None

@@ -2,8 +2,10 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -69,25 +71,37 @@ def test_a_directory_in_use_is_refused_and_a_dead_owner_forgotten(tmp_path: Path
         pass
 
 
-_ROUNDS = """
-import sys, pathlib
+_OTHER = """
+import pathlib, sys
 from charlm.errors import CharlmError
 from charlm.files import lock
-directory, held = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[1]) / "held"
-for _ in range(150):
-    try:
-        with lock(directory):
-            held.touch(exist_ok=False)  # two holders at once meet here
-            held.unlink()
-            (directory / "LOCK").write_text("{")  # as if this process had been killed
-    except CharlmError:
-        pass
+print("begins", flush=True)
+try:
+    with lock(pathlib.Path(sys.argv[1])):
+        print("holds it", flush=True)
+        sys.stdin.read()
+except CharlmError:
+    print("is refused", flush=True)
 """
 
 
-def test_one_process_alone_takes_over_what_a_dead_one_has_left(tmp_path: Path) -> None:
-    together = [subprocess.Popen([sys.executable, "-c", _ROUNDS, str(tmp_path)]) for _ in range(3)]
-    assert [process.wait() for process in together] == [0, 0, 0]
+def test_one_process_alone_takes_over_what_a_dead_one_has_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second process comes while the first one finds that the owner is dead."""
+    pytest.importorskip("fcntl")
+    others: list[subprocess.Popen[str]] = []
+
+    def dead(pid: int) -> bool:
+        command = [sys.executable, "-c", _OTHER, str(tmp_path)]
+        others.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        assert others[0].stdout is not None
+        assert others[0].stdout.readline() == "begins\n"
+        time.sleep(0.3)  # time enough to take it, were it free
+        return False
+
+    (tmp_path / "LOCK").write_text(json.dumps({"pid": 2**22 + 12345, "host": socket.gethostname()}))
+    monkeypatch.setattr("charlm.files._alive", dead)
+    with lock(tmp_path):
+        assert others[0].communicate(timeout=60)[0] == "is refused\n"
 
 
 def test_a_model_is_replaced_when_the_new_one_is_whole(tmp_path: Path) -> None:

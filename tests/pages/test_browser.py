@@ -2,12 +2,11 @@
 
 import random
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from browser import AXE, CONTRAST, Browser, axe_source, chromium
+from browser import AXE, CONTRAST, Browser, axe_source
 
 from charlm.checkpoint import TextFacts
 from charlm.cli import main
@@ -32,14 +31,6 @@ HOSTILE = {
     "emoji": "\U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001f1e9\U0001f1ea e\u0301 \U0001f44d\U0001f3fd\n",
     "a line of a megabyte": "".join(random.Random(1).choices("<b> />very long&line", k=1_000_000)),
 }
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NO_PROXY", "localhost,127.0.0.1")
-        with chromium() as found:
-            yield found
 
 
 def charlm(*arguments: object) -> None:

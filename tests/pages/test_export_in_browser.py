@@ -2,14 +2,13 @@
 
 import math
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from browser import AXE, CONTRAST, Browser, axe_source, chromium
+from browser import AXE, CONTRAST, Browser, axe_source
 
 import charlm
 from charlm.lm.interface import SamplingRule, generate_by_steps
@@ -75,14 +74,6 @@ MODELS = {
     "mixture looking back": lambda: charlm.mix([network("gru", 1, look_back=40), counts("kneser-ney")]),
     "bytes": spelled,
 }
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NO_PROXY", "localhost,127.0.0.1")
-        with chromium() as found:
-            yield found
 
 
 class Page:
