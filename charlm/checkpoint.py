@@ -186,8 +186,9 @@ def _read_cache(directory: Path, shape: Any, vocab: Vocab, weights: str, device:
 
 
 def _read_adaptive(directory: Path, shape: Any, vocab: Vocab, weights: str, device: torch.device) -> AdaptiveLM:
-    numbers = _numbers(shape)
-    if set(numbers) != {"models", "room"} or type(numbers["models"]) is not int or not 0 <= numbers["models"] <= 64:
+    numbers = {"trees": 1, **_numbers(shape)}  # what was saved without it has one
+    known = set(numbers) == {"models", "room", "trees"} and numbers["trees"] in (1, 2)
+    if not known or type(numbers["models"]) is not int or not 0 <= numbers["models"] <= 64:
         raise CheckpointError(f"{directory}/config.json does not describe an adaptive model")
     models = [load(directory / str(number), device=device, weights=weights) for number in range(numbers["models"])]
     tensors, _ = read_tensors(directory / "trained.safetensors")
@@ -198,7 +199,7 @@ def _read_adaptive(directory: Path, shape: Any, vocab: Vocab, weights: str, devi
         or (trained.size and not -1 <= trained.min() <= trained.max() < len(vocab))
     ):
         raise CheckpointError(f"{directory}/trained.safetensors does not hold symbols of this vocabulary")
-    return AdaptiveLM(vocab, models, trained=trained, room=int(numbers["room"]))
+    return AdaptiveLM(vocab, models, trained=trained, room=int(numbers["room"]), trees=int(numbers["trees"]))
 
 
 def _small(value: Any) -> bool:

@@ -296,12 +296,13 @@ def test_the_bundled_texts_come_back_without_a_model(name: str) -> None:
     without_model((DATA / name).read_bytes())
 
 
-def test_a_model_that_goes_on_learning(tmp_path: Path) -> None:
+@pytest.mark.parametrize("learning", ["fast", "best"])
+def test_a_model_that_goes_on_learning(tmp_path: Path, learning: str) -> None:
     counted()(tmp_path).save(tmp_path / "kept")
     content = (VERSE[:300] + " and a stranger stranger stranger stranger").encode()
-    done = compress(content, tmp_path / "kept", learning="fast")
+    done = compress(content, tmp_path / "kept", learning=learning)
     as_long_as_printed(done)
-    assert made(done.packed)[0].circumstances["adaptive"] == "fast"
+    assert made(done.packed)[0].circumstances["adaptive"] == learning
     assert decompress(done.packed) == content
     with pytest.raises(OptionError, match="name a model"):
         compress(content, learning="fast")

@@ -223,7 +223,7 @@ def echo_lines(lines: Iterable[str]) -> None:
 adaptive_option = click.option(
     "--adaptive",
     type=click.Choice(["fast", "best"]),
-    help="Read with contexts that learn from what is read: fast without gradient steps, best with them.",
+    help="Read with contexts that learn from what is read: fast, or best with gradient steps and twice the contexts.",
 )
 
 

@@ -176,16 +176,15 @@ class Steps:
 
 class DecisionSteps(Steps):
     """The same for one lane of a model that predicts a symbol as a path of binary decisions, so that no row is made.
-
-    Such a model's `stepper()` has `child` [V - 1, 2], which says of each decision and bit the next decision or the
-    symbol s as ~s; `one(decision, depth)`, the probability of a one; and `read(id, row=False)`.
+    Its `stepper()` has `child` [V - 1, 2], the next decision of each decision and bit, or the symbol s as ~s;
+    `one(decision, depth)`, the probability of a one; and `read(id, row=False)`.
     """
 
-    def __init__(self, model: LanguageModel) -> None:
-        self._stepper: Any = model.stepper()  # type: ignore[attr-defined]
+    def __init__(self, stepper: Any) -> None:
+        self._stepper = stepper
         self._child: list[list[int]] = self._stepper.child.tolist()
         above = {child: (decision, bit) for decision, pair in enumerate(self._child) for bit, child in enumerate(pair)}
-        self._bits: list[list[int]] = [[] for _ in range(len(model.vocab))]  # of each symbol's path
+        self._bits: list[list[int]] = [[] for _ in range(len(self._child) + 1)]  # of each symbol's path
         for id, bits in enumerate(self._bits):
             node = ~id
             while node in above:
@@ -212,7 +211,8 @@ class DecisionSteps(Steps):
 
 def steps_of(model: LanguageModel, lanes: int) -> Steps:
     """By decisions where a model offers them and there is one lane, else by rows."""
-    return DecisionSteps(model) if lanes == 1 and hasattr(model, "stepper") else Steps(model, lanes)
+    stepper = lanes == 1 and hasattr(model, "stepper") and model.stepper()
+    return DecisionSteps(stepper) if stepper else Steps(model, lanes)
 
 
 class _Unknown:

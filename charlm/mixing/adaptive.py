@@ -31,16 +31,14 @@ from torch import Tensor
 from charlm.errors import OptionError
 from charlm.lm.interface import State
 from charlm.lm.model import TextModel, as_models
-from charlm.mixing.contexts import CONTEXTS, Memory, Plan, balanced, large_pages
+from charlm.mixing.contexts import Memories, large_pages
+from charlm.mixing.past import CONTEXTS, Floats, Ints, Plan, questions
 from charlm.nn.kernels import using_threads
 from charlm.recurrent.dynamic import dynamic, own_text
 from charlm.recurrent.model import CharRNN
 from charlm.tensors import write_tensors
 from charlm.text.text import Text, TextFacts
 from charlm.text.vocab import Vocab
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 class AdaptiveLM(TextModel):
@@ -51,6 +49,7 @@ class AdaptiveLM(TextModel):
         models: language models of the same vocabulary, which are mixed in; the first is the most trusted.
         trained: ids of a text that was read before everything else, such as the training part.
         room: about how many characters will be read at once; more need a larger memory to be remembered well.
+        trees: 1, or 2 for the mean of two trees of decisions, which errs less and takes twice the work.
 
     A state holds, beside the states of `models`, the number of what was read: memory of many megabytes is not copied
     with every character. The newest state of each lane goes on at once; an older one is made again by reading its
@@ -72,7 +71,10 @@ class AdaptiveLM(TextModel):
         *,
         trained: Ints | None = None,
         room: int = 1 << 18,
+        trees: int = 1,
     ) -> None:
+        if trees not in (1, 2):
+            raise OptionError(f"an adaptive model has one tree of decisions or two, not {trees}")
         if any(model.vocab != vocab for model in models):
             raise OptionError("models that are mixed have one vocabulary: make them from the same text")
         self.vocab, self.models = vocab, tuple(models)
@@ -80,13 +82,12 @@ class AdaptiveLM(TextModel):
         self.room = room
         self.reads = 4096 if any(model.is_adaptive for model in models) else 16384  # the first block is waited for
         self.source = next((model.source for model in models if model.source.sha256), TextFacts())
-        characters = len(self.trained) + room
-        weights = 1 + np.bincount(self.trained[self.trained >= 0], minlength=len(vocab))
-        self._plan = Plan(vocab, balanced(weights), len(models), characters)
+        asked = questions(vocab, 1 + np.bincount(self.trained[self.trained >= 0], minlength=len(vocab)), trees)
+        self._plans = [Plan(vocab, tree, len(models), len(self.trained) + room) for tree in asked]
         self._base: Any = None
         self._tag = secrets.randbits(30) + 1 << 32
         self._past: list[tuple[int, Ints]] = [(-1, np.zeros(0, dtype=np.int64))]
-        self._live: OrderedDict[int, Memory] = OrderedDict()
+        self._live: OrderedDict[int, Memories] = OrderedDict()
 
     def __repr__(self) -> str:
         return f"AdaptiveLM({', '.join(map(repr, self.models)) or f'{len(self.vocab)} symbols'})"
@@ -103,7 +104,7 @@ class AdaptiveLM(TextModel):
 
     def shape(self) -> dict[str, Any]:
         """See `TextModel.shape`; each model is kept in a directory of its own inside this one's."""
-        return {"models": len(self.models), "room": self.room}
+        return {"models": len(self.models), "room": self.room, "trees": len(self._plans)}
 
     def write_files(self, directory: Path) -> dict[str, Any]:
         """Writes the models into the directories 0, 1, ... and the ids that were read first."""
@@ -114,8 +115,6 @@ class AdaptiveLM(TextModel):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_base": None, "_live": OrderedDict()}  # memories are made again from what was read
-
-    # -- states -----------------------------------------------------------------------------------------------
 
     def initial_state(self, lanes: int) -> State:
         """The models' states under their numbers, what they foresee (nothing yet), and the number of what was read."""
@@ -149,7 +148,7 @@ class AdaptiveLM(TextModel):
         known = [self._memory(ticket) if ticket else None for ticket in tickets]
         over = [self._live.popitem(last=False)[1] for _ in range(len(self._live) + lanes - max(lanes, _LIVE))]
         unused = [memory.block for memory in over if memory.large]
-        memories: list[Memory] = []
+        memories: list[Memories] = []
         found = np.zeros((steps, lanes) if targets_TB is not None else (steps, lanes, len(self.vocab)))
         for begin, end, foreseen_TBEV, after in self._ahead(ids_TB, state):  # noqa: B007 (the last state is kept)
             memories = memories or [memory or self._fresh(steps, unused) for memory in known]  # models go on meanwhile
@@ -213,7 +212,7 @@ class AdaptiveLM(TextModel):
         after["foreseen"] = foreseen_TBEV[-1].clone()
         return foreseen_TBEV.numpy(), after
 
-    def _memory(self, number: int) -> Memory:
+    def _memory(self, number: int) -> Memories:
         """What was learned when this number was given: the living memory, or one that reads the same ids again.
 
         Numbers of two models differ in their higher 32 bits, so that no state is taken for another model's.
@@ -233,41 +232,41 @@ class AdaptiveLM(TextModel):
             memory.read(ids_T, foreseen_T1EV[:, 0], foreseen=begun > 0)
         return memory
 
-    def _fresh(self, steps: int = 0, unused: list[Any] | None = None) -> Memory:
-        """A memory that has read `trained` alone.
+    def _fresh(self, steps: int = 0, unused: list[Any] | None = None) -> Memories:
+        """A memory that has read `trained` alone; all begin with a file, in memory where there can be one.
 
         For so many steps that they would change most of its pages it is a copy in large pages, which are read faster,
         or in an unused block; else a private view of one file, of which only the pages that change are copied.
         """
-        size = self._plan.size
+        size = sum(plan.size for plan in self._plans)
         if self._base is None:
-            # a file in memory where there is one; it lives as long as the model
             file = open(os.memfd_create("charlm"), "r+b") if hasattr(os, "memfd_create") else tempfile.TemporaryFile()  # noqa: SIM115
             weakref.finalize(self, file.close)
             file.truncate(size)
             trained = len(self.trained) > 0  # else most pages stay empty, which takes no room in the file
-            memory = Memory(self._plan, large_pages(size) if trained else mmap.mmap(file.fileno(), size), large=trained)
+            block = large_pages(size) if trained else mmap.mmap(file.fileno(), size)
+            self._base, memory = file, Memories(self._plans, block, large=trained)
             memory.prime(self.trained)
-            self._base = file
             if trained:
-                file.write(memory.block)
+                file.write(block)
                 file.flush()
                 return memory
-        if 4 * CONTEXTS * steps < size // mmap.PAGESIZE:  # four decisions a character or more, slots in as many pages
-            return Memory(self._plan, mmap.mmap(self._base.fileno(), size, access=mmap.ACCESS_COPY))
+        touched = 4 * CONTEXTS * len(self._plans) * steps  # four decisions a character or more, slots in as many pages
+        if touched < size // mmap.PAGESIZE:
+            return Memories(self._plans, mmap.mmap(self._base.fileno(), size, access=mmap.ACCESS_COPY))
         block = unused.pop() if unused else large_pages(size)
         with mmap.mmap(self._base.fileno(), size, access=mmap.ACCESS_READ) as base:
             np.copyto(np.frombuffer(block, np.uint8), np.frombuffer(base, np.uint8))
-        return Memory(self._plan, block, large=True)
+        return Memories(self._plans, block, large=True)
 
-    def stepper(self) -> Stepper:
-        """Reads one lane symbol by symbol from the beginning; the fastest way to code a text.
+    def stepper(self) -> Stepper | None:
+        """Reads one lane symbol by symbol from the beginning, the fastest way to code a text; None with two trees.
 
         >>> step = AdaptiveLM(Vocab.of("ab"), room=100).stepper()
         >>> [round(float(p), 2) for p in np.exp(step.read(0))]
         [0.5, 0.5]
         """
-        return Stepper(self)
+        return Stepper(self) if len(self._plans) == 1 else None
 
 
 class Stepper:
@@ -279,8 +278,8 @@ class Stepper:
 
     def __init__(self, model: AdaptiveLM) -> None:
         self._model, self._state = model, model.initial_state(1)
-        self._memory, self._begun = model._fresh(), False
-        self.child = model._plan.tree.child
+        self._memory, self._begun = model._fresh().each[0], False
+        self.child = model._plans[0].tree.child
 
     def read(self, id: int, *, row: bool = True) -> Floats | None:
         """Reads a symbol; the log-probabilities [V] of the next one, or nothing, which is faster."""
@@ -316,7 +315,7 @@ def adaptive(
         models: one or more of one vocabulary, made from the same text; the first is the most trusted.
         text: the text that they were made from, where its files are not in their old place.
         kind: `fast` leaves the models as they are; with `best` networks also take gradient steps while they read
-            (`charlm.dynamic`), which takes many times as long.
+            (`charlm.dynamic`), and contexts have two trees of decisions, which takes many times as long.
         room: about how many characters will be read at once.
         progress: show bars; None shows them on a terminal or in a notebook.
 
@@ -340,7 +339,7 @@ def adaptive(
         found = [dynamic(model, text, progress=progress) if isinstance(model, CharRNN) else model for model in found]
     pieces = [np.append(corpus.ids[start:end].astype(np.int64), -1) for start, end in corpus.part(split, "train")]
     trained = np.concatenate([*pieces, np.zeros(0, dtype=np.int64)])
-    return AdaptiveLM(found[0].vocab, found, trained=trained[:-1], room=room)
+    return AdaptiveLM(found[0].vocab, found, trained=trained[:-1], room=room, trees=2 if kind == "best" else 1)
 
 
 _BLOCK, _AHEAD = 512, 32

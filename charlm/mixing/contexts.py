@@ -1,4 +1,4 @@
-"""What an adaptive model remembers, as one block of memory: the tree of decisions, the sizes, and reading on.
+"""What an adaptive model remembers, as one block of memory, and reading on with it.
 
 `adaptive.c` holds the arithmetic, `formulas.py` the same in Python for a reader, and for machines without a compiler.
 Axes: T steps, E other models, V symbols.
@@ -9,28 +9,35 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import itertools
 import math
 import mmap
-from typing import Any
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import OptionError
 from charlm.mixing.formulas import Formulas
+from charlm.mixing.past import (
+    APMS,
+    CONTEXTS,
+    HISTORIES,
+    KNOTS,
+    LENGTHS,
+    MATCHES,
+    NOW,
+    RATE,
+    SELECTORS,
+    Floats,
+    Ints,
+    Plan,
+)
 from charlm.nn.kernels import compiled
-from charlm.text.vocab import Vocab
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-
-CONTEXTS, MATCHES, SELECTORS, APMS, KNOTS, HISTORIES, LENGTHS = 32, 2, 13, 2, 33, 2048, 32
-DEEPEST = 32
-NOW = 23 + CONTEXTS
-
-RATE = 0.00175
-"""The step of the first mixing's weights; chosen, as the other numbers here and in adaptive.c, on the validation part
-of a bundled text (benchmarks/RESULTS.md)."""
+_Found = TypeVar("_Found")
 
 TRUST = 0.4
 """The share of the weight that other models have where reading begins."""
@@ -49,71 +56,6 @@ class _Job(ctypes.Structure):
     ]
 
 
-def balanced(weights: Ints, deepest: int = DEEPEST) -> Any:
-    """A tree in the order of the symbols, which splits them again and again into parts of nearly equal weight.
-
-    Frequent symbols take few decisions then (Fano 1949), and symbols that stand beside each other in the vocabulary,
-    as lower-case letters do, stay together.
-
-    Args:
-        weights: of the symbols, each 1 or more.
-        deepest: most decisions of a symbol.
-
-    >>> balanced(np.array([9, 1, 1, 2])), balanced(np.array([1, 1, 1]))
-    ([0, [[1, 2], 3]], [[0, 1], 2])
-    """
-    sums = np.append(0, weights.cumsum())
-
-    def split(first: int, end: int, left: int) -> Any:
-        if end - first == 1:
-            return first
-        most = 1 << (left - 1)  # symbols that fit below one branch
-        places = np.arange(max(first + 1, end - most), min(end - 1, first + most) + 1)
-        unequal = abs(2 * sums[places] - sums[first] - sums[end])
-        cut = int(places[len(places) - 1 - unequal[::-1].argmin()])
-        return [split(first, cut, left - 1), split(cut, end, left - 1)]
-
-    return split(0, len(weights), deepest)
-
-
-class _Tree:
-    """A tree as arrays: `child` of each decision, `path` and number of decisions of each symbol."""
-
-    def __init__(self, tree: Any, symbols: int) -> None:
-        self.child = np.zeros((max(symbols - 1, 1), 2), dtype=np.int32)
-        self.lengths = np.zeros(symbols, dtype=np.int32)
-        paths: list[list[int]] = [[] for _ in range(symbols)]
-        queue: list[tuple[Any, list[int]]] = [(tree, [])]
-        number, decisions = 0, 1
-        for node, path in queue:  # breadth first: a child has a larger number than its decision
-            if not isinstance(node, list):
-                paths[node], self.lengths[node] = path, len(path)
-                continue
-            for bit, child in enumerate(node):
-                self.child[number, bit] = decisions if isinstance(child, list) else ~child
-                decisions += isinstance(child, list)
-                queue.append((child, [*path, 2 * number + bit]))
-            number += 1
-        self.depth = max(1, int(self.lengths.max()))
-        self.path = np.zeros((symbols, self.depth), dtype=np.int32)
-        for symbol, path in enumerate(paths):
-            self.path[symbol, : len(path)] = path
-
-
-def _kinds(vocab: Vocab) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
-    """Of each symbol, and of the unknown one: its kind and its sound (see adaptive.c), and its lower-case form."""
-    symbols = [vocab.symbol(id) for id in range(len(vocab))]
-    ids = {symbol: id for id, symbol in enumerate(symbols)}
-    kinds, sounds = (np.zeros(len(symbols) + 1, dtype=np.int32) for _ in range(2))
-    folded = np.arange(len(symbols) + 1, dtype=np.int32)
-    for id, symbol in enumerate(symbols):
-        letter, digit = symbol.isalpha() or symbol == "'", symbol.isdigit()
-        kinds[id] = 4 if symbol == "\n" else 1 if letter else 2 if digit else 3 if symbol.isspace() else 0
-        sounds[id] = (symbol.lower() in "aeiouy") + 2 * symbol.isupper()
-        folded[id] = ids.get(symbol.lower(), id)
-    return kinds, sounds, folded
-
-
 @functools.cache
 def _library() -> Any:
     """The compiled library; None where there is none, or one that was built for another version of this file."""
@@ -125,38 +67,6 @@ def _library() -> Any:
     used.loaded.charlm_adaptive_one.restype = ctypes.c_double
     own = [CONTEXTS, MATCHES, SELECTORS + 1, APMS, KNOTS, HISTORIES, LENGTHS, NOW, ctypes.sizeof(_Job)]
     return used.loaded if list(sizes) == own else None
-
-
-class Plan:
-    """All that stays the same while reading: the tree, the sizes, and where in one block of memory everything lies."""
-
-    def __init__(self, vocab: Vocab, tree: Any, models: int, characters: int) -> None:
-        self.symbols, self.models = len(vocab), models
-        self.tree = _Tree(tree, self.symbols)
-        self.kinds, self.sounds, self.folded = _kinds(vocab)
-        self.stretch = np.array([math.log((i + 0.5) / (4095.5 - i)) for i in range(4096)])
-        self.inputs = 2 * CONTEXTS + MATCHES + models + 1
-        self.table_bits = min(25, max(18, math.ceil(math.log2(64 * max(1, characters)))))
-        self.ring_bits = min(26, max(16, math.ceil(math.log2(2 * max(1, characters)))))
-        self.match_bits, self.apm_bits, self.follow_bits, self.limit = min(22, self.ring_bits), 14, 16, 255
-        self.rate, self.rate_final = RATE, 0.00025
-        sets = self.symbols - 1 + 128 + 192 + 2048 + 320 + 256 + 1024 + 1024 + 512 + 2 * 1024 + 2048 + 128
-        self.shapes: dict[str, tuple[Any, tuple[int, ...]]] = {
-            "table": (np.uint64, (1 << self.table_bits,)),
-            "maps": (np.float64, (CONTEXTS, HISTORIES)),
-            "lucks": (np.float64, (MATCHES, LENGTHS)),
-            "weights": (np.float64, (sets, self.inputs)),
-            "finals": (np.float64, (max(1, self.symbols - 1), SELECTORS + 1)),
-            "apms": (np.float64, (APMS, 1 << self.apm_bits, KNOTS)),
-            "ring": (np.int32, (1 << self.ring_bits,)),
-            "followers": (np.int32, (3, 1 << self.follow_bits)),
-            "places": (np.int32, (MATCHES, 1 << self.match_bits)),
-            "now": (np.int64, (NOW,)),
-        }
-        self.offsets, self.size = {}, 0
-        for name, (kind, shape) in self.shapes.items():
-            self.offsets[name] = self.size
-            self.size += -(-math.prod(shape) * np.dtype(kind).itemsize // 64) * 64
 
 
 def large_pages(size: int) -> mmap.mmap:
@@ -174,10 +84,10 @@ def large_pages(size: int) -> mmap.mmap:
 
 
 class Memory:
-    """What was learned so far, in one block of memory, and reading on with it; `large`: of `large_pages`."""
+    """What was learned so far by the decisions of one tree, in one block of memory, and reading on with it."""
 
-    def __init__(self, plan: Plan, block: Any, *, large: bool = False) -> None:
-        self.plan, self.block, self.large = plan, block, large
+    def __init__(self, plan: Plan, block: Any) -> None:
+        self.plan = plan
         flat = np.frombuffer(block, dtype=np.uint8)
         self.parts = {}
         for name, (kind, shape) in plan.shapes.items():
@@ -291,3 +201,58 @@ class Memory:
         job, room = self._at
         found: float = _library().charlm_adaptive_one(job, ctypes.c_int64(decision), ctypes.c_int64(depth), room)
         return found
+
+
+class Memories:
+    """Memories of one tree each in one block, which read side by side: a symbol has the mean of their probabilities.
+
+    Args:
+        plans: of the trees.
+        block: as long as all of them are.
+        large: whether the block is one of `large_pages`.
+    """
+
+    def __init__(self, plans: Sequence[Plan], block: Any, *, large: bool = False) -> None:
+        self.block, self.large = block, large
+        view, ends = memoryview(block), itertools.accumulate(plan.size for plan in plans)
+        self.each = [Memory(plan, view[end - plan.size : end]) for plan, end in zip(plans, ends, strict=True)]
+
+    def _together(self, call: Callable[[Memory], _Found]) -> list[_Found]:
+        if len(self.each) == 1:
+            return [call(self.each[0])]
+        with ThreadPoolExecutor(len(self.each)) as pool:
+            return list(pool.map(call, self.each))
+
+    def prime(self, trained_T: Ints) -> None:
+        """See `Memory.prime`."""
+        self._together(lambda memory: memory.prime(trained_T))
+
+    def read(
+        self,
+        ids_T: Ints,
+        models_TEV: Floats | None = None,
+        *,
+        foreseen: bool = True,
+        targets_T: Ints | None = None,
+        tops_T: NDArray[np.bool_] | None = None,
+        rows: bool = False,
+    ) -> Floats | None:
+        """See `Memory.read`."""
+        many = len(self.each) > 1
+        if many and tops_T is not None and targets_T is not None:  # the most probable symbol shows in whole rows alone
+            found_TV = self.read(ids_T, models_TEV, foreseen=foreseen, rows=True)
+            assert found_TV is not None
+            tops_T[:] = found_TV.argmax(1) == targets_T
+            return np.where(targets_T >= 0, found_TV[np.arange(len(ids_T)), targets_T], 0.0)
+
+        def read(memory: Memory) -> Floats | None:
+            return memory.read(
+                ids_T, models_TEV, foreseen=foreseen, targets_T=targets_T, tops_T=None if many else tops_T, rows=rows
+            )
+
+        found = self._together(read)
+        logps = [logp for logp in found if logp is not None]  # [T] or [T, V] of each tree
+        if len(logps) < 2:
+            return found[0]
+        mean: Floats = np.logaddexp.reduce(logps) - math.log(len(logps))
+        return mean if rows or targets_T is None else np.where(targets_T >= 0, mean, 0.0)  # 0 where nothing is asked

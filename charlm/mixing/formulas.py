@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.mixing.past import (
+    APMS,
     CONTEXTS,
     COUNT,
     IN_WORD,
+    KNOTS,
     LENGTH,
     LENGTHS,
     LINE,
@@ -28,15 +30,13 @@ from charlm.mixing.past import (
     WORD,
     WORD1,
     WORDS,
+    Floats,
     Past,
     Plan,
     mixed,
 )
 
-APMS, KNOTS = 2, 33
 BUCKET = 4
-
-Floats = NDArray[np.float64]
 
 
 def _within(x: float, low: float, high: float) -> float:
@@ -74,7 +74,7 @@ class Formulas:
 
     Args:
         plan: the tree and the sizes.
-        parts: the arrays that are learned; see `contexts.Plan`.
+        parts: the arrays that are learned; see `past.Plan`.
     """
 
     def __init__(self, plan: Plan, parts: Mapping[str, NDArray[Any]]) -> None:

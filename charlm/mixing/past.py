@@ -1,25 +1,34 @@
-"""What contexts are made of: the past of one lane, in plain Python.
+"""What contexts are made of: the trees of decisions, the sizes, and the past of one lane, in plain Python.
 
-`adaptive.c` says the same (`move` and `expect`); `formulas.py` is what goes on with it. All numbers are kept in the
-array `now`, so that the compiled code and this one go on from each other's memory.
+`adaptive.c` says the same as `Past` (`move` and `expect`); `formulas.py` is what goes on with it. All numbers are kept
+in the array `now`, so that the compiled code and this one go on from each other's memory. Axis: V symbols.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-CONTEXTS, MATCHES, LENGTHS = 32, 2, 32
-SHORTEST, WORD64 = (5, 10), (1 << 64) - 1
+from charlm.text.vocab import Vocab
+
+CONTEXTS, MATCHES, SELECTORS, APMS, KNOTS, HISTORIES, LENGTHS = 32, 2, 13, 2, 33, 2048, 32
+DEEPEST, SHORTEST, WORD64 = 32, (5, 10), (1 << 64) - 1
+
+RATE = 0.00175
+"""The step of the first mixing's weights; chosen, as the other numbers here and in adaptive.c, on the validation part
+of a bundled text (benchmarks/RESULTS.md)."""
 
 (COUNT, WORD, WORD1, WORD2, LINE, LINE1, IN_WORD, FIRST, FIRST1, KINDS, SPEAKER, LINE_HASH, WORDS, SENTENCE, LINE_WORDS,
  AFTER, SKELETON, LINE_LENGTH, LINES, MATCH) = range(20)  # fmt: skip
 LENGTH, HASH = MATCH + MATCHES, MATCH + 2 * MATCHES
+NOW = HASH + CONTEXTS
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 def mixed(a: int, b: int) -> int:
@@ -47,23 +56,124 @@ def _signed(x: int, bits: int = 64) -> int:
     return x - (1 << bits) if x >> (bits - 1) else x
 
 
-class Plan(Protocol):
-    """What stays the same while reading; see `contexts.Plan`."""
+def balanced(weights: Ints, deepest: int = DEEPEST) -> Any:
+    """A tree in the order of the symbols, which splits them again and again into parts of nearly equal weight.
 
-    symbols: int
-    models: int
-    table_bits: int
-    ring_bits: int
-    match_bits: int
-    apm_bits: int
-    follow_bits: int
-    limit: int
-    rate_final: float
-    tree: Any
-    kinds: NDArray[np.int32]
-    sounds: NDArray[np.int32]
-    folded: NDArray[np.int32]
-    stretch: Floats
+    Frequent symbols take few decisions then (Fano 1949), and symbols that stand beside each other in the vocabulary,
+    as lower-case letters do, stay together.
+
+    Args:
+        weights: of the symbols, each 1 or more.
+        deepest: most decisions of a symbol.
+
+    >>> balanced(np.array([9, 1, 1, 2])), balanced(np.array([1, 1, 1]))
+    ([0, [[1, 2], 3]], [[0, 1], 2])
+    """
+    sums = np.append(0, weights.cumsum())
+
+    def split(first: int, end: int, left: int) -> Any:
+        if end - first == 1:
+            return first
+        most = 1 << (left - 1)  # symbols that fit below one branch
+        places = np.arange(max(first + 1, end - most), min(end - 1, first + most) + 1)
+        unequal = abs(2 * sums[places] - sums[first] - sums[end])
+        cut = int(places[len(places) - 1 - unequal[::-1].argmin()])
+        return [split(first, cut, left - 1), split(cut, end, left - 1)]
+
+    return split(0, len(weights), deepest)
+
+
+def questions(vocab: Vocab, weights: Ints, count: int) -> list[Any]:
+    """One or two trees that ask different questions, so that the mean of what they foresee errs less than either.
+
+    The first is `balanced` in the order of the vocabulary. In the second, symbols of one kind and one sound (vowels and
+    other letters, lower and upper case) stand together, the frequent ones first.
+
+    Args:
+        vocab: the symbols.
+        weights: of the symbols, each 1 or more.
+        count: 1 or 2.
+
+    >>> questions(Vocab.of("abc."), np.array([4, 2, 3, 2]), 2)
+    [[[0, 1], [2, 3]], [[0, 2], [3, 1]]]
+    """
+    kinds, sounds, _ = kinds_of(vocab)
+    order = np.lexsort((-weights, sounds[:-1], kinds[:-1]))
+
+    def named(node: Any) -> Any:
+        return [named(child) for child in node] if isinstance(node, list) else int(order[node])
+
+    return [balanced(weights), named(balanced(weights[order]))][:count]
+
+
+class _Tree:
+    """A tree as arrays: `child` of each decision, `path` and number of decisions of each symbol."""
+
+    def __init__(self, tree: Any, symbols: int) -> None:
+        self.child = np.zeros((max(symbols - 1, 1), 2), dtype=np.int32)
+        self.lengths = np.zeros(symbols, dtype=np.int32)
+        paths: list[list[int]] = [[] for _ in range(symbols)]
+        queue: list[tuple[Any, list[int]]] = [(tree, [])]
+        number, decisions = 0, 1
+        for node, path in queue:  # breadth first: a child has a larger number than its decision
+            if not isinstance(node, list):
+                paths[node], self.lengths[node] = path, len(path)
+                continue
+            for bit, child in enumerate(node):
+                self.child[number, bit] = decisions if isinstance(child, list) else ~child
+                decisions += isinstance(child, list)
+                queue.append((child, [*path, 2 * number + bit]))
+            number += 1
+        self.depth = max(1, int(self.lengths.max()))
+        self.path = np.zeros((symbols, self.depth), dtype=np.int32)
+        for symbol, path in enumerate(paths):
+            self.path[symbol, : len(path)] = path
+
+
+def kinds_of(vocab: Vocab) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+    """Of each symbol, and of the unknown one: its kind and its sound (see adaptive.c), and its lower-case form."""
+    symbols = [vocab.symbol(id) for id in range(len(vocab))]
+    ids = {symbol: id for id, symbol in enumerate(symbols)}
+    kinds, sounds = (np.zeros(len(symbols) + 1, dtype=np.int32) for _ in range(2))
+    folded = np.arange(len(symbols) + 1, dtype=np.int32)
+    for id, symbol in enumerate(symbols):
+        letter, digit = symbol.isalpha() or symbol == "'", symbol.isdigit()
+        kinds[id] = 4 if symbol == "\n" else 1 if letter else 2 if digit else 3 if symbol.isspace() else 0
+        sounds[id] = (symbol.lower() in "aeiouy") + 2 * symbol.isupper()
+        folded[id] = ids.get(symbol.lower(), id)
+    return kinds, sounds, folded
+
+
+class Plan:
+    """All that stays the same while reading: the tree, the sizes, and where in one block of memory everything lies."""
+
+    def __init__(self, vocab: Vocab, tree: Any, models: int, characters: int) -> None:
+        self.symbols, self.models = len(vocab), models
+        self.tree = _Tree(tree, self.symbols)
+        self.kinds, self.sounds, self.folded = kinds_of(vocab)
+        self.stretch = np.array([math.log((i + 0.5) / (4095.5 - i)) for i in range(4096)])
+        self.inputs = 2 * CONTEXTS + MATCHES + models + 1
+        self.table_bits = min(25, max(18, math.ceil(math.log2(64 * max(1, characters)))))
+        self.ring_bits = min(26, max(16, math.ceil(math.log2(2 * max(1, characters)))))
+        self.match_bits, self.apm_bits, self.follow_bits, self.limit = min(22, self.ring_bits), 14, 16, 255
+        self.rate, self.rate_final = RATE, 0.00025
+        sets = self.symbols - 1 + 128 + 192 + 2048 + 320 + 256 + 1024 + 1024 + 512 + 2 * 1024 + 2048 + 128
+        self.shapes: dict[str, tuple[Any, tuple[int, ...]]] = {
+            "table": (np.uint64, (1 << self.table_bits,)),
+            "maps": (np.float64, (CONTEXTS, HISTORIES)),
+            "lucks": (np.float64, (MATCHES, LENGTHS)),
+            "weights": (np.float64, (sets, self.inputs)),
+            "finals": (np.float64, (max(1, self.symbols - 1), SELECTORS + 1)),
+            "apms": (np.float64, (APMS, 1 << self.apm_bits, KNOTS)),
+            "ring": (np.int32, (1 << self.ring_bits,)),
+            "followers": (np.int32, (3, 1 << self.follow_bits)),
+            "places": (np.int32, (MATCHES, 1 << self.match_bits)),
+            "now": (np.int64, (NOW,)),
+        }
+        self.offsets, self.size = {}, 0
+        for name, (kind, shape) in self.shapes.items():
+            self.offsets[name] = self.size
+            self.size += -(-math.prod(shape) * np.dtype(kind).itemsize // 64) * 64
 
 
 class Past:

@@ -82,6 +82,7 @@ MODELS: dict[str, Callable[[], TextModel]] = {
     "mixture of dynamic": lambda: mix([counted("none", 2), learning("gru")]),
     "contexts": lambda: AdaptiveLM(CORPUS.vocab, room=300),
     "contexts after a text": lambda: AdaptiveLM(CORPUS.vocab, trained=CORPUS.ids, room=300),
+    "contexts of two trees": lambda: AdaptiveLM(CORPUS.vocab, trained=CORPUS.ids, room=300, trees=2),
     "contexts and models": lambda: AdaptiveLM(CORPUS.vocab, [network("gru"), counted("none", 2)], trained=CORPUS.ids),
     "dynamic gru": lambda: learning("gru"),
     "dynamic lstm": lambda: learning("lstm"),

@@ -8,8 +8,9 @@ import pytest
 from numpy.typing import NDArray
 
 from charlm.errors import OptionError
-from charlm.mixing.contexts import RATE, Memory, Plan, balanced
+from charlm.mixing.contexts import Memory
 from charlm.mixing.formulas import Formulas
+from charlm.mixing.past import RATE, Plan, balanced
 from charlm.nn.kernels import compiled
 from charlm.text.vocab import Vocab
 
