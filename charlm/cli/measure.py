@@ -40,6 +40,13 @@ from charlm.files import write_bytes
     help="Also measure the network while it goes on learning from what it has read, a figure of its own.",
 )
 @adaptive_option
+@click.option(
+    "--with",
+    "others",
+    multiple=True,
+    metavar="DIR",
+    help="With --adaptive: a model of the same text that is mixed in, too; may be given several times.",
+)
 @other_reading_options
 @bits_option
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="Of a network's products.  [default: fp32]")
@@ -51,6 +58,7 @@ def eval_command(
     split_part: str | None,
     dynamic: bool,
     adaptive: Any,
+    others: tuple[str, ...],
     bits: str | None,
     precision: str | None,
     device: str,
@@ -62,21 +70,23 @@ def eval_command(
     from charlm.cli.common import held_out, where
     from charlm.lm.evaluate import called
 
-    network = opened(model, device, bits, precision)
+    if others and adaptive is None:
+        raise OptionError("--with names a model that is mixed in while reading adaptively: add --adaptive fast")
+    network, *more_models = (opened(name, device, bits, precision) for name in (model, *others))
     held = held_out(network, texts, split_part, **reading)
     learner = charlm.dynamic(network, held.text) if dynamic else None
     figures = network.evaluate(held)
     learned = None if learner is None else learner.evaluate(held)
     read = None
     if adaptive is not None:
-        read = charlm.adaptive(network, held.text, kind=adaptive, room=len(held)).evaluate(held)
+        read = charlm.adaptive([network, *more_models], held.text, kind=adaptive, room=len(held)).evaluate(held)
     if as_json:
         more: dict[str, Any] = {} if bits is None else {"bits": int(bits)}
         more |= {} if precision is None else {"precision": precision}
         if learner is not None and learned is not None:
             more["dynamic"] = {**learned.to_json(), **asdict(learner.config)}
         if read is not None:
-            more["adaptive"] = {**read.to_json(), "kind": adaptive}
+            more["adaptive"] = {**read.to_json(), "kind": adaptive, "models": 1 + len(others)}
         echo_json({**figures.to_json(), **where(held), **more})
         return
     split = "a text the model was not made from" if held.text.split is None else f"split {held.text.split}"
@@ -89,7 +99,10 @@ def eval_command(
             f"decay {config.decay:g}):\n{learned!r}"
         )
     if read is not None:
-        click.echo(f"adaptive ({adaptive}), with contexts that learn from each character once it is scored:\n{read!r}")
+        beside = "".join(f"{other.name}, " for other in more_models)
+        click.echo(
+            f"adaptive ({adaptive}), with {beside}contexts that learn from each character once it is scored:\n{read!r}"
+        )
     chosen = [f"weights of {bits} bits"] if bits is not None else []
     chosen += [f"products in {precision}"] if precision is not None else []
     for sentence in [*figures.notes, *chosen]:

@@ -67,6 +67,7 @@ def test_what_cannot_be_done_is_said_in_one_sentence(charlm: Run, counted: str) 
         ("compress", counted): "counted is a directory: name a file",
         ("compress", counted, "play.txt", "other.txt"): "name a model and one file",
         ("compress", "play.txt", "--adaptive", "fast"): "name a model",
+        ("eval", "net", "play.txt", "--with", "net"): "add --adaptive fast",
         ("compress", counted, "nothing.txt"): "cannot be read",
         ("compress", "nothing", "play.txt"): "there is no model directory",
         ("decompress", "play.txt"): "not a file that `charlm compress` made",
@@ -248,6 +249,24 @@ def test_adaptive_best_also_learns_by_gradients(charlm: Run, network: Path, vers
         assert f"adaptive ({kind})" in out
         figures[kind] = float(out.splitlines()[-1].split()[0])
     assert figures["best"] != figures["fast"]
+
+
+def test_eval_reads_adaptively_with_several_models(charlm: Run, network: Path, verse: Path) -> None:
+    code, _, err = charlm(
+        "ngram", verse, "--order", 2, "--smoothing", "kneser-ney", "--split", "80/10/10", "--out", "counts"
+    )
+    assert code == 0, err
+    given = ("eval", network, verse, "--adaptive", "fast")
+    code, out, err = charlm(*given, "--with", "counts", "--with", network, "--json")
+    assert code == 0, err
+    found = json.loads(out)["adaptive"]
+    text = door.read_text(verse, split="80/10/10")
+    models = [load(name, device="cpu") for name in (network, verse.parent / "counts", network)]
+    wanted = door.adaptive(models, text, room=len(text.test)).evaluate(text.test)
+    assert (found["models"], found["nats"]) == (3, pytest.approx(wanted.nats, abs=1e-12))
+    code, out, err = charlm(*given, "--with", "counts")
+    assert code == 0, err
+    assert "adaptive (fast), with counts, contexts that learn" in out
 
 
 def test_items_are_not_read_adaptively(charlm: Run, network: Path, verse: Path) -> None:
