@@ -23,7 +23,7 @@ from benchmarks.torch_side import SYMBOLS, Size, Step
 from benchmarks.train_speed import interleaved, step_of
 from charlm.lm.interface import SamplingRule
 from charlm.nn import look_back
-from charlm.nn.kernels import attention, fastest
+from charlm.nn.kernels import fastest
 from charlm.recurrent import RNNConfig
 from charlm.recurrent.model import CharRNN
 from charlm.text.vocab import Vocab
@@ -59,7 +59,7 @@ def by_torch(step: Step) -> Step:
     """The same with attention by its formulas."""
 
     def formulas(*given: Any) -> Tensor:
-        return attention._mixed(*given[:5], given[5][2], *given[6:])
+        return look_back._mixed(*given[:5], given[5][2], *given[6:])
 
     def run() -> None:
         with patch.object(look_back, "mixed", formulas):

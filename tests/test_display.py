@@ -68,7 +68,7 @@ def test_a_label_stays_inside_its_frame(x: float, y: float) -> None:
 
 
 def test_the_picture_of_units_has_a_key_to_its_colours() -> None:
-    from charlm.recurrent.agreement import unit_figure
+    from charlm.recurrent.atlas import unit_figure
 
     values = np.linspace(-0.5, 2, 8)
     figure = unit_figure(list("abcdefgh"), [("one", values), ("two", -values)], [])

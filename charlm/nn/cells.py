@@ -250,6 +250,45 @@ class LSTMCell(Cell):
         return (h_BH if self.weight_hr is None else F.linear(h_BH, self.weight_hr)), c_BH
 
 
+def trace(
+    cell: Cell, x: Tensor, y_TBP: Tensor, state: tuple[Tensor, ...], table: Tensor | None = None
+) -> dict[str, Tensor]:
+    """The gates of a layer at each step, each [T, B, H], from the outputs that some kernel gave.
+
+    Args:
+        cell: the layer.
+        x: what it read: dense [T, B, I], or ids [T, B].
+        y_TBP: what it gave.
+        state: its state before the first step.
+        table: an embedding that ids are looked up in; None for one-hot.
+
+    Returns:
+        For an LSTM `i`, `f`, `o`, and the cell state as `c`; for a GRU `r`, `z`; for other cells nothing.
+
+    >>> cell = LSTMCell(1, 1, bias=False)
+    >>> for weights in cell.parameters(): _ = weights.data.fill_(0.0)
+    >>> state = torch.zeros(1, 1), torch.ones(1, 1)  # every gate is 1/2, so c' = c / 2
+    >>> {name: gate.item() for name, gate in trace(cell, torch.ones(1, 1, 1), torch.zeros(1, 1, 1), state).items()}
+    {'i': 0.5, 'f': 0.5, 'o': 0.5, 'c': 0.5}
+    """
+    if not isinstance(cell, GRUCell | LSTMCell):
+        return {}
+    given = cell.input_gates(x) if x.is_floating_point() else cell.gathered_gates(x, table)
+    before_TBP = torch.cat([state[0].unsqueeze(0), y_TBP[:-1]])
+    carried = F.linear(before_TBP, cell.weight_hh, cell.bias_hh)
+    if isinstance(cell, GRUCell):
+        r_TBH, z_TBH = torch.sigmoid(given + carried).chunk(3, -1)[:2]
+        return {"r": r_TBH, "z": z_TBH}
+    i_TBH, f_TBH, g_TBH, o_TBH = (given + carried).chunk(4, -1)
+    i_TBH, f_TBH, o_TBH = torch.sigmoid(i_TBH), torch.sigmoid(f_TBH), torch.sigmoid(o_TBH)
+    written_TBH = i_TBH * torch.tanh(g_TBH)
+    c_BH, kept = state[1], []
+    for written_BH, f_BH in zip(written_TBH, f_TBH, strict=True):
+        c_BH = torch.addcmul(written_BH, f_BH, c_BH)
+        kept.append(c_BH)
+    return {"i": i_TBH, "f": f_TBH, "o": o_TBH, "c": torch.stack(kept)}
+
+
 BUILT_IN = ("rnn", "gru", "lstm")
 """The names of the cells of this file, which torch has too."""
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from charlm.errors import OptionError
-from charlm.nn.cells import BUILT_IN, Cell, GRUCell, LSTMCell, RNNCell, make_cell
+from charlm.nn.cells import BUILT_IN, Cell, GRUCell, LSTMCell, RNNCell, make_cell, trace
 from charlm.nn.kernels import backend
 from charlm.nn.kernels.reference import check_floats, check_lengths
 
@@ -213,6 +213,39 @@ class Stack(nn.Module):
         return twin
 
 
+def read_layers(
+    stack: Stack, x: Tensor, state: StackState, table: Tensor | None = None
+) -> tuple[list[dict[str, Tensor]], StackState]:
+    """Runs a stack as it runs when it is not training, and returns what happened in every layer.
+
+    Args:
+        stack: layers that read in one direction.
+        x: dense input [T, B, I], or ids [T, B].
+        state: as from `initial_state`.
+        table: an embedding [V, I] for ids.
+
+    Returns:
+        For each layer its outputs as `h` [T, B, P] and what `trace` finds; and the state after the last step.
+
+    >>> stack = Stack("gru", inputs=3, hidden=4, layers=2)
+    >>> layers, state = read_layers(stack, torch.tensor([[0], [2]]), stack.initial_state(1))
+    >>> [sorted(layer) for layer in layers], layers[1]["h"].shape
+    ([['h', 'r', 'z'], ['h', 'r', 'z']], torch.Size([2, 1, 4]))
+    """
+    if len(stack.directions) != 1:
+        raise OptionError("only layers that read in one direction can be looked into while they read")
+    layers: list[dict[str, Tensor]] = []
+    after: StackState = {}
+    for layer in range(stack.layers):
+        cell = stack.cell(layer)
+        before = tuple(state[f"{name}{layer}"] for name in cell.states)
+        y_TBP, final = backend(stack.backend)(cell, x, before, table, None, None)
+        layers.append({"h": y_TBP, **trace(cell, x, y_TBP, before, table)})
+        after |= {f"{name}{layer}": tensor for name, tensor in zip(cell.states, final, strict=True)}
+        x, table = y_TBP, None
+    return layers, after
+
+
 def reverse(x: Tensor, lengths_B: Tensor | None) -> Tensor:
     """A sequence from its end to its start; padding stays behind.
 
@@ -300,10 +333,8 @@ def dropout(
     if not training or probability == 0:
         return x
     like = x[:1] if shared else x
-    mask = torch.empty_like(like, memory_format=torch.contiguous_format).bernoulli_(
-        1 - probability, generator=generator
-    )
-    return x * mask.div_(1 - probability)
+    mask = torch.empty_like(like, memory_format=torch.contiguous_format)
+    return x * mask.bernoulli_(1 - probability, generator=generator).div_(1 - probability)
 
 
 def drop_symbols(ids: Tensor, probability: float, training: bool, generator: torch.Generator | None = None) -> Tensor:

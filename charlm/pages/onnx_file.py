@@ -17,8 +17,7 @@ from charlm.errors import OptionError
 from charlm.files import __version__
 from charlm.nn.cells import BUILT_IN, Cell
 from charlm.nn.heads import RecentGrams
-from charlm.nn.kernels.attention import PERIODS
-from charlm.nn.look_back import LookBack
+from charlm.nn.look_back import PERIODS, LookBack
 from charlm.recurrent.model import CharRNN
 from charlm.tensors import floats
 
@@ -276,7 +275,7 @@ class _Graph:
 
     def _repeating(self, begin: str, text: str, begins: str, rows: str, row: str, longest: str, most: str) -> str:
         """What is added to the scores of a block's steps [B, 1, block]: where the text repeats itself, no place is seen
-        (`attention.repeating`). Of its characters those are counted [B, R, P] that also stand a period before: copies
+        (`look_back.repeating`). Of its characters those are counted [B, R, P] that also stand a period before: copies
         of the text, cut into rows that are one character longer, so that each begins one later than the last."""
         text = self._slice(text, begin, self._node("Add", [begin, row]), 1)
         newer = self._node("Unsqueeze", [self._slice(text, longest, _END, 1), self._whole(2)])

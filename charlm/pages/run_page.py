@@ -21,7 +21,7 @@ from charlm.lm.compare import Compared, summary
 from charlm.lm.surprise import Expected
 from charlm.ngrams.index import Novelty
 from charlm.pages.page import Series, chart, render, write_page
-from charlm.recurrent.agreement import gate_charts
+from charlm.recurrent.atlas import gate_charts
 from charlm.recurrent.inspection import Inspection, picked_units
 from charlm.sequences.metrics import Reliability, reliability
 from charlm.tensors import quantised

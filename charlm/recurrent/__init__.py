@@ -1,8 +1,8 @@
 """Recurrent networks as language models, and what their hidden units do.
 
 Open `model.py` first: `CharRNN`; its shape, `RNNConfig`, is here. `dynamic.py` lets a network go on learning while it
-reads. `inspection.py` finds what hidden units follow: `atlas.py` reads their values, `properties.py` lists what is
-searched for, `agreement.py` says how well a unit follows it and draws it.
+reads. `inspection.py` finds what hidden units follow: `atlas.py` reads and draws their values, `properties.py` lists
+what is searched for and says how well a unit follows it.
 """
 
 from __future__ import annotations

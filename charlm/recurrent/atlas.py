@@ -1,107 +1,34 @@
-"""What the hidden units of a network do over a text: their values, and how often gates are nearly closed or open.
+"""What the hidden units of a network do over a text: their values, how often gates are nearly closed or open, and
+pictures of both.
 
 Every unit's output, an LSTM's cell state as tanh(c), and the saturation of gates, as in Karpathy, Johnson and Fei-Fei
 (2015), "Visualizing and Understanding Recurrent Networks". Kernels return the outputs of a layer alone. As the outputs
-of all steps are known, the gates of all steps follow from one product (`trace`), whichever kernel ran the layer.
+of all steps are known, the gates of all steps follow from one product (`charlm.nn.cells.trace`), whichever kernel ran
+the layer.
 
-Axes: T steps or positions, B lanes, I inputs, P outputs, H hidden units of a layer, U units (rows of the atlas),
-S positions shown, K symbols.
+Axes: T positions, H hidden units of a layer, U units (rows of the atlas), S positions shown, K symbols.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
-from charlm.errors import OptionError, TextError
+from charlm.display import new_figure, visible
+from charlm.errors import TextError
 from charlm.lm.interface import OnRead
-from charlm.nn.cells import Cell, GRUCell, LSTMCell
-from charlm.nn.kernels import backend
-from charlm.nn.stack import Stack, StackState
+from charlm.nn.cells import Cell, LSTMCell
+from charlm.nn.stack import read_layers
 from charlm.recurrent.model import CharRNN
 
-GATES: dict[str, tuple[str, ...]] = {"lstm": ("i", "f", "o"), "gru": ("r", "z"), "rnn": ()}
-"""The gates with values between 0 and 1, by the name of the cell and in the order of its weights."""
-
-
-def trace(
-    cell: Cell, x: Tensor, y_TBP: Tensor, state: tuple[Tensor, ...], table: Tensor | None = None
-) -> dict[str, Tensor]:
-    """The gates of a layer at each step, each [T, B, H], by the formulas in `charlm.nn.cells`.
-
-    Args:
-        cell: the layer.
-        x: what it read: dense [T, B, I], or ids [T, B].
-        y_TBP: what it gave.
-        state: its state before the first step.
-        table: an embedding that ids are looked up in; None for one-hot.
-
-    Returns:
-        For an LSTM `i`, `f`, `o`, and the cell state as `c`; for a GRU `r`, `z`; for the simple cell nothing.
-
-    >>> cell = LSTMCell(1, 1, bias=False)
-    >>> for weights in cell.parameters(): _ = weights.data.fill_(0.0)
-    >>> state = torch.zeros(1, 1), torch.ones(1, 1)  # every gate is 1/2, so c' = c / 2
-    >>> {name: gate.item() for name, gate in trace(cell, torch.ones(1, 1, 1), torch.zeros(1, 1, 1), state).items()}
-    {'i': 0.5, 'f': 0.5, 'o': 0.5, 'c': 0.5}
-    """
-    given = cell.input_gates(x) if x.is_floating_point() else cell.gathered_gates(x, table)
-    before_TBP = torch.cat([state[0].unsqueeze(0), y_TBP[:-1]])
-    carried = F.linear(before_TBP, cell.weight_hh, cell.bias_hh)
-    if isinstance(cell, GRUCell):
-        r_TBH, z_TBH = torch.sigmoid(given + carried).chunk(3, -1)[:2]
-        return {"r": r_TBH, "z": z_TBH}
-    if not isinstance(cell, LSTMCell):
-        return {}
-    i_TBH, f_TBH, g_TBH, o_TBH = (given + carried).chunk(4, -1)
-    i_TBH, f_TBH, o_TBH = torch.sigmoid(i_TBH), torch.sigmoid(f_TBH), torch.sigmoid(o_TBH)
-    written_TBH = i_TBH * torch.tanh(g_TBH)
-    c_BH, kept = state[1], []
-    for written_BH, f_BH in zip(written_TBH, f_TBH, strict=True):
-        c_BH = torch.addcmul(written_BH, f_BH, c_BH)
-        kept.append(c_BH)
-    return {"i": i_TBH, "f": f_TBH, "o": o_TBH, "c": torch.stack(kept)}
-
-
-def read_layers(
-    stack: Stack, x: Tensor, state: StackState, table: Tensor | None = None
-) -> tuple[list[dict[str, Tensor]], StackState]:
-    """Runs a stack as it runs when it is not training, and returns what happened in every layer.
-
-    Args:
-        stack: layers that read in one direction.
-        x: dense input [T, B, I], or ids [T, B].
-        state: as from `initial_state`.
-        table: an embedding [V, I] for ids.
-
-    Returns:
-        For each layer its outputs as `h` [T, B, P] and what `trace` finds; and the state after the last step.
-
-    >>> stack = Stack("gru", inputs=3, hidden=4, layers=2)
-    >>> layers, state = read_layers(stack, torch.tensor([[0], [2]]), stack.initial_state(1))
-    >>> [sorted(layer) for layer in layers], layers[1]["h"].shape
-    ([['h', 'r', 'z'], ['h', 'r', 'z']], torch.Size([2, 1, 4]))
-    """
-    if len(stack.directions) != 1:
-        raise OptionError("only layers that read in one direction can be looked into while they read")
-    run = backend(stack.backend)
-    layers: list[dict[str, Tensor]] = []
-    after: StackState = {}
-    for layer in range(stack.layers):
-        cell = stack.cell(layer)
-        before = tuple(state[f"{name}{layer}"] for name in cell.states)
-        y_TBP, final = run(cell, x, before, table, None, None)
-        layers.append({"h": y_TBP, **trace(cell, x, y_TBP, before, table)})
-        after |= {f"{name}{layer}": tensor for name, tensor in zip(cell.states, final, strict=True)}
-        x, table = y_TBP, None
-    return layers, after
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, order=True)
@@ -141,6 +68,11 @@ class Saturation:
     left_H: NDArray[np.float64]
     right_H: NDArray[np.float64]
 
+    def to_json(self) -> dict[str, Any]:
+        """A value for programs, under the names that the documentation uses."""
+        below, above = self.left_H.tolist(), self.right_H.tolist()
+        return {"layer": self.layer, "gate": self.gate, "below_0.1": below, "above_0.9": above}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Atlas:
@@ -179,6 +111,44 @@ class Atlas:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """A unit and the property that it was compared with.
+
+    Args:
+        unit: which.
+        follows: the property's name.
+        area: within strata on the second half, in the direction that the first half showed; 1/2 is chance.
+        rises: whether the unit is higher where there is (more of) the property.
+        control: the highest area of any unit, in either direction, with the property shifted.
+        searched: the area on the first half, by which the unit was chosen.
+    """
+
+    unit: Unit
+    follows: str
+    area: float
+    rises: bool
+    control: float
+    searched: float
+
+    @property
+    def found(self) -> bool:
+        """Whether the unit agrees with the property better than any unit did with any shift of it."""
+        return self.area > self.control
+
+    def to_json(self) -> dict[str, Any]:
+        """A value for programs, under the names that the documentation uses."""
+        return {
+            "unit": str(self.unit),
+            "property": self.follows,
+            "area": self.area,
+            "control": self.control,
+            "found": self.found,
+            "rises": self.rises,
+            "searched_area": self.searched,
+        }
+
+
 @torch.no_grad()
 def read_units(
     model: CharRNN,
@@ -211,8 +181,8 @@ def read_units(
         raise TextError("a text without a character shows nothing of a network's units")
     units = _units_of(model)
     values_UT = np.empty((len(units), len(ids)), dtype=np.float16)
-    tally = _Tally(model)
-    tops: list[tuple[torch.Tensor, torch.Tensor]] = []
+    nearly: dict[tuple[int, str], Tensor] = {}  # at how many positions each gate is nearly closed, and nearly open
+    tops: list[tuple[Tensor, Tensor]] = []
     state = model.initial_state(1)
     table = None if model.embedding is None else model.embedding.weight
     for start in range(0, len(ids), chunk):
@@ -221,67 +191,147 @@ def read_units(
         layers, after = read_layers(model.stack, ids_TB, state, table)
         logp_TBV, kept = model.predicted(layers[-1]["h"], ids_TB, state)
         state = {**after, **kept}
-        values_UT[:, start:end] = _values(layers).to(torch.float16).cpu().numpy()
-        tally.add(layers)
+        signals: list[Tensor] = []
+        for number, layer in enumerate(layers):
+            for name, found_TBH in layer.items():
+                if name in ("h", "c"):
+                    signals.append(found_TBH.tanh() if name == "c" else found_TBH)
+                else:
+                    counts_2H = torch.stack([(found_TBH < 0.1).sum((0, 1)), (found_TBH > 0.9).sum((0, 1))])
+                    nearly[number, name] = nearly.get((number, name), 0) + counts_2H.cpu().double()
+        values_UT[:, start:end] = torch.cat(signals, -1)[:, 0].t().to(torch.float16).cpu().numpy()
         a, b = max(start, shown[0]), min(end, shown[1])
         if a < b:
             logp_SV = logp_TBV[a - start : b - start, 0]
             tops.append(logp_SV.exp().topk(min(top, logp_SV.shape[-1])))
         if progress is not None:
             progress(end - start)
-    chance, best = (torch.cat(parts).cpu().numpy() for parts in zip(*tops, strict=True)) if tops else _NOTHING
+    tops = tops or [(torch.zeros(0, 0), torch.zeros(0, 0, dtype=torch.int64))]
+    chance, best = (torch.cat(parts).cpu().numpy() for parts in zip(*tops, strict=True))
+    shares = {kind: (counts / len(ids)).numpy() for kind, counts in nearly.items()}
     return Atlas(
         ids=ids,
         units=units,
         values_UT=values_UT,
-        gates=tally.shares(len(ids)),
+        gates=tuple(Saturation(layer=n, gate=gate, left_H=x[0], right_H=x[1]) for (n, gate), x in shares.items()),
         first=shown[0],
         top_SK=best,
         chance_SK=chance,
     )
 
 
-_NOTHING = (np.zeros((0, 0), np.float32), np.zeros((0, 0), np.int64))
+def signals_of(cell: Cell) -> tuple[str, ...]:
+    """What is read of each unit of a layer: its output, and of an LSTM its cell state."""
+    return ("h", "c") if isinstance(cell, LSTMCell) else ("h",)
 
 
 def _units_of(model: CharRNN) -> tuple[Unit, ...]:
     units: list[Unit] = []
     for layer in range(model.stack.layers):
         cell = model.stack.cell(layer)
-        for signal in cell.states:
+        for signal in signals_of(cell):
             units += [Unit(layer, number, signal) for number in range(cell.state_width(signal))]
     return tuple(units)
 
 
-def _values(layers: Sequence[Mapping[str, torch.Tensor]]) -> torch.Tensor:
-    """All units' values [U, T], in the order of `_units_of`."""
-    rows = []
-    for layer in layers:
-        rows.append(layer["h"][:, 0])
-        if "c" in layer:
-            rows.append(layer["c"][:, 0].tanh())
-    return torch.cat(rows, dim=-1).t()
+GATE_WORDS = {"i": "input gate", "f": "forget gate", "o": "output gate", "r": "reset gate", "z": "update gate"}
+"""What the gates are called: those of an LSTM, then those of a GRU."""
+
+_COLUMNS, _ROWS = 76, 5
+_LETTER: Any = {"ha": "center", "va": "center", "family": "monospace", "fontsize": 8, "parse_math": False}
 
 
-class _Tally:
-    """Counts how often each gate is nearly closed or open."""
+def rows_of(symbols: Sequence[str], columns: int = _COLUMNS, rows: int = _ROWS) -> list[tuple[int, int]]:
+    """Where each row of the picture stands in the text: a line, or a part of one that is too long.
 
-    def __init__(self, model: CharRNN) -> None:
-        names = GATES[model.config.model]
-        self.counts = {
-            (layer, gate): torch.zeros(2, model.config.hidden, dtype=torch.float64)
-            for layer in range(model.stack.layers)
-            for gate in names
-        }
+    >>> rows_of(list("ab\\ncdefg"), columns=3)
+    [(0, 3), (3, 6), (6, 8)]
+    """
+    found: list[tuple[int, int]] = []
+    start = 0
+    while start < len(symbols) and len(found) < rows:
+        end = start
+        while end < min(start + columns, len(symbols)) and symbols[end] != "\n":
+            end += 1
+        if end < len(symbols) and symbols[end] == "\n" and end - start < columns:
+            end += 1
+        found.append((start, end))
+        start = end
+    return found
 
-    def add(self, layers: Sequence[Mapping[str, torch.Tensor]]) -> None:
-        for layer, gate in self.counts:
-            values_TH = layers[layer][gate][:, 0]
-            self.counts[layer, gate] += torch.stack([(values_TH < 0.1).sum(0), (values_TH > 0.9).sum(0)]).cpu()
 
-    def shares(self, length: int) -> tuple[Saturation, ...]:
-        found = []
-        for (layer, gate), counts in self.counts.items():
-            left_H, right_H = (counts / length).numpy()
-            found.append(Saturation(layer=layer, gate=gate, left_H=left_H, right_H=right_H))
-        return tuple(found)
+def unit_figure(
+    symbols: Sequence[str],
+    painted: Sequence[tuple[str, NDArray[Any]]],
+    gates: Sequence[Saturation],
+    *,
+    title: str = "",
+) -> Figure:
+    """The beginning of a text once for each unit, with a key to its colours, and a point for the gates of each unit.
+
+    Args:
+        symbols: the text, a string a position.
+        painted: for each unit what is written above it, and its values [T]; purple is positive, orange negative.
+        gates: how often they are nearly closed or open; none for the simple cell.
+        title: above the figure.
+    """
+    first = next((n + 1 for n, symbol in enumerate(symbols[: len(symbols) // 2]) if symbol == "\n"), 0)
+    symbols = symbols[first:]  # from the first line that is whole, where one begins soon and leaves enough
+    rows = rows_of(symbols)
+    names = sorted({item.gate for item in gates}, key=list(GATE_WORDS).index)
+    heights = [0.25 * len(rows) + 0.45] * len(painted) + [3.2] * bool(names)
+    figure = new_figure(9, sum(heights) + 0.5)
+    parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for part, (label, values_T) in zip(parts, painted, strict=False):
+        _draw_text(part, symbols, rows, label, values_T[first:])
+    if names:
+        _draw_gates(parts[-1], names, gates)
+    figure.suptitle(title, parse_math=False)
+    return figure
+
+
+def _draw_text(
+    part: Any, symbols: Sequence[str], rows: Sequence[tuple[int, int]], label: str, values_T: NDArray[Any]
+) -> None:
+    """Rows of characters on fields of colour, and beside them which colour is which value."""
+    axes = part.add_subplot()
+    grid = np.full((len(rows), _COLUMNS), np.nan)
+    largest = float(np.abs(values_T).max(initial=0)) or 1.0
+    for row, (start, end) in enumerate(rows):
+        grid[row, : end - start] = values_T[start:end]
+        for column, symbol in enumerate(symbols[start:end]):
+            dark = abs(grid[row, column]) > 0.7 * largest
+            axes.text(column, row, visible(symbol), color="white" if dark else "black", **_LETTER)
+    image = axes.imshow(grid, cmap="PuOr", vmin=-largest, vmax=largest, aspect="auto", interpolation="nearest")
+    key = part.colorbar(image, ax=axes, ticks=[-largest, 0, largest], aspect=8, pad=0.01, fraction=0.04)
+    key.ax.set_yticklabels([f"{-largest:.2f}", "0", f"{largest:.2f}"], fontsize=7)
+    axes.set_title(label, fontsize=9, loc="left", parse_math=False)
+    axes.set_axis_off()
+
+
+def gate_charts(gates: Sequence[Saturation]) -> list[dict[str, Any]]:
+    """For each kind of gate the points (layer, unit, share nearly closed, share nearly open) of a scatter plot."""
+    charts = []
+    for gate in dict.fromkeys(item.gate for item in gates):
+        rows = [item for item in gates if item.gate == gate]
+        points = [
+            (item.layer, unit, float(left), float(right))
+            for item in rows
+            for unit, (left, right) in enumerate(zip(item.left_H, item.right_H, strict=True))
+        ]
+        means = [(item.layer, float(item.left_H.mean()), float(item.right_H.mean())) for item in rows]
+        charts.append({"gate": gate, "words": GATE_WORDS[gate], "points": points, "means": means})
+    return charts
+
+
+def _draw_gates(part: Any, names: Sequence[str], gates: Sequence[Saturation]) -> None:
+    """For each kind of gate the share of the time nearly closed against the share nearly open."""
+    for axes, name in zip(part.subplots(1, len(names), sharey=True, squeeze=False)[0], names, strict=True):
+        for item in gates:
+            if item.gate == name:
+                axes.plot(item.left_H, item.right_H, "o", markersize=3.5, alpha=0.6, label=f"layer {item.layer}")
+        axes.plot([0, 1], [1, 0], color="black", linewidth=0.6)
+        axes.set(xlabel="share of the time below 0.1", title=GATE_WORDS[name], xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        axes.set_aspect("equal")
+        axes.legend(fontsize="small")
+    part.axes[0].set_ylabel("share of the time above 0.9")

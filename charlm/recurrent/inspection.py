@@ -1,11 +1,11 @@
 """`inspect`: what the hidden units of a network do over a text, and which of them follow something with a name.
 
-What is measured is in `atlas` (the values of units and gates), what is searched for in `properties`, and how in
-`agreement`.
+What is measured is in `atlas` (the values of units and gates), what is searched for and how in `properties`.
 """
 
 from __future__ import annotations
 
+import codecs
 import html
 import re
 from collections.abc import Iterator, Sequence
@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from charlm.display import paint, progress_bar, save_figure
 from charlm.errors import CharlmError, OptionError
 from charlm.lm.model import TextModel, as_part
-from charlm.recurrent.agreement import Finding, search, unit_figure
-from charlm.recurrent.atlas import Atlas, Unit, read_units
+from charlm.recurrent.atlas import Atlas, Finding, Unit, read_units, signals_of, unit_figure
 from charlm.recurrent.model import CharRNN
-from charlm.recurrent.properties import symbols_of
+from charlm.recurrent.properties import search
 from charlm.text.corpus import read_corpus
 from charlm.text.text import Part, Text
+from charlm.text.vocab import Vocab
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -177,15 +177,7 @@ class Inspection:
             "length": len(self.atlas.ids),
             "shown_from": self.shown_from,
             "units": [finding.to_json() for finding in self.findings],
-            "gates": [
-                {
-                    "layer": item.layer,
-                    "gate": item.gate,
-                    "below_0.1": item.left_H.tolist(),
-                    "above_0.9": item.right_H.tolist(),
-                }
-                for item in self.atlas.gates
-            ],
+            "gates": [gate.to_json() for gate in self.atlas.gates],
             "values": {str(unit): self.values(unit).tolist() for unit in self.chosen},
         }
 
@@ -291,8 +283,8 @@ def _unit(network: CharRNN, wanted: Unit | str) -> Unit:
     if not 0 <= layer < network.config.layers:
         raise OptionError(f"the layers of this network are 0 to {network.config.layers - 1}: there is no layer {layer}")
     cell = network.stack.cell(layer)
-    signal = signal or cell.states[-1]
-    if signal not in cell.states:
+    signal = signal or signals_of(cell)[-1]
+    if signal not in signals_of(cell):
         raise OptionError(f"this network has no cell states: write --unit {layer}:{number}")
     if not 0 <= number < cell.state_width(signal):
         raise OptionError(f"layer {layer} has the units 0 to {cell.state_width(signal) - 1}: there is no unit {number}")
@@ -315,6 +307,25 @@ def _shown(
             ids[place] = numbers.setdefault(unknown[place], len(numbers))
         symbols = list(numbers)
     return tuple(symbols), tuple(ids.tolist()), tuple(characters)
+
+
+def symbols_of(vocab: Vocab, ids: NDArray[Any]) -> list[str]:
+    """How each symbol is shown, so that all of them together are the text.
+
+    A character that is spelled in several bytes stands at its last byte and the others show nothing; what spells no
+    character, and what the vocabulary does not hold, is U+FFFD.
+
+    >>> symbols_of(Vocab.of_bytes(), np.frombuffer("né".encode(), dtype=np.uint8))
+    ['n', '', 'é']
+    """
+    size, decoder = len(vocab.characters), codecs.getincrementaldecoder("utf-8")("replace")
+    shown: list[str] = []
+    for id in np.asarray(ids).tolist():
+        whole = id < size  # then bytes before it spell nothing more
+        shown.append(decoder.decode(b"" if whole else bytes([id - size]), whole))
+        if whole:
+            shown[-1] += vocab.characters[id] if id >= 0 else "\ufffd"
+    return [*shown[:-1], shown[-1] + decoder.decode(b"", True)] if shown else []
 
 
 def _as_written(given: Part, part: Part, place_S: NDArray[np.int64]) -> list[str]:

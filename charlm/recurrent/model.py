@@ -23,7 +23,7 @@ from charlm.lm.interface import SamplingRule, State, generate_by_steps, pick_tar
 from charlm.lm.model import TextModel
 from charlm.nn.heads import DistributionHead, RecentGrams
 from charlm.nn.kernels import check_precision, compiled, multiplying
-from charlm.nn.kernels.generate import Draw, generate, pack
+from charlm.nn.kernels.generate import generate, pack
 from charlm.nn.kernels.graphs import Network, generate_in_graphs
 from charlm.nn.kernels.reference import SERVES, check_draws, check_ids, check_weights, on_gpu
 from charlm.nn.look_back import LookBack
@@ -259,10 +259,11 @@ class CharRNN(nn.Module, TextModel):
             else:
                 looking = self.look_back
                 packed = pack(self, cells, table, [self.head.linear, *(looking.maps if looking else [])], self.bits)
-                draw = Draw(temperature=rule.temperature, top_k=rule.top_k, top_p=rule.top_p)
                 rows = None if self.grams is None or recent_BN is None else (self.grams.weight, recent_BN.clone())
                 places = None if looking is None or back is None else looking.open_places(*back, steps)
-                drawn, logp, layers = generate(packed, ids_B, layers, draw, noise_TB, rows, places)
+                drawn, logp, layers = generate(
+                    packed, ids_B, layers, noise_TB, **asdict(rule), grams=rows, places=places
+                )
                 recent_BN, back = None if rows is None else rows[1], None if places is None else places.kept()
         after = {f"{name}{n}": t for n, layer in enumerate(layers) for name, t in zip(names, layer, strict=True)}
         after |= {} if recent_BN is None else {"recent": recent_BN}

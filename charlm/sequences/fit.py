@@ -42,8 +42,8 @@ from charlm.sequences.tabular import TableFacts, TableTask, open_task, open_task
 from charlm.sequences.tasks import pretrained
 from charlm.text.vocab import Vocab
 from charlm.training.interfaces import Observer
-from charlm.training.options import seconds_between_states
 from charlm.training.run import interruptible, refuse_change, same_directory
+from charlm.training.states import seconds_between_states
 from charlm.training.watching import History, Watch
 
 _FLAGS = {"batch": "batch-size"}

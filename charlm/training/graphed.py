@@ -18,9 +18,8 @@ from torch import Tensor, nn
 
 from charlm.lm.interface import State, copy_into
 from charlm.nn.kernels.graphs import CudaGraph, Graph
-from charlm.training.interfaces import KnownLoss, Stepper, Taken
+from charlm.training.interfaces import Average, KnownLoss, Stepper, Taken
 from charlm.training.language import LanguageObjective, Window
-from charlm.training.optimizer import Average
 
 EVERY = 16
 """Steps whose losses are read back together."""

@@ -1,4 +1,5 @@
-"""What the training loop works with: an objective, an observer, a keeper, on a GPU a stepper, and saved states.
+"""What the training loop works with: an objective, an observer, a keeper, averaged weights, on a GPU a stepper, and
+saved states.
 
 The loop calls these and hands them values; none of them knows the loop. A saved state holds everything that an exact
 resume needs, as named tensors (`dump` and `load`): weights/NAME, optimizer/SLOT/NAME, average/NAME (averaged weights),
@@ -8,8 +9,9 @@ good/NAME (the best so far), carried/NAME (the objective's: hidden states, gener
 from __future__ import annotations
 
 import abc
+import contextlib
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from charlm.errors import CharlmError
-from charlm.training.optimizer import Average
 from charlm.training.options import LoopState
 
 
@@ -119,20 +120,83 @@ class Observer:
         """Why a training of several processes cannot go on, and how to resume it; an error is raised after it."""
 
 
-class Keeper(abc.ABC):
-    """Saves what the loop makes."""
+class Keeper:
+    """Keeps what the loop makes: here the learning curve in memory, and nothing on disk.
 
-    @abc.abstractmethod
+    Args:
+        rows: the list that rows of the learning curve are added to.
+    """
+
+    def __init__(self, rows: list[dict[str, Any]]) -> None:
+        self.rows = rows
+
     def metrics(self, row: dict[str, Any]) -> None:
-        """Saves a row of the learning curve, a JSON value."""
+        """Adds a row to the learning curve, a JSON value."""
+        self.rows.append(row)
 
-    @abc.abstractmethod
     def best(self, weights: Mapping[str, Tensor]) -> None:
-        """Saves the weights with the lowest validation loss so far, by parameter name."""
+        """Saves the weights with the lowest validation loss so far, by parameter name; the loop has them, too."""
 
-    @abc.abstractmethod
     def state(self, tensors: Mapping[str, Tensor], progress: dict[str, Any]) -> None:
-        """Saves a snapshot: the tensors of `snapshot.dump` and the loop's numbers as a JSON value."""
+        """Saves a snapshot: the tensors of `dump` and the loop's numbers as a JSON value."""
+
+
+class Average:
+    """A running mean of a module's weights over a fixed share of the steps so far.
+
+    After step t each averaged weight moves towards the weight by 1 / max(1, share · t): an average of polynomial
+    decay (Shamir and Zhang 2013), which early on forgets the first steps as fast as it should, and needs no end of
+    the run to be known. It does what a lower learning rate does, without slowing the optimiser (Polyak 1992).
+    The module's `row_weights`, of which a step changes few, are not averaged.
+
+    Args:
+        module: whose weights are averaged.
+        share: of the steps so far, from above 0 to 1.
+
+    >>> line = nn.Linear(1, 1, bias=False)
+    >>> average = Average(line, share=1.0)  # of all steps: the plain mean
+    >>> for step, value in enumerate([1.0, 2.0, 6.0], start=1):
+    ...     _ = line.weight.data.fill_(value)
+    ...     average.update(step)
+    >>> round(average.weights["weight"].item(), 6)
+    3.0
+    """
+
+    def __init__(self, module: nn.Module, share: float) -> None:
+        self.module, self.share = module, share
+        rows = getattr(module, "row_weights", None)
+        self.dense = {name: p for name, p in module.named_parameters() if p is not rows}
+        self.weights = {
+            name: p.detach().clone() if name in self.dense else p.detach() for name, p in module.named_parameters()
+        }
+
+    def update(self, step: int) -> None:
+        """Moves the averaged weights towards the module's, after so many steps."""
+        with torch.no_grad():
+            means = [self.weights[name] for name in self.dense]
+            torch._foreach_lerp_(means, [p.detach() for p in self.dense.values()], self.pace(step))
+
+    def pace(self, step: int) -> float:
+        """The share of the way to the module's weights that the averaged ones move, after so many steps."""
+        return 1 / max(1.0, self.share * step)
+
+    def restore(self, weights: Mapping[str, Tensor]) -> None:
+        """Goes on from these averaged weights."""
+        for name, tensor in self.weights.items():
+            tensor.copy_(weights[name])
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        """A block in which the module has the averaged weights; after it the module has its own again, bit for bit."""
+        own = {name: p.detach().clone() for name, p in self.dense.items()}
+        with torch.no_grad():
+            for name, parameter in self.dense.items():
+                parameter.copy_(self.weights[name])
+            try:
+                yield
+            finally:
+                for name, parameter in self.dense.items():
+                    parameter.copy_(own[name])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from charlm.codec import encode
 from charlm.training import interfaces as snapshot
 from charlm.training.distributed import ALONE, Agreed, Processes
 from charlm.training.interfaces import (
+    Average,
     Keeper,
     KnownLoss,
     Objective,
@@ -27,8 +28,7 @@ from charlm.training.interfaces import (
     StepReport,
     ValidationReport,
 )
-from charlm.training.optimizer import Average, Schedule, adamw
-from charlm.training.options import Budget, LoopState, Optimisation, seconds_between_states
+from charlm.training.options import Budget, LoopState, Optimisation, adamw
 
 Outcome = Literal["finished", "no improvement", "interrupted", "diverged"]
 
@@ -62,19 +62,16 @@ class Loop:
         stepper: Stepper | None = None,
     ) -> None:
         self.objective, self.options, self.processes, self.stepper = objective, options, processes, stepper
-        self.observer, self.keeper = observer or Observer(), keeper
-        self.save_every, self.should_stop = seconds_between_states(save_every), should_stop
+        self.observer, self.keeper = observer or Observer(), keeper or Keeper([])
+        self.save_every, self.should_stop = save_every, should_stop
         self.progress = LoopState()
         self.optimizer = adamw(objective.module, options)
         self.average = Average(objective.module, options.average) if options.average else None
         self._good: dict[str, Tensor] = {}
         self._asked, self._agreed = False, Agreed()
         self._saved_at: float | None = None
-        self._budget = self._new_budget()
+        self._budget: Budget
         self._begin_stepping()
-
-    def _new_budget(self) -> Budget:
-        return Budget(self.options, self.progress, self.objective.steps_per_epoch, self.processes)
 
     def _begin_stepping(self) -> None:
         if self.stepper is not None:
@@ -82,7 +79,7 @@ class Loop:
 
     def run(self) -> Outcome:
         """Runs to the end; the module holds the optimiser's last weights afterwards."""
-        self._budget = self._new_budget()
+        self._budget = Budget(self.options, self.progress, self.objective.steps_per_epoch, self.processes)
         self._agreed = Agreed(seconds=self.progress.seconds)
         self.objective.module.eval()
         self._budget.plan(self.objective.validate)
@@ -127,7 +124,7 @@ class Loop:
 
     def rate(self) -> float:
         """The learning rate of the next step."""
-        return self._schedule().at(self.progress.step) * self.progress.lr_scale
+        return self.options.rate(self.progress.step, self.progress.total) * self.progress.lr_scale
 
     def _step(self) -> None:
         progress, lr = self.progress, self.rate()
@@ -205,10 +202,6 @@ class Loop:
                 f"the training loss rises ({progress.first_loss:.3f} at first, {value:.3f} now): a lower --lr may help"
             )
 
-    def _schedule(self) -> Schedule:
-        options, total = self.options, self.progress.total
-        return Schedule(peak=options.lr, warmup=options.warmup, total=total, final=options.lr_final, hold=options.hold)
-
     def _over(self) -> bool:
         progress = self.progress
         if self._budget.reached():
@@ -242,8 +235,7 @@ class Loop:
             self._keep(report)
             self.observer.on_validation(report)
         self._budget.validated()
-        if self.keeper is not None:
-            self._keep_state()
+        self._keep_state()
         self._budget.add_validation(time.perf_counter() - begun)
         return not self._stuck()
 
@@ -275,8 +267,6 @@ class Loop:
         )
 
     def _keep(self, report: ValidationReport) -> None:
-        if self.keeper is None:
-            return
         progress = self.progress
         row = {
             "step": progress.step,
@@ -294,8 +284,7 @@ class Loop:
         self.progress.seconds = self._budget.seconds()
         if self.processes.size > 1:
             self.processes.same(snapshot.digest(self.weights()), _DIFFER)
-        if self.keeper is not None:
-            self.keeper.state(*self.snapshot())
+        self.keeper.state(*self.snapshot())
         self._saved_at = None  # counted from the next step on, without the time that writing took
 
     def _roll_back(self) -> bool:

@@ -1,5 +1,5 @@
-"""How a model is optimised (`Optimisation`), where the loop stands (`LoopState`), and the budget: steps, epochs or
-minutes as a number of steps, and how often to validate.
+"""How a model is optimised: `Optimisation` with the learning rate of each step, and its optimizer (`adamw`); where the
+loop stands (`LoopState`); the budget: steps, epochs or minutes as a number of steps, and how often to validate.
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
 
 from charlm.codec import decode
 from charlm.errors import OptionError, check_seed
@@ -86,17 +89,80 @@ class Optimisation:
         steps = f"{self.max_steps:,} steps" if self.max_steps else ""
         return " or ".join(part for part in (minutes, epochs, steps) if part)
 
+    def rate(self, step: int, total: int | None) -> float:
+        """The learning rate of a step: a linear warm-up, the peak for the share `hold` of the other steps, then a
+        straight line down (Hu et al. 2024); or, where `hold` is None, a cosine down (Loshchilov and Hutter 2017).
 
-def seconds_between_states(seconds: float) -> float:
-    """The seconds between two saved states, checked; 0 saves one after every step.
+        Args:
+            step: 0, 1, 2, ...
+            total: steps until it has fallen; None while that is not known yet, which is only while it warms up.
 
-    >>> seconds_between_states(-1)
-    Traceback (most recent call last):
-    charlm.errors.OptionError: --save-every is a number of seconds, 0 or more, not -1
+        >>> options = Optimisation(max_steps=110, lr=1.0, warmup=10, lr_final=0.1)
+        >>> [round(options.rate(step, total=110), 9) for step in (0, 10, 60, 110)]
+        [0.1, 1.0, 0.55, 0.1]
+        """
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        if total is None or total <= self.warmup:
+            return self.lr
+        done = min((step - self.warmup) / (total - self.warmup), 1.0)
+        if self.hold is None:
+            left = (1 + math.cos(math.pi * done)) / 2
+        else:
+            left = 1.0 if done <= self.hold else (1 - done) / (1 - self.hold)
+        return self.lr * (self.lr_final + (1 - self.lr_final) * left)
+
+
+def adamw(module: nn.Module, options: Optimisation) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices only, as torch's fused step, which is the fastest on a CPU too.
+
+    Each group of parameters has a `factor` of the learning rate. It is 1 but for the weights that the module's `rates`
+    names, where it has such an attribute; the first group always has 1.
     """
-    if not isinstance(seconds, int | float) or not seconds >= 0:
-        raise OptionError(f"--save-every is a number of seconds, 0 or more, not {seconds}")
-    return seconds
+    rows = getattr(module, "row_weights", None)
+    rates: Mapping[str, list[Tensor]] = getattr(module, "rates", {})
+    factors = {id(p): float(getattr(options, name)) for name, weights in rates.items() for p in weights}
+    members: dict[tuple[float, float], list[Tensor]] = {}
+    for p in (p for p in module.parameters() if p.requires_grad and p is not rows):
+        members.setdefault((factors.get(id(p), 1.0), options.weight_decay if p.dim() > 1 else 0.0), []).append(p)
+    groups: list[dict[str, Any]] = [
+        {"params": members[factor, decay], "weight_decay": decay, "factor": factor}
+        for factor, decay in sorted(members, key=lambda kind: kind[0] != 1)
+    ]
+    if rows is not None:
+        groups.append({"params": [rows], "weight_decay": 0.0, "factor": options.row_rate / options.lr})
+    return RowAdamW(rows, groups, lr=options.lr, betas=options.betas, fused=True)
+
+
+class RowAdamW(torch.optim.AdamW):
+    """AdamW for all weights but the rows of strings, which have Adagrad with one sum a row (Duchi et al. 2011).
+
+    A step changes the rows alone that the gradient has. The sum of a row is that of its mean squared gradients.
+
+    Args:
+        rows: the weights [R, V] whose gradient is sparse; None where there are none.
+    """
+
+    def __init__(self, rows: Tensor | None, groups: list[dict[str, Any]], **options: Any) -> None:
+        super().__init__(groups, **options)
+        self.rows = rows
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """A step of both kinds."""
+        rows, grad = self.rows, None if self.rows is None else self.rows.grad
+        if rows is None or grad is None:
+            return super().step(closure)
+        rows.grad = None
+        super().step(closure)
+        grad = (grad if grad.is_sparse else grad.to_sparse(1)).coalesce()
+        places_N, grad_NV = grad.indices()[0], grad.values()
+        sums_R = self.state[rows].setdefault("sum", rows.new_zeros(len(rows)))
+        sums_N = sums_R[places_N] + grad_NV.square().mean(1)
+        sums_R[places_N] = sums_N
+        rate = self.param_groups[-1]["lr"]
+        rows.index_add_(0, places_N, grad_NV / (sums_N.sqrt() + 1e-20).unsqueeze(1), alpha=-rate)
+        return None
 
 
 class TrainingPlan:
@@ -229,9 +295,7 @@ class Budget:
         if self.options.minutes is None or not self._plan_due(used, self.options.minutes * 60):
             return
         self._planned_at = used
-        progress = self.progress
-        seconds = sorted(self._step_seconds)[len(self._step_seconds) // 2]
-        steps, validations = affordable(self.options, used, seconds, self._validation_seconds)
+        progress, (steps, validations) = self.progress, self._affordable(used)
         total, limit = progress.step + steps, self._limit()
         total, validations = self.processes.agree([total if limit is None else min(total, limit), validations])
         if progress.total is None or abs(total - progress.total) > 0.05 * (progress.total - progress.step):
@@ -265,7 +329,12 @@ class Budget:
         return progress.step >= progress.due or progress.step == progress.total
 
     def _limit(self) -> int | None:
-        return step_limit(self.options, self.progress.step, self.progress.position, self.steps_per_epoch)
+        """The step at which a budget of steps or epochs ends; None where it is one of minutes alone."""
+        limits = [] if self.options.max_steps is None else [self.options.max_steps]
+        if self.options.epochs is not None:
+            left = round(self.options.epochs * self.steps_per_epoch) - self.progress.position
+            limits.append(max(1, self.progress.step + left))
+        return min(limits, default=None)
 
     def _fix(self, total: int, validations: int) -> None:
         progress, every = self.progress, max(1, -(-total // validations))
@@ -273,37 +342,9 @@ class Budget:
         progress.total, progress.every = total, every
         progress.due = max(progress.step + 1, last + every)
 
-
-def step_limit(options: Optimisation, step: int, position: int, steps_per_epoch: int) -> int | None:
-    """The step at which a budget of steps or epochs ends; None where it is one of minutes alone.
-
-    Args:
-        options: the budget.
-        step: steps taken so far.
-        position: steps' worth of data read so far.
-        steps_per_epoch: of the data.
-
-    >>> step_limit(Optimisation(epochs=2.0), 5, 5, 10)
-    20
-    """
-    limits = [] if options.max_steps is None else [options.max_steps]
-    if options.epochs is not None:
-        limits.append(max(1, step + round(options.epochs * steps_per_epoch) - position))
-    return min(limits, default=None)
-
-
-def affordable(options: Optimisation, used: float, step_seconds: float, validation_seconds: float) -> tuple[int, int]:
-    """How many further steps, and how many validations, fit into what is left of the minutes.
-
-    Args:
-        options: the budget.
-        used: seconds of it that are used.
-        step_seconds, validation_seconds: what one of each takes; validations get a tenth of the time at most.
-
-    >>> affordable(Optimisation(minutes=1.0, validations=20), 7.0, 0.1, 0.5)  # (57 - 7 - 12 · 0.5) / 0.1 steps
-    (440, 12)
-    """
-    budget = (options.minutes or 0) * 60
-    validations = int(min(options.validations, max(2, 0.1 * budget / max(validation_seconds, 1e-9))))
-    left = budget * 0.95 - used - validations * validation_seconds
-    return max(1, int(left / max(step_seconds, 1e-9))), validations
+    def _affordable(self, used: float) -> tuple[int, int]:
+        """How many further steps and validations fit into the rest of the minutes; validations get a tenth at most."""
+        budget, seconds = (self.options.minutes or 0) * 60, sorted(self._step_seconds)[len(self._step_seconds) // 2]
+        validations = int(min(self.options.validations, max(2, 0.1 * budget / max(self._validation_seconds, 1e-9))))
+        left = budget * 0.95 - used - validations * self._validation_seconds
+        return max(1, int(left / max(seconds, 1e-9))), validations

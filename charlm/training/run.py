@@ -25,10 +25,10 @@ from charlm.nn.kernels import compiled, for_reading
 from charlm.nn.stack import Stack
 from charlm.text.vocab import Vocab
 from charlm.training.distributed import ALONE, Processes
-from charlm.training.interfaces import Objective, Observer, Stepper
+from charlm.training.interfaces import Keeper, Objective, Observer, Stepper
 from charlm.training.loop import Loop, Outcome
 from charlm.training.options import TrainingPlan
-from charlm.training.states import DirectoryKeeper, MemoryKeeper, RunKind, Saved, saved_weights, way_on
+from charlm.training.states import DirectoryKeeper, RunKind, Saved, saved_weights, way_on
 
 P = TypeVar("P", bound=TrainingPlan)
 M = TypeVar("M", bound=nn.Module)
@@ -105,7 +105,7 @@ class Run(Generic[P, M]):
         self.changes = [] if saved is None else list(saved.changes)
         self.saved, self.notes = saved, list[str]()
         self.objective = task.objective(model, plan, processes)
-        self.keeper = MemoryKeeper(self.rows)
+        self.keeper = Keeper(self.rows)
         if directory is not None and processes.first:
             self.keeper = DirectoryKeeper(directory, task.kind.command, task.vocab, self.rows, self.description)
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from charlm.checkpoint import read_config
 from charlm.codec import decode
-from charlm.errors import CharlmError, CheckpointError, StorageError
+from charlm.errors import CharlmError, CheckpointError, OptionError, StorageError
 from charlm.files import sweep, unwritten, write_bytes, write_json
 from charlm.tensors import read_tensors, write_tensors
 from charlm.text.vocab import Vocab
@@ -35,28 +35,19 @@ from charlm.training.options import LoopState
 P = TypeVar("P")
 
 
-class MemoryKeeper(Keeper):
-    """Keeps the learning curve in memory, and nothing on disk.
+def seconds_between_states(seconds: float) -> float:
+    """The seconds between two saved states, checked; 0 saves one after every step.
 
-    Args:
-        rows: the list that rows of the learning curve are added to.
+    >>> seconds_between_states(-1)
+    Traceback (most recent call last):
+    charlm.errors.OptionError: --save-every is a number of seconds, 0 or more, not -1
     """
-
-    def __init__(self, rows: list[dict[str, Any]]) -> None:
-        self.rows = rows
-
-    def metrics(self, row: dict[str, Any]) -> None:
-        """Adds a row to the list."""
-        self.rows.append(row)
-
-    def best(self, weights: Mapping[str, Tensor]) -> None:
-        """Does nothing: the loop has the best weights."""
-
-    def state(self, tensors: Mapping[str, Tensor], progress: dict[str, Any]) -> None:
-        """Does nothing."""
+    if not isinstance(seconds, int | float) or not seconds >= 0:
+        raise OptionError(f"--save-every is a number of seconds, 0 or more, not {seconds}")
+    return seconds
 
 
-class DirectoryKeeper(MemoryKeeper):
+class DirectoryKeeper(Keeper):
     """Keeps a run in its directory.
 
     Args:

@@ -30,10 +30,9 @@ from charlm.training.language_run import (
     run_replay,
     run_text,
 )
-from charlm.training.options import seconds_between_states
 from charlm.training.recipe import Plan
 from charlm.training.run import Run, interruptible, refuse_change, same_directory, start
-from charlm.training.states import Saved, left_by, read_saved, states
+from charlm.training.states import Saved, left_by, read_saved, seconds_between_states, states
 from charlm.training.watching import History, Training, Watch
 
 _BUDGET = ("epochs", "max_steps", "minutes")

@@ -12,8 +12,7 @@ import torch
 
 from charlm.checkpoint import TextFacts
 from charlm.display import save_figure
-from charlm.recurrent.agreement import rows_of, unit_figure
-from charlm.recurrent.atlas import Unit, read_units
+from charlm.recurrent.atlas import Unit, read_units, rows_of, unit_figure
 from charlm.recurrent.inspection import picked_units
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.corpus import read_corpus

@@ -188,13 +188,13 @@ def test_the_kernel_of_generation_checks_its_own_arguments() -> None:
     made = model()
     cells = [made.stack.cell(0)]
     packed = generation.pack(made, cells, None, [made.head.linear])
-    draw = generation.Draw(temperature=1.0, top_k=0, top_p=1.0)
+    plain: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
     ids, noise = torch.zeros(2, dtype=torch.int64), torch.rand(3, 2, dtype=torch.float64)
     for state in ([], [(torch.zeros(2, 11),)], [(torch.zeros(2, 12).double(),)], [(torch.zeros(1, 12),)]):
         with pytest.raises(OptionError, match="state"):
-            generation.generate(packed, ids, state, draw, noise)
+            generation.generate(packed, ids, state, noise, **plain)
     with pytest.raises(OptionError, match="ids"):
-        generation.generate(packed, ids + 8, [(torch.zeros(2, 12),)], draw, noise)
+        generation.generate(packed, ids + 8, [(torch.zeros(2, 12),)], noise, **plain)
 
 
 @compiled

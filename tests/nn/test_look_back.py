@@ -12,8 +12,7 @@ from torch import Tensor
 from charlm.errors import OptionError
 from charlm.lm.interface import SamplingRule, generate_by_steps
 from charlm.nn.kernels import compiled
-from charlm.nn.kernels.attention import mixed
-from charlm.nn.look_back import CHARACTERS, LookBack
+from charlm.nn.look_back import CHARACTERS, LookBack, mixed
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.vocab import Vocab
 

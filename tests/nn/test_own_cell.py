@@ -218,3 +218,18 @@ def test_the_door_takes_the_class(tmp_path: Path, cell: type[Cell]) -> None:
     texts = ["aab", "bba", "abb", "baa"] * 8
     classifier = charlm.SequenceClassifier(cell=cell, max_steps=10).fit(texts, [text[0] for text in texts])
     assert classifier.predict_proba(["aab", "bbb"]).shape == (2, 2)
+
+
+@pytest.mark.parametrize("cell", MINE)
+def test_its_units_are_looked_into(cell: type[Cell]) -> None:
+    """Their outputs: gates and other states are known of the built-in cells alone."""
+    model = CharRNN(TEXT.vocab, RNNConfig(model=cell_name(cell), hidden=6, layers=2))
+    found = charlm.inspect(model, TEXT.test, units=["1:3"], length=50, shown=20)
+    assert (len(found.atlas.units), found.atlas.gates) == (12, ())
+    (unit,) = found.chosen
+    ids = torch.from_numpy(TEXT.test.text.corpus.ids[TEXT.test.spans[0, 0] :][:50].astype("int64"))
+    with torch.no_grad():
+        _, state = model.logprobs(ids[:, None], model.initial_state(1))
+    assert found.values(unit)[-1] == pytest.approx(float(state["h1"][0, 3]), abs=1e-3)
+    with pytest.raises(OptionError, match="no cell states"):
+        charlm.inspect(model, TEXT.test, units=["0:1:c"])

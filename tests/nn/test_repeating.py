@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from charlm.lm.interface import SamplingRule, generate_by_steps
-from charlm.nn.kernels import attention, compiled
-from charlm.nn.kernels.attention import PERIODS, repeating
+from charlm.nn import look_back
+from charlm.nn.kernels import compiled
+from charlm.nn.look_back import PERIODS, repeating
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.vocab import Vocab
 from tests.helpers import looping
@@ -78,7 +79,7 @@ def test_a_generation_leaves_the_loop_that_it_would_follow(
     assert torch.allclose(logp, expected_logp, atol=1e-4)
     assert torch.equal(after["back_ids"], expected_after["back_ids"])
     assert drawn[:20, 0].tolist() != loop[:20]
-    monkeypatch.setattr(attention, "repeating", lambda ids_BS, *_: torch.zeros_like(ids_BS, dtype=torch.bool))
+    monkeypatch.setattr(look_back, "repeating", lambda ids_BS, *_: torch.zeros_like(ids_BS, dtype=torch.bool))
     monkeypatch.setattr(compiled, "fits", lambda tensor: False)
     with torch.inference_mode():
         assert generate_by_steps(model, *given)[0][:, 0].tolist() == loop

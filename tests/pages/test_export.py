@@ -14,8 +14,9 @@ from torch import nn
 
 import charlm as door
 from charlm.errors import OptionError
+from charlm.nn import look_back
 from charlm.nn.cells import CELLS, Cell
-from charlm.nn.kernels import attention, compiled
+from charlm.nn.kernels import compiled
 from charlm.pages.export import export
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.tensors import quantised
@@ -213,7 +214,7 @@ def test_an_onnx_file_does_not_look_back_in_a_loop(
             given = {name: run[f"{name}_next"] for name in begin}
             found.append(run["logp"])
         np.testing.assert_allclose(np.concatenate(found), expected, atol=2e-5)
-    monkeypatch.setattr(attention, "repeating", lambda ids_BS, *_: torch.zeros_like(ids_BS, dtype=torch.bool))
+    monkeypatch.setattr(look_back, "repeating", lambda ids_BS, *_: torch.zeros_like(ids_BS, dtype=torch.bool))
     monkeypatch.setattr(compiled, "fits", lambda tensor: False)
     seen = model.logprobs(ids, model.initial_state(2))[0].detach().numpy()
     different = int((abs(seen - expected).max(2) > 1e-2).any(1).sum())

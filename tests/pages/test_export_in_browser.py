@@ -14,7 +14,8 @@ import charlm
 from charlm.lm.interface import SamplingRule, generate_by_steps
 from charlm.lm.model import TextModel
 from charlm.lm.sampling import Noise
-from charlm.nn.kernels import attention, compiled
+from charlm.nn import look_back
+from charlm.nn.kernels import compiled
 from charlm.pages.export import Block, _describe
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.tensors import quantised
@@ -201,7 +202,7 @@ def test_a_network_does_not_look_back_in_a_loop(
     )  # fmt: skip
     expected = model.logprobs(ids[:, None], model.initial_state(1))[0].detach()[:, 0]
     np.testing.assert_allclose(rows, expected, atol=2e-5)
-    monkeypatch.setattr(attention, "repeating", lambda ids_BS, *_: torch.zeros_like(ids_BS, dtype=torch.bool))
+    monkeypatch.setattr(look_back, "repeating", lambda ids_BS, *_: torch.zeros_like(ids_BS, dtype=torch.bool))
     monkeypatch.setattr(compiled, "fits", lambda tensor: False)
     seen = model.logprobs(ids[:, None], model.initial_state(1))[0].detach()[:, 0]
     different = int(((seen - expected).abs().amax(1) > 1e-2).sum())

@@ -18,7 +18,7 @@ from charlm.text.vocab import Vocab
 from charlm.training.interfaces import Observer, StepReport
 from charlm.training.recipe import choose, window_bytes
 from tests.conftest import Run
-from tests.training.test_optimizer import same
+from tests.training.test_rows import same
 
 CPU = torch.device("cpu")
 TEXT = charlm.Text.of("she sells sea shells by the sea shore; the shells she sells are sea shells.\n" * 40)

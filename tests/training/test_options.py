@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,8 +17,7 @@ from charlm.errors import OptionError
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.vocab import Vocab
 from charlm.training.distributed import ALONE
-from charlm.training.optimizer import Schedule, adamw
-from charlm.training.options import Budget, LoopState, Optimisation
+from charlm.training.options import Budget, LoopState, Optimisation, adamw
 
 
 class Clock:
@@ -97,14 +97,21 @@ def test_an_old_state_validates_where_it_would_have() -> None:
 
 
 def test_the_rate_is_held_and_then_falls_in_a_straight_line() -> None:
-    schedule = Schedule(peak=0.004, warmup=10, total=110, final=0.0, hold=0.5)
-    assert [schedule.at(step) for step in (0, 4)] == pytest.approx([0.0004, 0.002])
-    assert {schedule.at(step) for step in range(10, 61)} == {0.004}
-    falls = [schedule.at(step) - schedule.at(step + 1) for step in range(60, 110)]
+    options = Optimisation(max_steps=110, lr=0.004, warmup=10, lr_final=0.0, hold=0.5)
+    assert [options.rate(step, 110) for step in (0, 4)] == pytest.approx([0.0004, 0.002])
+    assert {options.rate(step, 110) for step in range(10, 61)} == {0.004}
+    falls = [options.rate(step, 110) - options.rate(step + 1, 110) for step in range(60, 110)]
     assert falls == pytest.approx([0.004 / 50] * 50)
-    assert schedule.at(110) == schedule.at(200) == 0.0
-    assert Schedule(peak=1.0, warmup=0, total=4, final=0.2, hold=1.0).at(4) == 1.0  # never falls
-    assert Schedule(peak=1.0, warmup=0, total=4, final=0.2, hold=0.0).at(2) == pytest.approx(0.6)
+    assert options.rate(110, 110) == options.rate(200, 110) == 0.0
+    options = Optimisation(max_steps=4, lr=1.0, warmup=0, lr_final=0.2, hold=1.0)
+    assert options.rate(4, 4) == 1.0  # never falls
+    assert replace(options, hold=0.0).rate(2, 4) == pytest.approx(0.6)
+
+
+def test_the_rate_falls_as_a_cosine_and_stays_up_while_the_end_is_not_known() -> None:
+    options = Optimisation(max_steps=110, lr=1.0, warmup=10, lr_final=0.0, hold=None)
+    assert [options.rate(step, None) for step in (0, 9, 10, 500)] == pytest.approx([0.1, 1.0, 1.0, 1.0])
+    assert [options.rate(step, 110) for step in (10, 60, 85, 110)] == pytest.approx([1.0, 0.5, (2 - 2**0.5) / 4, 0.0])
 
 
 def test_a_run_without_the_newer_options_keeps_the_cosine_and_one_rate() -> None:
@@ -112,8 +119,8 @@ def test_a_run_without_the_newer_options_keeps_the_cosine_and_one_rate() -> None
     old = {name: value for name, value in stored.items() if name != "hold" and not name.endswith("_rate")}
     options = decode(Optimisation, old)
     assert (options.hold, options.symbol_rate, options.head_rate, options.look_back_rate) == (None, 1.0, 1.0, 1.0)
-    falling = Schedule(peak=1.0, warmup=0, total=100, final=0.0, hold=options.hold)
-    assert [falling.at(step) for step in (25, 50, 100)] == pytest.approx([(2 + 2**0.5) / 4, 0.5, 0.0])
+    falling = [replace(options, lr_final=0.0).rate(step, 100) for step in (25, 50, 100)]
+    assert falling == pytest.approx([(2 + 2**0.5) / 4, 0.5, 0.0])
 
 
 @pytest.mark.parametrize(

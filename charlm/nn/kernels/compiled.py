@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,9 @@ def _sizes() -> int:
         for place, structure in enumerate((Layer, Scatter, Generation, Look, Memory, Product, Weights))
     )
 
+
+SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
+"""How the name of a function of the library ends, by the precision that it computes in."""
 
 TARGETS = ("avx512", "avx2", "neon", "generic")
 """What the kernels may be compiled for, the fastest first; see setup.py."""
@@ -231,14 +235,21 @@ def _multiplies_bf16(used: Library) -> bool:
     return bool(used.loaded.bf16_avx512() and used.loaded.charlm_runs(b"bf16"))
 
 
-def room(suffix: str) -> int:
+_scratch = threading.local()
+
+
+def scratch(name: str, size: int, like: Tensor) -> Tensor:
+    """Room for so many numbers, kept from call to call."""
+    kept: Tensor | None = getattr(_scratch, name, None)
+    if kept is None or kept.numel() < size or kept.dtype != like.dtype:
+        kept = like.new_empty(size)
+        setattr(_scratch, name, kept)
+    return kept
+
+
+def product_room(suffix: str) -> int:
     """Numbers of room that a product needs for each thread; `suffix` is f32 or f64."""
     return _number(f"room_{suffix}")
-
-
-def look_room(suffix: str, job: Look) -> int:
-    """Numbers of room that attention needs for each thread."""
-    return _number(f"look_room_{suffix}", ctypes.byref(job))
 
 
 def _number(name: str, *given: Any) -> int:
@@ -273,3 +284,66 @@ def address(tensor: Tensor | None, dtype: torch.dtype, *shape: int) -> int | Non
             f"not a {tensor.dtype} of {list(tensor.shape)} with strides {tensor.stride()} on {tensor.device}"
         )
     return tensor.data_ptr()
+
+
+def _looking(given: tuple[Tensor, ...], ids_BS: Tensor, first_BT: Tensor | None) -> Look:
+    """What both ways of attention have in common."""
+    logp_TBV, own_BT, query_BTK, table_BNVT, bias_D, keys_BSK = given
+    (steps, lanes, symbols), (places, width), dtype = logp_TBV.shape, keys_BSK.shape[1:], logp_TBV.dtype
+    characters = table_BNVT.shape[1]
+    job = Look(steps=steps, lanes=lanes, places=places - steps, width=width, characters=characters, symbols=symbols)
+    job.threads, job.first = torch.get_num_threads(), address(first_BT, torch.int64, lanes, steps)
+    job.table = address(table_BNVT, dtype, lanes, characters, symbols + 1, steps)
+    job.logp, job.own = address(logp_TBV, dtype, steps, lanes, symbols), address(own_BT, dtype, lanes, steps)
+    job.query, job.keys = address(query_BTK, dtype, lanes, steps, width), address(keys_BSK, dtype, lanes, places, width)
+    job.bias = address(bias_D, dtype, places + steps)
+    job.ids = address(ids_BS, torch.int64, lanes, characters - 1 + places)
+    return job
+
+
+def _run(name: str, job: Look, like: Tensor) -> None:
+    suffix = SUFFIX[like.dtype]
+    job.room = scratch("look", job.threads * _number(f"look_room_{suffix}", ctypes.byref(job)), like).data_ptr()
+    call(f"{name}_{suffix}", job)
+
+
+def look(given: tuple[Tensor, ...], ids_BS: Tensor, first_BT: Tensor | None, *, keep: bool) -> tuple[Tensor, ...]:
+    """Attention over the last places (look_back.h).
+
+    Args:
+        given: log-probabilities [T, B, V], own scores [B, T], queries [B, T, K], what characters add to the scores
+            [B, N, V + 1, T], what distances add [M + 2 T], keys [B, M + T, K], without gaps; see `look_back.mixed`.
+        ids_BS: characters, N - 1 + M + T a lane.
+        first_BT: the first place that each step sees; None for all.
+        keep: whether there will be a way back.
+
+    Returns:
+        Log-probabilities [T, B, V]; and for the way back the shares of the places [B, S, T], and the mass of each
+        symbol and of the network itself [B, V + 1, T].
+    """
+    job, out = _looking(given, ids_BS, first_BT), torch.empty_like(given[0])
+    (steps, lanes, symbols), places = out.shape, given[5].shape[1]
+    kept = (out.new_empty(lanes, places, steps), out.new_empty(lanes, symbols + 1, steps)) if keep else ()
+    job.out = out.data_ptr()
+    if kept:
+        job.shares, job.mass = (tensor.data_ptr() for tensor in kept)
+    _run("look", job, out)
+    return out, *kept
+
+
+def look_grad(
+    given: tuple[Tensor, ...], ids_BS: Tensor, first_BT: Tensor | None, kept: tuple[Tensor, Tensor, Tensor],
+    grad_TBV: Tensor, *, old: bool,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """Gradients of what was given; that of the keys is of all places if `old`, else of those of these steps."""
+    job, (out, shares, mass) = _looking(given, ids_BS, first_BT), kept
+    logp_grad, own_grad, query_grad, table_grad = (torch.empty_like(tensor) for tensor in given[:4])
+    bias_grad = out.new_empty(len(ids_BS), len(given[4]))
+    keys_grad = torch.empty_like(given[5] if old else query_grad)
+    grad_TBV = grad_TBV.resolve_neg().contiguous()
+    job.out, job.grad, job.old_keys = out.data_ptr(), address(grad_TBV, out.dtype, *out.shape), int(old)
+    job.shares, job.mass = shares.data_ptr(), mass.data_ptr()
+    job.logp_grad, job.own_grad, job.query_grad = logp_grad.data_ptr(), own_grad.data_ptr(), query_grad.data_ptr()
+    job.table_grad, job.bias_grad, job.keys_grad = table_grad.data_ptr(), bias_grad.data_ptr(), keys_grad.data_ptr()
+    _run("look_grad", job, out)
+    return logp_grad, own_grad, query_grad, table_grad, bias_grad.sum(0), keys_grad

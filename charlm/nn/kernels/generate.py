@@ -19,21 +19,11 @@ from torch import Tensor, nn
 from charlm.errors import OptionError
 from charlm.nn.cells import Cell, GRUCell, LSTMCell, RNNCell
 from charlm.nn.kernels import compiled, loops
-from charlm.nn.kernels.attention import Places
-from charlm.nn.kernels.reference import check_draws, check_ids, input_rows, split_biases
+from charlm.nn.kernels.reference import check_draws, check_floats, check_ids, input_rows, split_biases
 from charlm.tensors import Bits, made_from
 
 _CODE: dict[type[Cell], int] = {RNNCell: 1, GRUCell: 3, LSTMCell: 4}
 PIECE = 32  # steps, an even number: two buffers of h change places every step
-
-
-@dataclass(frozen=True, kw_only=True)
-class Draw:
-    """How a symbol is drawn from the logits: temperature (0: the most probable), then top-k, then top-p."""
-
-    temperature: float
-    top_k: int
-    top_p: float
 
 
 class Pace:
@@ -177,6 +167,46 @@ def _pack(cells: list[Cell], table: Tensor | None, heads: Sequence[nn.Linear], b
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """The places that a compiled generation looks back on, and what makes their scores, as of `LookBack.open_places`;
+    the first three change. Axes: M places kept, C that there is room for, N last characters, E their width, K numbers
+    of a key.
+
+    Args:
+        keys: [B, K, C].
+        ids: [B, N - 1 + C], V for an unknown character.
+        ends: int64 [B], behind the last place of each lane.
+        query_table: [N, V + 1, E].
+        key_table: [N, E, V + 1 rounded up to a vector].
+        distance: [M], what is added to each score.
+    """
+
+    keys: Tensor
+    ids: Tensor
+    ends: Tensor
+    query_table: Tensor
+    key_table: Tensor
+    distance: Tensor
+
+    def job(self, threads: int) -> tuple[dict[str, int], dict[str, Tensor]]:
+        """The numbers and the tensors that `struct generation` has of it."""
+        _, key, keep = self.keys.shape
+        characters, width, wide = self.key_table.shape
+        numbers = {"places": len(self.distance), "keep": keep, "key": key, "width": width, "characters": characters}
+        room = self.keys.new_empty(threads, len(self.distance) + (characters + 1) * wide + 16)
+        tensors = {"back_keys": self.keys, "back_ids": self.ids, "ends": self.ends, "query_table": self.query_table}
+        return numbers, {**tensors, "key_table": self.key_table, "distance": self.distance, "room": room}
+
+    def kept(self) -> tuple[Tensor, Tensor]:
+        """The keys and the characters of the last M places, as `LookBack.initial_state` has them."""
+        places, unknown, end = len(self.distance), self.query_table.shape[1] - 1, int(self.ends[0])
+        before = self.ids.shape[1] - self.keys.shape[2]
+        ids_BM = self.ids[:, end - places : end + before]
+        keys_BMK = self.keys[:, :, end - places : end].transpose(1, 2).contiguous()
+        return keys_BMK, ids_BM.masked_fill(ids_BM == unknown, -1)
+
+
 def _pointers(tensors: Sequence[Tensor | None]) -> ctypes.Array[ctypes.c_void_p]:
     """Where they lie, as a C array; the caller keeps it as long as it is used."""
     return (ctypes.c_void_p * len(tensors))(*(None if t is None else t.data_ptr() for t in tensors))
@@ -186,8 +216,11 @@ def generate(
     packed: Packed,
     ids_B: Tensor,
     state: list[tuple[Tensor, ...]],
-    draw: Draw,
     noise_TB: Tensor,
+    *,
+    temperature: float,
+    top_k: int,
+    top_p: float,
     grams: tuple[Tensor, Tensor] | None = None,
     places: Places | None = None,
 ) -> tuple[Tensor, Tensor, list[tuple[Tensor, ...]]]:
@@ -197,8 +230,8 @@ def generate(
         packed: from `pack`.
         ids_B: of any integer type, the symbols last seen and not yet read; -1 for an unknown one.
         state: the state of each layer, each [B, H].
-        draw: temperature, top-k, top-p.
         noise_TB: floating-point numbers in [0, 1).
+        temperature, top_k, top_p: how a symbol is drawn, as of `SamplingRule`.
         grams: the weights [R + 1, V] of `RecentGrams`, and the characters [B, N - 1] last read, which change.
         places: those that `LookBack` looks back on, which change.
 
@@ -211,9 +244,12 @@ def generate(
     """
     ids_B = check_ids(ids_B, packed.symbols, packed.head.device, dim=1)
     noise_TB = check_draws(len(noise_TB), len(ids_B), noise_TB)
-    (steps, lanes), threads = noise_TB.shape, _threads(packed, noise_TB.shape[1])
+    steps, lanes = noise_TB.shape
+    one_core_is_enough = packed.bytes * lanes < 100_000  # it reads all weights before two could meet
+    threads = 1 if one_core_is_enough else torch.get_num_threads()
     _check_state(packed, state, lanes)
-    h, c = ([_copy(layer[i]) for layer in state] for i in (0, -1))
+    whole: Any = {"dtype": torch.float32, "copy": True, "memory_format": torch.contiguous_format}
+    h, c = ([layer[i].to(**whole) for layer in state] for i in (0, -1))
     h_next = [torch.empty_like(tensor) for tensor in h]
     drawn, logp = ids_B.new_empty(steps, lanes), h[0].new_empty(steps, lanes)
     tensors = {
@@ -221,10 +257,13 @@ def generate(
         "head": packed.head,
         "head_bias": packed.head_bias,
         "noise": noise_TB.to("cpu", torch.float64).contiguous(),
-        "ids": _copy(ids_B),
+        "ids": ids_B.clone(memory_format=torch.contiguous_format),
         "drawn": drawn,
         "logp": logp,
-        **_room(packed, lanes, threads),
+        "gates": torch.empty(lanes, packed.rows.shape[1]),
+        "logits": torch.empty(lanes, len(packed.head_bias)),
+        "weights": torch.empty(threads, 2 * packed.symbols + 16, dtype=torch.float64),
+        "heap": torch.empty(threads, packed.symbols, dtype=torch.int64),
     }
     lists: dict[str, Sequence[Tensor | None]] = {"bias": packed.bias, "bias_n": packed.bias_n, "h": h, "h_next": h_next}
     arrays: dict[str, Any] = {name: _pointers(many) for name, many in {**lists, "c": c}.items()}
@@ -243,9 +282,9 @@ def generate(
         hidden=packed.hidden,
         symbols=packed.symbols,
         lanes=lanes,
-        top_k=draw.top_k,
-        temperature=draw.temperature,
-        top_p=draw.top_p,
+        top_k=top_k,
+        temperature=temperature,
+        top_p=top_p,
         gram_rows=0 if grams is None else len(grams[0]) - 1,
         recents=0 if grams is None else grams[1].shape[1],
         **numbers,
@@ -262,11 +301,7 @@ def _check_state(packed: Packed, state: list[tuple[Tensor, ...]], lanes: int) ->
     if len(state) != len(packed.recurrent) or any(len(layer) != (2 if packed.code == 4 else 1) for layer in state):
         raise OptionError(f"the state is not that of {len(packed.recurrent)} layers of this cell")
     for tensor in (tensor for layer in state for tensor in layer):
-        if tensor.shape != (lanes, packed.hidden) or tensor.dtype != torch.float32 or not tensor.is_cpu:
-            raise OptionError(
-                f"the state of a layer is torch.float32 of [{lanes}, {packed.hidden}] on the CPU here, "
-                f"not {tensor.dtype} of {list(tensor.shape)} on {tensor.device}"
-            )
+        check_floats("the state of a layer", tensor, (lanes, packed.hidden), packed.rows)
 
 
 def _checked(packed: Packed, grams: tuple[Tensor, Tensor], lanes: int) -> dict[str, Tensor]:
@@ -298,23 +333,3 @@ def _in_pieces(job: compiled.Generation, packed: Packed, steps: int, threads: in
         packed.pace.note(job.threads, time.perf_counter() - started, job.steps)
         for name, size in (("noise", 8), ("drawn", 8), ("logp", 4)):
             setattr(job, name, getattr(job, name) + job.steps * job.lanes * size)
-
-
-def _copy(tensor: Tensor) -> Tensor:
-    return tensor.clone(memory_format=torch.contiguous_format)
-
-
-def _room(packed: Packed, lanes: int, threads: int) -> dict[str, Tensor]:
-    """Memory that the call works in."""
-    symbols = packed.symbols
-    return {
-        "gates": torch.empty(lanes, packed.rows.shape[1]),
-        "logits": torch.empty(lanes, len(packed.head_bias)),
-        "weights": torch.empty(threads, 2 * symbols + 16, dtype=torch.float64),
-        "heap": torch.empty(threads, symbols, dtype=torch.int64),
-    }
-
-
-def _threads(packed: Packed, lanes: int) -> int:
-    """As many as torch uses; one where a single core reads all weights before two could meet."""
-    return 1 if packed.bytes * lanes < 100_000 else torch.get_num_threads()

@@ -5,28 +5,15 @@ Axes: T steps, B lanes, G gates, H units, V symbols, D numbers of a lane's gate 
 
 from __future__ import annotations
 
-import threading
-
 import torch
 from torch import Tensor
 
 from charlm.errors import OptionError
 from charlm.nn.cells import Cell, GRUCell, LSTMCell, RNNCell
 from charlm.nn.kernels import compiled
-from charlm.nn.kernels.compiled import Layer, Memory, Product, Scatter, address, call
+from charlm.nn.kernels.compiled import SUFFIX, Layer, Memory, Product, Scatter, address, call, scratch
 
-SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
-_scratch = threading.local()
 QUICK = 500_000  # multiplications a step that are not worth a meeting of threads
-
-
-def room(name: str, size: int, like: Tensor) -> Tensor:
-    """Room for so many numbers, kept from call to call."""
-    kept: Tensor | None = getattr(_scratch, name, None)
-    if kept is None or kept.numel() < size or kept.dtype != like.dtype:
-        kept = like.new_empty(size)
-        setattr(_scratch, name, kept)
-    return kept
 
 
 def _checked(pairs: bool, dtype: torch.dtype) -> int:
@@ -42,8 +29,8 @@ def _layer(cell: Cell, weight_hh: Tensor, steps: int, lanes: int, pairs: bool) -
     if by_units and len(weight_hh) * cell.hidden * lanes < QUICK:
         threads = 1
     gates, hidden = len(weight_hh), cell.hidden
-    packed = room("packed", (gates + 1) * (hidden + 64), weight_hh)
-    halves = room("halves", 2 * lanes * (gates + 1), weight_hh) if pairs else None
+    packed = scratch("packed", (gates + 1) * (hidden + 64), weight_hh)
+    halves = scratch("halves", 2 * lanes * (gates + 1), weight_hh) if pairs else None
     return Layer(
         steps=steps,
         lanes=lanes,
@@ -191,7 +178,7 @@ def product(
     job.left_row, job.left_step = left_MK.stride()
     job.right_step, job.right_column = right_KN.stride()
     job.bias = address(bias_N, out.dtype, columns)
-    job.room = room("product", threads * compiled.room(suffix), out).data_ptr()
+    job.room = scratch("product", threads * compiled.product_room(suffix), out).data_ptr()
     call(f"product_{suffix}", job)
     return out
 

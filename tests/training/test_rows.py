@@ -17,9 +17,8 @@ from charlm.errors import OptionError
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.tensors import read_tensors
 from charlm.text.vocab import Vocab
-from charlm.training.interfaces import Observer, StepReport
-from charlm.training.optimizer import Average, RowAdamW, adamw
-from charlm.training.options import Optimisation
+from charlm.training.interfaces import Average, Observer, StepReport
+from charlm.training.options import Optimisation, RowAdamW, adamw
 from charlm.training.recipe import choose
 from tests.conftest import Run
 
