@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -165,20 +166,23 @@ def _hidden(path: Path) -> bool:
 
 def read_content(path: Path) -> bytes:
     """The bytes of a file, or of standard input for `-`."""
-    try:
+    with readable(path):
         content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
-    except OSError as error:
-        raise unreadable(path, error) from None
     if not content:
         raise empty(path)
     return content
 
 
-def unreadable(path: Path, error: OSError) -> TextError:
-    """The error for a file that cannot be opened or read."""
-    if isinstance(error, FileNotFoundError):
-        return TextError(f"there is no file {path}: check the name, or see `charlm corpus list` for texts to get")
-    return TextError(f"{path} cannot be read: {error.strerror}")
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Raises an OSError inside the block as the TextError of a file that cannot be opened or read."""
+    try:
+        yield
+    except FileNotFoundError:
+        hint = "check the name, or see `charlm corpus list` for texts to get"
+        raise TextError(f"there is no file {path}: {hint}") from None
+    except OSError as error:
+        raise TextError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def empty(path: Path) -> TextError:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -236,6 +236,16 @@ def _within(rows: Spans, documents: Spans) -> Spans:
         inside = (row >= 0) & (pieces[:, 1] <= rows[np.maximum(row, 0), 1]) if len(rows) else np.zeros(0, np.bool_)
         rows = pieces[inside] if len(rows) else rows
     return rows[rows[:, 1] > rows[:, 0]].reshape(-1, 2).astype(np.int64)
+
+
+def spans_of(lengths: Any) -> Spans:
+    """The spans of pieces that stand one after the other, from their lengths.
+
+    >>> spans_of([3, 1]).tolist()
+    [[0, 3], [3, 4]]
+    """
+    edges = np.cumsum(np.append(0, lengths).astype(np.int64))
+    return np.stack([edges[:-1], edges[1:]], axis=1)
 
 
 def count_targets(spans: Spans) -> int:

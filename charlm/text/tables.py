@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from charlm.errors import OptionError, TextError
 from charlm.text import formats
-from charlm.text.reading import Reading, read_content, unreadable
+from charlm.text.reading import Reading, read_content, readable
 
 _DELIMITERS = ("\t", ";", ",", "|")
 _ALONE = "\x1f"  # stands for the separator of a table with one column
@@ -151,17 +151,15 @@ def table_of(content: bytes, name: str, *, encoding: str = "utf-8", header: bool
 def _content(path: Path) -> tuple[str, bytes]:
     name = "standard input" if str(path) == "-" else str(path)
     try:
-        if str(path) != "-":
-            size = path.stat().st_size
-            if not (path.is_file() or path.is_fifo()):
-                raise TextError(f"{path} is not a file: name a table in CSV, TSV, JSON Lines, Parquet, .npy or .npz")
-            if size > _LARGEST:
-                raise TextError(f"{path} has {size:,} bytes, a table may have {_LARGEST:,}: take a part of it")
-        return name, read_content(path)
-    except (OSError, ValueError) as error:
-        if isinstance(error, TextError):
-            raise
-        raise (unreadable(path, error) if isinstance(error, OSError) else OptionError(f"no file: {error}")) from None
+        with readable(path):
+            size = 0 if str(path) == "-" else path.stat().st_size
+    except ValueError as error:  # a name with a NUL character
+        raise (error if isinstance(error, TextError) else OptionError(f"no file: {error}")) from None
+    if str(path) != "-" and not (path.is_file() or path.is_fifo()):
+        raise TextError(f"{path} is not a file: name a table in CSV, TSV, JSON Lines, Parquet, .npy or .npz")
+    if size > _LARGEST:
+        raise TextError(f"{path} has {size:,} bytes, a table may have {_LARGEST:,}: take a part of it")
+    return name, read_content(path)
 
 
 def _kind_of(content: bytes, name: str) -> Any:
