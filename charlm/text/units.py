@@ -28,7 +28,7 @@ from charlm.display import follower
 from charlm.errors import OptionError, TextError
 from charlm.text.formats import whole_counts
 from charlm.text.reading import Reading, decode, read_content
-from charlm.text.splits import Spans
+from charlm.text.splits import Spans, slices
 from charlm.text.tables import table_of
 from charlm.text.vocab import Ids
 
@@ -314,9 +314,7 @@ def _ends(spans: Spans) -> NDArray[np.int64]:
 
 def starts_in(spans: Spans, length: int) -> NDArray[np.int64]:
     """Where a passage of `length` characters can begin without leaving its span."""
-    counts = np.maximum(spans[:, 1] - spans[:, 0] - length + 1, 0)
-    first = np.repeat(spans[:, 0] - np.cumsum(counts) + counts, counts)
-    return first + np.arange(counts.sum(), dtype=np.int64)
+    return slices(spans[:, 0], np.maximum(spans[:, 1] - spans[:, 0] - length + 1, 0))
 
 
 class _Prints:
