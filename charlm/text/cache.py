@@ -144,10 +144,10 @@ Encoded = tuple[Ids, Vocab, Spans, str]
 """Files as ids: the ids, mapped from the cache, their vocabulary, the span of each document, and the hash."""
 
 
-def is_big(files: list[Path]) -> bool:
-    """Whether these files together are big enough for the cache; standard input never is."""
+def is_big(files: list[Path], *, streamed: bool = False) -> bool:
+    """Whether these files together are big enough for the cache, or wanted in it; standard input never goes there."""
     with contextlib.suppress(OSError):
-        return all(str(path) != "-" for path in files) and sum(path.stat().st_size for path in files) >= BIG
+        return "-" not in map(str, files) and (streamed or sum(path.stat().st_size for path in files) >= BIG)
     return False
 
 

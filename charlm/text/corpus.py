@@ -211,18 +211,16 @@ def read_corpus(
     if not files:
         raise TextError("name at least one text")
     names = tuple(str(path) for path in files)
-    if reading.items is not None:
-        if streamed:
-            raise OptionError("a list of items is read into memory: leave --memory away")
-        contents = [read_content(path) for path in files]
-        digests = [hashlib.sha256(content).hexdigest() for content in contents]
-        lists = [read_items(path, reading, content) for path, content in zip(files, contents, strict=True)]
-        return _assemble_items(lists, digests, names, reading, vocab, arrange, _apart(files, held_out))
-    if is_big(files) or (streamed and not any(str(path) == "-" for path in files)):
+    if reading.items is not None and streamed:
+        raise OptionError("a list of items is read into memory: leave --memory away")
+    if reading.items is None and is_big(files, streamed=streamed):
         ids, vocab, documents, sha256 = encode_files(files, reading, vocab, progress)
         return Corpus(ids=ids, vocab=vocab, documents=documents, sha256=sha256, names=names, reading=reading)
     contents = [read_content(path) for path in files]
     digests = [hashlib.sha256(content).hexdigest() for content in contents]
+    if reading.items is not None:
+        lists = [read_items(path, reading, content) for path, content in zip(files, contents, strict=True)]
+        return _assemble_items(lists, digests, names, reading, vocab, arrange, _apart(files, held_out))
     if reading.bytes or (vocab is not None and not vocab.characters):
         vocab = Vocab.of_bytes()
         return _joined([vocab.encode_bytes(content) for content in contents], vocab, digests, names, reading)
