@@ -158,7 +158,8 @@ def run_recipes(args: argparse.Namespace, out: Path) -> None:
 def figures_of(directory: Path, args: argparse.Namespace) -> list[tuple[str, float, float | None]]:
     """A run's figures: static as one stream and by windows, dynamic, and each mixed with counts, old and new."""
     from charlm.mixing.mixture import mix
-    from charlm.ngrams.fit import best_order, count
+    from charlm.ngrams.estimators import best_order
+    from charlm.ngrams.fit import count
 
     checkpoint, held = opened(directory, args.text)
     model, corpus, ids = checkpoint, held.text.corpus, held.text.corpus.ids

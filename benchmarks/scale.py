@@ -26,10 +26,11 @@ import torch
 
 from benchmarks import sample_speed, train_speed
 from charlm.lm.interface import SamplingRule
-from charlm.ngrams.fit import count, count_to_directory
+from charlm.ngrams.fit import count, count_within
 from charlm.recurrent.model import CharRNN, RNNConfig
 from charlm.text.corpus import Corpus, corpus_of_text
 from charlm.text.splits import Split
+from charlm.text.text import Text
 from charlm.text.vocab import Vocab
 
 Case = Callable[[], object]
@@ -136,9 +137,8 @@ def _build(corpus: Corpus, split: Split, smoothing: str, order: int, memory: int
         model.target_logprobs(ids[:-1], ids[1:], model.initial_state(1))  # what is made on first use is part of it
         return
     with tempfile.TemporaryDirectory() as scratch:
-        count_to_directory(
-            Path(scratch) / "model", corpus, split, order=order, smoothing=smoothing, memory=memory, processes=1
-        )
+        text = Text(corpus=corpus, split=split)
+        count_within(memory, Path(scratch) / "model", text, order=order, smoothing=smoothing)
 
 
 def table(growths: Sequence[Growth]) -> str:

@@ -12,6 +12,8 @@ Importing this package loads nothing heavy: names are looked up when they are fi
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from charlm.errors import CharlmError
@@ -28,10 +30,10 @@ if TYPE_CHECKING:
     from charlm.lm.interface import LanguageModel
     from charlm.lm.model import TextModel
     from charlm.lm.scored import score
-    from charlm.merging import merge
     from charlm.mixing.adaptive import adaptive
     from charlm.mixing.mixture import mix
     from charlm.ngrams.fit import ngram
+    from charlm.ngrams.model import NGramLM
     from charlm.nn.cells import Cell
     from charlm.pages.export import export
     from charlm.pages.report import report
@@ -76,7 +78,6 @@ _HOMES = {
     "load": "charlm.checkpoint",
     "machine": "charlm.info",
     "mix": "charlm.mixing.mixture",
-    "merge": "charlm.merging",
     "ngram": "charlm.ngrams.fit",
     "predict_table": "charlm.sequences.predict",
     "profile": "charlm.text.profile",
@@ -128,6 +129,45 @@ __all__ = [
     "selfcheck",
     "train",
 ]
+
+
+def merge(
+    models: Sequence[NGramLM | str | Path],
+    *,
+    out: str | Path,
+    tune_on: str | Path | None = None,
+    memory: int | str = "1G",
+) -> NGramLM:
+    """Adds up the counts of n-gram models; the result equals counting all their training parts in one piece.
+
+    Args:
+        models: two or more of one order, smoothing and way of reading, or the directories where they are kept. Their
+            vocabularies may differ: ids are matched by character.
+        out: directory for the model; a taken name becomes NAME-2.
+        tune_on: a held-out text on which the parameter of add-k or uniform-mix is tuned; needed where the models differ
+            in it.
+        memory: bytes to sort within, beside what the models that are not in files take.
+
+    Returns:
+        The model, whose counts are tables in `out`.
+
+    Raises:
+        OptionError: models whose counts cannot be added up exactly.
+
+    >>> import tempfile, charlm
+    >>> a, b = (charlm.ngram(charlm.Text.of(text, split="100/0/0"), order=1) for text in ("abab", "bcb"))
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     [(symbol, round(p, 2)) for symbol, p in charlm.merge([a, b], out=directory + "/m").next("b").top(2)]
+    [('a', 0.5), ('c', 0.5)]
+    """
+    from charlm.checkpoint import load
+    from charlm.ngrams.fit import merged
+    from charlm.ngrams.model import NGramLM
+
+    opened = [load(model) if isinstance(model, (str, Path)) else model for model in models]
+    model = load(merged(opened, out=out, tune_on=tune_on, memory=memory))
+    assert isinstance(model, NGramLM)
+    return model
 
 
 def __getattr__(name: str) -> object:

@@ -1,23 +1,25 @@
-"""Dataclasses to JSON values and back, checked: the one place that says how a configuration is stored.
+"""JSON: dataclasses to JSON values and back, which says how a configuration is stored, and lines of objects.
 
 A dataclass becomes an object with its fields as keys, in their order; a tuple becomes a list. A class with a text form
 of its own (`Split`: `str(split)` and `Split.parse(text)`; `Fraction`; `Path`) becomes that text, and a class with
 `to_json` and `from_json` of its own what these say. Reading trusts nothing: a missing key without a default, an unknown
-key and a value of another type are refused by name.
+key and a value of another type are refused by name. JSON Lines, an object a line, is how tables are read and written.
 """
 
 from __future__ import annotations
 
+import json
 import math
+import re
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import MISSING, fields, is_dataclass
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from charlm.errors import CharlmError, CheckpointError
+from charlm.errors import CharlmError, CheckpointError, TextError
 
 _Kind = TypeVar("_Kind")
 _NAMES: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
@@ -192,3 +194,82 @@ def _shown(value: Any) -> str:
     except ValueError:  # a whole number with more digits than Python writes
         return "a number out of all bounds"
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+# -- lines of objects --------------------------------------------------------------------------------------------------
+
+HALF = re.compile("[\ud800-\udfff]")
+"""A surrogate: half a character, which no file can spell."""
+
+_DEEPEST = 20  # lists in lists
+
+
+def json_records(text: str, name: str) -> tuple[list[dict[str, Any]], list[int]]:
+    """The objects of a text, and the line that each stands on; empty lines are passed over."""
+    records: list[dict[str, Any]] = []
+    numbers: list[int] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line, parse_constant=_no_constant, parse_float=_finite)
+            if line.count("[") + line.count("{") > _DEEPEST and _is_deep(record):
+                raise RecursionError
+        except RecursionError:
+            raise TextError(f"line {number} of {name} is nested too deep for a table") from None
+        except OverflowError as error:
+            raise TextError(f"line {number} of {name}: {error} is too large a number") from None
+        except ValueError as error:
+            raise TextError(f"line {number} of {name} is not JSON ({str(error)[:100]})") from None
+        if "\\ud" in line.lower() and HALF.search(json.dumps(record, ensure_ascii=False)):
+            raise TextError(f"line {number} of {name} holds half a character (a lone surrogate)")
+        if not isinstance(record, dict):
+            raise TextError(f'line {number} of {name} is not an object: each line is like {{"text": "…", "label": 1}}')
+        records.append(record)
+        numbers.append(number)
+    return records, numbers
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether lists and objects stand in each other deeper than any table needs."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)
+                 if isinstance(inner, list | dict)]  # fmt: skip
+    return bool(level)
+
+
+def _no_constant(word: str) -> float:
+    raise ValueError(f"{word} is no JSON number")
+
+
+def _finite(word: str) -> float:
+    number = float(word)
+    if not math.isfinite(number):
+        raise OverflowError(word[:40])
+    return number
+
+
+def json_lines(columns: Mapping[str, Any], numbers: Sequence[int], nulls: Set[tuple[int, str]]) -> str:
+    r"""The rows of a table as strict JSON, an object a line.
+
+    Args:
+        columns: by name; a key whose value is None is left out of its line.
+        numbers: what each row is called by.
+        nulls: the number and column of each cell in which null is written all the same.
+
+    Raises:
+        TextError: a number that JSON has no spelling for.
+
+    >>> json_lines({"a": [1, None], "b": [None, None]}, [1, 2], {(2, "a")})
+    '{"a": 1}\n{"a": null}\n'
+    """
+    lines = []
+    for number, *row in zip(numbers, *columns.values(), strict=True):
+        cells = zip(columns, row, strict=True)
+        kept = {name: cell for name, cell in cells if cell is not None or (number, name) in nulls}
+        try:
+            lines.append(json.dumps(kept, ensure_ascii=False, allow_nan=False) + "\n")
+        except ValueError:
+            raise TextError(f"row {number} holds NaN or infinity, which JSON has no spelling for") from None
+    return "".join(lines)

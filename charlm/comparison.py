@@ -20,7 +20,8 @@ from charlm.lm.evaluate import Row, characters_of, per_character, places_of, row
 from charlm.lm.model import TextModel, as_models
 from charlm.mixing.adaptive import adaptive as with_contexts
 from charlm.mixing.mixture import mix
-from charlm.ngrams.fit import best_order, count, counted_rows
+from charlm.ngrams.estimators import best_order
+from charlm.ngrams.fit import count, counted_rows
 from charlm.ngrams.model import NGramLM
 from charlm.recurrent.dynamic import dynamic as learning
 from charlm.recurrent.model import CharRNN

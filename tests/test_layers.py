@@ -27,7 +27,6 @@ LEVELS = {
     "training": 6,
     "sequences": 7,
     "comparison": 8,
-    "merging": 8,
     "compression": 6,
     "checks": 8,
     "pages": 8,

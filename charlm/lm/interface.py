@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from charlm.errors import OptionError
+from charlm.text.cache import give_back
 from charlm.text.splits import Spans
-from charlm.text.spool import give_back
 from charlm.text.vocab import Ids, Vocab
 
 

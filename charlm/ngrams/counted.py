@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from charlm.errors import OptionError
 from charlm.ngrams.index import MAX_ORDER
-from charlm.ngrams.levels import Counts, Level, Nodes, pick, slices
+from charlm.ngrams.levels import Counts, Level, Nodes, pick
 from charlm.ngrams.tables import CountTables
+from charlm.text.splits import slices
 
 Floats = NDArray[np.float64]
 

@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from charlm.errors import OptionError
 from charlm.ngrams.counted import AddK, Contexts, Counted, Estimator, Floats, MaximumLikelihood, UniformMix, check_order
+from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.kneser_ney import Interpolated, KneserNey, Weights, WittenBell
 from charlm.ngrams.levels import Counts, Nodes, pick
 from charlm.ngrams.strings import added_up
-from charlm.text.splits import Spans, count_targets
+from charlm.text.corpus import Corpus
+from charlm.text.splits import Spans, count_targets, read_spans
 from charlm.text.vocab import Ids, Vocab
 
 if TYPE_CHECKING:  # it imports torch, which a count within a memory limit does without
@@ -64,19 +66,6 @@ def make_estimator(name: str, index: Counts, order: int, **parameters: Any) -> E
         if not isinstance(value, bool if key == "longest" else int | float) or (key != "longest" and value is True):
             raise OptionError(f"the parameter {key} of {name} cannot be {value!r}")
     return made(index, order, **parameters)
-
-
-def read_spans(ids: Ids, spans: Spans) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The symbols of all spans one after the other, and for each how many of its span were read with it.
-
-    >>> ids, age = read_spans(np.array([7, 8, 9, 7]), np.array([[0, 2], [3, 4]]))
-    >>> ids.tolist(), age.tolist()
-    ([7, 8, 7], [1, 2, 1])
-    """
-    lengths = spans[:, 1] - spans[:, 0]
-    begins = np.cumsum(lengths) - lengths
-    within = np.arange(int(lengths.sum())) - np.repeat(begins, lengths)
-    return ids[np.repeat(spans[:, 0], lengths) + within].astype(np.int64), within + 1
 
 
 def tuning_parts(parts: Mapping[str, Spans]) -> tuple[Spans, Spans]:
@@ -191,6 +180,21 @@ def _lowest(function: Callable[[float], float], low: float, high: float) -> floa
             right = low + ratio * (high - low)
             at_right = function(right)
     return (low + high) / 2
+
+
+def index_of(corpus: Corpus, spans: Spans, parts: Mapping[str, Spans]) -> SuffixIndex:
+    """The index of a part, or of pieces of it."""
+    shared_N = corpus.shared_context(spans, parts)
+    return SuffixIndex.build(corpus.ids, spans, symbols=len(corpus.vocab), shared_N=shared_N)
+
+
+def best_order(corpus: Corpus, parts: Mapping[str, Spans], *, orders: list[int], smoothing: str) -> int:
+    """The order with the lowest nats on the spans to tune on, of which none is reported."""
+    counted, tuned = tuning_parts(parts)
+    index = index_of(corpus, counted, parts)
+    rows = ngram_rows(index, corpus.vocab, smoothing, orders, corpus.ids, tuned, hits=False, training=False)
+    nats = {row.order: -float(row.logp_T.mean()) for row in rows}
+    return min(orders, key=lambda order: nats[order])
 
 
 # -- many orders in one pass -------------------------------------------------------------------------------------------

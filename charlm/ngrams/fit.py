@@ -1,6 +1,6 @@
-"""Counting n-gram models of a text: in memory, or past memory into a directory.
+"""Counting n-gram models of a text, in memory or past memory into a directory, and adding up the counts of several.
 
-Start reading at `ngram`, which `charlm ngram` and `charlm.ngram` call.
+Start reading at `ngram`, which `charlm ngram` and `charlm.ngram` call; `charlm.merge` calls `merged`.
 
 Nothing is chosen on the part that is reported. Where there is a test part, the parameters of add-k and uniform-mix are
 tuned on the valid part; where there is none, on the last twentieth of the training part, by counts of the rest of it.
@@ -12,25 +12,28 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from charlm.codec import encode
 from charlm.display import progress_bar
 from charlm.errors import OptionError
 from charlm.files import free_name, lock, storage_errors, write_config, write_json
 from charlm.ngrams.counted import Estimator, check_order
-from charlm.ngrams.estimators import ESTIMATORS, TUNED, make_estimator, ngram_rows, tune, tuning_parts
-from charlm.ngrams.index import SuffixIndex
-from charlm.ngrams.levels import Counts
-from charlm.ngrams.past_memory import Progress, count_past_memory, smallest_memory
+from charlm.ngrams.estimators import ESTIMATORS, TUNED, index_of, make_estimator, ngram_rows, tune, tuning_parts
+from charlm.ngrams.levels import Counts, LevelBlocks
+from charlm.ngrams.past_memory import Job, Progress, capacity_of, check_memory, count_past_memory, make_tables
+from charlm.ngrams.strings import Packing
 from charlm.ngrams.suffixes import fingerprints
 from charlm.ngrams.tables import CountTables
-from charlm.text.corpus import Corpus
+from charlm.text.corpus import Corpus, read_corpus
 from charlm.text.splits import Spans, Split, count_targets
 from charlm.text.text import Text, TextFacts, as_text
 from charlm.text.vocab import Vocab
@@ -142,11 +145,7 @@ def check_options(
         return None
     if processes > 1 and scheduler is not None:
         raise OptionError("--processes starts workers here, --scheduler uses those of a cluster: give one of the two")
-    limit, least = parse_size(memory), smallest_memory(processes, scheduler)
-    if limit < least:
-        whom = "one process counts" if processes == 1 else f"{processes} processes count"
-        raise OptionError(f"--memory {memory} is too little, {whom} within {-(-least >> 20)}M or more")
-    return limit
+    return check_memory(memory, processes, scheduler)
 
 
 def free_directory(wanted: Path, *, may_go_on: bool) -> Path:
@@ -182,25 +181,44 @@ def count_within(
     progress: bool | None = None,
     **workers: Any,
 ) -> Estimator:
-    """Counts a text within `limit` bytes into a free directory, as `ngram` does, but without importing torch."""
-    form = "{desc}: {percentage:3.0f}% |{bar}| {elapsed}<{remaining}"
-    with reserved(directory), progress_bar(100, "counting", show=progress, bar_format=form) as bar:
-        return count_to_directory(
-            directory,
-            text.corpus,
-            text.split or Split(),
+    """Counts a text within `limit` bytes into a free directory, as `ngram` does, but without importing torch.
+
+    What is done is kept in `counting/` until the model is whole, so that a count that was stopped goes on.
+
+    Args:
+        limit: bytes.
+        directory: of the model.
+        text: best with its ids mapped; its training part is counted.
+        order: characters of history, 0 to 32.
+        smoothing: as `--smoothing` takes it; its parameter is tuned where it has one.
+        progress: show a bar; None shows it on a terminal or in a notebook.
+        workers: `processes` or `scheduler` of `count_past_memory`.
+    """
+    corpus, parts = text.corpus, text.parts
+    about = [corpus.sha256, encode(corpus.reading), corpus.vocab.to_json()]  # tells these ids from all others
+    identity = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+    def counts_of(spans: Spans, name: str, progress: Progress | None = None) -> CountTables:
+        return count_past_memory(
+            corpus.ids,
+            spans,
+            symbols=len(corpus.vocab),
             order=order,
-            smoothing=smoothing,
+            directory=directory / WORK / name,
             memory=limit,
-            progress=lambda share: bar.update(100 * share - bar.n),
             **workers,
+            identity=identity,
+            shared_N=corpus.shared_context(spans, parts),
+            progress=progress,
         )
 
-
-def _index(corpus: Corpus, spans: Spans, parts: Mapping[str, Spans]) -> SuffixIndex:
-    """The index of a part, or of pieces of it."""
-    shared_N = corpus.shared_context(spans, parts)
-    return SuffixIndex.build(corpus.ids, spans, symbols=len(corpus.vocab), shared_N=shared_N)
+    form = "{desc}: {percentage:3.0f}% |{bar}| {elapsed}<{remaining}"
+    with reserved(directory), progress_bar(100, "counting", show=progress, bar_format=form) as bar:
+        parameters = _parameters(corpus, parts, smoothing, [order], partial(counts_of, name="tuning")).get(order, {})
+        tables = counts_of(parts["train"], "text", lambda share: bar.update(100 * share - bar.n))
+        estimator = make_estimator(smoothing, tables, order, **parameters)
+        publish(directory, estimator, corpus.vocab, TextFacts.of(corpus, text.split or Split()))
+    return estimator
 
 
 def _parameters(
@@ -216,31 +234,22 @@ def _parameters(
     counted, tuned = tuning_parts(parts)
     if not count_targets(tuned):
         return {}
-    index = _index(corpus, counted, parts) if counts_of is None else counts_of(counted)
+    index = index_of(corpus, counted, parts) if counts_of is None else counts_of(counted)
     return {order: tune(smoothing, index, order, corpus.ids, tuned) for order in orders}
 
 
 def count(corpus: Corpus, parts: Mapping[str, Spans], *, order: int, smoothing: str = "none") -> NGramLM:
     """An n-gram model of the training part, its parameter tuned where it has one."""
     parameters = _parameters(corpus, parts, smoothing, [order]).get(order, {})
-    index = _index(corpus, parts["train"], parts)
+    index = index_of(corpus, parts["train"], parts)
     return _model(corpus.vocab, make_estimator(smoothing, index, order, **parameters))
-
-
-def best_order(corpus: Corpus, parts: Mapping[str, Spans], *, orders: list[int], smoothing: str) -> int:
-    """The order with the lowest nats on the spans to tune on, of which none is reported."""
-    counted, tuned = tuning_parts(parts)
-    index = _index(corpus, counted, parts)
-    rows = ngram_rows(index, corpus.vocab, smoothing, orders, corpus.ids, tuned, hits=False, training=False)
-    nats = {row.order: -float(row.logp_T.mean()) for row in rows}
-    return min(orders, key=lambda order: nats[order])
 
 
 def counted_rows(
     corpus: Corpus, parts: Mapping[str, Spans], held: Spans, *, orders: list[int], smoothings: Iterable[str]
 ) -> Iterator[Row]:
     """The rows of n-gram models of several orders and smoothings over held-out spans, from one index."""
-    index = _index(corpus, parts["train"], parts)
+    index = index_of(corpus, parts["train"], parts)
     for smoothing in smoothings:
         parameters = _parameters(corpus, parts, smoothing, orders)
         yield from ngram_rows(index, corpus.vocab, smoothing, orders, corpus.ids, held, parameters=parameters)
@@ -267,66 +276,75 @@ def was_stopped(directory: Path) -> bool:
     return (directory / WORK).is_dir() and not (directory / "config.json").exists()
 
 
-def count_to_directory(
-    directory: Path,
-    corpus: Corpus,
-    split: Split,
-    *,
-    order: int,
-    smoothing: str,
-    memory: int,
-    progress: Progress | None = None,
-    **workers: Any,
-) -> Estimator:
-    """Counts the training part of a corpus and keeps it as a model; see `count_past_memory`.
+# -- counts of several models ------------------------------------------------------------------------------------------
 
-    What is done is kept in `counting/` until the model is whole, so that a count that was stopped goes on.
 
-    Args:
-        directory: of the model, locked by the caller.
-        corpus: best with its ids mapped.
-        split: which of them train.
-        order: characters of history, 0 to 32.
-        smoothing: as `--smoothing` takes it; its parameter is tuned where it has one.
-        memory: bytes.
-        progress: told how far the work is.
-        workers: `processes` or `scheduler` of `count_past_memory`.
+def merged(models: Sequence[object], *, out: str | Path, tune_on: str | Path | None, memory: int | str) -> Path:
+    """Adds up the counts of models that have been opened, as `charlm.merge` does; returns the new model's directory.
+
+    The strings that their levels give back are packed with the ids of the union of the vocabularies, and then merged
+    and written as in counting past memory.
     """
-    parts, work = corpus.parts(split), directory / WORK
-    about = [corpus.sha256, encode(corpus.reading), corpus.vocab.to_json()]  # tells these ids from all others
-    identity = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    from charlm.ngrams.model import NGramLM
 
-    def counts_of(spans: Spans, name: str, progress: Progress | None = None) -> CountTables:
-        return count_past_memory(
-            corpus.ids,
-            spans,
-            symbols=len(corpus.vocab),
-            order=order,
-            directory=work / name,
-            memory=memory,
-            **workers,
-            identity=identity,
-            shared_N=corpus.shared_context(spans, parts),
-            progress=progress,
-        )
+    shards = [model for model in models if isinstance(model, NGramLM)]
+    if len(shards) < len(models) or len(shards) < 2:
+        raise OptionError("a merge adds up two or more n-gram models, made by charlm ngram")
+    vocab, parameters = _agreed(shards, tune_on)
+    first, symbols = shards[0], len(vocab)
+    tables_V = [  # the new id of each id of a model
+        vocab.encode("".join(shard.vocab.characters)).astype(np.int64) if shard.vocab != vocab else np.arange(symbols)
+        for shard in shards
+    ]
+    packing = Packing(symbols=symbols, depth=first.order + 1)
+    size, counts = capacity_of(memory, 1, packing.words), [shard.index for shard in shards]
+    source = LevelBlocks(counts=counts, tables_V=tables_V, packing=packing, size=size)
+    directory, characters = free_directory(Path(out), may_go_on=False), sum(map(len, counts))
+    with reserved(directory):
+        job = Job(source, packing=packing, capacity=size, directory=directory / WORK / "text")
+        job.claim({})
+        tables = make_tables(job, characters, source.openings(), source.context(), job.make_all())
+        if tune_on is not None:
+            held_out = read_corpus([tune_on], first.source.reading, vocab=vocab)
+            parameters = tune(first.smoothing, tables, first.order, held_out.ids, held_out.documents)
+        estimator = make_estimator(first.smoothing, tables, first.order, **parameters)
+        publish(directory, estimator, vocab, _facts(shards, tables_V))
+    return directory
 
-    parameters = _parameters(corpus, parts, smoothing, [order], partial(counts_of, name="tuning")).get(order, {})
-    tables = counts_of(parts["train"], "text", progress)
-    estimator = make_estimator(smoothing, tables, order, **parameters)
-    publish(directory, estimator, corpus.vocab, TextFacts.of(corpus, split))
-    return estimator
+
+def _agreed(shards: list[NGramLM], tune_on: str | Path | None) -> tuple[Vocab, dict[str, Any]]:
+    """The union of the vocabularies and the parameters; refuses what cannot be added up exactly."""
+    first, parameters = shards[0], shards[0].estimator.parameters()
+    for shard in shards[1:]:
+        for what in ("order", "smoothing"):
+            if (one := getattr(first, what)) != (two := getattr(shard, what)):
+                raise OptionError(
+                    f"the models differ in --{what}, {one} and {two}: count their texts with the same one"
+                )
+        ways = [replace(model.source.reading, encoding="utf-8", vocab_size=None) for model in (first, shard)]
+        if ways[0] != ways[1]:
+            raise OptionError("the models' texts were read in different ways: count them with the same reading options")
+        if (first.vocab.byte_fallback or shard.vocab.byte_fallback) and first.vocab != shard.vocab:
+            raise OptionError(
+                "the models spell different characters in bytes, so their counts cannot be added up exactly: count "
+                "their texts without --vocab-size"
+            )
+        if (other := shard.estimator.parameters()) != parameters and tune_on is None:
+            raise OptionError(
+                f"the models differ in the parameter of {first.smoothing}, {parameters} and {other}: name a held-out "
+                "text to tune it on, with --tune-on"
+            )
+    characters = tuple(sorted(set().union(*(shard.vocab.characters for shard in shards))))
+    return Vocab(characters, byte_fallback=first.vocab.byte_fallback), parameters
 
 
-_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([kmgt]?)i?b?", re.IGNORECASE)
-
-
-def parse_size(size: int | str) -> int:
-    """Bytes, given as a whole number or written with K, M, G or T behind it, powers of 1024.
-
-    >>> parse_size("2G"), parse_size("1.5m"), parse_size("640"), parse_size(640)
-    (2147483648, 1572864, 640, 640)
-    """
-    found = _SIZE.fullmatch(str(size).strip()) if type(size) in (int, str) else None
-    if found is None:
-        raise OptionError(f"cannot read the size {str(size)[:40]!r}: write it as 500M or 2G")
-    return int(float(found[1]) * 1024 ** " kmgt".index(found[2].lower() or " "))
+def _facts(shards: list[NGramLM], tables_V: list[NDArray[np.int64]]) -> TextFacts:
+    """The facts about all texts; their hash is that of no text, so that no later text is taken for one of them."""
+    facts = [shard.source for shard in shards]
+    return replace(
+        facts[0],
+        names=tuple(name for fact in facts for name in fact.names),
+        sha256=hashlib.sha256(" ".join(["merged", *(fact.sha256 for fact in facts)]).encode()).hexdigest(),
+        characters=sum(fact.characters for fact in facts),
+        first=int(tables_V[0][facts[0].first]),
+    )

@@ -10,7 +10,7 @@ Axes: H histories, E events, N places of a text.
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.ngrams.strings import Packing, Strings, added_up
 from charlm.text.vocab import smallest_dtype
 
 UNSEEN = -1
@@ -254,6 +255,71 @@ class Counts(Protocol):
         """Writes what is stored, each file whole or not at all."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LevelBlocks:
+    """The strings of several models' counts, in pieces, as `Blocks` of a count past memory.
+
+    A string ended as many spans as its count exceeds the counts of what followed it.
+
+    Args:
+        counts: of each model.
+        tables_V: the new id of each of its ids.
+        packing: of the new strings.
+        size: strings in a piece.
+    """
+
+    counts: Sequence[Counts]
+    tables_V: Sequence[NDArray[np.int64]]
+    packing: Packing
+    size: int
+
+    @cached_property
+    def _pieces(self) -> list[tuple[int, int, int]]:
+        """Model, order of the level, and first event of each piece."""
+        return [
+            (model, order, at)
+            for model, counts in enumerate(self.counts)
+            for order in range(self.packing.depth)
+            for at in range(0, counts.levels[order].events, self.size)
+        ]
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    def __getitem__(self, number: int) -> Strings:
+        model, order, at = self._pieces[number]
+        levels, table_V = self.counts[model].levels, self.tables_V[model]
+        level = levels[order]
+        event = np.arange(at, min(at + self.size, level.events))
+        count = level.count_E[event].astype(np.int64)
+        if order == 0:
+            count += levels.context_V[level.id_E[event]]
+        if order < self.packing.depth - 1:  # those that were followed by anything are part of longer strings
+            count -= pick(levels[order + 1].total_H, event)
+        event, count = event[count > 0], count[count > 0]
+        words = [np.zeros(len(event), dtype=np.uint64) for _ in range(self.packing.words)]
+        for depth in range(order, -1, -1):
+            level = levels[depth]
+            self.packing.put(words, depth, (table_V[level.id_E[event]] + 1).astype(np.uint64))
+            event = np.searchsorted(level.first_H, event, side="right") - 1
+        return added_up(words, count)
+
+    def openings(self) -> NDArray[Any]:
+        """See `Levels.begins`; of all models, in the new codes."""
+        found = []
+        for counts, table_V in zip(self.counts, self.tables_V, strict=True):
+            codes = np.append(0, table_V + 1).astype(smallest_dtype(self.packing.symbols + 1))
+            found.append(codes[counts.levels.begins(self.packing.depth)])
+        return np.concatenate(found)
+
+    def context(self) -> NDArray[np.int64]:
+        """See `Levels`; of all models together, int64 [V]."""
+        context_V = np.zeros(self.packing.symbols, np.int64)
+        for counts, table_V in zip(self.counts, self.tables_V, strict=True):
+            context_V[table_V] += counts.levels.context_V
+        return context_V
+
+
 def without_context(level: Level, context_V: NDArray[np.int64]) -> Level:
     """The level of order 0, in which every symbol is counted, without those that another span counts.
 
@@ -272,16 +338,4 @@ def pick(values: NDArray[Any], number_N: NDArray[Any]) -> NDArray[Any]:
     if not len(values):
         return np.zeros(len(number_N), dtype=values.dtype)
     found: NDArray[Any] = np.where(number_N >= 0, values[number_N], values.dtype.type(0))
-    return found
-
-
-def slices(first_N: NDArray[Any], sizes_N: NDArray[Any]) -> NDArray[np.int64]:
-    """The numbers first[0], first[0]+1, ..., then those from first[1] on, and so on, `sizes` of each.
-
-    >>> slices(np.array([5, 1]), np.array([2, 3])).tolist()
-    [5, 6, 1, 2, 3]
-    """
-    ends = np.cumsum(sizes_N, dtype=np.int64)
-    total = int(ends[-1]) if len(ends) else 0
-    found: NDArray[np.int64] = np.arange(total) + np.repeat(first_N - ends + sizes_N, sizes_N)
     return found

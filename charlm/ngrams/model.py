@@ -24,10 +24,10 @@ from charlm.lm.sampling import NextCharacter
 from charlm.ngrams.counted import Contexts, Estimator, check_order
 from charlm.ngrams.estimators import make_estimator, ngram_rows
 from charlm.ngrams.index import SuffixIndex
-from charlm.ngrams.levels import Counts, pick, slices
+from charlm.ngrams.levels import Counts, pick
 from charlm.ngrams.suffixes import fingerprints
 from charlm.ngrams.tables import CountTables
-from charlm.text.splits import Spans
+from charlm.text.splits import Spans, slices
 from charlm.text.vocab import Ids, Vocab
 
 NOTHING = -2

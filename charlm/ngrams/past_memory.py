@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import re
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +32,6 @@ from charlm.text.vocab import Ids
 
 Progress = Callable[[float], None]
 """Called with the share of the work that is done."""
-
 
 _OWN = 44 << 20  # bytes: the interpreter, numpy, what read the text
 _CLIENT, _WORKER = 64 << 20, 72 << 20  # bytes that Dask takes: here with a scheduler, and in a worker before it counts
@@ -104,13 +104,34 @@ def smallest_memory(processes: int = 1, scheduler: str | None = None) -> int:
     return _OWN + (_LEAST if processes == 1 else _CLIENT + processes * (_WORKER + _LEAST))
 
 
-def capacity_of(memory: int, processes: int, words: int, scheduler: str | None = None) -> int:
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([kmgt]?)i?b?", re.IGNORECASE)
+
+
+def parse_size(size: int | str) -> int:
+    """Bytes, given as a whole number or written with K, M, G or T behind it, powers of 1024.
+
+    >>> parse_size("2G"), parse_size("1.5m"), parse_size("640"), parse_size(640)
+    (2147483648, 1572864, 640, 640)
+    """
+    found = _SIZE.fullmatch(str(size).strip()) if type(size) in (int, str) else None
+    if found is None:
+        raise OptionError(f"cannot read the size {str(size)[:40]!r}: write it as 500M or 2G")
+    return int(float(found[1]) * 1024 ** " kmgt".index(found[2].lower() or " "))
+
+
+def check_memory(memory: int | str, processes: int = 1, scheduler: str | None = None) -> int:
+    """Bytes to count within; a size that cannot be read, or is too small for so many processes, is refused."""
+    limit, least = parse_size(memory), smallest_memory(processes, scheduler)
+    if limit < least:
+        whom = "one process counts" if processes == 1 else f"{processes} processes count"
+        raise OptionError(f"--memory {memory} is too little, {whom} within {-(-least >> 20)}M or more")
+    return limit
+
+
+def capacity_of(memory: int | str, processes: int, words: int, scheduler: str | None = None) -> int:
     """How many strings one process sorts at a time."""
-    if memory < (least := smallest_memory(processes, scheduler)):
-        whom = "one process" if processes == 1 else f"{processes} processes"
-        raise OptionError(f"{memory:,} bytes are too little memory for {whom}: give {-(-least >> 20)}M or more")
-    each = (memory - least) // processes + _LEAST
-    return min(each // (32 * words + 32), _LARGEST)
+    limit, least = check_memory(memory, processes, scheduler), smallest_memory(processes, scheduler)
+    return min(((limit - least) // processes + _LEAST) // (32 * words + 32), _LARGEST)
 
 
 def make_tables(

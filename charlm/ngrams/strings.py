@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from charlm.errors import CharlmError, TextError
 from charlm.files import atomic_writer
 from charlm.ngrams.suffixes import room_array
+from charlm.text.cache import give_back
 from charlm.text.splits import Spans
-from charlm.text.spool import give_back
 from charlm.text.vocab import Ids, smallest_dtype
 
 Words = list[NDArray[np.uint64]]

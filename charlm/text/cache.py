@@ -1,8 +1,8 @@
 """Big texts: encoded in one pass into a file of ids that is mapped into memory, and found again by their content.
 
-A text is read block by block, hashed and decoded at once, and written to a temporary file (`Spool`) under provisional
-ids in the narrowest type that holds them. After the last character the vocabulary is known, and the temporary file is
-rewritten with the ids of the vocabulary. At no time are more than a few blocks in memory.
+A text is read block by block, hashed and decoded at once, and its code points are written to a temporary file. After
+the last character the vocabulary is known, and the temporary file is rewritten with the ids of the vocabulary. At no
+time are more than a few blocks in memory.
 
 The ids stay in the cache directory (`cache_directory`) under a key made of the hash of the content and of how it was
 read, never of a path, so that a changed text can never be taken for the old one. The next start only hashes the text
@@ -15,20 +15,23 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import mmap
 import os
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
+from numpy.typing import NDArray
 
 from charlm.codec import encode
 from charlm.errors import CharlmError, OptionError
-from charlm.files import read_json, sweep, write_json
-from charlm.text.reading import Decoder, Reading, empty, nothing_but_a_mark, unreadable
-from charlm.text.splits import Spans
-from charlm.text.spool import Spool, dtype_of, map_ids, write_ids
+from charlm.files import atomic_writer, read_json, sweep, write_json
+from charlm.text.reading import Decoder, Reading, empty, nothing_but_a_mark, readable
+from charlm.text.splits import Spans, spans_of
 from charlm.text.vocab import Ids, Vocab, vocabulary_of_counts
 
 BIG = 64 << 20
@@ -48,8 +51,7 @@ _FORMAT = 1
 
 def cache_directory() -> Path:
     """Where encoded texts are kept: `CHARLM_CACHE`, else `~/.cache/charlm`."""
-    chosen = os.environ.get("CHARLM_CACHE")
-    return Path(chosen) if chosen else Path.home() / ".cache" / "charlm"
+    return Path(os.environ.get("CHARLM_CACHE") or Path.home() / ".cache" / "charlm")
 
 
 def cache_bound() -> int:
@@ -118,9 +120,7 @@ class Cache:
         """Deletes the entries that were unused for the longest time until the bound is kept, but never `kept`."""
         size = self.size
         for entry in reversed(self.entries):
-            if size <= self.bound:
-                return
-            if entry.path.stem != kept:
+            if size > self.bound and entry.path.stem != kept:
                 entry.delete()
                 size -= entry.size
 
@@ -134,29 +134,20 @@ def cache() -> Cache:
             status = about.stat() if about.exists() else None
             size = ids.stat().st_size + (status.st_size if status else 0)
             found.append(CacheEntry(path=ids, size=size, used=status.st_mtime if status else 0.0))
-    entries = tuple(sorted(found, key=lambda entry: -entry.used))
-    return Cache(directory=directory, entries=entries, bound=cache_bound())
+    found.sort(key=lambda entry: -entry.used)
+    return Cache(directory=directory, entries=tuple(found), bound=cache_bound())
 
 
 # -- texts to ids -----------------------------------------------------------------------------------------------------
 
-
-@dataclass(frozen=True, kw_only=True)
-class Encoded:
-    """Files as ids: what `Corpus` needs, with `ids` mapped from the cache."""
-
-    ids: Ids
-    vocab: Vocab
-    documents: Spans
-    sha256: str
+Encoded = tuple[Ids, Vocab, Spans, str]
+"""Files as ids: the ids, mapped from the cache, their vocabulary, the span of each document, and the hash."""
 
 
-def is_big(files: list[Path]) -> bool:
-    """Whether these files together are big enough for the cache; standard input never is."""
-    if any(str(path) == "-" for path in files):
-        return False
+def is_big(files: list[Path], *, streamed: bool = False) -> bool:
+    """Whether these files together are big enough for the cache, or wanted in it; standard input never goes there."""
     with contextlib.suppress(OSError):
-        return sum(path.stat().st_size for path in files) >= BIG
+        return "-" not in map(str, files) and (streamed or sum(path.stat().st_size for path in files) >= BIG)
     return False
 
 
@@ -178,59 +169,49 @@ def encode_files(
     cache_bound()  # refuses a wrong setting before any work
     if reading.bytes or (vocab is not None and not vocab.characters):
         vocab = Vocab.of_bytes()
-    told = _Told(progress, sum(_size(path) for path in files))
-    directory = cache_directory()
+    read, directory = _Read(files, progress), cache_directory()
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        if _worth_hashing(directory, told.total):
-            digests = [_hash(path, told) for path in files]
+        if any(directory.glob(f"{read.total}-*.json")):  # else a pass that only hashes the text would find nothing
+            digests = [_digest(read.blocks(path)) for path in files]
             if (found := _load(directory, _key(digests, reading, vocab))) is not None:
                 return found
-            told = _Told(progress, told.total)
-        return _encode(files, reading, vocab, directory, told)
+            read.done = 0
+        return _encode(files, reading, vocab, directory, read)
     except OSError as error:
         raise CharlmError(
             f"the cache for big texts in {directory} cannot be used ({error.strerror}): set CHARLM_CACHE "
-            f"to a directory with {5 * told.total:,} bytes free"
+            f"to a directory with {5 * read.total:,} bytes free"
         ) from None
 
 
-class _Told:
-    """Adds up the bytes that were read and reports the sum."""
+class _Read:
+    """Reads files block by block, and tells how much of all of them has been read."""
 
-    def __init__(self, progress: BytesRead | None, total: int) -> None:
-        self._progress, self.total, self._done = progress, total, 0
+    def __init__(self, files: list[Path], progress: BytesRead | None) -> None:
+        self._progress, self.done, self.total = progress, 0, 0
+        for path in files:
+            with readable(path):
+                size = path.stat().st_size
+            if not size:
+                raise empty(path)
+            self.total += size
 
-    def add(self, count: int) -> None:
-        self._done += count
-        if self._progress is not None:
-            self._progress(self._done, self.total)
-
-
-def _size(path: Path) -> int:
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise unreadable(path, error) from None
-    if size == 0:
-        raise empty(path)
-    return size
-
-
-def _blocks(path: Path, told: _Told) -> Iterator[bytes]:
-    try:
-        with open(path, "rb") as file:
+    def blocks(self, path: Path) -> Iterator[bytes]:
+        with readable(path), open(path, "rb") as file:
             while block := file.read(BLOCK):
                 yield block
-                told.add(len(block))
-    except OSError as error:
-        raise unreadable(path, error) from None
+                self.done += len(block)
+                if self._progress is not None:
+                    self._progress(self.done, self.total)
 
 
-def _hash(path: Path, told: _Told) -> str:
+def _digest(blocks: Iterator[bytes], take: Callable[[bytes], object] = bytes) -> str:
+    """The hash of a file's blocks, each of which is handed over."""
     digest = hashlib.sha256()
-    for block in _blocks(path, told):
+    for block in blocks:
         digest.update(block)
+        take(block)
     return digest.hexdigest()
 
 
@@ -240,61 +221,29 @@ def corpus_hash(digests: list[str]) -> str:
 
 
 def _key(digests: list[str], reading: Reading, vocab: Vocab | None) -> str:
-    how = {
-        "format": _FORMAT,
-        "files": digests,
-        "reading": encode(reading),
-        "vocab": vocab.to_json() if vocab is not None else None,
-    }
+    how = {"format": _FORMAT, "files": digests, "reading": encode(reading), "vocab": vocab and vocab.to_json()}
     return hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()[:40]
 
 
-def _worth_hashing(directory: Path, total: int) -> bool:
-    """Whether the cache has a text of this size; if not, a pass that only hashes the text would find nothing."""
-    return any(directory.glob(f"{total}-*.json"))
-
-
-def _encode(files: list[Path], reading: Reading, vocab: Vocab | None, directory: Path, told: _Told) -> Encoded:
+def _encode(files: list[Path], reading: Reading, vocab: Vocab | None, directory: Path, read: _Read) -> Encoded:
     with tempfile.TemporaryFile(dir=directory) as file:
-        spool = Spool(file, keeps_bytes=vocab is not None and not vocab.characters)
-        digests = [_spool_file(path, reading, spool, told) for path in files]
-        key = _key(digests, reading, vocab)
-        foreign = vocab is not None
-        if vocab is None:
-            vocab = vocabulary_of_counts(spool.counts, reading.vocab_size)
-        name = f"{told.total}-{key}"
-        lengths = write_ids(spool, vocab, directory / f"{name}.ids", unknown=foreign)
-    edges = np.cumsum([0, *lengths])
+        spool = _Spool(file, keeps_bytes=vocab is not None and not vocab.characters)
+        digests = [spool.add_file(path, reading, read) for path in files]
+        name = f"{read.total}-{_key(digests, reading, vocab)}"
+        signed = vocab is not None and not vocab.byte_fallback  # some characters may be unknown to it
+        vocab = vocab or vocabulary_of_counts(spool.counts, reading.vocab_size)
+        dtype = np.dtype(np.int32) if signed else vocab.dtype
+        lengths = spool.write_ids(directory / f"{name}.ids", vocab, dtype)
     about = {
         "format": _FORMAT,
         "sha256": corpus_hash(digests),
         "vocab": vocab.to_json(),
-        "dtype": dtype_of(vocab, foreign).name,
-        "edges": edges.tolist(),
+        "dtype": dtype.name,
+        "edges": np.cumsum([0, *lengths]).tolist(),
     }
     write_json(directory / f"{name}.json", about)
     cache().trim(kept=name)
-    found = _load(directory, key)
-    assert found is not None
-    return found
-
-
-def _spool_file(path: Path, reading: Reading, spool: Spool, told: _Told) -> str:
-    """Adds one file to the spool as a document; returns its hash."""
-    digest = hashlib.sha256()
-    decoder = None if spool.keeps_bytes else Decoder(path, reading)
-    spool.begin_document()
-    for block in _blocks(path, told):
-        digest.update(block)
-        if decoder is None:
-            spool.add(np.frombuffer(block, dtype=np.uint8))
-            continue
-        spool.add(decoder.codes(block))
-    if decoder is not None:
-        spool.add(decoder.codes(b"", final=True))
-        if spool.length == 0:
-            raise nothing_but_a_mark(path)
-    return digest.hexdigest()
+    return map_ids(directory / f"{name}.ids", dtype), vocab, spans_of(lengths), corpus_hash(digests)
 
 
 def _load(directory: Path, key: str) -> Encoded | None:
@@ -302,17 +251,100 @@ def _load(directory: Path, key: str) -> Encoded | None:
     for path in directory.glob(f"*-{key}.json"):
         with contextlib.suppress(CharlmError, OSError, KeyError, TypeError, ValueError):
             about = read_json(path)
-            edges = np.array(about["edges"], dtype=np.int64)
-            dtype = np.dtype(about["dtype"])
-            ids_path = path.with_suffix(".ids")
-            if about["format"] == _FORMAT and ids_path.stat().st_size == int(edges[-1]) * dtype.itemsize:
-                ids = map_ids(ids_path, dtype)
+            edges, dtype, ids = np.array(about["edges"]), np.dtype(about["dtype"]), path.with_suffix(".ids")
+            if about["format"] == _FORMAT and ids.stat().st_size == int(edges[-1]) * dtype.itemsize:
+                mapped, vocab = map_ids(ids, dtype), Vocab.from_json(about["vocab"])
                 with contextlib.suppress(OSError):
                     os.utime(path)  # the time of the last use, for `Cache.trim`
-                return Encoded(
-                    ids=ids,
-                    vocab=Vocab.from_json(about["vocab"]),
-                    documents=np.stack([edges[:-1], edges[1:]], axis=1),
-                    sha256=str(about["sha256"]),
-                )
+                return mapped, vocab, spans_of(np.diff(edges).tolist()), str(about["sha256"])
     return None
+
+
+class _Spool:
+    """Characters (or bytes) on the disk as code points, each block in the narrowest type that holds it."""
+
+    def __init__(self, file: IO[bytes], *, keeps_bytes: bool) -> None:
+        self._file, self._keeps_bytes = file, keeps_bytes
+        self._blocks: list[int] = []  # how many each document has
+        self.counts = np.zeros(0x110000, dtype=np.int64)  # how often each code point occurs
+
+    def add_file(self, path: Path, reading: Reading, read: _Read) -> str:
+        """Appends a file as a document; returns its hash."""
+        self._blocks.append(0)
+        if self._keeps_bytes:
+            return _digest(read.blocks(path), lambda block: self._add(np.frombuffer(block, dtype=np.uint8)))
+        decoder = Decoder(path, reading)
+        digest = _digest(read.blocks(path), lambda block: self._add(decoder.codes(block)))
+        self._add(decoder.codes(b"", final=True))
+        if not self._blocks[-1]:
+            raise nothing_but_a_mark(path)
+        return digest
+
+    def _add(self, codes: NDArray[Any]) -> None:
+        """Appends code points to the newest document: uint8 for ASCII (or any bytes), else uint32."""
+        if not len(codes):
+            return
+        codes = codes.astype(np.min_scalar_type(int(codes.max())), copy=False)
+        if not self._keeps_bytes:
+            seen = _count_bytes(codes) if codes.dtype == np.uint8 else np.bincount(codes)
+            self.counts[: len(seen)] += seen
+        np.save(self._file, codes)
+        self._blocks[-1] += 1
+
+    def write_ids(self, path: Path, vocab: Vocab, dtype: np.dtype[Any]) -> list[int]:
+        """Rewrites all documents as ids of a vocabulary; returns the length of each in ids."""
+        points = np.arange(np.flatnonzero(self.counts).max(initial=255) + 1, dtype=np.uint32)
+        found, lengths = points.astype(np.int32) if self._keeps_bytes else vocab.lookup(points), []
+        table, spelled = found.astype(dtype), found < 0
+        self._file.seek(0)
+        with atomic_writer(path) as out:
+            for blocks in self._blocks:
+                lengths.append(0)
+                for _ in range(blocks):
+                    codes = np.load(self._file)
+                    if vocab.byte_fallback and spelled[codes].any():
+                        ids = vocab.encode_codes(codes.astype(np.uint32))
+                    elif codes.dtype == table.dtype == np.uint8:  # three times as fast as `table[codes]`
+                        ids = np.frombuffer(codes.tobytes().translate(table[:256].tobytes()), dtype=np.uint8)
+                    else:
+                        ids = table[codes]
+                    out.write(ids.data)
+                    lengths[-1] += len(ids)
+        return lengths
+
+
+def _count_bytes(codes: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """How often each of the 256 values occurs; counted in pairs, which is faster."""
+    even = len(codes) // 2 * 2
+    pairs = np.bincount(codes[:even].view(np.uint16), minlength=1 << 16).reshape(256, 256)
+    counts: NDArray[np.int64] = pairs.sum(axis=0) + pairs.sum(axis=1)
+    counts[codes[even:]] += 1
+    return counts
+
+
+_EVERY = 1 << 24
+_READ: WeakKeyDictionary[mmap.mmap, int] = WeakKeyDictionary()
+"""How many ids of each mapped file were read since its pages were given back."""
+
+
+def map_ids(path: Path, dtype: np.dtype[Any]) -> Ids:
+    """The ids in a file, mapped into memory; it may be written to, as torch wants it, and the file stays as it is."""
+    mapped = np.memmap(path, dtype=dtype, mode="c")
+    _READ[mapped.base] = 0  # type: ignore[index]
+    return mapped.view(np.ndarray)
+
+
+def give_back(ids: Ids, count: int) -> None:
+    """Is told that `count` of these ids were read; after each 16 million it gives their pages back to the system.
+
+    Else all pages that were ever read would count as this program's memory. They stay in the system's cache of files,
+    so that reading them again costs little. Ids that `map_ids` did not map are left alone.
+    """
+    base: Any = ids
+    while base is not None and not isinstance(base, mmap.mmap):
+        base = getattr(base, "base", None)
+    if isinstance(base, mmap.mmap) and base in _READ:
+        _READ[base] += count
+        if _READ[base] >= _EVERY and hasattr(mmap, "MADV_DONTNEED"):
+            _READ[base] = 0
+            base.madvise(mmap.MADV_DONTNEED)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from charlm.errors import OptionError, TextError
 from charlm.text.cache import BytesRead, corpus_hash, encode_files, is_big
 from charlm.text.reading import Reading, decode, files_of, read_content
-from charlm.text.splits import PARTS, Spans, Split, count_targets, shared_context
+from charlm.text.splits import PARTS, Spans, Split, count_targets, shared_context, spans_of
 from charlm.text.units import arranged, item_spans, item_weights, joined, read_items
 from charlm.text.vocab import UNKNOWN, Ids, Vocab, code_points, vocabulary_of_counts
 
@@ -128,9 +128,7 @@ class Corpus:
             return replace(moved, documents=item_spans(ids, _end_mark(moved)))
         texts = [self.vocab.decode(self.ids[start:end]) for start, end in self.documents.tolist()]
         pieces = [vocab.encode(text, unknown=True) for text in texts]
-        edges = np.cumsum([0, *(len(piece) for piece in pieces)])
-        documents = np.stack([edges[:-1], edges[1:]], axis=1)
-        return replace(self, ids=np.concatenate(pieces), vocab=vocab, documents=documents)
+        return replace(self, ids=np.concatenate(pieces), vocab=vocab, documents=spans_of([*map(len, pieces)]))
 
     def unknown(self) -> int:
         """How many characters the vocabulary does not hold."""
@@ -213,27 +211,19 @@ def read_corpus(
     if not files:
         raise TextError("name at least one text")
     names = tuple(str(path) for path in files)
-    if reading.items is not None:
-        if streamed:
-            raise OptionError("a list of items is read into memory: leave --memory away")
-        contents = [read_content(path) for path in files]
-        digests = [hashlib.sha256(content).hexdigest() for content in contents]
-        lists = [read_items(path, reading, content) for path, content in zip(files, contents, strict=True)]
-        return _assemble_items(lists, digests, names, reading, vocab, arrange, _apart(files, held_out))
-    if is_big(files) or (streamed and not any(str(path) == "-" for path in files)):
-        found = encode_files(files, reading, vocab, progress)
-        return Corpus(
-            ids=found.ids,
-            vocab=found.vocab,
-            documents=found.documents,
-            sha256=found.sha256,
-            names=names,
-            reading=reading,
-        )
+    if reading.items is not None and streamed:
+        raise OptionError("a list of items is read into memory: leave --memory away")
+    if reading.items is None and is_big(files, streamed=streamed):
+        ids, vocab, documents, sha256 = encode_files(files, reading, vocab, progress)
+        return Corpus(ids=ids, vocab=vocab, documents=documents, sha256=sha256, names=names, reading=reading)
     contents = [read_content(path) for path in files]
     digests = [hashlib.sha256(content).hexdigest() for content in contents]
+    if reading.items is not None:
+        lists = [read_items(path, reading, content) for path, content in zip(files, contents, strict=True)]
+        return _assemble_items(lists, digests, names, reading, vocab, arrange, _apart(files, held_out))
     if reading.bytes or (vocab is not None and not vocab.characters):
-        return _assemble_bytes(contents, digests, names, reading)
+        vocab = Vocab.of_bytes()
+        return _joined([vocab.encode_bytes(content) for content in contents], vocab, digests, names, reading)
     texts = [decode(content, reading, path) for content, path in zip(contents, files, strict=True)]
     return _assemble(texts, digests, names, reading, vocab)
 
@@ -280,12 +270,6 @@ def _end_mark(corpus: Corpus) -> int:
     return corpus.newline
 
 
-def _assemble_bytes(contents: list[bytes], digests: list[str], names: tuple[str, ...], reading: Reading) -> Corpus:
-    vocab = Vocab.of_bytes()
-    pieces = [vocab.encode_bytes(content) for content in contents]
-    return _joined(pieces, vocab, digests, names, reading)
-
-
 def _assemble(
     texts: list[str], digests: list[str], names: tuple[str, ...], reading: Reading, vocab: Vocab | None
 ) -> Corpus:
@@ -306,13 +290,12 @@ def _vocabulary(texts: list[str], size: int | None) -> Vocab:
 
 
 def _joined(pieces: list[Ids], vocab: Vocab, digests: list[str], names: tuple[str, ...], reading: Reading) -> Corpus:
-    edges = np.cumsum([0, *(len(piece) for piece in pieces)])
     signed = any(piece.dtype.kind == "i" for piece in pieces)
     ids = pieces[0] if len(pieces) == 1 else np.concatenate(pieces).astype(np.int32 if signed else vocab.dtype)
     return Corpus(
         ids=ids,
         vocab=vocab,
-        documents=np.stack([edges[:-1], edges[1:]], axis=1).astype(np.int64),
+        documents=spans_of([*map(len, pieces)]),
         sha256=corpus_hash(digests),
         names=names,
         reading=reading,

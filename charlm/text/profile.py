@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.text.corpus import Corpus, corpus_of_text, split_of
-from charlm.text.splits import PARTS, Spans, Split
+from charlm.text.splits import PARTS, Spans, Split, spans_of
 from charlm.text.text import Text
 from charlm.text.units import distinct_share, longest_repeat, longest_shared, shared_share, starts_in
 from charlm.text.vocab import Ids
@@ -265,8 +265,7 @@ def _cut(ids: Ids, spans: Spans, limit: int) -> tuple[Ids, Spans]:
     before = np.cumsum(lengths) - lengths
     lengths = np.minimum(lengths, np.maximum(limit - before, 0))
     taken = [ids[start : start + length] for start, length in zip(spans[:, 0], lengths, strict=True) if length]
-    edges = np.concatenate([[0], np.cumsum(lengths[lengths > 0])])
-    return np.concatenate(taken or [ids[:0]]), np.stack([edges[:-1], edges[1:]], axis=1)
+    return np.concatenate(taken or [ids[:0]]), spans_of(lengths[lengths > 0])
 
 
 def _leak(corpus: Corpus, parts: dict[str, Spans], limit: int) -> Leak | None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -41,6 +42,8 @@ _MEDIA = {
     b"OggS": "an Ogg sound or film",
     b"\x7fELF": "a program",
     b"SQLite format 3": "an SQLite database",
+    b"\xd0\xcf\x11\xe0": "an old office document",
+    b"\x89HDF": "an HDF5 file",
 }
 """What some files begin with that are no texts and hold a zero byte soon after."""
 
@@ -125,7 +128,7 @@ def files_of(paths: Sequence[str | Path], reading: Reading | None = None) -> lis
 
 def _texts_in(directory: Path, reading: Reading) -> list[Path]:
     """The texts in and below a directory."""
-    inside = [p for p in directory.rglob("*") if p.is_file() and not _hidden(p.relative_to(directory))]
+    inside = [p for p in directory.rglob("*") if p.is_file() and "/." not in f"/{p.relative_to(directory).as_posix()}"]
     if not inside:
         raise TextError(f"the directory {directory} holds no files: name a text, or a directory with texts in it")
     faults = {path: fault for path in sorted(inside) if (fault := _no_text(path, reading)) is not None}
@@ -150,7 +153,7 @@ def _no_text(path: Path, reading: Reading) -> str | None:
         return "empty"
     if reading.bytes:
         return None
-    kind = _kind(head)
+    kind = kind_of(head)
     if kind is None and b"\0" in head and not head.startswith(tuple(_MARKS)):
         try:
             codecs.getincrementaldecoder(reading.encoding)("strict").decode(head)
@@ -159,43 +162,43 @@ def _no_text(path: Path, reading: Reading) -> str | None:
     return kind
 
 
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
-
-
 def read_content(path: Path) -> bytes:
     """The bytes of a file, or of standard input for `-`."""
-    try:
+    with readable(path):
         content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
-    except OSError as error:
-        raise unreadable(path, error) from None
     if not content:
         raise empty(path)
     return content
 
 
-def unreadable(path: Path, error: OSError) -> TextError:
-    """The error for a file that cannot be opened or read."""
-    if isinstance(error, FileNotFoundError):
-        return TextError(f"there is no file {path}: check the name, or see `charlm corpus list` for texts to get")
-    return TextError(f"{path} cannot be read: {error.strerror}")
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Raises an OSError inside the block as the TextError of a file that cannot be opened or read."""
+    try:
+        yield
+    except FileNotFoundError:
+        hint = "check the name, or see `charlm corpus list` for texts to get"
+        raise TextError(f"there is no file {path}: {hint}") from None
+    except OSError as error:
+        raise TextError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def empty(path: Path) -> TextError:
     """The error for a file of no bytes."""
-    return TextError(f"{_shown(path)} is empty: name a text with at least a few characters in it")
+    return TextError(f"{shown(path)} is empty: name a text with at least a few characters in it")
 
 
 def nothing_but_a_mark(path: Path) -> TextError:
     """The error for a file that is a byte order mark and nothing else."""
-    return TextError(f"{_shown(path)} holds nothing but a byte order mark: name a text with characters in it")
+    return TextError(f"{shown(path)} holds nothing but a byte order mark: name a text with characters in it")
 
 
-def _shown(path: Path) -> str:
+def shown(path: Path) -> str:
+    """What messages call a file."""
     return "standard input" if str(path) == "-" else str(path)
 
 
-def _kind(head: bytes) -> str | None:
+def kind_of(head: bytes) -> str | None:
     """What a file is that begins so, in a few words; None where that is not known to be anything but a text."""
     for magic, (what, _) in _PACKED.items():
         if head.startswith(magic):
@@ -219,18 +222,18 @@ def check_head(head: bytes, path: Path, reading: Reading) -> None:
     """Refuses a file by how it begins: as an archive or a picture, or with the byte order mark of another encoding."""
     for magic, (what, tool) in _PACKED.items():
         if head.startswith(magic):
-            raise TextError(f"{_shown(path)} is {what}, not a text: unpack it first ({tool}), or read it with --bytes")
-    if (what_else := _kind(head)) is not None:
-        raise TextError(f"{_shown(path)} is {what_else}, not a text: name a text, or read it with --bytes")
+            raise TextError(f"{shown(path)} is {what}, not a text: unpack it first ({tool}), or read it with --bytes")
+    if (what_else := kind_of(head)) is not None:
+        raise TextError(f"{shown(path)} is {what_else}, not a text: name a text, or read it with --bytes")
     for mark, encoding in _MARKS.items():
         if head.startswith(mark) and codecs.lookup(reading.encoding).name in ("utf-8", "ascii"):
             raise TextError(
-                f"{_shown(path)} is not {reading.encoding}: it begins with the byte order mark of {encoding}, so read "
+                f"{shown(path)} is not {reading.encoding}: it begins with the byte order mark of {encoding}, so read "
                 f"it with --encoding {encoding}"
             )
     if codecs.lookup(reading.encoding).name in ("utf-8", "ascii") and (order := _wide(head)):
         raise TextError(
-            f"{_shown(path)} looks like utf-16 without a byte order mark, as every second byte is 0: read it with "
+            f"{shown(path)} looks like utf-16 without a byte order mark, as every second byte is 0: read it with "
             f"--encoding utf-16-{order}, or with --bytes"
         )
 
@@ -313,13 +316,13 @@ class Decoder:
 def _undecodable(path: Path, reading: Reading, error: UnicodeError, position: int = 0, line: int = 0) -> TextError:
     """The error for a byte that is not of the encoding, with its position in the file and its line."""
     if not isinstance(error, UnicodeDecodeError):
-        return TextError(f"{_shown(path)} is not {reading.encoding} text ({error}): name another --encoding")
+        return TextError(f"{shown(path)} is not {reading.encoding} text ({error}): name another --encoding")
     byte, own = error.object[error.start : error.start + 1], codecs.lookup(reading.encoding).name
     likely = "latin-1" if own == "cp1252" or byte in _NOT_IN_CP1252 else "cp1252"
     if own != "utf-8" and 0xC2 <= byte[0] <= 0xF4:  # the first byte of a character in UTF-8
         likely = "utf-8"
     return TextError(
-        f"{_shown(path)} is not {reading.encoding}: byte 0x{byte.hex()} at position {position} (line {line}) cannot be "
+        f"{shown(path)} is not {reading.encoding}: byte 0x{byte.hex()} at position {position} (line {line}) cannot be "
         f"decoded; name its encoding, for example --encoding {likely} or --encoding utf-16, or use --bytes"
     )
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -236,6 +236,40 @@ def _within(rows: Spans, documents: Spans) -> Spans:
         inside = (row >= 0) & (pieces[:, 1] <= rows[np.maximum(row, 0), 1]) if len(rows) else np.zeros(0, np.bool_)
         rows = pieces[inside] if len(rows) else rows
     return rows[rows[:, 1] > rows[:, 0]].reshape(-1, 2).astype(np.int64)
+
+
+def spans_of(lengths: Any) -> Spans:
+    """The spans of pieces that stand one after the other, from their lengths.
+
+    >>> spans_of([3, 1]).tolist()
+    [[0, 3], [3, 4]]
+    """
+    edges = np.cumsum(np.append(0, lengths).astype(np.int64))
+    return np.stack([edges[:-1], edges[1:]], axis=1)
+
+
+def slices(first_N: NDArray[Any], sizes_N: NDArray[Any]) -> NDArray[np.int64]:
+    """The numbers first[0], first[0]+1, ..., then those from first[1] on, and so on, `sizes` of each.
+
+    >>> slices(np.array([5, 1]), np.array([2, 3])).tolist()
+    [5, 6, 1, 2, 3]
+    """
+    ends = np.cumsum(sizes_N, dtype=np.int64)
+    total = int(ends[-1]) if len(ends) else 0
+    found: NDArray[np.int64] = np.arange(total) + np.repeat(first_N - ends + sizes_N, sizes_N)
+    return found
+
+
+def read_spans(ids: Ids, spans: Spans) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The symbols of all spans one after the other, and for each how many of its span were read with it.
+
+    >>> ids, age = read_spans(np.array([7, 8, 9, 7]), np.array([[0, 2], [3, 4]]))
+    >>> ids.tolist(), age.tolist()
+    ([7, 8, 7], [1, 2, 1])
+    """
+    lengths = spans[:, 1] - spans[:, 0]
+    places = slices(spans[:, 0], lengths)
+    return ids[places].astype(np.int64), places - np.repeat(spans[:, 0], lengths) + 1
 
 
 def count_targets(spans: Spans) -> int:

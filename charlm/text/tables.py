@@ -15,6 +15,7 @@ import codecs
 import csv
 import hashlib
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,21 +24,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.codec import HALF, json_lines, json_records
 from charlm.errors import OptionError, TextError
-from charlm.text import formats
-from charlm.text.reading import Reading, read_content, unreadable
+from charlm.text.reading import Reading, kind_of, read_content, readable, shown
 
 _DELIMITERS = ("\t", ";", ",", "|")
 _ALONE = "\x1f"  # stands for the separator of a table with one column
 _LARGEST = 1 << 31  # bytes
-_OTHERS = {
-    b"\xd0\xcf\x11\xe0": "an old office document",
-    b"\x1f\x8b": "a gzip file",
-    b"%PDF-": "a PDF file",
-    b"SQLite format 3": "a database",
-    b"\x89HDF": "an HDF5 file",
-    b"\x80\x04": "a Python pickle",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +131,9 @@ def table_of(content: bytes, name: str, *, encoding: str = "utf-8", header: bool
     kind = _kind_of(content, name)
     sha256 = hashlib.sha256(content).hexdigest()
     if kind in ("arrays", "parquet"):
-        columns = formats.read_arrays(content, name) if kind == "arrays" else formats.read_parquet(content, name)
+        from charlm.tensors import read_arrays, read_parquet  # these import torch
+
+        columns = read_arrays(content, name) if kind == "arrays" else read_parquet(content, name)
         return _of_columns(columns, name, sha256, kind)
     dialect, text = _decode(content, encoding, name)
     if text.lstrip()[:2] == "[{":
@@ -149,19 +144,16 @@ def table_of(content: bytes, name: str, *, encoding: str = "utf-8", header: bool
 
 
 def _content(path: Path) -> tuple[str, bytes]:
-    name = "standard input" if str(path) == "-" else str(path)
     try:
-        if str(path) != "-":
-            size = path.stat().st_size
-            if not (path.is_file() or path.is_fifo()):
-                raise TextError(f"{path} is not a file: name a table in CSV, TSV, JSON Lines, Parquet, .npy or .npz")
-            if size > _LARGEST:
-                raise TextError(f"{path} has {size:,} bytes, a table may have {_LARGEST:,}: take a part of it")
-        return name, read_content(path)
-    except (OSError, ValueError) as error:
-        if isinstance(error, TextError):
-            raise
-        raise (unreadable(path, error) if isinstance(error, OSError) else OptionError(f"no file: {error}")) from None
+        with readable(path):
+            size = 0 if str(path) == "-" else path.stat().st_size
+    except ValueError as error:  # a name with a NUL character
+        raise (error if isinstance(error, TextError) else OptionError(f"no file: {error}")) from None
+    if str(path) != "-" and not (path.is_file() or path.is_fifo()):
+        raise TextError(f"{path} is not a file: name a table in CSV, TSV, JSON Lines, Parquet, .npy or .npz")
+    if size > _LARGEST:
+        raise TextError(f"{path} has {size:,} bytes, a table may have {_LARGEST:,}: take a part of it")
+    return shown(path), read_content(path)
 
 
 def _kind_of(content: bytes, name: str) -> Any:
@@ -174,9 +166,8 @@ def _kind_of(content: bytes, name: str) -> Any:
         if b"xl/" in content[:4096] or b"mimetypeapplication/vnd" in content[:200]:
             raise TextError(f"{name} is a spreadsheet's own file: save it there as CSV (with UTF-8) and name that file")
         return "arrays"
-    for magic, what in _OTHERS.items():
-        if content.startswith(magic):
-            raise TextError(f"{name} is {what}, not a table: CSV, TSV, JSON Lines, Parquet, .npy and .npz are read")
+    if (what := "a Python pickle" if content.startswith(b"\x80\x04") else kind_of(content[:1024])) is not None:
+        raise TextError(f"{name} is {what}, not a table: CSV, TSV, JSON Lines, Parquet, .npy and .npz are read")
     return "jsonl" if name.lower().endswith((".jsonl", ".ndjson")) else ""
 
 
@@ -197,7 +188,7 @@ def _decode(content: bytes, encoding: str, name: str) -> tuple[Dialect, str]:
         raise TextError(f"{name} is not {encoding} text ({' '.join(str(error).split())[:100]})") from None
     if "\x00" in text:
         raise TextError(f"{name} is no table of text (it holds NUL characters): is it a binary file?")
-    if formats.HALF.search(text):
+    if HALF.search(text):
         raise TextError(f"{name} holds half a character (a lone surrogate): save it as UTF-8")
     if not text.strip():
         raise TextError(f"{name} is empty: a table has a row that names its columns and a row for each example")
@@ -293,7 +284,7 @@ def _is_number(cell: str) -> bool:
 
 
 def _json_table(text: str, name: str, sha256: str, dialect: Dialect) -> Table:
-    records, numbers = formats.json_records(text, name)
+    records, numbers = json_records(text, name)
     names = dict.fromkeys(key for record in records for key in record)
     if not names or len(names) > 1000:
         raise TextError(f"{name} has {len(names):,} different keys: a table has a few columns, the same in each line")
@@ -326,22 +317,31 @@ def render_table(table: Table, kind: str | None = None) -> bytes:
         kind: `delimited` or `arrays` to write another one; arrays of more than one axis are left out of the former.
     """
     kind = kind or table.kind
-    if kind == "arrays":
-        return formats.write_npz({name: np.asarray(values) for name, values in table.columns.items()})
-    if kind == "parquet":
-        return formats.write_parquet(table.columns)
-    if kind == "jsonl":
-        text = formats.json_lines(table.columns, table.numbers, table.nulls)
-        return table.dialect.mark + text.encode(table.dialect.encoding, "backslashreplace")
-    return _render_delimited(table)
+    if kind in ("arrays", "parquet"):
+        from charlm.tensors import write_npz, write_parquet  # these import torch
+
+        return write_npz(table.columns) if kind == "arrays" else write_parquet(table.columns)
+    jsonl = kind == "jsonl"
+    text = json_lines(table.columns, table.numbers, table.nulls) if jsonl else _delimited_lines(table)
+    return table.dialect.mark + text.encode(table.dialect.encoding, "backslashreplace")
 
 
-def _render_delimited(table: Table) -> bytes:
-    dialect = table.dialect
-    delimiter = "," if dialect.delimiter == _ALONE else dialect.delimiter
+def _delimited_lines(table: Table) -> str:
+    """The rows as delimited text, which is read again as the same cells whatever is in them.
+
+    Python's own writer leaves a line end that is not the table's without quotes, in some versions.
+    """
+    delimiter = "," if table.dialect.delimiter == _ALONE else table.dialect.delimiter
+    quoted = re.compile(f'[{re.escape(delimiter)}"\r\n]')
+
+    def spelled(cell: Any) -> str:
+        text = " ".join(map(str, cell)) if isinstance(cell, list) else "" if cell is None else str(cell)
+        return '"' + text.replace('"', '""') + '"' if quoted.search(text) else text
+
     columns = {name: values for name, values in table.columns.items() if getattr(values, "ndim", 1) == 1}
     if table.kind == "arrays":
         columns = {"row": table.numbers, **columns}
-    rows = [[*columns]] if dialect.header else []
-    text = formats.delimited_lines([*rows, *zip(*columns.values(), strict=True)], delimiter, dialect.line_end)
-    return dialect.mark + text.encode(dialect.encoding, "backslashreplace")
+    rows = [[*columns]] if table.dialect.header else []
+    lines = (delimiter.join(map(spelled, row)) for row in [*rows, *zip(*columns.values(), strict=True)])
+    # a line with nothing on it would be no row
+    return "".join((line or '""') + table.dialect.line_end for line in lines)

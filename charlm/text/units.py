@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,8 @@ from numpy.typing import NDArray
 
 from charlm.display import follower
 from charlm.errors import OptionError, TextError
-from charlm.text.formats import whole_counts
-from charlm.text.reading import Reading, decode, read_content
-from charlm.text.splits import Spans
+from charlm.text.reading import Reading, decode, read_content, shown
+from charlm.text.splits import Spans, slices
 from charlm.text.tables import table_of
 from charlm.text.vocab import Ids
 
@@ -127,7 +126,7 @@ def read_items(path: Path, reading: Reading, content: bytes | None = None) -> tu
         TextError: a column that is not there, an item with a line feed in it, a count that is no whole number.
     """
     content = read_content(path) if content is None else content
-    name = "standard input" if str(path) == "-" else str(path)
+    name = shown(path)
     if reading.items == "line":
         lines = (content.decode("latin-1") if reading.bytes else decode(content, reading, path)).split("\n")
         items, counts = lines[:-1] if not lines[-1] else lines, None
@@ -155,6 +154,25 @@ def _check_amount(items: Sequence[str], counts: NDArray[np.int64], name: str) ->
         raise TextError(
             f"{name} has {size:,} characters with its counts written out, more than {MOST:,}: divide the counts"
         )
+
+
+def whole_counts(values: Iterable[Any], place: Callable[[int], str]) -> NDArray[np.int64]:
+    """Values that are weights, whole numbers of 0 or more; `place` names a row in the sentence that refuses it.
+
+    >>> whole_counts(["2", 3.0], str).tolist()
+    [2, 3]
+    """
+    found = []
+    for row, value in enumerate(values):
+        try:
+            number = float(str(value))
+        except ValueError:
+            number = -1.0
+        if not 0 <= number < 1 << 53 or number != int(number):
+            shown = value.item() if isinstance(value, np.generic) else value
+            raise TextError(f"{place(row)} counts {shown!r}: a weight is a whole number of 0 or more")
+        found.append(int(number))
+    return np.array(found, np.int64)
 
 
 def item_weights(items: Sequence[str], weights: Any, name: str) -> NDArray[np.int64]:
@@ -190,17 +208,14 @@ def arranged(
     >>> first[0] == second[0], first[1].tolist() == second[1].tolist(), sorted(first[0])
     (True, True, ['ada', 'ada', 'bob'])
     """
-    distinct = sorted(set(items), key=lambda item: (hashlib.blake2b(_spelled(item), digest_size=8).digest(), item))
+    hashes = {item: hashlib.blake2b(item.encode("utf-8", "surrogatepass"), digest_size=8).digest() for item in items}
+    distinct = sorted(hashes, key=lambda item: (hashes[item], item))
     place = {item: number for number, item in enumerate(distinct)}
     number = np.repeat(np.array([place[item] for item in items], np.int64), counts)
     if shuffle:
         lists = np.split(number, np.cumsum(counts)[np.array(ends, np.int64) - 1])
         number = np.concatenate([np.sort(n)[np.random.default_rng(0).permutation(len(n))] for n in lists])
     return [distinct[i] for i in number.tolist()], number
-
-
-def _spelled(item: str) -> bytes:
-    return item.encode("utf-8", "surrogatepass")
 
 
 def joined(items: Sequence[str]) -> str:
@@ -236,7 +251,7 @@ def distinct_share(ids: Ids, spans: Spans, length: int = 40) -> float:
     >>> distinct_share(np.array([1, 2, 1, 2, 1, 2]), np.array([[0, 6]]), 2)  # 12, 21, 12, 21, 12
     0.4
     """
-    prints = _Prints(ids).of(spans, length)
+    prints = _prints(ids)(starts_in(spans, length), length)
     return len(np.unique(prints)) / len(prints) if len(prints) else 1.0
 
 
@@ -246,12 +261,12 @@ def longest_repeat(ids: Ids, spans: Spans) -> tuple[int, int]:
     >>> longest_repeat(np.array([1, 2, 3, 9, 1, 2, 3, 8]), np.array([[0, 8]]))
     (3, 0)
     """
-    prints = _Prints(ids)
+    prints = _prints(ids)
     ends = _ends(spans)
 
     def repeated(length: int, starts: _Places) -> _Places | None:
         at = starts[0][starts[0] + length <= ends[starts[0]]]
-        found = prints.at(at, length)
+        found = prints(at, length)
         _, number, count = np.unique(found, return_inverse=True, return_counts=True)
         twice = count[number] > 1
         return (at[twice],) if twice.any() else None
@@ -267,12 +282,12 @@ def longest_shared(ids: Ids, first: Spans, second: Spans) -> tuple[int, int]:
     >>> longest_shared(ids, np.array([[0, 4]]), np.array([[4, 9]]))
     (3, 5)
     """
-    prints = _Prints(ids)
+    prints = _prints(ids)
     ends = [_ends(spans) for spans in (first, second)]
 
     def shared(length: int, starts: _Places) -> _Places | None:
         places = [at[at + length <= end[at]] for at, end in zip(starts, ends, strict=True)]
-        mine, theirs = (prints.at(at, length) for at in places)
+        mine, theirs = (prints(at, length) for at in places)
         hit = np.isin(theirs, mine)
         return (places[0][np.isin(mine, theirs[hit])], places[1][hit]) if hit.any() else None
 
@@ -282,9 +297,9 @@ def longest_shared(ids: Ids, first: Spans, second: Spans) -> tuple[int, int]:
 
 def shared_share(ids: Ids, first: Spans, second: Spans, length: int = 40) -> float:
     """The share of the second spans' passages of `length` characters that occur in the first ones too."""
-    prints = _Prints(ids)
-    held_out = prints.of(second, length)
-    return float(np.isin(held_out, prints.of(first, length)).mean()) if len(held_out) else 0.0
+    prints = _prints(ids)
+    held_out, known = (prints(starts_in(spans, length), length) for spans in (second, first))
+    return float(np.isin(held_out, known).mean()) if len(held_out) else 0.0
 
 
 def _longest(attempt: Callable[[int, _Places], _Places | None], places: _Places) -> tuple[int, _Places]:
@@ -314,37 +329,21 @@ def _ends(spans: Spans) -> NDArray[np.int64]:
 
 def starts_in(spans: Spans, length: int) -> NDArray[np.int64]:
     """Where a passage of `length` characters can begin without leaving its span."""
-    counts = np.maximum(spans[:, 1] - spans[:, 0] - length + 1, 0)
-    first = np.repeat(spans[:, 0] - np.cumsum(counts) + counts, counts)
-    return first + np.arange(counts.sum(), dtype=np.int64)
+    return slices(spans[:, 0], np.maximum(spans[:, 1] - spans[:, 0] - length + 1, 0))
 
 
-class _Prints:
-    """64-bit fingerprints of all passages of any length of one text, each in a few vectorised steps.
+def _prints(ids: Ids) -> Callable[[NDArray[np.int64], int], NDArray[np.uint64]]:
+    """The 64-bit fingerprints of a text's passages, by where they begin and their length, in a few vectorised steps.
 
     A passage's fingerprint is the sum of its characters' random numbers times rising powers of an odd base,
     modulo 2^64, read off one array of prefix sums and made independent of the place by the inverse power. Two
     different passages agree with a chance of about 2^-64 a pair.
     """
-
-    def __init__(self, ids: Ids) -> None:
-        numbers = np.random.default_rng(0x63686172).integers(0, 1 << 64, int(ids.max(initial=0)) + 2, dtype=np.uint64)
-        base = 0x9E3779B97F4A7C15
-        terms = numbers[ids.astype(np.int64) + 1] * self._powers(base, len(ids))
-        self._sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(terms, dtype=np.uint64)])
-        self._inverse = self._powers(pow(base, -1, 1 << 64), len(ids))
-
-    @staticmethod
-    def _powers(base: int, count: int) -> NDArray[np.uint64]:
-        steps: NDArray[Any] = np.full(count, base, dtype=np.uint64)
+    base = 0x9E3779B97F4A7C15
+    powers, inverse = np.full((2, len(ids)), [[base], [pow(base, -1, 1 << 64)]], dtype=np.uint64)
+    for steps in (powers, inverse):
         steps[:1] = 1
-        return np.cumprod(steps, dtype=np.uint64)
-
-    def of(self, spans: Spans, length: int) -> NDArray[np.uint64]:
-        """The fingerprints of the passages that begin at `starts_in(spans, length)`."""
-        return self.at(starts_in(spans, length), length)
-
-    def at(self, starts: NDArray[np.int64], length: int) -> NDArray[np.uint64]:
-        """The fingerprints of the passages that begin there."""
-        found: NDArray[np.uint64] = (self._sums[starts + length] - self._sums[starts]) * self._inverse[starts]
-        return found
+        np.cumprod(steps, out=steps)
+    numbers = np.random.default_rng(0x63686172).integers(0, 1 << 64, int(ids.max(initial=0)) + 2, dtype=np.uint64)
+    sums = np.append(np.zeros(1, np.uint64), np.cumsum(numbers[ids.astype(np.int64) + 1] * powers, dtype=np.uint64))
+    return lambda starts, length: np.asarray((sums[starts + length] - sums[starts]) * inverse[starts])

@@ -152,24 +152,24 @@ class Vocab:
         missing = ids == UNKNOWN
         if missing.any():
             if self.byte_fallback:
-                ids = self._spell(codes, ids, missing)
+                ids = self.spelled(codes, ids, missing)
             elif not unknown:
                 position = int(missing.argmax())
                 raise UnknownCharacterError(chr(codes[position]), position, len(self))
         return ids if unknown and not self.byte_fallback else ids.astype(self.dtype)
 
-    def _spell(
+    def spelled(
         self, codes: NDArray[np.uint32], ids: NDArray[np.int32], missing: NDArray[np.bool_]
     ) -> NDArray[np.int32]:
-        """Replaces each unknown code point by the ids of its UTF-8 bytes."""
+        """Replaces each unknown code point by the ids of its UTF-8 bytes, a lone surrogate by that of its one byte."""
         rare = codes[missing]
         lengths = np.ones(len(codes), dtype=np.int64)
-        lengths[missing] = 1 + (rare > 0x7F) + (rare > 0x7FF) + (rare > 0xFFFF)
+        alone = (rare >= 0xDC80) & (rare <= 0xDCFF)
+        lengths[missing] = np.where(alone, 1, 1 + (rare > 0x7F) + (rare > 0x7FF) + (rare > 0xFFFF))
+        text = rare.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
+        raw = np.frombuffer(text.encode("utf-8", "surrogateescape"), dtype=np.uint8)
         spelled = np.repeat(ids, lengths)
-        raw = rare.astype("<u4").tobytes().decode("utf-32-le").encode("utf-8")
-        spelled[np.repeat(missing, lengths)] = np.frombuffer(raw, dtype=np.uint8).astype(np.int32) + len(
-            self.characters
-        )
+        spelled[np.repeat(missing, lengths)] = raw + np.int32(len(self.characters))
         return spelled
 
     def encode_bytes(self, content: bytes) -> Ids:
@@ -321,12 +321,7 @@ def _symbols(content: bytes, codec: str, vocab: Vocab) -> tuple[NDArray[np.int64
     text = content.decode(name, "surrogateescape")
     text = text.replace("\r\n", "\n") if ends else text
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint32)
-    ids = vocab.lookup(codes).astype(np.int64)
-    if not vocab.byte_fallback:
-        return ids, codes[ids < 0].astype(np.int64)
-    pieces, done = [], 0
-    for place in np.flatnonzero(ids < 0).tolist():
-        spelled = chr(codes[place]).encode("utf-8", "surrogateescape")
-        pieces += [ids[done:place], np.frombuffer(spelled, dtype=np.uint8) + np.int64(len(vocab.characters))]
-        done = place + 1
-    return np.concatenate([*pieces, ids[done:]]), none
+    ids = vocab.lookup(codes)
+    if vocab.byte_fallback:
+        return vocab.spelled(codes, ids, ids < 0).astype(np.int64), none
+    return ids.astype(np.int64), codes[ids < 0].astype(np.int64)

@@ -26,8 +26,8 @@ from charlm.lm.evaluate import wide
 from charlm.lm.interface import Segments, State, detach, lane_segments, pick_targets, read_segments
 from charlm.nn.kernels import multiplying
 from charlm.recurrent.model import CharRNN
+from charlm.text.cache import give_back
 from charlm.text.splits import Spans
-from charlm.text.spool import give_back
 from charlm.text.vocab import Ids
 from charlm.training.distributed import ALONE, Processes
 from charlm.training.interfaces import Objective

@@ -20,7 +20,7 @@ import charlm as door
 from charlm.sequences.config import RowSplit
 from charlm.sequences.estimators import SequenceClassifier
 from charlm.sequences.metrics import accuracy, brier_score, log_loss
-from charlm.text.formats import read_arrays, write_npz
+from charlm.tensors import read_arrays, write_npz
 from charlm.text.tables import read_table
 from tests.conftest import Run
 

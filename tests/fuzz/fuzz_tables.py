@@ -19,7 +19,7 @@ from charlm.sequences.fitted_models import predict_rows
 from charlm.sequences.model import SequenceModel
 from charlm.sequences.predict import figures_of
 from charlm.sequences.tabular import make_task, sequences_of
-from charlm.text.formats import write_npz
+from charlm.tensors import write_npz
 from charlm.text.tables import read_table, render_table
 from tests.fuzz.common import Tally, changed_bytes, changed_json
 

@@ -11,7 +11,8 @@ import pytest
 import charlm
 from charlm.errors import OptionError, TextError
 from charlm.ngrams import fit
-from charlm.ngrams.fit import ngram, parse_size
+from charlm.ngrams.fit import ngram
+from charlm.ngrams.past_memory import parse_size
 from charlm.text.text import Text
 
 TEXT = Text.of("the theatre then; this thing, that other thing\nthe end\n" * 30)

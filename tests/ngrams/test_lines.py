@@ -10,7 +10,7 @@ import pytest
 
 import charlm
 from charlm.ngrams.estimators import ESTIMATORS
-from charlm.ngrams.fit import count, count_to_directory
+from charlm.ngrams.fit import count, count_within
 from charlm.ngrams.model import NGramLM
 from charlm.text.text import Text
 
@@ -66,7 +66,7 @@ def test_context_is_no_event_of_order_0(tmp_path: Path, smoothing: str, order: i
     # past memory, and after saving and opening, it is the same model
     where = tmp_path / "tables"
     where.mkdir()
-    estimator = count_to_directory(where, text.corpus, text.split, order=order, smoothing=smoothing, memory=1 << 30)
+    estimator = count_within(1 << 30, where, text, order=order, smoothing=smoothing)
     tables = NGramLM(vocab=text.vocab, index=estimator.index, order=order, estimator=estimator)
     model.write_files(tmp_path)
     again = NGramLM.read(tmp_path, model.shape(), text.vocab)

@@ -25,13 +25,14 @@ from charlm.checkpoint import load
 from charlm.errors import CharlmError, CheckpointError, OptionError, StorageError, TextError
 from charlm.ngrams import past_memory as external
 from charlm.ngrams.estimators import ESTIMATORS, make_estimator, ngram_rows, tune
-from charlm.ngrams.fit import count, count_to_directory, was_stopped
+from charlm.ngrams.fit import count, count_within, was_stopped
 from charlm.ngrams.index import SuffixIndex
 from charlm.ngrams.past_memory import Job, count_past_memory, smallest_memory
 from charlm.ngrams.strings import Packing, TextBlocks, added_up, merged
 from charlm.ngrams.tables import CountTables
 from charlm.text.corpus import read_corpus
 from charlm.text.splits import Split
+from charlm.text.text import Text
 from charlm.text.vocab import Vocab
 
 ROOM = 1 << 30
@@ -421,7 +422,8 @@ def test_a_kept_model_is_the_one_counted_in_memory(
     other.write_text("another document\nof two lines\n" * 3)
     corpus, chosen = read_corpus([verse, other]), Split.parse(split)
     plain = count(corpus, corpus.parts(chosen), order=3, smoothing=smoothing)
-    estimator = count_to_directory(tmp_path / "m", corpus, chosen, order=3, smoothing=smoothing, memory=ROOM)
+    text = Text(corpus=corpus, split=chosen)
+    estimator = count_within(ROOM, tmp_path / "m", text, order=3, smoothing=smoothing)
     assert estimator.parameters() == plain.estimator.parameters()
     opened = load(tmp_path / "m")
     assert {**opened.description["model"], "tables": None} == {**plain.shape(), "tables": None}

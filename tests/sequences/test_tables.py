@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from charlm import tensors
 from charlm.errors import CharlmError, OptionError, TextError
 from charlm.sequences.cells import Inputs, read_inputs
 from charlm.sequences.config import RowSplit
 from charlm.sequences.labels import guess_columns, guess_mode, read_labels
-from charlm.text import formats
-from charlm.text.formats import read_arrays, write_npz
+from charlm.tensors import read_arrays, write_npz
 from charlm.text.tables import Dialect, Table, read_table, render_table
 
 
@@ -293,7 +293,7 @@ def test_zip_files_that_lie_are_refused(tmp_path: Path, monkeypatch: pytest.Monk
         header = npy("{'descr': '|u1', 'fortran_order': False, 'shape': (1000000,), }")
         archive.writestr("x.npy", header + b"\0" * 1_000_000)
     assert read_arrays(bomb.getvalue(), "not large enough to mind")["x"].sum() == 0
-    monkeypatch.setattr(formats, "_FREE", 100_000)
+    monkeypatch.setattr(tensors, "_FREE", 100_000)
     with pytest.raises(TextError, match="unpack"):
         read_arrays(bomb.getvalue(), "bomb")
     sound = write_npz({"x": np.arange(100.0)})

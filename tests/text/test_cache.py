@@ -18,10 +18,9 @@ import charlm
 from charlm.errors import CharlmError, TextError
 from charlm.lm.interface import State, read_segments
 from charlm.text import cache, reading
-from charlm.text.cache import cache_directory
+from charlm.text.cache import cache_directory, map_ids
 from charlm.text.corpus import Corpus, read_corpus
 from charlm.text.reading import Reading
-from charlm.text.spool import map_ids
 from charlm.text.vocab import Vocab
 from charlm.training.language import Lanes
 
@@ -263,7 +262,7 @@ def test_a_text_bigger_than_the_bound_is_read_all_the_same(small: Path, monkeypa
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="no figure of the pages of files")
 def test_reading_gives_pages_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("charlm.text.spool._EVERY", 1 << 20)
+    monkeypatch.setattr("charlm.text.cache._EVERY", 1 << 20)
     path = tmp_path / "big.ids"
     size = 24 << 20
     with open(path, "wb") as file:

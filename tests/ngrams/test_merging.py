@@ -15,7 +15,7 @@ import charlm
 from charlm.cli import cli
 from charlm.errors import OptionError
 from charlm.ngrams.estimators import ESTIMATORS, tune
-from charlm.ngrams.fit import count_to_directory
+from charlm.ngrams.fit import count_within
 from charlm.ngrams.index import SuffixIndex
 
 TEXTS = [
@@ -43,7 +43,7 @@ def levels(directory: Path) -> dict[str, bytes]:
 def whole(paths: list[Path], directory: Path, split: str, **options: Any) -> Any:
     """All texts counted in one piece, past memory."""
     text = charlm.read_text(paths, split=split)
-    count_to_directory(directory, text.corpus, text.split, memory=ROOM, **options)
+    count_within(ROOM, directory, text, **options)
     return charlm.load(directory)
 
 
@@ -52,7 +52,7 @@ def whole(paths: list[Path], directory: Path, split: str, **options: Any) -> Any
 def test_merged_shards_are_the_whole_byte_for_byte(
     texts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: int, kept: str
 ) -> None:
-    monkeypatch.setattr("charlm.merging.capacity_of", lambda *_: 50)
+    monkeypatch.setattr("charlm.ngrams.fit.capacity_of", lambda *_: 50)
     one = whole(texts, tmp_path / "one", "100/0/0", order=order, smoothing="kneser-ney")
     shards: list[Any] = []
     for number, part in enumerate((texts[:2], texts[2:])):
