@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.display import decimals, progress_bar
-from charlm.errors import TextError
+from charlm.errors import OptionError, TextError
 from charlm.lm.interface import LanguageModel, OnRead, read_segments, span_segments
 from charlm.text.splits import Spans, count_targets, overlap
-from charlm.text.text import Part, TextFacts
+from charlm.text.text import Part, Text, TextFacts
 from charlm.text.vocab import Ids, Vocab
 
 
@@ -305,6 +305,20 @@ def evaluate_part(
         part=part.name,
         text_sha256=part.text.corpus.sha256,
         notes=tuple(_notes(found, model, part, source)),
+    )
+
+
+def as_part(text: Text | Part | str, name: str | None = None) -> Part:
+    """The part of a text that is to be read: the one named, else test, else valid, else all; of characters all."""
+    if isinstance(text, str):
+        return Text.of(text).all
+    if isinstance(text, Part):
+        return text
+    if isinstance(text, Text):
+        return text.reported if name is None else text.part(name)
+    raise OptionError(
+        f"a text is given as a str, or as what read_text returns, not as {type(text).__name__}: "
+        "read files with charlm.read_text"
     )
 
 

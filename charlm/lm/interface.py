@@ -174,6 +174,11 @@ class LanguageModel(abc.ABC):
         return generate_by_steps(self, ids_B, state, steps, rule, noise_TB)
 
 
+def name_of(model: LanguageModel) -> str:
+    """What tables call a model."""
+    return str(getattr(model, "name", type(model).__name__))
+
+
 def pick_targets(logp_TBV: Tensor, targets_TB: Tensor) -> Tensor:
     """The log-probability of each target out of full rows; targets of -1 pick symbol 0 (callers mask them).
 

@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 from charlm.display import progress_bar
 from charlm.errors import CharlmError, OptionError
 from charlm.lm.evaluate import targets_of, wide
-from charlm.lm.interface import LanguageModel, SamplingRule, read_segments, span_segments, take
+from charlm.lm.interface import LanguageModel, SamplingRule, name_of, read_segments, span_segments, take
 from charlm.lm.sampling import Noise
-from charlm.lm.scored import name_of
 from charlm.text.corpus import Corpus, corpus_of_items
 from charlm.text.reading import Reading
 from charlm.text.text import HasSource, TextFacts, read_text

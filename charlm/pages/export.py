@@ -20,8 +20,8 @@ from torch import Tensor
 
 from charlm.errors import CharlmError, OptionError
 from charlm.files import free_name, write_bytes
-from charlm.lm.evaluate import called
-from charlm.lm.model import TextModel, as_models, as_part, own_text
+from charlm.lm.evaluate import as_part, called
+from charlm.lm.model import TextModel, as_models, own_text
 from charlm.mixing.mixture import MixtureLM, mix
 from charlm.ngrams.kneser_ney import KneserNey, discounts
 from charlm.ngrams.model import NGramLM

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from charlm.display import visible
 from charlm.files import __version__, free_name, write_bytes
-from charlm.lm.surprise import Expected, Surprise
+from charlm.lm.sampling import Expected
+from charlm.lm.surprise import Surprise
 from charlm.text.corpus import Corpus
 from charlm.text.splits import Spans
 from charlm.text.vocab import Vocab
@@ -316,33 +317,3 @@ def _top(expected: Expected, surprise: Surprise, place_M: NDArray[np.int64]) -> 
     parts = np.where(np.isnan(probability) | ~there[:, None], -1, np.rint(1e6 * np.nan_to_num(probability)))
     ids = expected.ids_NK[np.where(there, index, 0)]
     return {"steps": steps, "ids": ids.ravel().tolist(), "parts": parts.astype(np.int64).ravel().tolist()}
-
-
-def score_page(
-    data: dict[str, Any],
-    *,
-    title: str,
-    facts: Sequence[tuple[str, str]],
-    notes: Sequence[str],
-    tables: Sequence[dict[str, Any]],
-) -> str:
-    """The HTML of a surprise map.
-
-    Args:
-        data: from `map_data`.
-        title: of the page.
-        facts: names and values at its head.
-        notes: sentences below them.
-        tables: each with `heading`, `words`, `caption`, `columns` (heading, whether it is a number), `rows` and
-            `places` (where each row stands in the map, or None).
-    """
-    return render(
-        "score.html",
-        title=title,
-        data={"surprise": data},
-        scripts=("textmap.js", "surprise.js"),
-        facts=facts,
-        notes=notes,
-        models=data["models"],
-        tables=tables,
-    )

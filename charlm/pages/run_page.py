@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from charlm.lm.compare import Compared, summary
-from charlm.lm.surprise import Expected
+from charlm.lm.sampling import Expected
 from charlm.ngrams.index import Novelty
 from charlm.pages.page import Series, chart, render, write_page
 from charlm.recurrent.agreement import gate_charts
