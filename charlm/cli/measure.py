@@ -180,7 +180,7 @@ def score_command(
     scored = charlm.score(opened, Path(text), part=options["split_part"], **reading, **words)
     _note_figures(scored)
     if html is not None:
-        from charlm.pages.page import write_page
+        from charlm.pages import write_page
         from charlm.pages.report import score_page
 
         click.echo(f"{write_page(target(html, 'the page'), score_page(scored), overwrite=True)}")

@@ -188,7 +188,7 @@ def inspect_command(
     """
     import charlm
     from charlm.display import check_picture, may_paint
-    from charlm.pages.page import write_page
+    from charlm.pages import write_page
     from charlm.pages.run_page import inspect_page
     from charlm.recurrent.inspection import inspect
 

@@ -27,8 +27,8 @@ from charlm.ngrams.kneser_ney import KneserNey, discounts
 from charlm.ngrams.model import NGramLM
 from charlm.nn.cells import BUILT_IN
 from charlm.nn.look_back import LookBack
+from charlm.pages import render, write_page
 from charlm.pages.onnx_file import onnx_bytes
-from charlm.pages.page import render, write_page
 from charlm.recurrent.model import CharRNN
 from charlm.tensors import Bits, floats, quantised, rounded
 from charlm.text.splits import first_of

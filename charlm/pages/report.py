@@ -24,7 +24,7 @@ from charlm.lm.surprise import read_surprise
 from charlm.ngrams.fit import counted_rows
 from charlm.ngrams.index import Novelty, SuffixIndex, novelty
 from charlm.nn.kernels import pick_device
-from charlm.pages.page import MOST, map_data, map_places, render
+from charlm.pages import MOST, map_data, map_places, render
 from charlm.pages.run_page import (
     RunPage,
     Sample,

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from charlm.lm.compare import Compared, summary
 from charlm.lm.sampling import Expected
 from charlm.ngrams.index import Novelty
-from charlm.pages.page import Series, chart, render, write_page
+from charlm.pages import Series, chart, render, write_page
 from charlm.recurrent.agreement import gate_charts
 from charlm.recurrent.inspection import Inspection, picked_units
 from charlm.sequences.metrics import Reliability, reliability
@@ -59,7 +59,7 @@ class RunPage:
         calibration: from `about_calibration`.
         models: from `about_models`.
         wrong: from `about_wrong`.
-        surprise: from `page.map_data`.
+        surprise: from `charlm.pages.map_data`.
         surprise_words: the sentence above the surprise map.
     """
 

@@ -30,7 +30,7 @@ from charlm.errors import CheckpointError, OptionError
 from charlm.files import free_name
 from charlm.nn.cells import Cell
 from charlm.nn.kernels import pick_device
-from charlm.sequences.batches import Examples, Sequences, ragged, refuse_missing, rows_of, stepwise
+from charlm.sequences import Examples, Sequences, ragged, refuse_missing, rows_of, stepwise
 from charlm.sequences.fit import fit_examples
 from charlm.sequences.fitted_models import Models, load_sequence, save_sequence
 from charlm.sequences.model import SequenceModel

@@ -17,7 +17,7 @@ from charlm.files import free_name, lock, still_there
 from charlm.nn.cells import Cell, cell_name
 from charlm.nn.kernels import device_of, pick_device
 from charlm.recurrent.model import CharRNN
-from charlm.sequences.batches import Examples
+from charlm.sequences import Examples
 from charlm.sequences.config import RowSplit, fit_scales
 from charlm.sequences.figures import draw_confusion
 from charlm.sequences.fit_run import (

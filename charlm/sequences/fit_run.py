@@ -19,7 +19,7 @@ from charlm.files import FORMAT, __version__
 from charlm.nn.cells import BUILT_IN, cell_name
 from charlm.nn.kernels import fastest, for_training
 from charlm.recurrent.model import CharRNN
-from charlm.sequences.batches import Examples
+from charlm.sequences import Examples
 from charlm.sequences.config import SequenceConfig, fit_scales
 from charlm.sequences.model import SequenceModel
 from charlm.sequences.tabular import TableFacts, TableTask

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from charlm.errors import CharlmError
-from charlm.sequences.batches import Sequences
+from charlm.sequences import Sequences
 
 Floats = NDArray[np.float64]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from charlm.display import progress_bar
 from charlm.errors import OptionError
-from charlm.sequences.batches import Sequences
+from charlm.sequences import Sequences
 from charlm.sequences.figures import Figures, draw_reliability
 from charlm.sequences.fit_run import FitPlan
 from charlm.sequences.fitted_models import Models, best_of, shares_of

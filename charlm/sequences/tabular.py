@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from charlm.codec import decode
 from charlm.errors import CheckpointError, OptionError
-from charlm.sequences.batches import Examples, Sequences, groups_of
+from charlm.sequences import Examples, Sequences, groups_of
 from charlm.sequences.cells import Inputs, label_cells, read_inputs
 from charlm.sequences.config import RowSplit
 from charlm.sequences.labels import Labels, guess_columns, guess_mode, read_labels

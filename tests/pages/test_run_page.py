@@ -14,7 +14,7 @@ from charlm.checkpoint import TextFacts
 from charlm.errors import OptionError
 from charlm.lm.sampling import Expected
 from charlm.ngrams.fit import ngram
-from charlm.pages.page import Series, chart, ticks
+from charlm.pages import Series, chart, ticks
 from charlm.pages.report import report
 from charlm.pages.run_page import about_curves, next_reliability
 from charlm.recurrent.model import CharRNN, RNNConfig

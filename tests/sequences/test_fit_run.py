@@ -14,7 +14,7 @@ from charlm.errors import CharlmError, CheckpointError, OptionError
 from charlm.nn.kernels import CANDIDATES, fastest
 from charlm.nn.stack import Stack
 from charlm.recurrent.model import CharRNN, RNNConfig
-from charlm.sequences.batches import Examples, Sequences
+from charlm.sequences import Examples, Sequences
 from charlm.sequences.config import SequenceConfig, fit_scales
 from charlm.sequences.fit_run import Fit, FitPlan, choose_fit, read_saved_fit, resume, start
 from charlm.sequences.fitted_models import Models, load_sequence, save_sequence
