@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -184,11 +183,6 @@ def note_list(text: Text) -> None:
     by_line = text.corpus.items is not None or (text.split is not None and text.split.kind == "lines")
     if not by_line and (sentence := looks_like_list(text.corpus)) is not None:
         note(sentence)
-
-
-def finite(value: float | None) -> float | None:
-    """The value, or None where JSON has no word for it (infinite or undefined)."""
-    return value if value is not None and math.isfinite(value) else None
 
 
 def echo_json(value: Any) -> None:

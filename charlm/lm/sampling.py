@@ -273,11 +273,8 @@ def next_character(model: LanguageModel, history: str) -> NextCharacter:
     """Asks a model for the distribution after a history; see `TextModel.next`."""
     if not history:
         raise OptionError("name a history of at least one character, such as ello")
-    ids = torch.tensor(model.vocab.encode(history).tolist(), device=model.device).unsqueeze(-1)
-    state = model.initial_state(1)
-    for piece in torch.split(ids[:-1], 1024) if len(ids) > 1 else ():
-        _, state = model.target_logprobs(piece, piece, state)
-    logp_TBV, _ = model.logprobs(ids[-1:], state)
+    ids_B, state = _read_prompt(model, model.vocab.encode(history).tolist(), 1)
+    logp_TBV, _ = model.logprobs(ids_B.unsqueeze(0), state)
     p_V = logp_TBV[-1, 0].double().exp().cpu().numpy()
     listed = np.argsort(-p_V, kind="stable").tolist()
     return NextCharacter(history=history, used=history, vocab=model.vocab, probabilities=p_V, listed=listed)

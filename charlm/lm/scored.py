@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 
 from charlm.display import html, progress_bar, surprise_level, visible
 from charlm.errors import OptionError, TextError
-from charlm.lm.evaluate import as_part
+from charlm.lm.evaluate import as_part, finite
 from charlm.lm.interface import LanguageModel, name_of
 from charlm.lm.surprise import (
     Stretch,
     Surprise,
     difference,
-    finite,
     gained,
     line_starts,
     ranked,

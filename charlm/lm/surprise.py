@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from charlm.display import bytes_bar
 from charlm.errors import OptionError
-from charlm.lm.evaluate import Evaluation, characters_of, measure, per_character, places_of, row_of, targets_of
+from charlm.lm.evaluate import Evaluation, characters_of, finite, measure, per_character, places_of, row_of, targets_of
 from charlm.lm.interface import LanguageModel, OnRead, name_of
 from charlm.text.corpus import Corpus, read_corpus
 from charlm.text.reading import Reading
@@ -51,11 +51,6 @@ class Surprise:
         """The figures of one target; None where its bits are infinite or unknown."""
         bits = float(self.bits_N[number])
         return {"bits": finite(bits), "zero_probability": math.isinf(bits), "unknown": math.isnan(bits)}
-
-
-def finite(value: float | None) -> float | None:
-    """The value, or None where JSON has no word for it (infinite or undefined)."""
-    return value if value is not None and math.isfinite(value) else None
 
 
 def read_like(

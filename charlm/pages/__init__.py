@@ -236,7 +236,6 @@ def map_data(
     names: Sequence[str],
     *,
     expected: Expected | None = None,
-    most: int = MOST,
 ) -> dict[str, Any]:
     """What `surprise.js` draws: the text of the spans, its bits, and what was expected.
 
@@ -247,9 +246,8 @@ def map_data(
         surprises: of one or two models, a symbol each (not `whole_characters`).
         names: of the models.
         expected: of the first model, for the first targets.
-        most: symbols to show.
     """
-    place_M = np.concatenate([np.arange(start, end) for start, end in spans.tolist()])[:most]
+    place_M = np.concatenate([np.arange(start, end) for start, end in spans.tolist()])[:MOST]
     starts = np.cumsum(np.concatenate([[0], spans[:, 1] - spans[:, 0]]))[:-1]
     symbols, table = _symbols(shown.vocab, vocab)
     return {

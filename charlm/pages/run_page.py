@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from charlm.info import figures_line
 from charlm.lm.compare import Compared, summary
 from charlm.lm.sampling import Expected
 from charlm.ngrams.index import Novelty
@@ -286,14 +287,10 @@ def about_result(page: RunPage, result: dict[str, Any], table: str) -> None:
         result: the `result` of its `config.json`.
         table: the name of its table.
     """
-    figures = {name: value for name, value in result.items() if isinstance(value, float)}
-    listed = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in figures.items())
     targets = f" ({result['targets']:,} labels)" if "targets" in result else ""
-    page.summary.append(f"On the {result['part']} part of {table}{targets}: {listed}.")
-    base = {name: value for name, value in (result.get("base") or {}).items() if isinstance(value, float)}
-    if base:
-        listed = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in base.items())
-        page.summary.append(f"Without looking at the sequences one would have: {listed}.")
+    page.summary.append(f"On the {result['part']} part of {table}{targets}: {figures_line(result)}.")
+    if base := figures_line(result.get("base") or {}):
+        page.summary.append(f"Without looking at the sequences one would have: {base}.")
     points = result.get("reliability")
     if points:
         words = (
