@@ -22,6 +22,7 @@ from charlm.cli.common import (
     note,
     opened,
     other_reading_options,
+    plot_option,
     reading_options,
     split_option,
     split_part_option,
@@ -286,7 +287,7 @@ class _Orders(click.ParamType[list[int]]):
 )
 @click.option("--cache", is_flag=True, help="Also mix in counts of the text as it is read, in rows of their own.")
 @adaptive_option
-@click.option("--plot", metavar="FILE", help="Draw the comparison as .png, .svg or .pdf.")
+@plot_option("Draw the comparison as .png, .svg or .pdf.")
 @device_option
 @json_option
 @force_option
@@ -304,10 +305,7 @@ def compare_command(
     """
     import charlm
     from charlm.comparison import known_models
-    from charlm.display import check_picture
 
-    if options["plot"] is not None:
-        check_picture(Path(options["plot"]))
     opened = [charlm.load(name, device=options["device"]) for name in models]
     reading = {name: options[name] for name in ("encoding", "newlines", "bytes", "vocab_size", "items", "weights")}
     read = charlm.read_text(text, split=split, **reading)

@@ -115,6 +115,16 @@ class TableTask:
         return self.examples.take(rows) if len(rows) else None
 
     @property
+    def train(self) -> Examples:
+        """The examples that are trained on, of which there are some in every split."""
+        return self.examples.take(torch.from_numpy(self.parts["train"]))
+
+    @property
+    def held(self) -> Examples:
+        """The examples of the reported part."""
+        return self.examples.take(torch.from_numpy(self.parts[self.reported]))
+
+    @property
     def about(self) -> str:
         """The table in one line."""
         facts, steps = self.facts, sorted(self.inputs.lengths)
