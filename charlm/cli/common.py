@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from charlm.display import check_picture, follower, wrapped
-from charlm.errors import OptionError
 from charlm.files import free_name
 from charlm.text.splits import Split
 
@@ -243,15 +242,10 @@ def held_out(
         part: train, valid, test or all, where the user named one.
         reading: options of `read_text`, where the text is to be read otherwise than the model's own.
     """
+    from charlm.lm.surprise import part_for
     from charlm.text.text import read_text
 
-    text = read_text(list(texts), like=model, **reading)
-    if text.split is None and part not in (None, "all"):
-        raise OptionError(
-            f"{text.title} is not the text that {model.name} was made from, so it has no {part} part there: "
-            "leave --split-part away, or take all"
-        )
-    return text.reported if part is None else text.part(part)
+    return part_for(model, read_text(list(texts), like=model, **reading), part)
 
 
 def where(part: Part) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from charlm.display import decimals, progress_bar
 from charlm.errors import OptionError, TextError
-from charlm.lm.interface import LanguageModel, OnRead, read_segments, span_segments
+from charlm.lm.interface import LanguageModel, OnRead, read_segments, source_of, span_segments
 from charlm.text.splits import Spans, count_targets, overlap
-from charlm.text.text import Part, Text, TextFacts
+from charlm.text.text import Part, Text
 from charlm.text.vocab import Ids, Vocab
 
 
@@ -299,14 +299,13 @@ def evaluate_part(
     label = "reading and learning" if model.is_adaptive else "reading"
     with progress_bar(len(read), label, "char", show=progress) as bar:
         found = evaluate(model, read.text.corpus.ids, read.spans, lanes=lanes, progress=bar.update)
-    source: TextFacts = getattr(model, "source", TextFacts())
     return replace(
         found,
         text=part.text.title,
         split=None if part.text.split is None else str(part.text.split),
         part=part.name,
         text_sha256=part.text.corpus.sha256,
-        notes=tuple(_notes(found, model, part, source)),
+        notes=tuple(_notes(found, model, part)),
     )
 
 
@@ -330,13 +329,13 @@ def called(part: Part) -> str:
     return f"all of {title}" if part.name == "all" else f"the {part.name} part of {title}"
 
 
-def _notes(found: Evaluation, model: LanguageModel, part: Part, source: TextFacts) -> Iterator[str]:
+def _notes(found: Evaluation, model: LanguageModel, part: Part) -> Iterator[str]:
     """What stands in the way of a figure, or makes it easier than it looks."""
     if found.zero_probability_targets:
         yield f"{found.zero_probability_targets:,} targets got probability zero, so nats and perplexity are infinite"
     if found.unknown_targets:
         yield f"{found.unknown_targets:,} targets are characters that the model does not know; they are in no figure"
-    corpus = part.text.corpus
+    corpus, source = part.text.corpus, source_of(model)
     if source.sha256 != corpus.sha256 or source.reading.items != corpus.reading.items:
         return
     if repeated := corpus.repeated(source.split):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from charlm.display import html, progress_bar, surprise_level, visible
 from charlm.errors import OptionError, TextError
 from charlm.lm.evaluate import as_part, finite
-from charlm.lm.interface import LanguageModel, name_of
+from charlm.lm.interface import LanguageModel, name_of, source_of
 from charlm.lm.surprise import (
     Stretch,
     Surprise,
@@ -34,7 +34,7 @@ from charlm.lm.surprise import (
 )
 from charlm.text.corpus import Corpus
 from charlm.text.splits import overlap
-from charlm.text.text import Part, Text, TextFacts
+from charlm.text.text import Part, Text
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -140,7 +140,7 @@ class TextScore:
     def warnings(self) -> Iterator[str]:
         """What must be said beside the figures."""
         for model, name, corpus in zip(self.models, self.names, self.seen, strict=True):
-            source: TextFacts = getattr(model, "source", TextFacts())
+            source = source_of(model)
             alike = source.sha256 == corpus.sha256 and source.reading.items == corpus.reading.items
             if alike and overlap(corpus.parts(source.split)["train"], self.part.spans):
                 yield f"{name} was made from characters that are scored here: it remembers them"

@@ -18,12 +18,22 @@ from numpy.typing import NDArray
 
 from charlm.display import bytes_bar
 from charlm.errors import OptionError
-from charlm.lm.evaluate import Evaluation, characters_of, finite, measure, per_character, places_of, row_of, targets_of
-from charlm.lm.interface import LanguageModel, OnRead, name_of
+from charlm.lm.evaluate import (
+    Evaluation,
+    as_part,
+    characters_of,
+    finite,
+    measure,
+    per_character,
+    places_of,
+    row_of,
+    targets_of,
+)
+from charlm.lm.interface import LanguageModel, OnRead, name_of, source_of
 from charlm.text.corpus import Corpus, read_corpus
 from charlm.text.reading import Reading
 from charlm.text.splits import Spans
-from charlm.text.text import Part, Text, TextFacts
+from charlm.text.text import Part, Text
 from charlm.text.units import sentence_starts, token_starts, word_starts
 from charlm.text.vocab import Ids, Vocab
 
@@ -62,7 +72,7 @@ def read_like(
 ) -> Part:
     """The part of a file that models are to score, read as their own texts were, in the file's own characters."""
     given = {name: value for name, value in reading.items() if value is not None}
-    sources: list[TextFacts] = [getattr(model, "source", TextFacts()) for model in models]
+    sources = [source_of(model) for model in models]
     readings: set[Reading] = {replace(source.reading, vocab_size=None, **given) for source in sources}
     if len(readings) > 1:
         raise OptionError("the two models read their texts differently (encoding, line ends or bytes): take alike ones")
@@ -70,13 +80,26 @@ def read_like(
         corpus = read_corpus(path, readings.pop(), progress=tell, arrange=False)
     made = [source for source in sources if source.sha256 == corpus.sha256]
     own = next((source.split for source in made if source.reading.items == corpus.reading.items), None)
-    text = Text(corpus=corpus, split=own)
-    if own is None and part not in (None, "all"):
+    return part_for(models[0], Text(corpus=corpus, split=own), part)
+
+
+def part_for(model: LanguageModel, text: Text, part: str | None) -> Part:
+    """The part of a text that a model is to read: the one named, else test, else valid, else all.
+
+    Args:
+        model: what the text is read with.
+        text: with a split where the model was made from it.
+        part: train, valid, test or all, where it was named.
+
+    Raises:
+        OptionError: another text than the model's own has none but all.
+    """
+    if text.split is None and part not in (None, "all"):
         raise OptionError(
-            f"{corpus.title} is not the text that {name_of(models[0])} was made from, so it has no {part} part there: "
+            f"{text.title} is not the text that {name_of(model)} was made from, so it has no {part} part there: "
             "leave --split-part away, or take all"
         )
-    return text.reported if part is None else text.part(part)
+    return as_part(text, part)
 
 
 def read_surprise(model: LanguageModel, ids: Ids, spans: Spans, *, progress: OnRead | None = None) -> Surprise:

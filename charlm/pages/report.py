@@ -37,7 +37,7 @@ from charlm.pages.run_page import (
     number_cell,
 )
 from charlm.sequences.fitted_models import load_sequence
-from charlm.sequences.table_fit import Wrong, most_wrong
+from charlm.sequences.table_fit import COLUMNS, Wrong, most_wrong
 from charlm.sequences.tabular import TableFacts, open_task_again
 from charlm.text.splits import Spans, count_targets, first_of
 from charlm.text.text import Part, Text
@@ -130,9 +130,6 @@ def _add_wrong(page: RunPage, directory: Path, table: str | None, device: str) -
     page.wrong = _about_wrong(most_wrong(found.models, task), found.models.chosen)
 
 
-_MODEL_COLUMNS = ("log_loss", "accuracy", "area_under_curve", "expected_calibration_error")
-
-
 def _about_models(result: dict[str, Any]) -> dict[str, Any] | None:
     """The models of a fit beside each other, from the `result` of its `config.json`; None where there is one alone."""
     rows = result.get("models")
@@ -140,8 +137,7 @@ def _about_models(result: dict[str, Any]) -> dict[str, Any] | None:
         return None
     heads = ("model", "log loss", "accuracy", "area under the curve", "calibration error", "seconds")
     cells = [
-        [row["model"], *(number_cell(row[name]) for name in _MODEL_COLUMNS), number_cell(row["seconds"], 1)]
-        for row in rows
+        [row["model"], *(number_cell(row[name]) for name in COLUMNS), number_cell(row["seconds"], 1)] for row in rows
     ]
     words = f"{result['verdict']} {result['model']} predicts by default: it was the best on the validation part."
     table = {"caption": "Models", "columns": [(head, head != "model") for head in heads], "rows": cells}

@@ -26,6 +26,7 @@ from charlm.recurrent.agreement import gate_charts
 from charlm.recurrent.inspection import Inspection, picked_units
 from charlm.sequences.metrics import Reliability, reliability
 from charlm.tensors import quantised
+from charlm.training.watching import History
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +113,7 @@ def about_curves(rows: Sequence[dict[str, Any]], *, of: str = "a character") -> 
     rows = [row for row in rows if row.get("valid_nats") is not None or row.get("train_nats") is not None]
     if not rows:
         return None
-    best = min((row for row in rows if row.get("valid_nats") is not None), key=lambda r: r["valid_nats"], default=None)
+    best = History(rows).best
     words = f"Nats {of} over the steps, lower is better; every dot is a validation."
     if best is not None:
         words += f" The best of them, after step {best['step']:,}, is kept: {best['valid_nats']:.4f}."

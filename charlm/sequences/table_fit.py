@@ -26,7 +26,8 @@ from charlm.sequences.tabular import TableFacts, TableTask
 from charlm.training.loop import Outcome
 from charlm.training.watching import History
 
-_COLUMNS = ("log_loss", "accuracy", "area_under_curve", "expected_calibration_error")
+COLUMNS = ("log_loss", "accuracy", "area_under_curve", "expected_calibration_error")
+"""The figures by which the models of a fit are put beside each other."""
 _RARE = 0.1
 """The share of the rows below which a class is called rare."""
 _HEADS = ("log loss", "accuracy", "area under", "calibration", "seconds")
@@ -245,7 +246,7 @@ class TableFit:
             return
         yield f"{'':12}" + "".join(f"{name:>12}" for name in _HEADS)
         for name, each in self.compared.items():
-            cells = [each.figures.values.get(column) for column in _COLUMNS]
+            cells = [each.figures.values.get(column) for column in COLUMNS]
             shown = "".join(f"{'-' if value is None else f'{value:.4f}':>12}" for value in cells)
             mark = " *" if name == self.models.chosen else ""
             yield f"{name + mark:12}{shown}{self.models.seconds.get(name, 0):>12.1f}"
@@ -287,7 +288,7 @@ class TableFit:
         found = []
         for name, each in self.compared.items():
             figures = each.figures.to_json()
-            values = {column: figures.get(column) for column in _COLUMNS}
+            values = {column: figures.get(column) for column in COLUMNS}
             found.append({"model": name, **values, "seconds": round(self.models.seconds.get(name, 0.0), 3)})
         return found
 
