@@ -19,7 +19,7 @@ from statistics import median
 import numpy as np
 import torch
 
-from charlm.sequences.batches import Sequences
+from charlm.sequences import Sequences
 from charlm.sequences.figures import distribution_figures
 from charlm.sequences.fit import fit_table
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from charlm.checkpoint import load, read_config
-from charlm.display import progress_bar, save_figure
+from charlm.display import html_table, progress_bar, save_figure
 from charlm.errors import CharlmError, OptionError
 from charlm.lm.compare import Compared, compare_rows, comparison_figure, summary, tables
 from charlm.lm.evaluate import Row, characters_of, per_character, places_of, row_of, targets_of
@@ -97,17 +97,9 @@ class Comparison:
     def _repr_html_(self) -> str:
         found = [f"<p>{html.escape(self.title)}, nats a character</p>"]
         for head, rows, legend in tables(self.lines):
-            body = "".join(_html_row(row, "td") for row in rows)
-            found.append(f"<table><thead>{_html_row(head, 'th')}</thead><tbody>{body}</tbody></table>")
+            found.append(html_table(head, rows, left=1))
             found.append(f"<p><small>{html.escape(legend)}</small></p>" if legend else "")
         return "".join([*found, f"<p>{html.escape(self.summary)}</p>"])
-
-
-def _html_row(cells: Sequence[str], tag: str) -> str:
-    """A row of an HTML table, whose first column is aligned to the left."""
-    first, *rest = map(html.escape, cells)
-    more = "".join(f"<{tag}>{cell}</{tag}>" for cell in rest)
-    return f'<tr><{tag} style="text-align:left">{first}</{tag}>{more}</tr>'
 
 
 def _aligned(head: Sequence[str], body: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -1,12 +1,8 @@
 """What a person sees: progress bars, matplotlib figures, and text painted by numbers, in a terminal or as HTML.
 
-A bar is shown on a terminal or in a notebook, by one process alone, and only for work that takes long.
-
-A figure is a file, or a value that a notebook shows, never a window. It is made without `pyplot`, and the backend that
-the environment asks for (`MPLBACKEND`) is left alone: that backend need not be installed. The format is that of the
-name's ending, and the file is written whole or not at all.
-
-In painted text, characters that cannot be seen are made visible. A terminal has 256 colours.
+A bar is shown on a terminal or in a notebook, by one process alone, and only for work that takes long. A figure is a
+file, or a value that a notebook shows, never a window, and made without `pyplot`. In painted text, characters that
+cannot be seen are made visible.
 """
 
 from __future__ import annotations
@@ -103,9 +99,8 @@ def progress_bar(total: int | None, label: str, unit: str = "it", *, show: bool 
     """
     tqdm: Any = importlib.import_module("tqdm.auto" if in_notebook() else "tqdm").tqdm
     shown = watched() if show is None else show
-    settings: dict[str, Any] = {"delay": 2, "leave": False, "file": sys.stderr, **options}
-    if in_notebook():
-        settings.pop("file")
+    settings: dict[str, Any] = {} if in_notebook() else {"file": sys.stderr}
+    settings |= {"delay": 2, "leave": False, **options}
     return tqdm(total=total, desc=label, unit=unit, disable=not shown, **settings)
 
 
@@ -121,6 +116,24 @@ def bytes_bar(
             bar.update(done - bar.n)
 
         yield tell
+
+
+def html_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, left: int | None = None) -> str:
+    """A table for a notebook.
+
+    Args:
+        head: of each column.
+        rows: plain text, which is escaped.
+        left: how many columns, counted from the first, are aligned to the left; None for all.
+    """
+
+    def row(cells: Sequence[str], tag: str) -> str:
+        styles = [' style="text-align:left"' if left is None or at < left else "" for at in range(len(cells))]
+        found = (f"<{tag}{style}>{markup.escape(cell)}</{tag}>" for style, cell in zip(styles, cells, strict=True))
+        return f"<tr>{''.join(found)}</tr>"
+
+    body = "".join(row(cells, "td") for cells in rows)
+    return f"<table><thead>{row(head, 'th')}</thead><tbody>{body}</tbody></table>"
 
 
 # -- figures -----------------------------------------------------------------------------------------------------------
@@ -155,8 +168,12 @@ def new_figure(width: float, height: float) -> Figure:
 @cache
 def _figure_type() -> type[Figure]:
     """A `Figure` that a notebook shows as a picture, also where nobody has imported `pyplot`."""
-    with _no_backend_asked_for():
+    asked = os.environ.pop("MPLBACKEND", None)  # that backend need not be installed; it is read once, by this import
+    try:
         from matplotlib.figure import Figure
+    finally:
+        if asked is not None:
+            os.environ["MPLBACKEND"] = asked
 
     class ShownFigure(Figure):
         def _repr_png_(self) -> bytes:
@@ -165,17 +182,6 @@ def _figure_type() -> type[Figure]:
             return picture.getvalue()
 
     return ShownFigure
-
-
-@contextlib.contextmanager
-def _no_backend_asked_for() -> Iterator[None]:
-    """Hides `MPLBACKEND` from matplotlib, which reads it once, when it is imported for the first time."""
-    asked = os.environ.pop("MPLBACKEND", None)
-    try:
-        yield
-    finally:
-        if asked is not None:
-            os.environ["MPLBACKEND"] = asked
 
 
 def label_point(axes: Any, text: str, x: float, y: float) -> None:
@@ -250,6 +256,7 @@ _STYLES = {
     "p1": (189, 16), "p2": (153, 16), "p3": (75, 16), "p4": (25, 231),
     "n1": (230, 16), "n2": (223, 16), "n3": (215, 16), "n4": (130, 231),
 }  # fmt: skip
+_STARTS = {"u": "\x1b[4;7m", **{style: f"\x1b[48;5;{back};38;5;{ink}m" for style, (back, ink) in _STYLES.items()}}
 
 LEVELS = (
     ("s0", "under 1 bit"), ("s1", "1-2"), ("s2", "2-3"), ("s3", "3-4"), ("s4", "4-6"), ("s5", "6-8"), ("s6", "8-11"),
@@ -299,7 +306,7 @@ def paint(pieces: Iterable[tuple[str, str]]) -> Iterable[str]:
         ends = text == "\n"
         mark = ("⏎" if style != "s0" else "") if ends else visible(text)
         if style != before and mark:
-            line.append(("" if before == "s0" else "\x1b[0m") + _start(style))
+            line.append(("" if before == "s0" else "\x1b[0m") + _STARTS.get(style, ""))
             before = style
         line.append(mark)
         if ends:
@@ -307,15 +314,6 @@ def paint(pieces: Iterable[tuple[str, str]]) -> Iterable[str]:
             line, before = [], "s0"
     if line:
         yield "".join(line) + ("" if before == "s0" else "\x1b[0m")
-
-
-def _start(style: str) -> str:
-    if style == "u":
-        return "\x1b[4;7m"
-    if style not in _STYLES:
-        return ""
-    ground, ink = _STYLES[style]
-    return f"\x1b[48;5;{ground};38;5;{ink}m"
 
 
 def legend(entries: Sequence[tuple[str, str]]) -> str:

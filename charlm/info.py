@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import html
 import math
 import os
 import platform
 import re
 import shutil
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 import torch
 
 from charlm.checkpoint import read_config, read_vocab
+from charlm.display import html_table
 from charlm.errors import CharlmError, CheckpointError
 from charlm.files import read_json
 from charlm.nn.kernels import compiled
@@ -265,10 +264,13 @@ def _sequence_facts(config: dict[str, Any], symbols: int) -> list[tuple[str, str
         how = f"batches of {training['batch']}, backend {training['backend']}"
         facts += [("training", how), ("", _options(training["optimisation"]))]
     if result is not None:
-        figures = {name: value for name, value in result.items() if isinstance(value, float)}
-        listed = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in figures.items())
-        facts.append(("result", f"{listed} on the {result['part']} part"))
+        facts.append(("result", f"{figures_line(result)} on the {result['part']} part"))
     return facts
+
+
+def figures_line(result: dict[str, Any]) -> str:
+    """The figures in the `result` of a `config.json`, which alone are numbers with decimals, in a line."""
+    return ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in result.items() if type(value) is float)
 
 
 def _written(config: dict[str, Any]) -> str:
@@ -287,13 +289,3 @@ def _options(values: dict[str, Any]) -> str:
 
 def _is_table(value: Any) -> bool:
     return isinstance(value, list) and len(value) > 0 and isinstance(value[0], list)
-
-
-def html_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table for a notebook."""
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
-    body = "".join(
-        "<tr>" + "".join(f'<td style="text-align:left">{html.escape(cell)}</td>' for cell in row) + "</tr>"
-        for row in rows
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from charlm.display import html_table
 from charlm.errors import CharlmError, CheckpointError
-from charlm.info import ModelInfo, describe, html_table
+from charlm.info import ModelInfo, describe
 from charlm.training.watching import read_metrics
 
 

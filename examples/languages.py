@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from charlm.sequences.batches import Examples, Sequences
+from charlm.sequences import Examples, Sequences
 from charlm.sequences.model import SequenceModel
 from charlm.sequences.tasks import SequenceObjective
 from charlm.text.vocab import Vocab

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from charlm.recurrent.model import CharRNN, RNNConfig
-from charlm.sequences.batches import Examples, Sequences
+from charlm.sequences import Examples, Sequences
 from charlm.sequences.config import fit_scales
 from charlm.sequences.metrics import area_under_curve
 from charlm.sequences.model import SequenceModel

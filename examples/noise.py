@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from charlm.sequences.batches import Examples, Sequences
+from charlm.sequences import Examples, Sequences
 from charlm.sequences.model import SequenceModel
 from charlm.sequences.tasks import SequenceObjective
 from examples.tools import picture, script, train

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from charlm.sequences.batches import Examples, Sequences
+from charlm.sequences import Examples, Sequences
 from charlm.sequences.metrics import area_under_curve, brier_score, log_loss, reliability
 from charlm.sequences.model import SequenceModel
 from charlm.sequences.tasks import SequenceObjective

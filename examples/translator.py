@@ -17,7 +17,7 @@ from charlm.lm.interface import SamplingRule, State
 from charlm.nn.heads import distribution_losses
 from charlm.nn.stack import Stack
 from charlm.recurrent.model import CharRNN, RNNConfig
-from charlm.sequences.batches import Examples, Sequences
+from charlm.sequences import Examples, Sequences
 from charlm.sequences.tasks import ExamplesObjective
 from charlm.text.vocab import Vocab
 

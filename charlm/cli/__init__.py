@@ -1,8 +1,8 @@
 """The command line: printing, progress bars and options live here and nowhere else.
 
 `cli` is the group of commands and `main` runs it. Each command's file is imported only when that command runs or is
-asked for help: `make.py` (train, ngram), `measure.py` (eval, compare, compress), `sample.py`, `score.py`, `fit.py`,
-`show.py` (all others); `common.py` has what they share.
+asked for help: `make.py` (train, ngram), `measure.py` (eval, score, compare), `write.py` (sample, next, compress),
+`fit.py` (fit, predict), `show.py` (all others); `common.py` has what they share.
 """
 
 from __future__ import annotations
@@ -43,15 +43,14 @@ _COMMANDS = {
     "selfcheck": "Check that this installation computes what it should.",
 }
 
-
 _FILES = {
     **dict.fromkeys(("train", "ngram"), "make"),
-    **dict.fromkeys(("eval", "compare", "compress", "decompress"), "measure"),
+    **dict.fromkeys(("eval", "score", "compare"), "measure"),
+    **dict.fromkeys(("sample", "next", "compress", "decompress"), "write"),
+    **dict.fromkeys(("fit", "predict"), "fit"),
     **dict.fromkeys(("info", "runs", "report", "inspect", "export", "corpus", "cache", "selfcheck"), "show"),
-    "predict": "fit",
-    "next": "sample",
 }
-"""The commands that share a file in `charlm.cli`; any other has a file of its own name."""
+"""The file in `charlm.cli` of each command."""
 
 _SMALLER = {
     "train": "a smaller --hidden, --batch-size or --seq-length",
@@ -79,7 +78,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        module = importlib.import_module(f"charlm.cli.{_FILES.get(cmd_name, cmd_name)}")
+        module = importlib.import_module(f"charlm.cli.{_FILES[cmd_name]}")
         command = getattr(module, f"{cmd_name}_command")
         assert isinstance(command, click.Command)
         return command

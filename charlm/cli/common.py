@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from charlm.display import follower, wrapped
-from charlm.errors import OptionError
+from charlm.display import check_picture, follower, wrapped
 from charlm.files import free_name
 from charlm.text.splits import Split
 
@@ -75,11 +73,29 @@ def target(wanted: str | Path, what: str) -> Path:
     return path
 
 
+class _PictureType(click.ParamType[Path]):
+    name = "picture"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        check_picture(Path(value))
+        return Path(value)
+
+
+def plot_option(words: str) -> Callable[[_Command], _Command]:
+    """--plot with a help text of its own; a name that is not that of a picture is refused at once."""
+    return click.option("--plot", type=_PictureType(), metavar="FILE", help=words)
+
+
 class _SplitType(click.ParamType[Split]):
     name = "split"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Split:
         return value if isinstance(value, Split) else Split.parse(value)
+
+
+def name_for(source: str) -> str:
+    """What a run is called by default: its file's name without the ending, or what it was read from."""
+    return "stdin" if source == "-" else Path(source).stem or "text"
 
 
 split_option = click.option(
@@ -100,75 +116,65 @@ def opened(model: Any, device: str, bits: str | None, precision: str | None = No
     return found if precision is None else found.with_precision(precision)
 
 
-def _item_options(default: str = "") -> list[Callable[[_Command], _Command]]:
-    """--items and --weights."""
-    return [
-        click.option(
-            "--items",
-            metavar="line|column:NAME",
-            help=f"Take each line, or each cell of a table's column, as an item by itself.{default}",
-        ),
-        click.option("--weights", metavar="COLUMN", help="Column of the table that says how often each item counts."),
-    ]
+def _together(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
+    """Several options as one decorator, which `--help` shows in this order."""
+
+    def add(command: _Command) -> _Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
-def reading_options(command: _Command) -> _Command:
-    """Adds --encoding, --newlines, --bytes, --vocab-size, --items and --weights, named as by `charlm.read_text`."""
-    options = [
-        click.option("--encoding", default="utf-8", show_default=True, help="How the text's bytes spell characters."),
-        click.option(
-            "--newlines",
-            type=click.Choice(["keep", "normalise"]),
-            default="keep",
-            show_default=True,
-            help="Keep Windows line ends as they are, or make them line feeds.",
-        ),
-        click.option("--bytes", is_flag=True, help="Take the file as raw bytes, whatever is in it."),
-        click.option(
-            "--vocab-size",
-            type=int,
-            metavar="N",
-            help="Keep the N most frequent characters, spell the others in bytes.",
-        ),
-        *_item_options(),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+_AS_MODEL = "  [default: as the model's own text]"
+_ITEMS = "line|column:NAME"
+_ITEMS_HELP = "Take each line, or each cell of a table's column, as an item by itself."
+_weights_option = click.option(
+    "--weights", metavar="COLUMN", help="Column of the table that says how often each item counts."
+)
 
+reading_options = _together(
+    click.option("--encoding", default="utf-8", show_default=True, help="How the text's bytes spell characters."),
+    click.option(
+        "--newlines",
+        type=click.Choice(["keep", "normalise"]),
+        default="keep",
+        show_default=True,
+        help="Keep Windows line ends as they are, or make them line feeds.",
+    ),
+    click.option("--bytes", is_flag=True, help="Take the file as raw bytes, whatever is in it."),
+    click.option(
+        "--vocab-size", type=int, metavar="N", help="Keep the N most frequent characters, spell the others in bytes."
+    ),
+    click.option("--items", metavar=_ITEMS, help=_ITEMS_HELP),
+    _weights_option,
+)
+"""--encoding, --newlines, --bytes, --vocab-size, --items and --weights, named as by `charlm.read_text`."""
 
-def other_reading_options(command: _Command) -> _Command:
-    """Adds the same but --vocab-size to a command that reads a text as the model's own text was read."""
-    options = [
-        click.option("--encoding", help="How the text's bytes spell characters.  [default: as the model's own text]"),
-        click.option(
-            "--newlines",
-            type=click.Choice(["keep", "normalise"]),
-            help="Keep Windows line ends or make them line feeds.  [default: as the model's own text]",
-        ),
-        click.option("--bytes", is_flag=True, default=None, help="Take the file as raw bytes."),
-        *_item_options("  [default: as the model's own text]"),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+other_reading_options = _together(
+    click.option("--encoding", help=f"How the text's bytes spell characters.{_AS_MODEL}"),
+    click.option(
+        "--newlines",
+        type=click.Choice(["keep", "normalise"]),
+        help=f"Keep Windows line ends or make them line feeds.{_AS_MODEL}",
+    ),
+    click.option("--bytes", is_flag=True, default=None, help="Take the file as raw bytes."),
+    click.option("--items", metavar=_ITEMS, help=_ITEMS_HELP + _AS_MODEL),
+    _weights_option,
+)
+"""The same but --vocab-size, of a command that reads a text as the model's own text was read."""
 
-
-def table_options(command: _Command) -> _Command:
-    """Adds --sequence-column, --label-column, --encoding and --no-header."""
-    options = [
-        click.option("--sequence-column", metavar="NAME", help="Column of the sequences.  [default: guessed]"),
-        click.option(
-            "--label-column",
-            metavar="NAME",
-            help="Column of the labels; for a .npy table a .npy file of them.  [default: guessed]",
-        ),
-        click.option("--encoding", metavar="E", help="How the table's bytes spell characters.  [default: utf-8]"),
-        click.option("--no-header", is_flag=True, help="The first row is data: columns are column1, column2, ..."),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+table_options = _together(
+    click.option("--sequence-column", metavar="NAME", help="Column of the sequences.  [default: guessed]"),
+    click.option(
+        "--label-column",
+        metavar="NAME",
+        help="Column of the labels; for a .npy table a .npy file of them.  [default: guessed]",
+    ),
+    click.option("--encoding", metavar="E", help="How the table's bytes spell characters.  [default: utf-8]"),
+    click.option("--no-header", is_flag=True, help="The first row is data: columns are column1, column2, ..."),
+)
 
 
 def note(message: str) -> None:
@@ -184,11 +190,6 @@ def note_list(text: Text) -> None:
     by_line = text.corpus.items is not None or (text.split is not None and text.split.kind == "lines")
     if not by_line and (sentence := looks_like_list(text.corpus)) is not None:
         note(sentence)
-
-
-def finite(value: float | None) -> float | None:
-    """The value, or None where JSON has no word for it (infinite or undefined)."""
-    return value if value is not None and math.isfinite(value) else None
 
 
 def echo_json(value: Any) -> None:
@@ -241,15 +242,10 @@ def held_out(
         part: train, valid, test or all, where the user named one.
         reading: options of `read_text`, where the text is to be read otherwise than the model's own.
     """
+    from charlm.lm.surprise import part_for
     from charlm.text.text import read_text
 
-    text = read_text(list(texts), like=model, **reading)
-    if text.split is None and part not in (None, "all"):
-        raise OptionError(
-            f"{text.title} is not the text that {model.name} was made from, so it has no {part} part there: "
-            "leave --split-part away, or take all"
-        )
-    return text.reported if part is None else text.part(part)
+    return part_for(model, read_text(list(texts), like=model, **reading), part)
 
 
 def where(part: Part) -> dict[str, Any]:

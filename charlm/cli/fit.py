@@ -8,7 +8,17 @@ from typing import Any
 
 import click
 
-from charlm.cli.common import device_option, echo_json, force_option, json_option, note, table_options, target
+from charlm.cli.common import (
+    device_option,
+    echo_json,
+    force_option,
+    json_option,
+    name_for,
+    note,
+    plot_option,
+    table_options,
+    target,
+)
 from charlm.files import write_bytes
 
 
@@ -67,29 +77,23 @@ from charlm.files import write_bytes
     metavar="DIR",
     help="Go on with this fit; a new budget or --device is taken, and the options that it had.",
 )
-@click.option(
-    "--plot", metavar="FILE", help="Draw the reliability as .png, .svg or .pdf, beside the run's own picture."
-)
+@plot_option("Draw the reliability as .png, .svg or .pdf, beside the run's own picture.")
 @json_option
 @force_option
 def fit_command(
-    table: str | None, resume: str | None, out: str | None, plot: str | None, as_json: bool, **options: Any
+    table: str | None, resume: str | None, out: str | None, plot: Path | None, as_json: bool, **options: Any
 ) -> int:
     """Fit a Score (one number in 0..1) or a Distribution (a probability for each class) to TABLE.
 
     TABLE is CSV, TSV, JSON Lines, .npy or .npz: a row an example, with a column of sequences (text, or numbers
     separated by spaces) and one of labels. What is not given is chosen from the table and printed.
     """
-    from charlm.display import check_picture
     from charlm.sequences.fit import fit_table
     from charlm.sequences.fit_run import loss_unit, step_loss
     from charlm.training.watching import Watch
 
-    if plot is not None:
-        check_picture(Path(plot))
     if out is None and resume is None and table is not None:
-        stem = "stdin" if table == "-" else Path(table).stem or "text"
-        out = f"checkpoints/{stem}-{{cell}}"
+        out = f"checkpoints/{name_for(table)}-{{cell}}"
     given = {_NAMES.get(name, name): value for name, value in options.items() if name != "no_header"}
     with closing(Watch(step_loss, say=note, what=loss_unit)) as watch:
         found = fit_table(table, header=not options["no_header"], out=out, resume=resume, observer=watch, **given)
@@ -111,7 +115,7 @@ _NAMES = {"sequence_column": "sequence", "label_column": "label"}
 """Options by their names in Python, where these are others."""
 
 
-def _plot(found: Any, plot: str) -> None:
+def _plot(found: Any, plot: Path) -> None:
     from charlm.display import drawn
     from charlm.errors import OptionError
 

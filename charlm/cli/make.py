@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from charlm.cli.common import force_option, force_option_saying, note, note_list, reading_options, split_option, target
+from charlm.cli.common import (
+    force_option,
+    force_option_saying,
+    name_for,
+    note,
+    note_list,
+    plot_option,
+    reading_options,
+    split_option,
+    target,
+)
 from charlm.display import decimals
 from charlm.errors import LostProcessError, OptionError
 
@@ -82,7 +92,7 @@ _READING = ("encoding", "newlines", "bytes", "vocab_size", "items", "weights")
     help="Of products; auto is bf16 on a GPU or CPU that multiplies it, else fp32.  [default: auto]",
 )
 @click.option("--out", metavar="DIR", help="Where the run is kept.  [default: checkpoints/NAME]")
-@click.option("--plot", metavar="FILE", help="Also draw the learning curve as .png, .svg or .pdf.")
+@plot_option("Also draw the learning curve as .png, .svg or .pdf.")
 @click.option(
     "--resume",
     metavar="DIR",
@@ -90,7 +100,9 @@ _READING = ("encoding", "newlines", "bytes", "vocab_size", "items", "weights")
     "had.",
 )
 @force_option
-def train_command(texts: tuple[str, ...], resume: str | None, out: str | None, plot: str | None, **options: Any) -> int:
+def train_command(
+    texts: tuple[str, ...], resume: str | None, out: str | None, plot: Path | None, **options: Any
+) -> int:
     """Train a recurrent language model on TEXT (files, a directory of files, or - for standard input).
 
     What is not given is chosen from the text's size, the device and the time, and printed.
@@ -98,18 +110,14 @@ def train_command(texts: tuple[str, ...], resume: str | None, out: str | None, p
     torchrun --nproc-per-node N -m charlm train ... trains in N processes, which share the --batch-size.
     """
     import charlm
-    from charlm.display import check_picture
     from charlm.training.distributed import joined
 
-    if plot is not None:
-        check_picture(Path(plot))
     with joined() as processes, closing(_watch()) as watch:
         text = _read(texts, resume, options, processes)
         if text is not None and resume is None:
             note_list(text)
         if out is None and resume is None:
-            stem = "stdin" if texts[0] == "-" else Path(texts[0]).stem or "text"
-            out = f"checkpoints/{stem}-{{model}}"
+            out = f"checkpoints/{name_for(texts[0])}-{{model}}"
         try:
             model = charlm.train(text, resume=resume, out=out, observer=watch, processes=processes, **options)
         except LostProcessError:
@@ -165,7 +173,7 @@ def _watch() -> Watch:
     return Watch(say=note, fail=lambda message: click.echo(message, err=True), after=sample, measuring=measuring)
 
 
-def _show(model: CharRNN, plot: str | None) -> None:
+def _show(model: CharRNN, plot: Path | None) -> None:
     """Draws the curve, and prints the figure that is kept."""
     trained, directory = model.trained, model.directory
     assert directory is not None
@@ -193,7 +201,7 @@ def _show(model: CharRNN, plot: str | None) -> None:
     click.echo(f"{directory}")
 
 
-def _draw(model: CharRNN, directory: Path, plot: str | None) -> None:
+def _draw(model: CharRNN, directory: Path, plot: Path | None) -> None:
     """The learning curve in the run's directory, and where the user wants it."""
     from charlm.display import drawn
 
@@ -329,8 +337,7 @@ def _directory(texts: tuple[str, ...], out: str | None, ending: str, *, may_go_o
     """A free name for the model, or one where a count was stopped and may go on."""
     from charlm.ngrams.fit import free_directory
 
-    stem = "stdin" if texts[0] == "-" else Path(texts[0]).stem or "text"
-    wanted = Path(out) if out is not None else Path("checkpoints") / f"{stem}-{ending}"
+    wanted = Path(out) if out is not None else Path("checkpoints") / f"{name_for(texts[0])}-{ending}"
     directory = free_directory(wanted, may_go_on=may_go_on)
     if directory != wanted:
         note(f"{wanted} is taken: this model goes to {directory}")

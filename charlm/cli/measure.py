@@ -1,10 +1,12 @@
-"""`charlm eval`, `compare`, `compress` and `decompress`: what models make of a text, in figures or in bytes."""
+"""How well models foresee a text: all of it (`charlm eval`), each part of it (`score`), several models (`compare`)."""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,13 +15,14 @@ from charlm.cli.common import (
     bits_option,
     device_option,
     echo_json,
+    echo_json_lines,
+    echo_lines,
     force_option,
-    force_option_saying,
-    forced,
     json_option,
     note,
     opened,
     other_reading_options,
+    plot_option,
     reading_options,
     split_option,
     split_part_option,
@@ -27,7 +30,10 @@ from charlm.cli.common import (
 )
 from charlm.cli.make import SMOOTHINGS
 from charlm.errors import OptionError
-from charlm.files import write_bytes
+
+if TYPE_CHECKING:
+    from charlm.lm.model import TextModel
+    from charlm.lm.scored import TextScore
 
 
 @click.command("eval")
@@ -109,6 +115,151 @@ def eval_command(
         note(sentence)
 
 
+@click.command("score")
+@click.argument("arguments", nargs=-1, required=True, metavar="MODEL [MODEL] TEXT")
+@click.option(
+    "--by",
+    type=click.Choice(["char", "word", "sentence", "line", "document", "item"]),
+    default="char",
+    show_default=True,
+    help="Lines and documents come the strangest first, all others in the order of the text.",
+)
+@click.option("--top", type=click.IntRange(1), metavar="N", help="Show the N strangest only, the strangest first.")
+@click.option(
+    "--rank",
+    type=click.Choice(["mean", "total", "max"]),
+    default="mean",
+    show_default=True,
+    help="Rank lines or documents by bits a character, bits in all, or the most surprising character.",
+)
+@split_part_option
+@click.option(
+    "--guesses",
+    type=click.IntRange(100),
+    metavar="N",
+    help="With --by item: how many items are more probable than each, estimated from a sample of N.",
+)
+@click.option(
+    "--space", type=click.Choice(["before", "after"]), default="before", show_default=True,
+    help="Whether a word has the white space before or after it.",
+)  # fmt: skip
+@click.option("--apart", is_flag=True, help="With --by word: punctuation stands apart from words.")
+@click.option("--tokens", metavar="FILE", help="With --by word: the words of TEXT, one a line.")
+@adaptive_option
+@click.option("--html", metavar="FILE", help="Make a page whose characters show what was expected in their place.")
+@click.option(
+    "--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True,
+    help="Paint characters; auto paints on a terminal unless NO_COLOR is set.",
+)  # fmt: skip
+@other_reading_options
+@device_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON Lines for programs: one value an item.")
+@force_option
+def score_command(
+    arguments: tuple[str, ...],
+    by: str,
+    top: int | None,
+    rank: str,
+    html: str | None,
+    color: str,
+    as_json: bool,
+    guesses: int | None,
+    **options: Any,
+) -> None:
+    """Show how surprising TEXT (a file, a directory of files, or - for standard input) is to MODEL, in bits.
+
+    The last argument is the text. With two models the difference is shown: above 0 where the first knows more.
+    Bits of a line are per character, the newline that ends it counted to it. Lines with characters that the model does
+    not know come first, blank lines last.
+    """
+    import charlm
+    from charlm.display import may_paint
+    from charlm.text.reading import tokens_of
+
+    if not 2 <= len(arguments) <= 3:
+        raise OptionError("name one model or two and then the text: charlm score checkpoints/NAME data/shakespeare.txt")
+    *models, text = arguments
+    reading = {name: options[name] for name in ("encoding", "newlines", "bytes", "items", "weights")}
+    opened = [charlm.load(name, device=options["device"]) for name in models]
+    kind = options["adaptive"]
+    if by == "item":
+        if kind is not None:
+            raise OptionError("each item is scored by itself, so nothing would be learned: leave --adaptive away")
+        _show_items(opened, Path(text), top, guesses, reading, as_json)
+        return
+    if guesses is not None:
+        raise OptionError("--guesses is about whole items: add --by item")
+    opened = [charlm.adaptive(model, kind=kind) for model in opened] if kind is not None else opened
+    words = {"space": options["space"], "apart": options["apart"], "tokens": tokens_of(options["tokens"])}
+    scored = charlm.score(opened, Path(text), part=options["split_part"], **reading, **words)
+    _note_figures(scored)
+    if html is not None:
+        from charlm.pages import write_page
+        from charlm.pages.report import score_page
+
+        click.echo(f"{write_page(target(html, 'the page'), score_page(scored), overwrite=True)}")
+    if as_json:
+        echo_json_lines(scored.to_json(by, top, rank))
+    elif html is None and by == "char" and top is None and may_paint(color):
+        _show_painted(scored)
+    elif html is None and by == "char" and top is None:
+        echo_lines("\t".join(cells) + "\n" for cells in scored.columns())
+    elif html is None:
+        heading, rows = scored.table(by, top, rank)
+        echo_lines("\t".join(cells) + "\n" for cells in itertools.chain([heading], (row for _, row in rows)))
+
+
+def _show_items(
+    models: Sequence[TextModel],
+    text: Path,
+    top: int | None,
+    guesses: int | None,
+    reading: dict[str, Any],
+    as_json: bool,
+) -> None:
+    """The probability of each item of a list."""
+    from charlm.lm.items import read_list, training_items
+
+    if len(models) > 1:
+        raise OptionError("items are scored by one model: name it and the list")
+    model = models[0]
+    items = read_list(model, text, **reading)
+    scores = model.score_items(items, guesses=guesses or 0)
+    note(f"{text}: {len(items):,} items, each with its end mark")
+    if scores.percentile_N is None and isinstance(why := training_items(model), str):
+        note(f"no percentiles: {why}")
+    if as_json:
+        echo_json_lines(map(scores.to_json, scores.order(top)))
+    else:
+        echo_lines("\t".join(row) + "\n" for row in scores.rows(top))
+
+
+def _note_figures(scored: TextScore) -> None:
+    from charlm.lm.evaluate import called
+
+    held, targets = scored.part, scored.items[0].evaluation.targets
+    split = "" if held.text.split is None else f" of split {held.text.split}"
+    note(f"{called(held)}{split}: {targets:,} {held.text.vocab.unit}s")
+    for number in range(len(scored.models)):
+        note(scored.figure(number))
+    for sentence in scored.warnings():
+        note(sentence)
+
+
+def _show_painted(scored: TextScore) -> None:
+    """The text itself, painted."""
+    from charlm.display import DIFFERENCES, LEVELS, difference_level, legend, paint, surprise_level
+
+    alone = len(scored.items) == 1
+    level = surprise_level if alone else difference_level
+    click.echo(legend(LEVELS if alone else DIFFERENCES), err=True)
+    styles = [level(value) for value in scored.order_values.tolist()]
+    pieces = [(scored.context, "s0"), *zip(scored.characters, styles, strict=True)]
+    for line in paint(pieces):
+        click.echo(line, nl=False, color=True)
+    click.echo()
+
+
 class _Orders(click.ParamType[list[int]]):
     name = "orders"
 
@@ -149,7 +300,7 @@ class _Orders(click.ParamType[list[int]]):
 )
 @click.option("--cache", is_flag=True, help="Also mix in counts of the text as it is read, in rows of their own.")
 @adaptive_option
-@click.option("--plot", metavar="FILE", help="Draw the comparison as .png, .svg or .pdf.")
+@plot_option("Draw the comparison as .png, .svg or .pdf.")
 @device_option
 @json_option
 @force_option
@@ -167,10 +318,7 @@ def compare_command(
     """
     import charlm
     from charlm.comparison import known_models
-    from charlm.display import check_picture
 
-    if options["plot"] is not None:
-        check_picture(Path(options["plot"]))
     opened = [charlm.load(name, device=options["device"]) for name in models]
     reading = {name: options[name] for name in ("encoding", "newlines", "bytes", "vocab_size", "items", "weights")}
     read = charlm.read_text(text, split=split, **reading)
@@ -193,78 +341,3 @@ def compare_command(
         picture = target(options["plot"], "the picture")
         found.plot(picture)
         note(f"picture: {picture}")
-
-
-_SUFFIX = ".charlm"
-_file = click.Path(path_type=Path)
-
-
-@click.command("compress")
-@click.argument("arguments", nargs=-1, required=True, metavar="[MODEL] FILE")
-@click.option("--out", type=_file, metavar="FILE", help="What is written.  [default: the file's name and .charlm]")
-@adaptive_option
-@click.option("--lanes", type=int, metavar="B", help="Pieces read side by side: faster, about two bytes each.")
-@device_option
-@force_option
-@json_option
-def compress_command(
-    arguments: tuple[str, ...], out: Path | None, adaptive: Any, lanes: int | None, device: str, as_json: bool
-) -> None:
-    """Compress FILE with MODEL (a directory under checkpoints/), or without one by what it learns from FILE itself.
-
-    Any file can be compressed and comes back bit for bit; what the model foresees well becomes small. Decompressing
-    needs the same model, versions and kind of machine, which the file names.
-    """
-    import charlm
-
-    if len(arguments) > 2:
-        raise OptionError("name a model and one file, such as charlm compress checkpoints/NAME data/shakespeare.txt")
-    path = Path(arguments[-1])
-    model = charlm.load(arguments[0], device=device) if len(arguments) == 2 else None
-    done = charlm.compress(_read(path), model, learning=adaptive, lanes=lanes)
-    written = target(out or path.with_name(path.name + _SUFFIX), "the compressed file")
-    write_bytes(written, done.packed)
-    if as_json:
-        echo_json({"file": str(written), **done.to_json()})
-    else:
-        click.echo(f"{written}: {done!r}")
-
-
-@click.command("decompress")
-@click.argument("path", type=_file, metavar="FILE")
-@click.option("--out", type=_file, metavar="FILE", help="What is written.  [default: the name without .charlm]")
-@click.option("--model", metavar="DIR", help="The model.  [default: the directory that FILE names]")
-@click.option("--about", is_flag=True, help="Print what made FILE, as JSON, and write nothing.")
-@force_option_saying("Replace files that are there already, and try a file that another machine or version made.")
-@json_option
-def decompress_command(path: Path, out: Path | None, model: str | None, about: bool, as_json: bool) -> None:
-    """Write the file that `charlm compress` made FILE from, bit for bit.
-
-    Where the model, the versions or this machine's numbers differ from those that made FILE, that is said at once, and
-    nothing is written; with --force it is tried, and kept if the checksum is right.
-    """
-    import charlm
-    from charlm.compression import made
-
-    packed = _read(path)
-    if about:
-        echo_json(made(packed)[0].to_json())
-        return
-    content = charlm.decompress(packed, model, force=forced())
-    plain = path.name.removesuffix(_SUFFIX) if path.suffix == _SUFFIX else f"{path.name}.out"
-    written = target(out or path.with_name(plain), "the text")
-    write_bytes(written, content)
-    if as_json:
-        echo_json({"file": str(written), "size": len(content), "compressed": len(packed)})
-    else:
-        click.echo(f"{written}: {len(content):,} bytes from {len(packed):,}")
-
-
-def _read(path: Path) -> bytes:
-    """The bytes of a file."""
-    if path.is_dir():
-        raise OptionError(f"{path} is a directory: name a file")
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise OptionError(f"{path} cannot be read: {error.strerror}") from None

@@ -20,6 +20,7 @@ from charlm.cli.common import (
     json_option,
     note,
     note_list,
+    plot_option,
     reading_options,
     seed_option,
     show,
@@ -148,9 +149,7 @@ def export_command(
 @click.argument("model")
 @click.argument("texts", nargs=-1, required=True, metavar="TEXT...")
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write one page to look at in a browser.")
-@click.option(
-    "--plot", type=click.Path(path_type=Path), metavar="FILE", help="Draw the best units: .png, .svg or .pdf."
-)
+@plot_option("Draw the best units: .png, .svg or .pdf.")
 @click.option("--layer", type=click.IntRange(0), metavar="N", help="Look at one layer only, counted from 0.")
 @click.option(
     "--unit",
@@ -187,13 +186,11 @@ def inspect_command(
     and `h` the output.
     """
     import charlm
-    from charlm.display import check_picture, may_paint
-    from charlm.pages.page import write_page
+    from charlm.display import may_paint
+    from charlm.pages import write_page
     from charlm.pages.run_page import inspect_page
     from charlm.recurrent.inspection import inspect
 
-    if plot is not None:
-        check_picture(plot)
     network = charlm.load(model, device=device)
     part, shown = held_out(network, texts, split_part), shown or (4000 if html else 1000)
     found = inspect(network, part, units=units, shown=shown, **options)

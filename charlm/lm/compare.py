@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.display import new_figure
-from charlm.lm.evaluate import Evaluation, Row, measure, standard_error
+from charlm.lm.evaluate import Evaluation, Row, finite, measure, standard_error
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,7 +59,7 @@ class Compared:
             "zero_probability_targets": figures["zero_probability_targets"],
             "covered_nats": self.covered_nats,
             "network_covered_nats": self.network_covered_nats,
-            "train_nats": row.train_nats if row.train_nats is not None and math.isfinite(row.train_nats) else None,
+            "train_nats": finite(row.train_nats),
             "ngrams": row.ngrams,
             "bytes": row.bytes,
             "seconds": row.seconds,

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.display import decimals, progress_bar
-from charlm.errors import TextError
-from charlm.lm.interface import LanguageModel, OnRead, read_segments, span_segments
+from charlm.errors import OptionError, TextError
+from charlm.lm.interface import LanguageModel, OnRead, read_segments, source_of, span_segments
 from charlm.text.splits import Spans, count_targets, overlap
-from charlm.text.text import Part, TextFacts
+from charlm.text.text import Part, Text
 from charlm.text.vocab import Ids, Vocab
 
 
@@ -114,17 +114,21 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """The figures as `charlm eval --json` prints them; an infinite value is None."""
-        known, error = math.isfinite(self.nats), self.standard_error
         return {
-            "nats": self.nats if known else None,
-            "bits_per_char": self.bits_per_char if known else None,
-            "perplexity": self.perplexity if known and math.isfinite(self.perplexity) else None,
+            "nats": finite(self.nats),
+            "bits_per_char": finite(self.bits_per_char),
+            "perplexity": finite(self.perplexity),
             "accuracy": self.accuracy,
             "targets": self.targets,
             "zero_probability_targets": self.zero_probability_targets,
             "unknown_targets": self.unknown_targets,
-            "standard_error": error if error is not None and math.isfinite(error) else None,
+            "standard_error": finite(self.standard_error),
         }
+
+
+def finite(value: float | None) -> float | None:
+    """The value, or None where JSON has no word for it (infinite or undefined)."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def targets_of(ids: Ids, spans: Spans) -> NDArray[np.int64]:
@@ -143,24 +147,23 @@ def places_of(spans: Spans) -> NDArray[np.int64]:
     return np.concatenate([np.zeros(0, np.int64), *pieces])
 
 
-def standard_error(nats_N: NDArray[np.float64], *, block: int = 500, replicates: int = 1000) -> float | None:
+def standard_error(nats_N: NDArray[np.float64]) -> float | None:
     """The standard error of a mean over neighbouring characters, by a circular block bootstrap.
 
     Characters near each other are easy or hard together, so blocks of them are drawn, not single ones (Künsch
-    1989; Politis and Romano 1992). The draws come from a fixed seed.
+    1989; Politis and Romano 1992): 500 characters long, in a short text a twentieth of it. The 1,000 draws come from a
+    fixed seed.
 
     Args:
         nats_N: one number a target, in the order of the text.
-        block: length of a block; a twentieth of a short text.
-        replicates: how many texts are drawn.
     """
     n = len(nats_N)
     if n < 2 or not np.isfinite(nats_N).all():
         return None
-    block = max(1, min(block, n // 20))
+    block = max(1, min(500, n // 20))
     sums = np.concatenate([[0.0], np.cumsum(np.concatenate([nats_N, nats_N[:block]]))])
     blocks = sums[block : block + n] - sums[:n]
-    draws = np.random.default_rng(0).integers(0, n, size=(replicates, max(1, n // block)))
+    draws = np.random.default_rng(0).integers(0, n, size=(1000, max(1, n // block)))
     return float(blocks[draws].mean(axis=1).std(ddof=1) / block)
 
 
@@ -241,7 +244,6 @@ def row_of(
     spans: Spans,
     *,
     name: str = "model",
-    family: str | None = None,
     lanes: int = 64,
     progress: OnRead | None = None,
     **facts: Any,
@@ -252,7 +254,7 @@ def row_of(
     logp_N, hit_N = read_segments(model, ids, span_segments(spans), lanes=lanes, progress=progress)
     return Row(
         name=name,
-        family=family or str(getattr(model, "kind", "rnn")),
+        family=str(getattr(model, "kind", "rnn")),
         logp_T=logp_N,
         hit_T=hit_N,
         is_baseline=model.is_baseline,
@@ -297,14 +299,27 @@ def evaluate_part(
     label = "reading and learning" if model.is_adaptive else "reading"
     with progress_bar(len(read), label, "char", show=progress) as bar:
         found = evaluate(model, read.text.corpus.ids, read.spans, lanes=lanes, progress=bar.update)
-    source: TextFacts = getattr(model, "source", TextFacts())
     return replace(
         found,
         text=part.text.title,
         split=None if part.text.split is None else str(part.text.split),
         part=part.name,
         text_sha256=part.text.corpus.sha256,
-        notes=tuple(_notes(found, model, part, source)),
+        notes=tuple(_notes(found, model, part)),
+    )
+
+
+def as_part(text: Text | Part | str, name: str | None = None) -> Part:
+    """The part of a text that is to be read: the one named, else test, else valid, else all; of characters all."""
+    if isinstance(text, str):
+        return Text.of(text).all
+    if isinstance(text, Part):
+        return text
+    if isinstance(text, Text):
+        return text.reported if name is None else text.part(name)
+    raise OptionError(
+        f"a text is given as a str, or as what read_text returns, not as {type(text).__name__}: "
+        "read files with charlm.read_text"
     )
 
 
@@ -314,13 +329,13 @@ def called(part: Part) -> str:
     return f"all of {title}" if part.name == "all" else f"the {part.name} part of {title}"
 
 
-def _notes(found: Evaluation, model: LanguageModel, part: Part, source: TextFacts) -> Iterator[str]:
+def _notes(found: Evaluation, model: LanguageModel, part: Part) -> Iterator[str]:
     """What stands in the way of a figure, or makes it easier than it looks."""
     if found.zero_probability_targets:
         yield f"{found.zero_probability_targets:,} targets got probability zero, so nats and perplexity are infinite"
     if found.unknown_targets:
         yield f"{found.unknown_targets:,} targets are characters that the model does not know; they are in no figure"
-    corpus = part.text.corpus
+    corpus, source = part.text.corpus, source_of(model)
     if source.sha256 != corpus.sha256 or source.reading.items != corpus.reading.items:
         return
     if repeated := corpus.repeated(source.split):

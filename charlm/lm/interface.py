@@ -22,6 +22,7 @@ from torch import Tensor
 from charlm.errors import OptionError
 from charlm.text.cache import give_back
 from charlm.text.splits import Spans
+from charlm.text.text import TextFacts
 from charlm.text.vocab import Ids, Vocab
 
 
@@ -172,6 +173,17 @@ class LanguageModel(abc.ABC):
             OptionError: there is less noise than steps.
         """
         return generate_by_steps(self, ids_B, state, steps, rule, noise_TB)
+
+
+def name_of(model: LanguageModel) -> str:
+    """What tables call a model."""
+    return str(getattr(model, "name", type(model).__name__))
+
+
+def source_of(model: LanguageModel) -> TextFacts:
+    """The facts about the text that a model was made from; empty where it does not keep any."""
+    found: TextFacts = getattr(model, "source", TextFacts())
+    return found
 
 
 def pick_targets(logp_TBV: Tensor, targets_TB: Tensor) -> Tensor:

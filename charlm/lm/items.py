@@ -21,12 +21,10 @@ from numpy.typing import NDArray
 from charlm.display import progress_bar
 from charlm.errors import CharlmError, OptionError
 from charlm.lm.evaluate import targets_of, wide
-from charlm.lm.interface import LanguageModel, SamplingRule, read_segments, span_segments, take
+from charlm.lm.interface import LanguageModel, SamplingRule, name_of, read_segments, source_of, span_segments, take
 from charlm.lm.sampling import Noise
-from charlm.lm.scored import name_of
 from charlm.text.corpus import Corpus, corpus_of_items
-from charlm.text.reading import Reading
-from charlm.text.text import HasSource, TextFacts, read_text
+from charlm.text.text import HasSource, read_text
 from charlm.text.units import read_items
 from charlm.text.vocab import Vocab
 
@@ -146,7 +144,7 @@ def read_list(model: LanguageModel, path: Path, **reading: Any) -> list[str]:
         path: the file.
         reading: `encoding`, `newlines`, `bytes`, `items` and `weights`, as `read_text` takes them.
     """
-    own: Reading = getattr(model, "source", TextFacts()).reading
+    own = source_of(model).reading
     given = {name: value for name, value in reading.items() if value is not None}
     items = given.pop("items", own.items or "line")
     weights = given.pop("weights", None)
@@ -155,7 +153,7 @@ def read_list(model: LanguageModel, path: Path, **reading: Any) -> list[str]:
 
 def training_items(model: LanguageModel) -> tuple[Corpus, list[str]] | str:
     """The list that a model was made from and the items of its training part, or why they are not at hand."""
-    source, name = getattr(model, "source", TextFacts()), name_of(model)
+    source, name = source_of(model), name_of(model)
     if source.reading.items is None:
         return f"{name} was not made from a list of items"
     try:

@@ -11,11 +11,11 @@ import abc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, overload
+from typing import Any, ClassVar, overload
 
 from charlm.errors import OptionError
 from charlm.files import describe, new_directory, write_json
-from charlm.lm.evaluate import Evaluation, evaluate_part
+from charlm.lm.evaluate import Evaluation, as_part, evaluate_part
 from charlm.lm.interface import LanguageModel, SamplingRule
 from charlm.lm.items import ItemSample, ItemScores, sample_items, score_items
 from charlm.lm.sampling import NextCharacter, Stream, generate_streams, next_character
@@ -282,20 +282,6 @@ def as_models(models: Iterable[object]) -> list[TextModel]:
             )
         found.append(model)
     return found
-
-
-def as_part(text: Text | Part | str, name: Literal["train", "valid", "test", "all"] | None = None) -> Part:
-    """The part of a text that is to be read; plain characters are read as a whole."""
-    if isinstance(text, str):
-        return Text.of(text).all
-    if isinstance(text, Part):
-        return text
-    if isinstance(text, Text):
-        return text.reported if name is None else text.part(name)
-    raise OptionError(
-        f"a text is given as a str, or as what read_text returns, not as {type(text).__name__}: "
-        "read files with charlm.read_text"
-    )
 
 
 def own_text(

@@ -1,7 +1,8 @@
 """Generating text from any language model (prompts, stop texts, many streams, the same text for the same seed), and the
-distribution of the next character for a person to read. Temperature, top-k and top-p are `SamplingRule` in `interface`.
+distribution of the next character: of one for a person to read, of many as their K most probable symbols (`Expected`).
+Temperature, top-k and top-p are `SamplingRule` in `interface`.
 
-Axes: B streams, V symbols.
+Axes: B streams, V symbols, N targets, K expected symbols.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from charlm.errors import OptionError, UnknownCharacterError, check_seed
-from charlm.lm.interface import LanguageModel, SamplingRule, State, take
-from charlm.text.vocab import Vocab
+from charlm.lm.interface import LanguageModel, OnRead, SamplingRule, State, take
+from charlm.text.splits import Spans
+from charlm.text.vocab import Ids, Vocab
 
 
 class Noise:
@@ -271,11 +273,63 @@ def next_character(model: LanguageModel, history: str) -> NextCharacter:
     """Asks a model for the distribution after a history; see `TextModel.next`."""
     if not history:
         raise OptionError("name a history of at least one character, such as ello")
-    ids = torch.tensor(model.vocab.encode(history).tolist(), device=model.device).unsqueeze(-1)
-    state = model.initial_state(1)
-    for piece in torch.split(ids[:-1], 1024) if len(ids) > 1 else ():
-        _, state = model.target_logprobs(piece, piece, state)
-    logp_TBV, _ = model.logprobs(ids[-1:], state)
+    ids_B, state = _read_prompt(model, model.vocab.encode(history).tolist(), 1)
+    logp_TBV, _ = model.logprobs(ids_B.unsqueeze(0), state)
     p_V = logp_TBV[-1, 0].double().exp().cpu().numpy()
     listed = np.argsort(-p_V, kind="stable").tolist()
     return NextCharacter(history=history, used=history, vocab=model.vocab, probabilities=p_V, listed=listed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """The most probable symbols in the place of the first N targets.
+
+    Args:
+        ids_NK: int32; the most probable first.
+        probability_NK: float32; NaN in the whole row where the model is undefined.
+    """
+
+    ids_NK: NDArray[np.int32]
+    probability_NK: NDArray[np.float32]
+
+
+@torch.no_grad()
+def expected_next(
+    model: LanguageModel,
+    ids: Ids,
+    spans: Spans,
+    *,
+    k: int = 5,
+    limit: int = 20_000,
+    chunk: int = 256,
+    progress: OnRead | None = None,
+) -> Expected:
+    """The k most probable symbols at each of the first `limit` targets; memory grows with k·limit, not with the text.
+
+    Symbols of equal probability come in the order of their ids.
+    """
+    k = min(k, len(model.vocab))
+    found: list[tuple[NDArray[np.int32], NDArray[np.float32]]] = []
+    left = limit
+    for start, end in spans.tolist():
+        state = model.initial_state(1)
+        stop = min(end - 1, start + left)
+        for begin in range(start, stop, chunk):
+            inputs_T = ids[begin : min(begin + chunk, stop)].astype(np.int64)
+            logp_TBV, state = model.logprobs(torch.from_numpy(inputs_T).unsqueeze(-1).to(model.device), state)
+            found.append(_most_probable(logp_TBV[:, 0], k))
+            if progress is not None:
+                progress(len(inputs_T))
+        left -= max(0, stop - start)
+        if left <= 0:
+            break
+    ids_NK = np.concatenate([np.zeros((0, k), np.int32), *(ids for ids, _ in found)])
+    return Expected(
+        ids_NK=ids_NK, probability_NK=np.concatenate([np.zeros((0, k), np.float32), *(p for _, p in found)])
+    )
+
+
+def _most_probable(logp_TV: Tensor, k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    order_TK = (-logp_TV).argsort(dim=-1, stable=True)[:, :k]
+    probability_TK = logp_TV.gather(-1, order_TK).exp()
+    return order_TK.int().cpu().numpy(), probability_TK.float().cpu().numpy()

@@ -15,24 +15,26 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.display import bytes_bar, html, progress_bar, surprise_level
+from charlm.display import html, progress_bar, surprise_level, visible
 from charlm.errors import OptionError, TextError
-from charlm.lm.interface import LanguageModel
+from charlm.lm.evaluate import as_part, finite
+from charlm.lm.interface import LanguageModel, name_of, source_of
 from charlm.lm.surprise import (
     Stretch,
     Surprise,
     difference,
+    gained,
     line_starts,
     ranked,
+    read_like,
     read_surprise,
     stretches,
     whole_characters,
+    word_or_sentence_starts,
 )
-from charlm.text.corpus import Corpus, read_corpus
-from charlm.text.reading import Reading
+from charlm.text.corpus import Corpus
 from charlm.text.splits import overlap
-from charlm.text.text import Part, Text, TextFacts
-from charlm.text.units import sentence_starts, token_starts, word_starts
+from charlm.text.text import Part, Text
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -116,28 +118,13 @@ class TextScore:
         """Words, sentences, lines or documents, as `by` says, for each model in the order of the text."""
         by_line = by == "line" or self.shown.items is not None  # an item is a document of one line
         starts = line_starts(self.shown) if by_line else self.shown.documents[:, 0]
-        starts = self._word_starts(by) if by in ("word", "sentence") else starts
+        if by in ("word", "sentence"):
+            words: dict[str, Any] = {"space": self.space, "apart": self.apart, "tokens": self.tokens}
+            starts = word_or_sentence_starts(self.shown, by, **words)
         return [
             stretches(surprise, starts, seen.ids, seen.documents, seen.vocab)
             for surprise, seen in zip(self.items, self.seen, strict=True)
         ]
-
-    def _word_starts(self, by: str) -> NDArray[np.int64]:
-        """Where words, given tokens or sentences begin among the symbols of the text."""
-        corpus, found = self.shown, []
-        if self.tokens is not None and len(corpus.documents) > 1:
-            raise OptionError("tokens are those of one text, not of several")
-        for start, end in corpus.documents.tolist():
-            text, ids = corpus.vocab.decode(corpus.ids[start:end]), corpus.ids[start:end]
-            if self.tokens is not None:
-                starts = token_starts(text, self.tokens, self.space)
-            elif by == "word":
-                starts = word_starts(text, self.space, apart=self.apart)
-            else:
-                starts = sentence_starts(text, self.space)
-            begins = np.flatnonzero(corpus.vocab.begins_character[ids]) if corpus.vocab.byte_fallback else None
-            found.append(start + (np.array(starts, np.int64) if begins is None else begins[starts]))
-        return np.unique(np.concatenate(found))
 
     def figure(self, number: int = 0) -> str:
         """The figure of one model in a sentence."""
@@ -153,7 +140,7 @@ class TextScore:
     def warnings(self) -> Iterator[str]:
         """What must be said beside the figures."""
         for model, name, corpus in zip(self.models, self.names, self.seen, strict=True):
-            source: TextFacts = getattr(model, "source", TextFacts())
+            source = source_of(model)
             alike = source.sha256 == corpus.sha256 and source.reading.items == corpus.reading.items
             if alike and overlap(corpus.parts(source.split)["train"], self.part.spans):
                 yield f"{name} was made from characters that are scored here: it remembers them"
@@ -181,6 +168,81 @@ class TextScore:
         keys = [float("inf") if value is None else -value for value in worth]
         return [pairs[i] for i in sorted(range(len(pairs)), key=keys.__getitem__)]
 
+    def to_json(self, by: str, top: int | None = None, rank: str = "mean") -> Iterator[dict[str, Any]]:
+        """What `charlm score --json` prints: a value for each character, in the order of `character_order`, or for each
+        word, sentence, line or document, in the order of `stretch_order`."""
+        if by == "char":
+            for i in self.character_order(top):
+                place = {"position": self.place(int(self.items[0].position_N[i])), "char": self.characters[i]}
+                yield place | self._beside([item.to_json(i) for item in self.items], float(self.order_values[i]))
+            return
+        for group in self.stretch_order(by, rank, top)[:top]:
+            first = group[0]
+            found: dict[str, Any] = {by: first.number, **({"document": first.document} if by == "line" else {})}
+            found |= {"name": self.shown.name_of(first.document - 1), "start": self.place(first.start)}
+            found |= {"end": self.place(first.end), "characters": first.characters}
+            found |= self._beside([stretch.to_json() for stretch in group], gained(*group) if group[1:] else None)
+            yield found | ({} if by == "document" else {"text": self.text(first.start, first.end)})
+
+    def _beside(self, figures: list[dict[str, Any]], more: float | None) -> dict[str, Any]:
+        """The figures of one model or of two, with their difference."""
+        if len(figures) == 1:
+            return figures[0]
+        second = {f"second_{name}": value for name, value in figures[1].items()}
+        return figures[0] | second | {"difference": finite(more)}
+
+    def columns(self) -> Iterator[list[str]]:
+        """Every character in the order of the text: position, bits (of two models and the difference), character."""
+        positions = self.items[0].position_N.tolist()
+        for position, character, *bits in zip(positions, self.characters, *self._values, strict=True):
+            yield [str(self.place(position)), *map(_number, bits), visible(character)]
+
+    def table(
+        self, by: str, top: int | None = None, rank: str = "mean"
+    ) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+        """The same for a person, the strangest first.
+
+        Returns:
+            Headings, and for each character or stretch where it begins in the ids of the text, and its cells.
+        """
+        mean = " a char" if by in ("line", "document") else ""
+        names = [f"bits{mean}"] if len(self.names) == 1 else [*self.names, "difference"]
+        known = {"char": ("character", "context"), "line": ("line", "text"), "document": ("characters", "document")}
+        more = known.get(by, ("characters", by))
+        rows = self._character_rows(top) if by == "char" else self._stretch_rows(by, top, rank)
+        return [*names, *([] if mean else ["position"]), *more], rows
+
+    @property
+    def _values(self) -> list[list[float]]:
+        """Bits of each character, by each model, and of two models the difference."""
+        found: list[list[float]] = [item.bits_N.tolist() for item in self.items]
+        return [*found, self.order_values.tolist()] if len(found) == 2 else found
+
+    def _character_rows(self, top: int | None) -> Iterator[tuple[int, list[str]]]:
+        first, values = self.items[0], self._values
+        for i in self.character_order(top):
+            at, length = int(first.position_N[i]), int(first.length_N[i])
+            before, after = self.text(max(0, at - _CONTEXT), at), self.text(at + length, at + length + _CONTEXT)
+            sign = visible(self.characters[i])
+            bits = [_number(column[i]) for column in values]
+            yield at, [*bits, str(self.place(at)), sign, f"{visible(before)}[{sign}]{visible(after)}"]
+
+    def _stretch_rows(self, by: str, top: int | None, rank: str) -> Iterator[tuple[int, list[str]]]:
+        several = len(self.shown.names) > 1
+        for group in self.stretch_order(by, rank, top)[:top]:
+            first, name = group[0], self.shown.name_of(group[0].document - 1)
+            text = "" if by == "document" else self.text(first.start, first.end)
+            if by in ("word", "sentence"):
+                bits = [_number(stretch.bits if stretch.characters else None) for stretch in group]
+                bits += [_number(group[1].bits - first.bits)] if group[1:] else []
+                yield first.start, [*bits, str(self.place(first.start)), str(first.characters), visible(text)]
+                continue
+            bits = ["unknown" if not each.characters else _number(each.bits_per_char) for each in group]
+            bits += [_number(gained(*group))] if group[1:] else []
+            where = f"{name}:{first.number}" if several else str(first.number)
+            more = [where, visible(text.removesuffix("\n"))] if by == "line" else [f"{first.characters:,}", name]
+            yield first.start, [*bits, *more]
+
     def __repr__(self) -> str:
         figures = self.items[0].evaluation
         score = f", Score {self.score:.4f}" if math.isfinite(figures.nats) else ""
@@ -197,36 +259,14 @@ class TextScore:
         return f'<div><pre style="{style}">{html(pieces)}</pre><div><small>{said}</small></div></div>'
 
 
-def gained(first: Stretch, second: Stretch) -> float | None:
-    """How many bits a character less it is to the first model; None where that means nothing."""
-    a, b = first.bits_per_char, second.bits_per_char
-    return None if a is None or b is None or a == b == np.inf else b - a
+_CONTEXT = 30  # characters on both sides of a strange one
 
 
-def read_like(
-    models: Sequence[LanguageModel],
-    path: str | Path,
-    part: str | None,
-    progress: bool | None,
-    **reading: Any,
-) -> Part:
-    """The part of a file that models are to score, read as their own texts were, in the file's own characters."""
-    given = {name: value for name, value in reading.items() if value is not None}
-    sources: list[TextFacts] = [getattr(model, "source", TextFacts()) for model in models]
-    readings: set[Reading] = {replace(source.reading, vocab_size=None, **given) for source in sources}
-    if len(readings) > 1:
-        raise OptionError("the two models read their texts differently (encoding, line ends or bytes): take alike ones")
-    with bytes_bar("reading", show=progress) as tell:
-        corpus = read_corpus(path, readings.pop(), progress=tell, arrange=False)
-    made = [source for source in sources if source.sha256 == corpus.sha256]
-    own = next((source.split for source in made if source.reading.items == corpus.reading.items), None)
-    text = Text(corpus=corpus, split=own)
-    if own is None and part not in (None, "all"):
-        raise OptionError(
-            f"{corpus.title} is not the text that {name_of(models[0])} was made from, so it has no {part} part there: "
-            "leave --split-part away, or take all"
-        )
-    return text.reported if part is None else text.part(part)
+def _number(value: float | None) -> str:
+    """Bits for a person."""
+    if value is None:
+        return "-"
+    return "unknown" if math.isnan(value) else f"{value:.3f}".replace("inf", "infinite")
 
 
 def score(
@@ -266,15 +306,7 @@ def score(
         return replace(
             score_text(opened, read_like(opened, text, part, progress, **reading), progress=progress), **words
         )
-    given = Text.of(text).all if isinstance(text, str) else text
-    if isinstance(given, Text):
-        given = given.reported if part is None else given.part(part)
-    return replace(score_text(opened, given, progress=progress), **words)
-
-
-def name_of(model: LanguageModel) -> str:
-    """What tables call a model."""
-    return str(getattr(model, "name", type(model).__name__))
+    return replace(score_text(opened, as_part(text, part), progress=progress), **words)
 
 
 def score_text(models: Sequence[LanguageModel], part: Part, *, progress: bool | None = None) -> TextScore:

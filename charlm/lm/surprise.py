@@ -1,25 +1,40 @@
-"""Surprise: the bits of every character of a text, of its lines and documents, and what was expected instead.
+"""Surprise: the bits of every character of a text, and of its words, lines and documents.
 
 The bits of a character are −log₂ P(character | all before it in its span). Spans, context and figures are those of
 `charlm.lm.evaluate`: the bits of all targets over the number of characters are its bits per character. Axes: N
-targets, K expected symbols.
+targets.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from charlm.display import bytes_bar
 from charlm.errors import OptionError
-from charlm.lm.evaluate import Evaluation, characters_of, measure, per_character, places_of, row_of, targets_of
-from charlm.lm.interface import LanguageModel, OnRead
-from charlm.text.corpus import Corpus
+from charlm.lm.evaluate import (
+    Evaluation,
+    as_part,
+    characters_of,
+    finite,
+    measure,
+    per_character,
+    places_of,
+    row_of,
+    targets_of,
+)
+from charlm.lm.interface import LanguageModel, OnRead, name_of, source_of
+from charlm.text.corpus import Corpus, read_corpus
+from charlm.text.reading import Reading
 from charlm.text.splits import Spans
+from charlm.text.text import Part, Text
+from charlm.text.units import sentence_starts, token_starts, word_starts
 from charlm.text.vocab import Ids, Vocab
 
 
@@ -41,6 +56,50 @@ class Surprise:
     bits_N: NDArray[np.float64]
     undefined_N: NDArray[np.bool_]
     evaluation: Evaluation
+
+    def to_json(self, number: int) -> dict[str, Any]:
+        """The figures of one target; None where its bits are infinite or unknown."""
+        bits = float(self.bits_N[number])
+        return {"bits": finite(bits), "zero_probability": math.isinf(bits), "unknown": math.isnan(bits)}
+
+
+def read_like(
+    models: Sequence[LanguageModel],
+    path: str | Path,
+    part: str | None,
+    progress: bool | None,
+    **reading: Any,
+) -> Part:
+    """The part of a file that models are to score, read as their own texts were, in the file's own characters."""
+    given = {name: value for name, value in reading.items() if value is not None}
+    sources = [source_of(model) for model in models]
+    readings: set[Reading] = {replace(source.reading, vocab_size=None, **given) for source in sources}
+    if len(readings) > 1:
+        raise OptionError("the two models read their texts differently (encoding, line ends or bytes): take alike ones")
+    with bytes_bar("reading", show=progress) as tell:
+        corpus = read_corpus(path, readings.pop(), progress=tell, arrange=False)
+    made = [source for source in sources if source.sha256 == corpus.sha256]
+    own = next((source.split for source in made if source.reading.items == corpus.reading.items), None)
+    return part_for(models[0], Text(corpus=corpus, split=own), part)
+
+
+def part_for(model: LanguageModel, text: Text, part: str | None) -> Part:
+    """The part of a text that a model is to read: the one named, else test, else valid, else all.
+
+    Args:
+        model: what the text is read with.
+        text: with a split where the model was made from it.
+        part: train, valid, test or all, where it was named.
+
+    Raises:
+        OptionError: another text than the model's own has none but all.
+    """
+    if text.split is None and part not in (None, "all"):
+        raise OptionError(
+            f"{text.title} is not the text that {name_of(model)} was made from, so it has no {part} part there: "
+            "leave --split-part away, or take all"
+        )
+    return as_part(text, part)
 
 
 def read_surprise(model: LanguageModel, ids: Ids, spans: Spans, *, progress: OnRead | None = None) -> Surprise:
@@ -131,6 +190,23 @@ class Stretch:
         """Bits a character, the newline of a line counted; None where every character is unknown."""
         return self.bits / self.characters if self.characters else None
 
+    def to_json(self) -> dict[str, Any]:
+        """The figures; None where one is infinite or unknown."""
+        return {
+            "bits_per_char": finite(self.bits_per_char),
+            "bits": finite(self.bits),
+            "highest_bits": finite(self.highest),
+            "zero_probability": self.zero_probability > 0,
+            "zero_probability_targets": self.zero_probability,
+            "unknown_targets": self.unknown,
+        }
+
+
+def gained(first: Stretch, second: Stretch) -> float | None:
+    """How many bits a character less it is to the first model; None where that means nothing."""
+    a, b = first.bits_per_char, second.bits_per_char
+    return None if a is None or b is None or a == b == np.inf else b - a
+
 
 def line_starts(corpus: Corpus) -> NDArray[np.int64]:
     """Where lines begin: at the beginning of a document and after every line feed.
@@ -145,6 +221,32 @@ def line_starts(corpus: Corpus) -> NDArray[np.int64]:
     if corpus.newline is not None:
         starts = np.union1d(starts, np.flatnonzero(corpus.ids == corpus.newline) + 1)
     return starts[starts < len(corpus)].astype(np.int64)
+
+
+def word_or_sentence_starts(
+    corpus: Corpus, by: str, *, space: str, apart: bool = False, tokens: Sequence[str] | None = None
+) -> NDArray[np.int64]:
+    """Where words, given tokens or sentences begin among the symbols of a text.
+
+    Args:
+        corpus: the text.
+        by: `word` or `sentence`.
+        space, apart, tokens: how words are taken; see `charlm.score`.
+    """
+    if tokens is not None and len(corpus.documents) > 1:
+        raise OptionError("tokens are those of one text, not of several")
+    found = []
+    for start, end in corpus.documents.tolist():
+        text, ids = corpus.vocab.decode(corpus.ids[start:end]), corpus.ids[start:end]
+        if tokens is not None:
+            starts = token_starts(text, tokens, space)
+        elif by == "word":
+            starts = word_starts(text, space, apart=apart)
+        else:
+            starts = sentence_starts(text, space)
+        begins = np.flatnonzero(corpus.vocab.begins_character[ids]) if corpus.vocab.byte_fallback else None
+        found.append(start + (np.array(starts, np.int64) if begins is None else begins[starts]))
+    return np.unique(np.concatenate(found))
 
 
 def stretches(surprise: Surprise, starts: NDArray[np.int64], ids: Ids, documents: Spans, vocab: Vocab) -> list[Stretch]:
@@ -218,58 +320,3 @@ def ranked(found: Iterable[Stretch], rank: str = "mean") -> list[Stretch]:
         return stretch.blank, -stretch.unknown, -value, -stretch.zero_probability
 
     return sorted(found, key=strangeness)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Expected:
-    """The most probable symbols in the place of the first N targets.
-
-    Args:
-        ids_NK: int32; the most probable first.
-        probability_NK: float32; NaN in the whole row where the model is undefined.
-    """
-
-    ids_NK: NDArray[np.int32]
-    probability_NK: NDArray[np.float32]
-
-
-@torch.no_grad()
-def expected_next(
-    model: LanguageModel,
-    ids: Ids,
-    spans: Spans,
-    *,
-    k: int = 5,
-    limit: int = 20_000,
-    chunk: int = 256,
-    progress: OnRead | None = None,
-) -> Expected:
-    """The k most probable symbols at each of the first `limit` targets; memory grows with k·limit, not with the text.
-
-    Symbols of equal probability come in the order of their ids.
-    """
-    k = min(k, len(model.vocab))
-    found: list[tuple[NDArray[np.int32], NDArray[np.float32]]] = []
-    left = limit
-    for start, end in spans.tolist():
-        state = model.initial_state(1)
-        stop = min(end - 1, start + left)
-        for begin in range(start, stop, chunk):
-            inputs_T = ids[begin : min(begin + chunk, stop)].astype(np.int64)
-            logp_TBV, state = model.logprobs(torch.from_numpy(inputs_T).unsqueeze(-1).to(model.device), state)
-            found.append(_most_probable(logp_TBV[:, 0], k))
-            if progress is not None:
-                progress(len(inputs_T))
-        left -= max(0, stop - start)
-        if left <= 0:
-            break
-    ids_NK = np.concatenate([np.zeros((0, k), np.int32), *(ids for ids, _ in found)])
-    return Expected(
-        ids_NK=ids_NK, probability_NK=np.concatenate([np.zeros((0, k), np.float32), *(p for _, p in found)])
-    )
-
-
-def _most_probable(logp_TV: torch.Tensor, k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    order_TK = (-logp_TV).argsort(dim=-1, stable=True)[:, :k]
-    probability_TK = logp_TV.gather(-1, order_TK).exp()
-    return order_TK.int().cpu().numpy(), probability_TK.float().cpu().numpy()

@@ -20,15 +20,15 @@ from torch import Tensor
 
 from charlm.errors import CharlmError, OptionError
 from charlm.files import free_name, write_bytes
-from charlm.lm.evaluate import called
-from charlm.lm.model import TextModel, as_models, as_part, own_text
+from charlm.lm.evaluate import as_part, called
+from charlm.lm.model import TextModel, as_models, own_text
 from charlm.mixing.mixture import MixtureLM, mix
 from charlm.ngrams.kneser_ney import KneserNey, discounts
 from charlm.ngrams.model import NGramLM
 from charlm.nn.cells import BUILT_IN
 from charlm.nn.look_back import LookBack
+from charlm.pages import render, write_page
 from charlm.pages.onnx_file import onnx_bytes
-from charlm.pages.page import render, write_page
 from charlm.recurrent.model import CharRNN
 from charlm.tensors import Bits, floats, quantised, rounded
 from charlm.text.splits import first_of

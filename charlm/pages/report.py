@@ -1,4 +1,4 @@
-"""`report`: one page about a model, with everything that is measured for it."""
+"""What is measured for a page: about a model (`report`), or about a text that was scored (`score_page`)."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ from charlm.info import ModelInfo, describe
 from charlm.lm.compare import compare_rows
 from charlm.lm.evaluate import Evaluation, Row, per_character, row_of, targets_of
 from charlm.lm.model import TextModel, own_text
-from charlm.lm.surprise import expected_next, read_surprise
+from charlm.lm.sampling import expected_next
+from charlm.lm.scored import TextScore
+from charlm.lm.surprise import read_surprise
 from charlm.ngrams.fit import counted_rows
 from charlm.ngrams.index import Novelty, SuffixIndex, novelty
 from charlm.nn.kernels import pick_device
-from charlm.pages.page import map_data
+from charlm.pages import MOST, map_data, map_places, render
 from charlm.pages.run_page import (
     RunPage,
     Sample,
@@ -35,7 +37,7 @@ from charlm.pages.run_page import (
     number_cell,
 )
 from charlm.sequences.fitted_models import load_sequence
-from charlm.sequences.table_fit import Wrong, most_wrong
+from charlm.sequences.table_fit import COLUMNS, Wrong, most_wrong
 from charlm.sequences.tabular import TableFacts, open_task_again
 from charlm.text.splits import Spans, count_targets, first_of
 from charlm.text.text import Part, Text
@@ -128,9 +130,6 @@ def _add_wrong(page: RunPage, directory: Path, table: str | None, device: str) -
     page.wrong = _about_wrong(most_wrong(found.models, task), found.models.chosen)
 
 
-_MODEL_COLUMNS = ("log_loss", "accuracy", "area_under_curve", "expected_calibration_error")
-
-
 def _about_models(result: dict[str, Any]) -> dict[str, Any] | None:
     """The models of a fit beside each other, from the `result` of its `config.json`; None where there is one alone."""
     rows = result.get("models")
@@ -138,8 +137,7 @@ def _about_models(result: dict[str, Any]) -> dict[str, Any] | None:
         return None
     heads = ("model", "log loss", "accuracy", "area under the curve", "calibration error", "seconds")
     cells = [
-        [row["model"], *(number_cell(row[name]) for name in _MODEL_COLUMNS), number_cell(row["seconds"], 1)]
-        for row in rows
+        [row["model"], *(number_cell(row[name]) for name in COLUMNS), number_cell(row["seconds"], 1)] for row in rows
     ]
     words = f"{result['verdict']} {result['model']} predicts by default: it was the best on the validation part."
     table = {"caption": "Models", "columns": [(head, head != "model") for head in heads], "rows": cells}
@@ -275,3 +273,58 @@ def _facts(about: ModelInfo | None, rows: Sequence[dict[str, Any]]) -> list[tupl
         facts.append(("time", f"{seconds[-1] / 60:,.1f} minutes for {rows[-1]['step']:,} steps with their validations"))
     machine = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}"
     return [*facts, ("page made on", machine)]
+
+
+# -- the page of a scored text -----------------------------------------------------------------------------------------
+
+_ROWS = 25  # of each table
+_LONGEST = 300  # characters of a line in a table
+
+
+def score_page(scored: TextScore, *, progress: bool | None = None) -> str:
+    """The HTML of a text whose characters are painted by their bits and show what was expected in their place.
+
+    Args:
+        scored: the text, under one model or two.
+        progress: show a bar; None shows it on a terminal or in a notebook.
+    """
+    spans, first = scored.part.spans, scored.models[0]
+    with progress_bar(min(_PLACES, count_targets(spans)), "what was expected", "char", show=progress) as bar:
+        expected = expected_next(first, scored.seen[0].ids, spans, limit=_PLACES, progress=bar.update)
+    data = map_data(scored.shown, spans, first.vocab, scored.symbols, scored.names, expected=expected)
+    notes = list(scored.warnings())
+    if len(data["ids"]) == MOST:
+        notes.append(f"The page shows the first {MOST:,} characters; the tables are about all of them.")
+    part = "all of it" if scored.part.name == "all" else f"{scored.part.name} part"
+    figures = [("Model", scored.figure(number)) for number in range(len(scored.models))]
+    return render(
+        "score.html",
+        title=f"Surprise of {scored.shown.title}",
+        data={"surprise": data},
+        scripts=("textmap.js", "surprise.js"),
+        facts=[("Text", f"{scored.shown.title}, {part}"), *figures],
+        notes=notes,
+        models=data["models"],
+        tables=[_strangest(scored, "Lines"), _strangest(scored, "Characters")],
+    )
+
+
+def _strangest(scored: TextScore, heading: str) -> dict[str, Any]:
+    """The strangest lines or characters, for those who read tables and not pictures, and where the map shows each."""
+    names, by = scored.names, "line" if heading == "Lines" else "char"
+    words = "The strangest first." if len(names) == 1 else f"Where {names[0]} knows most that {names[1]} does not."
+    words += " Bits a character, the newline that ends a line counted to it." if by == "line" else ""
+    columns, pairs = scored.table(by, _ROWS)
+    places, rows = zip(*pairs, strict=True)
+    return {
+        "heading": heading,
+        "words": words,
+        "caption": heading,
+        "columns": [(name, name not in ("line", "text", "character", "context")) for name in columns],
+        "rows": [[*cells[:-1], _shortened(cells[-1])] for cells in rows],
+        "places": map_places(scored.part.spans, places),
+    }
+
+
+def _shortened(text: str) -> str:
+    return (text or "⏎") if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text):,} characters)"

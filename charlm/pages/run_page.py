@@ -17,14 +17,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from charlm.info import figures_line
 from charlm.lm.compare import Compared, summary
-from charlm.lm.surprise import Expected
+from charlm.lm.sampling import Expected
 from charlm.ngrams.index import Novelty
-from charlm.pages.page import Series, chart, render, write_page
+from charlm.pages import Series, chart, render, write_page
 from charlm.recurrent.atlas import gate_charts
 from charlm.recurrent.inspection import Inspection, picked_units
 from charlm.sequences.metrics import Reliability, reliability
 from charlm.tensors import quantised
+from charlm.training.watching import History
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,7 @@ class RunPage:
         calibration: from `about_calibration`.
         models: from `about_models`.
         wrong: from `about_wrong`.
-        surprise: from `page.map_data`.
+        surprise: from `charlm.pages.map_data`.
         surprise_words: the sentence above the surprise map.
     """
 
@@ -111,7 +113,7 @@ def about_curves(rows: Sequence[dict[str, Any]], *, of: str = "a character") -> 
     rows = [row for row in rows if row.get("valid_nats") is not None or row.get("train_nats") is not None]
     if not rows:
         return None
-    best = min((row for row in rows if row.get("valid_nats") is not None), key=lambda r: r["valid_nats"], default=None)
+    best = History(rows).best
     words = f"Nats {of} over the steps, lower is better; every dot is a validation."
     if best is not None:
         words += f" The best of them, after step {best['step']:,}, is kept: {best['valid_nats']:.4f}."
@@ -286,14 +288,10 @@ def about_result(page: RunPage, result: dict[str, Any], table: str) -> None:
         result: the `result` of its `config.json`.
         table: the name of its table.
     """
-    figures = {name: value for name, value in result.items() if isinstance(value, float)}
-    listed = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in figures.items())
     targets = f" ({result['targets']:,} labels)" if "targets" in result else ""
-    page.summary.append(f"On the {result['part']} part of {table}{targets}: {listed}.")
-    base = {name: value for name, value in (result.get("base") or {}).items() if isinstance(value, float)}
-    if base:
-        listed = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in base.items())
-        page.summary.append(f"Without looking at the sequences one would have: {listed}.")
+    page.summary.append(f"On the {result['part']} part of {table}{targets}: {figures_line(result)}.")
+    if base := figures_line(result.get("base") or {}):
+        page.summary.append(f"Without looking at the sequences one would have: {base}.")
     points = result.get("reliability")
     if points:
         words = (

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from charlm.display import paint, progress_bar, save_figure
 from charlm.errors import CharlmError, OptionError
-from charlm.lm.model import TextModel, as_part
+from charlm.lm.evaluate import as_part
+from charlm.lm.model import TextModel
 from charlm.recurrent.atlas import Atlas, Finding, Unit, read_units, signals_of, unit_figure
 from charlm.recurrent.model import CharRNN
 from charlm.recurrent.properties import search

@@ -22,7 +22,7 @@ from charlm.errors import CheckpointError
 from charlm.ngrams.counted import Contexts, Estimator
 from charlm.ngrams.estimators import make_estimator
 from charlm.ngrams.index import SuffixIndex
-from charlm.sequences.batches import Sequences
+from charlm.sequences import Sequences
 from charlm.sequences.metrics import Floats, mean_nats, softmax, summary_features
 
 

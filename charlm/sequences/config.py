@@ -19,7 +19,7 @@ from torch import Tensor
 from charlm.errors import OptionError, TextError
 from charlm.nn.cells import cell_name
 from charlm.nn.heads import POOLINGS
-from charlm.sequences.batches import Examples
+from charlm.sequences import Examples
 from charlm.text.splits import PARTS, parse_shares, show_shares
 
 KINDS = ("min-max", "z-score")

@@ -30,7 +30,7 @@ from charlm.errors import CheckpointError, OptionError
 from charlm.files import free_name
 from charlm.nn.cells import Cell
 from charlm.nn.kernels import pick_device
-from charlm.sequences.batches import Examples, Sequences, ragged, refuse_missing, rows_of, stepwise
+from charlm.sequences import Examples, Sequences, ragged, refuse_missing, rows_of, stepwise
 from charlm.sequences.fit import fit_examples
 from charlm.sequences.fitted_models import Models, load_sequence, save_sequence
 from charlm.sequences.model import SequenceModel
@@ -58,14 +58,9 @@ class SequenceEstimator(BaseEstimator, abc.ABC):  # type: ignore[misc]
         self.cell, self.layers, self.hidden, self.embedding = cell, layers, hidden, embedding
         self.dropout, self.bidirectional, self.output, self.model = dropout, bidirectional, output, model
         self.scale, self.batch_size, self.lr, self.epochs = scale, batch_size, lr, epochs
-        self.max_steps, self.minutes, self.patience, self.validation_fraction = (
-            max_steps,
-            minutes,
-            patience,
-            validation_fraction,
-        )
-        self.seed, self.device, self.backend, self.out = seed, device, backend, out
-        self.progress = progress
+        self.max_steps, self.minutes, self.patience = max_steps, minutes, patience
+        self.validation_fraction, self.seed, self.device = validation_fraction, seed, device
+        self.backend, self.out, self.progress = backend, out, progress
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -5,7 +5,6 @@ N predictions, V classes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from charlm.display import new_figure, save_figure
 from charlm.errors import CharlmError
+from charlm.lm.evaluate import finite
 from charlm.sequences.metrics import (
     Floats,
     Reliability,
@@ -82,8 +82,8 @@ class Figures:
         """Strict JSON: what is infinite or undefined is None."""
         return {
             "targets": self.targets,
-            **{name: _finite(value) for name, value in self.values.items()},
-            "base": {"guess": self.guess, **{name: _finite(value) for name, value in self.base.items()}},
+            **{name: finite(value) for name, value in self.values.items()},
+            "base": {"guess": self.guess, **{name: finite(value) for name, value in self.base.items()}},
             "reliability": None if self.reliability is None else self.reliability.to_json(),
             "classes": list(self.classes),
             "confusion": None if self.confusion is None else self.confusion.tolist(),
@@ -101,10 +101,6 @@ class Figures:
             yield f"{_NAMES[name]:22}{_number(value):>10}  {base}{of}"
         if self.confusion is not None and len(self.classes) <= _MOST_PRINTED:
             yield from _confusion(self.confusion, self.classes)
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
 
 
 def score_figures(said_N: ArrayLike, came_N: ArrayLike, *, base: float, bounded: bool = True) -> Figures:

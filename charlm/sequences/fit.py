@@ -17,11 +17,12 @@ from charlm.files import free_name, lock, still_there
 from charlm.nn.cells import Cell, cell_name
 from charlm.nn.kernels import device_of, pick_device
 from charlm.recurrent.model import CharRNN
-from charlm.sequences.batches import Examples
+from charlm.sequences import Examples
 from charlm.sequences.config import RowSplit, fit_scales
 from charlm.sequences.figures import draw_confusion
 from charlm.sequences.fit_run import (
     BUDGET,
+    FIT,
     NETWORK,
     SCALES,
     TRAINING,
@@ -31,7 +32,6 @@ from charlm.sequences.fit_run import (
     line,
     loss_unit,
     plan_for,
-    read_saved_fit,
     resume,
     start,
     step_loss,
@@ -43,7 +43,7 @@ from charlm.sequences.tasks import pretrained
 from charlm.text.vocab import Vocab
 from charlm.training.interfaces import Observer
 from charlm.training.run import interruptible, refuse_change, same_directory
-from charlm.training.states import seconds_between_states
+from charlm.training.states import read_saved, seconds_between_states
 from charlm.training.watching import History, Watch
 
 _FLAGS = {"batch": "batch-size"}
@@ -168,16 +168,15 @@ class _Session:
         source = self._source()
         task = open_task(table, self.given, None if source is None else source.vocab)
         plan, model = plan_for(task, self.given, source)
-        train = task.part("train")
-        assert train is not None
+        train, valid = task.train, task.part("valid")
         if self.given["pretrain"] and model is not None:
             raise OptionError("--pretrain makes layers of its own, and --init-from takes those of a model: choose one")
-        refuse_model(self.wanted, plan.network, train, task.part("valid"))
+        refuse_model(self.wanted, plan.network, train, valid)
         directory = None if out is None else free_name(Path(out.replace("{cell}", plan.network.cell)))
         if directory is not None and out is not None and "{cell}" not in out and directory != Path(out):
             self.observer.on_note(f"{out} is taken: this run goes to {directory}")
         with nullcontext() if directory is None else lock(directory):
-            valid, data = task.part("valid"), encode(task.facts)
+            data = encode(task.facts)
             if passes := plan.pretrain:
                 self.observer.on_note(f"pretraining for {passes:g} passes over the training texts")
                 budget = replace(plan.optimisation, epochs=passes, max_steps=None, minutes=None)
@@ -191,7 +190,7 @@ class _Session:
 
     def resume(self, directory: Path, table: str | Path | None, out: str | Path | None) -> TableFit:
         """Goes on with a fit; options that differ from what it has are refused, but for its budget."""
-        saved = read_saved_fit(directory)
+        saved = read_saved(directory, FIT)
         facts = TableFacts.read(saved.config["data"])
         if out is not None and not same_directory(Path(out), directory):
             refuse_change("out", directory, out)
@@ -205,11 +204,10 @@ class _Session:
         task = open_task_again(facts.table if table is None else str(table), facts, saved.vocab)
         device = device_of(saved.device, self.device, self.observer.on_note)
         budget = {name: self.given[name] for name in BUDGET if self.given[name] is not None}
-        train = task.part("train")
-        assert train is not None
-        refuse_model(self.wanted, saved.plan.network, train, task.part("valid"))
+        train, valid = task.train, task.part("valid")
+        refuse_model(self.wanted, saved.plan.network, train, valid)
         with lock(directory):
-            fit = resume(directory, train, task.part("valid"), device=device, budget=budget)
+            fit = resume(directory, train, valid, device=device, budget=budget)
             said = f"{directory} goes on: {line(fit.plan)} on {device}, backend {fit.plan.backend}"
             for sentence in (said, *fit.notes):
                 self.observer.on_note(sentence)
@@ -255,10 +253,9 @@ class _Session:
             outcome = fit.train(observer=self.observer, save_every=self.save_every, should_stop=stopped)
         models, compared, threshold = Models(network=fit.model), {}, None
         if outcome != "interrupted":
-            train, valid = task.part("train"), task.part("valid")
-            assert train is not None
             took = fit.rows[-1]["seconds"] if fit.rows else 0.0
-            models = fit_models(fit.model, train, valid, wanted=self.wanted, seconds=took, say=self.observer.on_note)
+            told: dict[str, Any] = {"wanted": self.wanted, "seconds": took, "say": self.observer.on_note}
+            models = fit_models(fit.model, task.train, task.part("valid"), **told)
             compared = measured(models, task, self.progress)
             threshold = None if self.cost is None else suggested(models, task, self.cost)
         found = TableFit(
@@ -285,10 +282,9 @@ class _Session:
         if fit.directory is not None and found.models.baselines:
             more["models"] = found.models.write(fit.directory)
         fit.describe(**more)
-        part = task.part(task.reported)
-        assert part is not None
-        if part.inputs.ids and bool((part.inputs.values < 0).any()):
-            share = 100 * float((part.inputs.values < 0).double().mean())
+        inputs = task.held.inputs
+        if inputs.ids and bool((inputs.values < 0).any()):
+            share = 100 * float((inputs.values < 0).double().mean())
             of = f"{share:.2g} % of the characters of the {task.reported} part"
             self.observer.on_note(f"{of} never stood in the training part")
 

@@ -19,7 +19,7 @@ from charlm.files import FORMAT, __version__
 from charlm.nn.cells import BUILT_IN, cell_name
 from charlm.nn.kernels import fastest, for_training
 from charlm.recurrent.model import CharRNN
-from charlm.sequences.batches import Examples
+from charlm.sequences import Examples
 from charlm.sequences.config import SequenceConfig, fit_scales
 from charlm.sequences.model import SequenceModel
 from charlm.sequences.tabular import TableFacts, TableTask
@@ -30,7 +30,7 @@ from charlm.training.distributed import Processes
 from charlm.training.interfaces import StepReport
 from charlm.training.options import Optimisation, TrainingPlan
 from charlm.training.run import Run, Task
-from charlm.training.states import RunKind, Saved, read_saved
+from charlm.training.states import RunKind, read_saved
 
 BUDGET = ("epochs", "max_steps", "minutes")
 NETWORK = (
@@ -163,11 +163,6 @@ def start(
     return run.start(task, plan, device, directory=directory, model=model)
 
 
-def read_saved_fit(directory: Path) -> Saved[FitPlan]:
-    """The newest state of a fit that is whole; see `states.read_saved`."""
-    return read_saved(directory, FIT)
-
-
 def resume(
     directory: Path,
     train: Examples,
@@ -187,7 +182,7 @@ def resume(
     Raises:
         CheckpointError: no fit, no whole state, or other examples.
     """
-    saved = read_saved_fit(directory)
+    saved = read_saved(directory, FIT)
     task = SequenceTask(train, valid, vocab=saved.vocab, data=saved.config["data"])
     if task.digest != saved.config["training"]["examples_sha256"]:
         raise CheckpointError(
@@ -315,8 +310,7 @@ def plan_for(task: TableTask, given: Mapping[str, Any], source: CharRNN | None) 
         given: the options of `charlm.sequences.fit.fit_table` by their names, None where not given.
         source: the language model whose layers are taken.
     """
-    train = task.part("train")
-    assert train is not None
+    train = task.train
     asked = {name: given[name] for name in (*NETWORK, *TRAINING, *BUDGET)}
     asked["class_weights"] = class_weights(given["class_weights"], train, task.facts.mode, len(task.facts.classes))
     plan = choose_fit(task.facts, len(train), asked)

@@ -21,8 +21,8 @@ from charlm.codec import decode
 from charlm.errors import CharlmError, CheckpointError, OptionError
 from charlm.files import write_json
 from charlm.nn.kernels import for_reading
+from charlm.sequences import Examples, Sequences
 from charlm.sequences.baselines import BASELINES, Baseline, Counted, Linear, Trees
-from charlm.sequences.batches import Examples, Sequences
 from charlm.sequences.config import SequenceConfig
 from charlm.sequences.fit_run import describe_sequence
 from charlm.sequences.metrics import Floats, mean_nats, softmax

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from charlm.errors import CharlmError
-from charlm.sequences.batches import Sequences
+from charlm.sequences import Sequences
 
 Floats = NDArray[np.float64]
 
@@ -243,9 +243,14 @@ def _probabilities(values: ArrayLike) -> Floats:
     return p
 
 
+def nats_each(p_NV: Floats, shares_NV: Floats) -> Floats:
+    """The cross-entropy of each row's shares of classes under probabilities, which are taken as at least 1e-12, [N]."""
+    return np.asarray(-(shares_NV * np.log(np.maximum(p_NV, 1e-12))).sum(1))
+
+
 def mean_nats(p_NV: Floats, shares_NV: Floats) -> float:
-    """The mean cross-entropy of shares of classes under probabilities, which are taken as at least 1e-12."""
-    return float(-(shares_NV * np.log(np.maximum(p_NV, 1e-12))).sum(1).mean())
+    """The mean of `nats_each`."""
+    return float(nats_each(p_NV, shares_NV).mean())
 
 
 def softmax(x_NV: Floats) -> Floats:

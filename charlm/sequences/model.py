@@ -17,7 +17,7 @@ from charlm.lm.interface import State
 from charlm.nn.heads import DistributionHead, Grams, Pooling, ScoreHead, distribution_losses, score_losses
 from charlm.nn.stack import Stack, drop_symbols, dropout
 from charlm.recurrent.model import CharRNN
-from charlm.sequences.batches import Sequences
+from charlm.sequences import Sequences
 from charlm.sequences.config import SequenceConfig, configured
 from charlm.text.vocab import Vocab
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from charlm.display import progress_bar
 from charlm.errors import CharlmError, CheckpointError, OptionError, TextError
 from charlm.nn.kernels import for_reading, pick_device
-from charlm.sequences.batches import Sequences
+from charlm.sequences import Sequences
 from charlm.sequences.cells import Inputs, is_empty, is_missing, read_inputs
 from charlm.sequences.config import SequenceConfig
 from charlm.sequences.figures import Figures, distribution_figures, score_figures

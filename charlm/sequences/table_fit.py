@@ -15,18 +15,19 @@ from torch import Tensor
 
 from charlm.display import progress_bar
 from charlm.errors import OptionError
-from charlm.sequences.batches import Sequences
+from charlm.sequences import Examples, Sequences
 from charlm.sequences.figures import Figures, draw_reliability
 from charlm.sequences.fit_run import FitPlan
 from charlm.sequences.fitted_models import Models, best_of, shares_of
-from charlm.sequences.metrics import threshold_for
+from charlm.sequences.metrics import nats_each, threshold_for
 from charlm.sequences.model import SequenceModel
 from charlm.sequences.predict import figures_of
 from charlm.sequences.tabular import TableFacts, TableTask
 from charlm.training.loop import Outcome
 from charlm.training.watching import History
 
-_COLUMNS = ("log_loss", "accuracy", "area_under_curve", "expected_calibration_error")
+COLUMNS = ("log_loss", "accuracy", "area_under_curve", "expected_calibration_error")
+"""The figures by which the models of a fit are put beside each other."""
 _RARE = 0.1
 """The share of the rows below which a class is called rare."""
 _HEADS = ("log loss", "accuracy", "area under", "calibration", "seconds")
@@ -47,8 +48,7 @@ class Measured:
 
 def measured(models: Models, task: TableTask, progress: bool | None = None) -> dict[str, Measured]:
     """Each model on the reported part of a table."""
-    part, facts = task.part(task.reported), task.facts
-    assert part is not None
+    part, facts = task.held, task.facts
     found = {}
     with progress_bar(len(part) * len(models.names), "measuring", "row", show=progress) as bar:
         for name in models.names:
@@ -58,7 +58,7 @@ def measured(models: Models, task: TableTask, progress: bool | None = None) -> d
                 p = np.concatenate(said)
                 p_NV = np.concatenate([1 - p, p], 1) if facts.mode == "score" else p
                 shares_NV = shares_of(part.targets, facts.mode, len(facts.classes))
-                nats_N = -(shares_NV * np.log(np.maximum(p_NV, 1e-12))).sum(1)
+                nats_N = nats_each(p_NV, shares_NV)
             found[name] = Measured(figures=figures_of(said, part.targets, facts), nats_N=nats_N)
     return found
 
@@ -116,14 +116,12 @@ def suggested(models: Models, task: TableTask, cost: str) -> Threshold:
     false_alarm, miss = read_cost(cost)
     rare = int(np.argmin(facts.base)) if facts.classes else 1
 
-    def probabilities(name: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        part = task.part(name)
-        assert part is not None
+    def probabilities(part: Examples) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         came_NV = shares_of(part.targets, facts.mode, 2)
         return models.probabilities(part.inputs, models.chosen)[:, rare], came_NV[:, rare] >= 0.5
 
-    value = threshold_for(*probabilities("valid" if len(task.parts["valid"]) else "train"), false_alarm, miss)
-    p_N, came_N = probabilities(task.reported)
+    value = threshold_for(*probabilities(task.part("valid") or task.train), false_alarm, miss)
+    p_N, came_N = probabilities(task.held)
 
     def mean(threshold: float) -> float:
         said = p_N >= threshold
@@ -156,11 +154,10 @@ class Wrong:
 
 def most_wrong(models: Models, task: TableTask, count: int = 12) -> list[Wrong]:
     """The rows of the reported part with the greatest log loss under the chosen model, the worst first."""
-    part, facts = task.part(task.reported), task.facts
-    assert part is not None
+    part, facts = task.held, task.facts
     shares_NV = shares_of(part.targets, facts.mode, len(facts.classes))
     p_NV = models.probabilities(part.inputs, models.chosen)
-    nats_N = -(shares_NV * np.log(np.maximum(p_NV, 1e-12))).sum(1)
+    nats_N = nats_each(p_NV, shares_NV)
     names = facts.classes or ("0", "1")
     found = []
     for row in np.argsort(-nats_N)[:count].tolist():
@@ -249,7 +246,7 @@ class TableFit:
             return
         yield f"{'':12}" + "".join(f"{name:>12}" for name in _HEADS)
         for name, each in self.compared.items():
-            cells = [each.figures.values.get(column) for column in _COLUMNS]
+            cells = [each.figures.values.get(column) for column in COLUMNS]
             shown = "".join(f"{'-' if value is None else f'{value:.4f}':>12}" for value in cells)
             mark = " *" if name == self.models.chosen else ""
             yield f"{name + mark:12}{shown}{self.models.seconds.get(name, 0):>12.1f}"
@@ -291,7 +288,7 @@ class TableFit:
         found = []
         for name, each in self.compared.items():
             figures = each.figures.to_json()
-            values = {column: figures.get(column) for column in _COLUMNS}
+            values = {column: figures.get(column) for column in COLUMNS}
             found.append({"model": name, **values, "seconds": round(self.models.seconds.get(name, 0.0), 3)})
         return found
 

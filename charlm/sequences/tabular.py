@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from charlm.codec import decode
 from charlm.errors import CheckpointError, OptionError
-from charlm.sequences.batches import Examples, Sequences, groups_of
+from charlm.sequences import Examples, Sequences, groups_of
 from charlm.sequences.cells import Inputs, label_cells, read_inputs
 from charlm.sequences.config import RowSplit
 from charlm.sequences.labels import Labels, guess_columns, guess_mode, read_labels
@@ -113,6 +113,16 @@ class TableTask:
         """The examples of a part; None where it has no rows."""
         rows = torch.from_numpy(self.parts[name])
         return self.examples.take(rows) if len(rows) else None
+
+    @property
+    def train(self) -> Examples:
+        """The examples that are trained on, of which there are some in every split."""
+        return self.examples.take(torch.from_numpy(self.parts["train"]))
+
+    @property
+    def held(self) -> Examples:
+        """The examples of the reported part."""
+        return self.examples.take(torch.from_numpy(self.parts[self.reported]))
 
     @property
     def about(self) -> str:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from charlm.errors import OptionError
 from charlm.nn.heads import DistributionHead, distribution_losses
 from charlm.nn.kernels import for_training
-from charlm.sequences.batches import Examples, Sequences
+from charlm.sequences import Examples, Sequences
 from charlm.sequences.config import SequenceConfig
 from charlm.sequences.model import SequenceModel
 from charlm.text.vocab import Vocab

@@ -1,4 +1,4 @@
-"""Drawing: the distribution, the rules, prompts, stops, streams, seeds."""
+"""Drawing: the distribution, the rules, prompts, stops, streams, seeds; and what is expected next."""
 
 import math
 
@@ -7,12 +7,18 @@ import pytest
 import torch
 
 from charlm.errors import OptionError, UnknownCharacterError
-from charlm.lm.interface import SamplingRule, generate_by_steps
-from charlm.lm.sampling import Noise, generate_streams
+from charlm.lm.interface import LanguageModel, SamplingRule, generate_by_steps
+from charlm.lm.sampling import Noise, expected_next, generate_streams
+from charlm.ngrams.fit import count
+from charlm.ngrams.model import NGramLM
 from charlm.recurrent.model import CharRNN, RNNConfig
+from charlm.text.corpus import corpus_of_text
+from charlm.text.splits import Split
 from charlm.text.vocab import Vocab
 
 VOCAB = Vocab.of("abcdefgh \n")
+CORPUS = corpus_of_text("to be, or not to be:\nthat is the question.\n\nwhether 'tis nobler\n" * 6)
+COUNTED = count(CORPUS, CORPUS.parts(Split.parse("50/25/25")), order=2)
 
 
 @pytest.fixture
@@ -193,3 +199,28 @@ def test_seeds_and_numbers_of_streams_out_of_range_are_refused(model: CharRNN) -
     with pytest.raises(OptionError, match="at least 1"):
         model.sample(length=3, streams=0)
     assert model.sample(length=9, seed=np.int64(2**63 - 1)) == model.sample(length=9, seed=2**63 - 1)
+
+
+@pytest.mark.parametrize("model", [CharRNN(CORPUS.vocab, RNNConfig(model="gru", hidden=7)), COUNTED])
+def test_expected_characters_are_the_most_probable_ones(model: LanguageModel) -> None:
+    spans = np.array([[0, 40], [60, 61], [100, 140]])
+    found = expected_next(model, CORPUS.ids, spans, k=3, limit=60, chunk=7)
+    assert found.ids_NK.shape == (60, 3)
+    ids = CORPUS.ids.tolist()
+    histories = [ids[0 : t + 1] for t in range(39)] + [ids[100 : 100 + t + 1] for t in range(21)]
+    for row, history in enumerate(histories):
+        logp, _ = model.logprobs(torch.tensor(history)[:, None], model.initial_state(1))
+        p = logp[-1, 0].detach().exp()
+        best = sorted(range(len(p)), key=lambda id: (-float(p[id]), id))[:3]
+        assert found.probability_NK[row] == pytest.approx([float(p[id]) for id in best], abs=1e-6)
+        if isinstance(model, NGramLM):
+            assert found.ids_NK[row].tolist() == best
+
+
+def test_expected_of_an_undefined_history_is_nothing() -> None:
+    source, text = corpus_of_text("ababab"), corpus_of_text("bxaab")
+    model = count(source, source.parts(Split.parse("100/0/0")), order=1)
+    seen = text.under(source.vocab)
+    found = expected_next(model, seen.ids, seen.documents)
+    assert found.ids_NK.shape == (4, 2)
+    assert np.isnan(found.probability_NK).all(axis=1).tolist() == [False, True, False, False]

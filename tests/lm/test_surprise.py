@@ -15,7 +15,6 @@ from charlm.lm.interface import LanguageModel
 from charlm.lm.surprise import (
     Surprise,
     difference,
-    expected_next,
     line_starts,
     ranked,
     read_surprise,
@@ -174,31 +173,6 @@ def test_difference_is_above_zero_where_the_first_knows_more() -> None:
     assert np.isnan(difference(*made)[3:]).all()
     with pytest.raises(OptionError, match="side by side"):
         difference(first, made[0])
-
-
-@pytest.mark.parametrize("model", [network(CORPUS.vocab), counted(2)])
-def test_expected_characters_are_the_most_probable_ones(model: LanguageModel) -> None:
-    spans = np.array([[0, 40], [60, 61], [100, 140]])
-    found = expected_next(model, CORPUS.ids, spans, k=3, limit=60, chunk=7)
-    assert found.ids_NK.shape == (60, 3)
-    ids = CORPUS.ids.tolist()
-    histories = [ids[0 : t + 1] for t in range(39)] + [ids[100 : 100 + t + 1] for t in range(21)]
-    for row, history in enumerate(histories):
-        logp, _ = model.logprobs(torch.tensor(history)[:, None], model.initial_state(1))
-        p = logp[-1, 0].detach().exp()
-        best = sorted(range(len(p)), key=lambda id: (-float(p[id]), id))[:3]
-        assert found.probability_NK[row] == pytest.approx([float(p[id]) for id in best], abs=1e-6)
-        if isinstance(model, NGramLM):
-            assert found.ids_NK[row].tolist() == best
-
-
-def test_expected_of_an_undefined_history_is_nothing() -> None:
-    source, text = corpus_of_text("ababab"), corpus_of_text("bxaab")
-    model = count(source, source.parts(Split.parse("100/0/0")), order=1)
-    seen = text.under(source.vocab)
-    found = expected_next(model, seen.ids, seen.documents)
-    assert found.ids_NK.shape == (4, 2)
-    assert np.isnan(found.probability_NK).all(axis=1).tolist() == [False, True, False, False]
 
 
 def test_under_is_what_reading_with_that_vocabulary_gives() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from charlm import display
 from charlm.display import visible
-from charlm.pages.page import TEMPLATES, render, write_page
+from charlm.pages import TEMPLATES, render, write_page
 from charlm.text.vocab import Vocab
 
 EVIL = "<script>alert(1)</script> </script></style><img src=x onerror=alert(1)> ' \" & \u202egpj.exe\x1b[31m"

@@ -12,9 +12,9 @@ import torch
 
 from charlm.checkpoint import TextFacts
 from charlm.errors import OptionError
-from charlm.lm.surprise import Expected
+from charlm.lm.sampling import Expected
 from charlm.ngrams.fit import ngram
-from charlm.pages.page import Series, chart, ticks
+from charlm.pages import Series, chart, ticks
 from charlm.pages.report import report
 from charlm.pages.run_page import about_curves, next_reliability
 from charlm.recurrent.model import CharRNN, RNNConfig

@@ -9,7 +9,7 @@ import torch
 
 from charlm.codec import decode, encode
 from charlm.errors import CheckpointError, OptionError
-from charlm.sequences.batches import Examples, Sequences
+from charlm.sequences import Examples, Sequences
 from charlm.sequences.config import KINDS, Scale, fit_scales
 from charlm.sequences.model import SequenceConfig
 

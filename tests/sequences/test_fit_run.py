@@ -14,15 +14,16 @@ from charlm.errors import CharlmError, CheckpointError, OptionError
 from charlm.nn.kernels import CANDIDATES, fastest
 from charlm.nn.stack import Stack
 from charlm.recurrent.model import CharRNN, RNNConfig
-from charlm.sequences.batches import Examples, Sequences
+from charlm.sequences import Examples, Sequences
 from charlm.sequences.config import SequenceConfig, fit_scales
-from charlm.sequences.fit_run import Fit, FitPlan, choose_fit, read_saved_fit, resume, start
+from charlm.sequences.fit_run import FIT, Fit, FitPlan, choose_fit, resume, start
 from charlm.sequences.fitted_models import Models, load_sequence, save_sequence
 from charlm.sequences.model import SequenceModel
 from charlm.sequences.tabular import TableFacts
 from charlm.tensors import read_tensors
 from charlm.text.vocab import Vocab
 from charlm.training.options import Optimisation
+from charlm.training.states import read_saved
 from tests.helpers import keep
 from tests.training.runs import Stop
 
@@ -149,7 +150,7 @@ def test_other_examples_and_damaged_states(tmp_path: Path) -> None:
         resume(tmp_path / "fit", VALID, TRAIN, device=CPU)
     newest_state = max((tmp_path / "fit").glob("state-*"), key=lambda path: int(path.stem.split("-")[1]))
     newest_state.write_bytes(newest_state.read_bytes()[:-100])
-    assert "not a whole weights file" in read_saved_fit(tmp_path / "fit").notes[0]
+    assert "not a whole weights file" in read_saved(tmp_path / "fit", FIT).notes[0]
     resume(tmp_path / "fit", TRAIN, VALID, device=CPU).train()
     assert_equal_files(tmp_path / "whole", tmp_path / "fit")
     for state in (tmp_path / "fit").glob("state-*"):

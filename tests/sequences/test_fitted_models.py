@@ -17,8 +17,8 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from charlm.errors import CheckpointError, OptionError
+from charlm.sequences import Examples, Sequences
 from charlm.sequences.baselines import Counted, Linear, Trees
-from charlm.sequences.batches import Examples, Sequences
 from charlm.sequences.estimators import SequenceClassifier
 from charlm.sequences.fit import fit_table
 from charlm.sequences.fitted_models import best_of, fit_models, load_sequence, mixed, mixing_weights, save_sequence

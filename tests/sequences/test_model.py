@@ -12,7 +12,7 @@ from charlm.codec import decode, encode
 from charlm.errors import CharlmError, OptionError
 from charlm.nn.stack import to_torch
 from charlm.recurrent.model import CharRNN, RNNConfig
-from charlm.sequences.batches import Examples, Sequences
+from charlm.sequences import Examples, Sequences
 from charlm.sequences.config import Scale, SequenceConfig
 from charlm.sequences.model import SequenceModel
 from charlm.text.vocab import Vocab

@@ -11,7 +11,7 @@ import torch
 
 from charlm.codec import encode
 from charlm.errors import CheckpointError, OptionError, TextError
-from charlm.sequences.batches import Sequences
+from charlm.sequences import Sequences
 from charlm.sequences.config import RowSplit, SequenceConfig, fit_scales
 from charlm.sequences.estimators import SequenceClassifier
 from charlm.sequences.fit import fit_table

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from charlm.errors import OptionError
-from charlm.sequences.batches import Examples, Sequences
+from charlm.sequences import Examples, Sequences
 from charlm.sequences.config import SequenceConfig, fit_scales
 from charlm.sequences.model import SequenceModel
 from charlm.sequences.tasks import Batches, ForesightObjective, SequenceObjective, pretrained
