@@ -93,7 +93,7 @@ def test_no_files_import_each_other() -> None:
 
 
 def test_files_are_few_and_short() -> None:
-    assert len(FILES) <= 119
+    assert len(FILES) <= 115
     assert not [path.name for path in FILES if len(path.read_text().splitlines()) > 350]
 
 
