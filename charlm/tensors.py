@@ -276,7 +276,7 @@ def read_parquet(content: bytes, name: str) -> dict[str, list[Any]]:
     try:
         from pyarrow import ArrowException, parquet
     except ImportError:
-        raise OptionError(f"{name} is a Parquet file: pip install 'charlm[parquet]' to read it") from None
+        raise OptionError(f"{name} is a Parquet file: pip install 'charlm-toolkit[parquet]' to read it") from None
     try:
         return {str(key): values for key, values in parquet.read_table(io.BytesIO(content)).to_pydict().items()}
     except (ArrowException, OSError, ValueError) as error:

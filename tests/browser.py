@@ -77,7 +77,7 @@ def axe_source() -> str:
     """The script of axe-core, from the package of the extra `dev`; skips the test where that is not installed."""
     spec = importlib.util.find_spec("axe_core_python")
     if spec is None or spec.origin is None:
-        pytest.skip("axe-core is not installed: pip install 'charlm[dev]'")
+        pytest.skip("axe-core is not installed: pip install 'charlm-toolkit[dev]'")
     return (Path(spec.origin).parent / "axe.min.js").read_text()
 
 
@@ -165,7 +165,7 @@ class Browser:
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """A browser from the distribution's packages; skips the test, with a reason, where there is none."""
-    pytest.importorskip("selenium", reason="selenium is not installed: pip install 'charlm[dev]'")
+    pytest.importorskip("selenium", reason="selenium is not installed: pip install 'charlm-toolkit[dev]'")
     names = ("chromium", "chromium-browser", "google-chrome")
     binary = next((path for path in map(shutil.which, names) if path), None)
     driver = shutil.which("chromedriver")

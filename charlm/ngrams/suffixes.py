@@ -48,7 +48,7 @@ def sort_suffixes(codes: Codes, method: str) -> NDArray[np.int32]:
     if method not in METHODS:
         raise OptionError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
     if method == "fast" and not fast_available():
-        raise OptionError("the method 'fast' needs pydivsufsort: install charlm[fast], or use 'numpy'")
+        raise OptionError("the method 'fast' needs pydivsufsort: install charlm-toolkit[fast], or use 'numpy'")
     return sort_fast(codes) if method == "fast" or (method == "auto" and fast_available()) else sort_numpy(codes)
 
 

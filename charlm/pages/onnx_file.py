@@ -48,7 +48,7 @@ def onnx_bytes(model: CharRNN) -> bytes:
     try:
         onnx = importlib.import_module("onnx")
     except ImportError:
-        raise OptionError("an ONNX file needs the package onnx: pip install 'charlm[onnx]'") from None
+        raise OptionError("an ONNX file needs the package onnx: pip install 'charlm-toolkit[onnx]'") from None
     content: bytes = _Graph(onnx, model).build().SerializeToString()
     return content
 

@@ -139,8 +139,10 @@ def test_what_a_page_cannot_run_is_refused_in_a_sentence(tmp_path: Path) -> None
     ids=["one-hot", "embedding", "grams", "pairs"],
 )
 def test_an_onnx_file_gives_the_same_numbers(tmp_path: Path, cell: str, layers: int, shape: dict[str, Any]) -> None:
-    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'charlm[dev]'")
-    pytest.importorskip("onnx", reason="onnx is not installed: pip install 'charlm[onnx]'")
+    runtime = pytest.importorskip(
+        "onnxruntime", reason="onnxruntime is not installed: pip install 'charlm-toolkit[dev]'"
+    )
+    pytest.importorskip("onnx", reason="onnx is not installed: pip install 'charlm-toolkit[onnx]'")
     model = network(model=cell, layers=layers, **shape)
     file = export(model, onnx=tmp_path / "net.onnx").onnx
     session = runtime.InferenceSession(str(file))
@@ -171,8 +173,10 @@ def test_an_onnx_file_gives_the_same_numbers(tmp_path: Path, cell: str, layers: 
     ids=["9", "150", "grams"],
 )
 def test_an_onnx_file_looks_back(tmp_path: Path, shape: dict[str, Any]) -> None:
-    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'charlm[dev]'")
-    pytest.importorskip("onnx", reason="onnx is not installed: pip install 'charlm[onnx]'")
+    runtime = pytest.importorskip(
+        "onnxruntime", reason="onnxruntime is not installed: pip install 'charlm-toolkit[dev]'"
+    )
+    pytest.importorskip("onnx", reason="onnx is not installed: pip install 'charlm-toolkit[onnx]'")
     model = network(**shape)
     session = runtime.InferenceSession(str(export(model, onnx=tmp_path / "net.onnx").onnx))
     outputs = [node.name for node in session.get_outputs()]
@@ -198,8 +202,10 @@ def test_an_onnx_file_does_not_look_back_in_a_loop(
     tmp_path: Path, places: int, least: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whole and in pieces, with unknown characters in loops too; at the end a step that continues one."""
-    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'charlm[dev]'")
-    pytest.importorskip("onnx", reason="onnx is not installed: pip install 'charlm[onnx]'")
+    runtime = pytest.importorskip(
+        "onnxruntime", reason="onnxruntime is not installed: pip install 'charlm-toolkit[dev]'"
+    )
+    pytest.importorskip("onnx", reason="onnx is not installed: pip install 'charlm-toolkit[onnx]'")
     model = network(look_back=places)
     session = runtime.InferenceSession(str(export(model, onnx=tmp_path / "net.onnx").onnx))
     outputs = [node.name for node in session.get_outputs()]

@@ -218,7 +218,7 @@ def test_parquet_needs_its_extra_or_is_read(table: Any) -> None:
         import pyarrow as pa
         from pyarrow import parquet
     except ImportError:
-        with pytest.raises(OptionError, match=r"pip install 'charlm\[parquet\]'"):
+        with pytest.raises(OptionError, match=r"pip install 'charlm-toolkit\[parquet\]'"):
             table(b"PAR1", "t.parquet")
         return
     out = pa.BufferOutputStream()
