@@ -73,8 +73,8 @@ RECIPES = {
     "looking-back": Recipe(
         split="90/10/0",
         options=_options(
-            "--model lstm --layers 3 --hidden 320 --batch-size 16 --seq-length 64 --lr 2.07e-3 --dropout 0.15 "
-            "--weight-decay 0.01 --average 0.05 --patience 0 --epochs 6 --grams 0 --look-back 2048"
+            "--model lstm --layers 3 --hidden 320 --batch-size 16 --seq-length 64 --lr 2.07e-3 --dropout 0.2 "
+            "--weight-dropout 0 --weight-decay 0.01 --average 0.05 --patience 0 --epochs 10 --grams 0 --look-back 2048"
         ),
     ),
 }

@@ -161,13 +161,16 @@ def _by_budget(characters: int, device: torch.device, asked: Mapping[str, Any]) 
     else:
         layers = asked.get("layers", 3 if minutes > (3 if looking else 10) and not small else 2)
         values = {"hidden": _width(layers, minutes, small=small, looking=looking), "window": 64, "average": 0.05}
-        cell, wide = asked.get("model", "gru"), asked.get("hidden", values["hidden"])
-        values["lr"] = rate(cell, layers, wide)
+        readings = _readings(characters, {"layers": layers, **values, **asked})
+        slow = looking and layers > 2 and readings >= _LSTM_READINGS
+        cell, wide = asked.get("model", "lstm" if slow else "gru"), asked.get("hidden", values["hidden"])
+        values |= {"model": cell, "lr": rate(cell, layers, wide)}
+        if looking and small and layers > 2 and cell == "lstm":
+            values |= {"window": 128, "lanes": 8}  # what it generates has the form of its text more often
         if looking and minutes <= 0.7:
             values["lr"] = round(1.5 * values["lr"], 5)
-        readings = _readings(characters, {"layers": layers, **values, **asked}) * wide / 256
-        values["dropout"] = _dropout(readings, looking=looking)
-        if looking and readings > _MANY_READINGS and cell in BUILT_IN:
+        values["dropout"] = _dropout(readings * wide / 256, looking=looking)
+        if looking and readings * wide / 256 > _MANY_READINGS and cell in BUILT_IN:
             values["weight_dropout"] = 0.2
     values = {"model": "gru", "layers": layers, "warmup": 50, "lanes": 16, **values}
     if layers > 2 and asked.get("hidden", values["hidden"]) > 256:
@@ -316,5 +319,7 @@ def _dropout(readings: float, *, looking: bool = False) -> float:
     return next((dropout for most, dropout in _DROPOUT if readings <= most), 0.0)  # not a number: refused elsewhere
 
 
+_LSTM_READINGS = 2.0
+"""Readings from which three layers of an LSTM are ahead of a GRU's: it learns slower at first, and then further."""
 _MANY_READINGS = 10.0
 _DROPOUT = ((_MANY_READINGS, 0.0), (13.0, 0.1), (16.0, 0.2), (30.0, 0.3), (math.inf, 0.4))

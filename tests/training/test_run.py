@@ -215,7 +215,9 @@ def test_defaults_follow_the_text_the_time_and_what_is_given() -> None:
     minute = chosen(10**6, minutes=1.0)
     assert brief.network.layers == minute.network.layers < usual.network.layers == long.network.layers
     assert brief.network.hidden < minute.network.hidden < usual.network.hidden < long.network.hidden
+    assert [plan.network.model for plan in (brief, minute, usual, long)] == ["gru", "gru", "lstm", "lstm"]
     plain = [chosen(10**6, minutes=minutes, look_back=0) for minutes in (0.4, 1.0, 5.0, 40.0)]
+    assert {plan.network.model for plan in plain} == {chosen(10**8, minutes=5.0).network.model} == {"gru"}
     assert [plan.network.layers for plan in plain] == [1, 2, 2, 3]
     assert plain[0].window < plain[1].window == usual.window
     assert brief.network.dropout <= usual.network.dropout <= long.network.dropout  # fewer threads read fewer times
@@ -235,6 +237,9 @@ def test_defaults_follow_the_text_the_time_and_what_is_given() -> None:
     rates = [(plan.optimisation.head_rate, plan.optimisation.look_back_rate) for plan in (usual, plain[2], long)]
     assert rates == [(2.0, 0.5), (1.0, 1.0), (1.0, 1.0)]
     deep = chosen(150_000, layers=3, hidden=100, dropout=0.05, lanes=3, lr=0.1)
+    assert (deep.network.model, chosen(150_000, layers=3, model="gru").network.model) == ("lstm", "gru")
+    shapes = [chosen(150_000, layers=3, **given) for given in ({}, {"model": "gru"}, {"look_back": 0}, {"window": 32})]
+    assert [(plan.lanes, plan.window) for plan in shapes] == [(8, 128), (16, 64), (16, 64), (8, 32)]
     assert (deep.network.layers, deep.network.hidden, deep.network.dropout) == (3, 100, 0.05)
     assert (deep.lanes, deep.optimisation.lr) == (3, 0.1)
 
