@@ -193,11 +193,8 @@ def _read_adaptive(directory: Path, shape: Any, vocab: Vocab, weights: str, devi
     models = [load(directory / str(number), device=device, weights=weights) for number in range(numbers["models"])]
     tensors, _ = read_tensors(directory / "trained.safetensors")
     trained = tensors["trained"].numpy()
-    if (
-        trained.dtype != np.int64
-        or trained.ndim != 1
-        or (trained.size and not -1 <= trained.min() <= trained.max() < len(vocab))
-    ):
+    ids = trained.dtype == np.int64 and trained.ndim == 1
+    if not ids or (trained.size and not -1 <= trained.min() <= trained.max() < len(vocab)):
         raise CheckpointError(f"{directory}/trained.safetensors does not hold symbols of this vocabulary")
     return AdaptiveLM(vocab, models, trained=trained, room=int(numbers["room"]), trees=int(numbers["trees"]))
 

@@ -322,16 +322,8 @@ def new_directory(directory: str | Path, *, overwrite: bool) -> Iterator[Path]:
 
 
 _WRITTEN = (
-    "LOCK",
-    "config.json",
-    "vocab.json",
-    "metrics.jsonl",
-    "*.safetensors",
-    "*.npy",
-    "network",
-    "[0-9]",
-    "[0-9][0-9]",
-)
+    "LOCK", "config.json", "vocab.json", "metrics.jsonl", "*.safetensors", "*.npy", "network", "[0-9]", "[0-9][0-9]",
+)  # fmt: skip
 """What the directory of a language model holds."""
 
 

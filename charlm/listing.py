@@ -240,9 +240,7 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     lines = []
     for row in cells:
         row[0] = row[0] if len(row[0]) <= widths[0] else row[0][: widths[0] - 1] + "…"
-        padded = [
-            cell.rjust(width) if name in _NUMBERS else cell.ljust(width)
-            for name, cell, width in zip(columns, row, widths, strict=True)
-        ]
+        beside = zip(columns, row, widths, strict=True)
+        padded = (cell.rjust(width) if name in _NUMBERS else cell.ljust(width) for name, cell, width in beside)
         lines.append("  ".join(padded).rstrip())
     return lines

@@ -1,4 +1,4 @@
-"""The command line: printing, progress bars and options live here and nowhere else.
+"""The command line: options and printing live here and nowhere else.
 
 `cli` is the group of commands and `main` runs it. Each command's file is imported only when that command runs or is
 asked for help: `make.py` (train, ngram), `measure.py` (eval, score, compare), `write.py` (sample, next, compress),

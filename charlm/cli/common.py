@@ -1,4 +1,4 @@
-"""What several commands share: options, progress bars, strict JSON, and the part of a text that a model reads."""
+"""What several commands share: options, strict JSON, and the part of a text that a model reads."""
 
 from __future__ import annotations
 

@@ -2,5 +2,6 @@
 
 Open `interface` first (ids in, log-probabilities out; temperature, top-k and top-p as `SamplingRule`), then `model`
 (what a person calls). `evaluate` measures, `sampling` generates, `surprise` gives the bits of each character and
-`scored` those of lines and documents, `compare` puts models side by side.
+`scored` those of lines and documents, `items` those of whole items; `compare` puts models side by side, `coding` is
+the arithmetic coder.
 """

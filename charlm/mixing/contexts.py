@@ -21,20 +21,7 @@ from numpy.typing import NDArray
 
 from charlm.errors import OptionError
 from charlm.mixing.formulas import Formulas
-from charlm.mixing.past import (
-    APMS,
-    CONTEXTS,
-    HISTORIES,
-    KNOTS,
-    LENGTHS,
-    MATCHES,
-    NOW,
-    RATE,
-    SELECTORS,
-    Floats,
-    Ints,
-    Plan,
-)
+from charlm.mixing.past import CONTEXTS, HISTORIES, KNOTS, LENGTHS, MATCHES, RATE, SELECTORS, SIZES, Floats, Ints, Plan
 from charlm.nn.kernels import compiled
 
 _Found = TypeVar("_Found")
@@ -65,8 +52,7 @@ def _library() -> Any:
     sizes = (ctypes.c_int64 * 9)()
     used.loaded.charlm_adaptive_sizes(sizes)
     used.loaded.charlm_adaptive_one.restype = ctypes.c_double
-    own = [CONTEXTS, MATCHES, SELECTORS + 1, APMS, KNOTS, HISTORIES, LENGTHS, NOW, ctypes.sizeof(_Job)]
-    return used.loaded if list(sizes) == own else None
+    return used.loaded if list(sizes) == [*SIZES, ctypes.sizeof(_Job)] else None
 
 
 def large_pages(size: int) -> mmap.mmap:
@@ -160,9 +146,7 @@ class Memory:
         self._check(ids_T, targets_T, models_TEV)
         found = np.zeros((count, self.plan.symbols) if rows else count)
         ids_T = np.ascontiguousarray(ids_T, dtype=np.int64)
-        given = (
-            None if models_TEV is None or not self.plan.models else np.ascontiguousarray(models_TEV, dtype=np.float64)
-        )
+        given = np.ascontiguousarray(models_TEV, np.float64) if models_TEV is not None and self.plan.models else None
         wanted = None if targets_T is None else np.ascontiguousarray(targets_T, dtype=np.int64)
         if self._formulas is not None:
             options: dict[str, Any] = {"targets_T": wanted, "tops_T": tops_T, "rows": rows, "rate": rate}

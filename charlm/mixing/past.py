@@ -25,7 +25,8 @@ of a bundled text (benchmarks/RESULTS.md)."""
 (COUNT, WORD, WORD1, WORD2, LINE, LINE1, IN_WORD, FIRST, FIRST1, KINDS, SPEAKER, LINE_HASH, WORDS, SENTENCE, LINE_WORDS,
  AFTER, SKELETON, LINE_LENGTH, LINES, MATCH) = range(20)  # fmt: skip
 LENGTH, HASH = MATCH + MATCHES, MATCH + 2 * MATCHES
-NOW = HASH + CONTEXTS
+SIZES = [CONTEXTS, MATCHES, SELECTORS + 1, APMS, KNOTS, HISTORIES, LENGTHS, HASH + CONTEXTS]
+"""The numbers that adaptive.c must agree with."""
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -168,7 +169,7 @@ class Plan:
             "ring": (np.int32, (1 << self.ring_bits,)),
             "followers": (np.int32, (3, 1 << self.follow_bits)),
             "places": (np.int32, (MATCHES, 1 << self.match_bits)),
-            "now": (np.int64, (NOW,)),
+            "now": (np.int64, (HASH + CONTEXTS,)),
         }
         self.offsets, self.size = {}, 0
         for name, (kind, shape) in self.shapes.items():

@@ -124,8 +124,7 @@ class _Graph:
             return self._node("Gather", ["embedding", "ids"])
         self._weights["depth"] = np.array(symbols + 1)
         self._weights["values"] = np.array([0, 1], dtype=np.float32)
-        self._weights |= {"first": np.array([0]), "known": np.array([symbols]), "last_axis": np.array([2])}
-        return self._node("Slice", [self._node("OneHot", ["ids", "depth", "values"]), "first", "known", "last_axis"])
+        return self._slice(self._node("OneHot", ["ids", "depth", "values"]), 0, symbols, 2)
 
     def _layer(self, number: int, cell: Cell, x: str) -> str:
         """One layer over all steps; ONNX has an axis of directions, of length 1 here."""
@@ -155,19 +154,17 @@ class _Graph:
         self._inputs["recent"] = self._outputs["recent_next"] = (self._onnx.TensorProto.INT64, ["batch", before])
         numbers = {"zero": 0, "two": 2, "factor": 1_000_003, "prime": 2_147_483_647, "gram_rows": grams.rows}
         self._weights |= {name: np.array(number) for name, number in numbers.items()}
-        self._weights |= {"grams": floats(grams.weight), "axis0": np.array([0]), "gram_end": np.array([2**62])}
-        self._weights |= {f"back{n}": np.array([-n]) for n in range(1, grams.order)}
-        self._weights |= {f"from{n}": np.array([before - n]) for n in range(1, grams.order)}
+        self._weights["grams"] = floats(grams.weight)
         read = self._node("Concat", [self._node("Transpose", ["recent"], perm=[1, 0]), "ids"], axis=0)
         key, known = self._node("Add", ["ids", "two"]), self._node("GreaterOrEqual", ["ids", "zero"])
         for back in range(1, grams.order):
-            older = self._node("Slice", [read, f"from{back}", f"back{back}", "axis0"])
+            older = self._slice(read, before - back, -back, 0)
             key = self._node("Add", [self._node("Mul", [key, "factor"]), self._node("Add", [older, "two"])])
             key = self._node("Mod", [key, "prime"])
             known = self._node("And", [known, self._node("GreaterOrEqual", [older, "zero"])])
             place = self._node("Where", [known, self._node("Mod", [key, "gram_rows"]), "gram_rows"])
             logits = self._node("Add", [logits, self._node("Gather", ["grams", place])])
-        last = self._node("Slice", [read, f"back{before}", "gram_end", "axis0"])
+        last = self._slice(read, -before, _END, 0)
         self._node("Transpose", [last], names=["recent_next"], perm=[1, 0])
         return logits
 

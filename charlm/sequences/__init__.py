@@ -4,8 +4,8 @@
 and what is to be said of each. Then open `fit`: it fits a table, as `charlm fit` does; `estimators` do the same for
 arrays, with scikit-learn's protocol. `model` is the network, of the shape in `config`, `tasks` what is optimised,
 `fit_run` the network's training, `baselines` and `fitted_models` all models of a fit and their mix, `table_fit` what a
-fit gives back, with its `metrics` and `figures`. The columns of a table are read by `cells` and `labels`; `tabular`
-makes a task of one, `predict` writes into one.
+fit gives back, with its `metrics` and `figures`. `cells` tells texts from numbers in a table, `labels` finds the
+label column and which kind of task that makes; `tabular` puts these together, and `predict` writes into a table.
 
 Axes: N sequences, T steps, B lanes, F numbers a step.
 """

@@ -191,9 +191,7 @@ _PLACES = 2048
 
 def _grams(characters: int, symbols: int, device: torch.device, chosen: Mapping[str, Any]) -> int:
     """Rows for strings, where the text is long and read too few times to be known by heart (benchmarks/RESULTS.md)."""
-    halved = (
-        {**chosen, "minutes": chosen["minutes"] / 2} if chosen.get("minutes") else chosen
-    )  # as `_SPEED` is the best case
+    halved = {**chosen, "minutes": chosen["minutes"] / 2} if chosen.get("minutes") else chosen  # `_SPEED` is rarely met
     few = characters >= 200_000 and _readings(characters, halved) <= _FEW_READINGS and not chosen["look_back"]
     return _GRAMS if few and symbols <= 256 and device.type == "cpu" else 0
 
