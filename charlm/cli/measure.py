@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     "others",
     multiple=True,
     metavar="DIR",
-    help="With --adaptive: a model of the same text that is mixed in, too; may be given several times.",
+    help="With --adaptive: a model of the same text that is mixed in as it is; may be given several times.",
 )
 @other_reading_options
 @bits_option
@@ -78,7 +78,7 @@ def eval_command(
 
     if others and adaptive is None:
         raise OptionError("--with names a model that is mixed in while reading adaptively: add --adaptive fast")
-    network, *more_models = (opened(name, device, bits, precision) for name in (model, *others))
+    network, more_models = opened(model, device, bits, precision), [charlm.load(name, device=device) for name in others]
     held = held_out(network, texts, split_part, **reading)
     learner = charlm.dynamic(network, held.text) if dynamic else None
     figures = network.evaluate(held)

@@ -162,8 +162,8 @@ def _by_budget(characters: int, device: torch.device, asked: Mapping[str, Any]) 
         layers = asked.get("layers", 3 if minutes > (3 if looking else 10) and not small else 2)
         values = {"hidden": _width(layers, minutes, small=small, looking=looking), "window": 64, "average": 0.05}
         readings = _readings(characters, {"layers": layers, **values, **asked})
-        slow = looking and layers > 2 and readings >= _LSTM_READINGS
-        cell, wide = asked.get("model", "lstm" if slow else "gru"), asked.get("hidden", values["hidden"])
+        often = looking and layers > 2 and readings >= _LSTM_READINGS
+        cell, wide = asked.get("model", "lstm" if often else "gru"), asked.get("hidden", values["hidden"])
         values |= {"model": cell, "lr": rate(cell, layers, wide)}
         if looking and small and layers > 2 and cell == "lstm":
             values |= {"window": 128, "lanes": 8}  # what it generates has the form of its text more often

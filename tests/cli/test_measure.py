@@ -267,6 +267,10 @@ def test_eval_reads_adaptively_with_several_models(charlm: Run, network: Path, v
     code, out, err = charlm(*given, "--with", "counts")
     assert code == 0, err
     assert "adaptive (fast), with counts, contexts that learn" in out
+    code, out, err = charlm(*given, "--with", "counts", "--bits", 8, "--json")  # the bits are the network's alone
+    assert code == 0, err
+    wanted = door.adaptive([models[0].with_bits(8), models[1]], text, room=len(text.test)).evaluate(text.test)
+    assert json.loads(out)["adaptive"]["nats"] == pytest.approx(wanted.nats, abs=1e-12)
 
 
 def test_items_are_not_read_adaptively(charlm: Run, network: Path, verse: Path) -> None:
